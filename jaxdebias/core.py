@@ -1,0 +1,140 @@
+"""The vocabulary that every room of the library shares. It imports nothing of ours.
+
+Dimension letters, used in every signature of the library:
+
+    n  examples          h w  height and width       c  channels
+    d  features          k    classes                a  values of the bias attribute
+    g  groups, k * a of them; the group of an example is label * a + attribute
+    b  examples of one step       s  steps           p  parameters of an edited block
+    m  right-hand sides solved at once               r  bootstrap resamples
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+Array = jax.Array | np.ndarray
+Key = PRNGKeyArray
+Params = Any
+"""A pytree of arrays. What our own models call params is Linen's variables, `{"params": ..., "batch_stats": ...}`."""
+
+
+class Batch(NamedTuple):
+    """A batch, or a whole data set that fits in memory. Groups are a view of (label, attribute).
+
+    Data sets hold NumPy arrays; the training loop moves them to the device once.
+    """
+
+    x: Array
+    """Images `[n h w c]`, uint8 as stored or float in [0, 1]; tables `[n d]` float."""
+    label: Array
+    """`[n]` int32, 0..k-1."""
+    attribute: Array
+    """`[n]` int32, 0..a-1, the bias attribute; -1 where unknown."""
+    mask: Array | None = None
+    """`[n h w]` int32 region labels, 0 is background."""
+    twin: Array | None = None
+    """Counterfactual twin of x, same shape and dtype: the same example and label, attribute changed."""
+    weight: Array | None = None
+    """`[n]` float, how much each example counts; 0 is padding; None is 1 for all."""
+    index: Array | None = None
+    """`[n]` int32, the row of each example in the training set. The training loop fills it in for the
+    methods that remember something of each sample; builders of data leave it None."""
+    unit: Array | None = None
+    """`[n]` int32, which independent unit a row belongs to: the renderings of one digit share it. Intervals
+    resample units. None: every row is its own unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A named data set in disjoint splits, with the pairs that a counterfactual measurement needs."""
+
+    name: str
+    variant: Mapping[str, Any]
+    """What fixes the data besides the name: the share of conflicting samples, sizes, protocol. JSON values."""
+    splits: Mapping[str, Batch]
+    """`train` (biased), `edit`, `accept` (held out, for the repair and its acceptance), `test` (only ever reported)."""
+    pairs: Mapping[str, Batch]
+    """Keys as in `splits`, without train: x shows the aligned attribute, twin the conflicting one; `attribute` is
+    that of x. Empty where no pair can be built."""
+    label_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    aligned: np.ndarray
+    """`[k a]` bool: the (label, attribute) cells where the attribute goes with the label in training."""
+    pairing: Literal["counterfactual", "matched", "none"] = "counterfactual"
+    """`counterfactual`: twins are the same example; `matched`: different examples of the same label (then only
+    the gap of the means is a bias, not the absolute difference of each pair)."""
+    feature_names: tuple[str, ...] = field(default=())
+    """Names of the columns, for tables."""
+
+
+class Split(NamedTuple):
+    """A model cut in two: `head(params, features(params, x))` equals the model's logits, in evaluation mode."""
+
+    features: Callable[[Params, Array], jax.Array]
+    head: Callable[[Params, Array], jax.Array]
+
+
+class Classifier(NamedTuple):
+    """A model as pure functions of its parameters. Builders return the same object for the same arguments.
+
+    `x` may be uint8; each function calls `as_float` first. Whoever brings an own model needs only
+    `apply_fn(params, x)`, or a `(features, head)` pair where a method looks inside.
+    """
+
+    init: Callable[[Key, Array], Params]
+    """(key, x) -> params; x gives shapes only."""
+    apply: Callable[[Params, Array], jax.Array]
+    """(params, x) -> logits [n k], evaluation mode."""
+    train: Callable[[Key, Params, Array], tuple[jax.Array, Params]]
+    """(key, params, x) -> (logits, params with new batch statistics), training mode."""
+    vector: Split
+    """Cut before the last affine layer: features are [n d], the head is affine."""
+    spatial: Split | None = None
+    """Cut after the last spatial layer: features are [n h w c]. None for models without one."""
+    head_path: tuple[str, ...] = ("params", "head")
+    """Where in params the last affine layer lies: a node with `kernel` [d k] and, perhaps, `bias` [k]."""
+
+
+class Learner(NamedTuple):
+    """A training-time method: pure functions that close over static things only.
+
+    A state that predicts with one network has a field `variables`, which its classifier's `apply` takes, and, if it
+    is to be trained with a plateau schedule, a scalar field `lr_scale` by which every update is multiplied.
+    `info` is a NamedTuple or dict of scalars per step; it has at least `loss`.
+    """
+
+    init: Callable[[Key, Batch], Any]
+    """(key, batch) -> state; the batch gives shapes only."""
+    step: Callable[[Key, Any, Batch], tuple[Any, Any]]
+    """(key, state, batch) -> (state, info); pure, jit- and vmap-able. Respects `batch.weight`."""
+    predict: Callable[[Any, Array], jax.Array]
+    """(state, x) -> logits [n k], evaluation mode."""
+    weights: Callable[[Any, Batch], jax.Array] | None = None
+    """(state, data) -> [n] weights with which the next epoch is drawn (DB-VAE, JTT); None: every row once."""
+
+
+def as_float(x: Array) -> Float[jax.Array, "..."]:
+    """Pixels in [0, 1]: divides uint8 by 255, returns floats as they are.
+
+    >>> as_float(np.array([0, 255], np.uint8)).tolist()
+    [0.0, 1.0]
+    """
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) / 255.0 if x.dtype == jnp.uint8 else x
+
+
+def group_of(label: Array, attribute: Array, attributes: int) -> Array:
+    """The group number `label * a + attribute`, or -1 where the attribute is unknown."""
+    xp = jnp if isinstance(label, jax.Array) else np
+    return xp.where(attribute < 0, -1, label * attributes + attribute).astype(np.int32)
+
+
+def take(batch: Batch, index: Any) -> Batch:
+    """Rows of every field of a batch; `index` is anything that indexes an array's first axis."""
+    return jax.tree.map(lambda leaf: leaf[index], batch)
