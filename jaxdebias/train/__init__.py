@@ -1,0 +1,34 @@
+"""Training: the one loop that runs any `Learner`, and what it is made of."""
+
+from jaxdebias.train.augment import chain, random_flip, random_shift
+from jaxdebias.train.checkpoint import load_params, save_params
+from jaxdebias.train.log import Progress
+from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
+from jaxdebias.train.mesh import data_mesh
+from jaxdebias.train.optimizer import Optimizer, trainable, with_trainable
+from jaxdebias.train.run import RunConfig, RunResult, run
+from jaxdebias.train.schedule import HELD_OUT_ACCURACY, HELD_OUT_LOSS, EarlyStop, Monitor, Plateau
+
+__all__ = [
+    "HELD_OUT_ACCURACY",
+    "HELD_OUT_LOSS",
+    "EarlyStop",
+    "Monitor",
+    "Optimizer",
+    "Plateau",
+    "Progress",
+    "RunConfig",
+    "RunResult",
+    "chain",
+    "correct",
+    "cross_entropy",
+    "data_mesh",
+    "load_params",
+    "random_flip",
+    "random_shift",
+    "run",
+    "save_params",
+    "trainable",
+    "weighted_mean",
+    "with_trainable",
+]

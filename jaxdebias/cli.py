@@ -1,0 +1,233 @@
+"""The command line: typed options in, one call of `jaxdebias.runs`, a page and a table out. No logic of its own."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from jaxdebias.contracts import ContractError
+
+# Optional values, shown in --help without the word None.
+MaybeStr = Annotated[str | None, arg(metavar="STR")]
+MaybeInt = Annotated[int | None, arg(metavar="INT")]
+MaybeFloat = Annotated[float | None, arg(metavar="FLOAT")]
+MaybePath = Annotated[Path | None, arg(metavar="PATH")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """Real handwritten digits whose colour goes with the class: train, measure, repair, compare, report.
+
+    Needs no download. Writes the trained run to OUT/trained, the repaired one with all comparisons to OUT.
+    """
+
+    out: Path = Path("jaxdebias-quickstart")
+    """Folder for results.json, report.html and the trained model; made if missing."""
+    conflicting: float = 0.02
+    """Share of training digits whose colour does not go with their class, above 0 and below 0.9."""
+    seed: int = 0
+    """Seed of the data, the model and the training."""
+    overwrite: bool = False
+    """Replace results that are already in OUT."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a classifier on a data set with a known bias attribute, and measure how much it follows the bias.
+
+    Writes results.json, report.html, log.jsonl and the model to OUT. Stopped before its end, the same command
+    carries on where it stopped.
+    """
+
+    data: str
+    """Name of the data set; `jaxdebias data list` shows them all."""
+    out: Path
+    """Folder of the run; made if missing."""
+    data_dir: MaybePath = None
+    """Folder with the data set's files; without it the environment variable JAXDEBIAS_DATA."""
+    conflicting: MaybeFloat = None
+    """Share of bias-conflicting training samples, for data sets that are made with one."""
+    attribute: MaybeStr = None
+    """Bias attribute, for data sets that have several (adult: sex, race)."""
+    image_size: MaybeInt = None
+    """Height and width to which the images of a folder are resized."""
+    held_out: MaybeInt = None
+    """Colored MNIST: training digits kept back for the repair (7000); 0 trains on all, as in the published protocol,
+    and leaves nothing to repair with."""
+    method: Literal["erm"] = "erm"
+    """Training method. erm: plain empirical risk minimisation."""
+    model: MaybeStr = None
+    """mlp, cnn, resnet18 or resnet50; by default what suits the data set."""
+    weights: MaybePath = None
+    """Start a ResNet from a torchvision state dict (.safetensors or .npz); its last layer is left out."""
+    epochs: MaybeInt = None
+    """Passes over the training set; by default what suits the data set."""
+    batch_size: MaybeInt = None
+    """Samples per step; by default what suits the data set."""
+    learning_rate: MaybeFloat = None
+    """Highest learning rate; by default what suits the data set."""
+    weight_decay: MaybeFloat = None
+    """Decoupled weight decay (AdamW); by default what suits the data set."""
+    seed: int = 0
+    """Seed of the data, the model and the training."""
+    overwrite: bool = False
+    """Start afresh where OUT already has a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debias:
+    """Repair a trained run with held-out counterfactual pairs, accept or roll back, and measure again.
+
+    Reads the model and the data set of RUN, leaves it as it is, and writes the repaired run to OUT.
+    """
+
+    run: Annotated[Path, Positional]
+    """Folder of the trained run."""
+    out: Path
+    """Folder of the repaired run; made if missing."""
+    method: Literal["fmd", "dfr"] = "fmd"
+    """fmd: Fast Model Debias, edits the last layer in rounds; dfr: refits the last layer on group-balanced held-out
+    data."""
+    rounds: int = 10
+    """FMD: re-linearised rounds, each with a line search."""
+    direction: Annotated[Literal["ext", "gradB"] | None, arg(metavar="{ext,gradB}")] = None
+    """FMD: ext, the paper's external pairs; gradB, the bias gradient alone (less bias, slightly less accurate).
+    By default what suits the data set."""
+    pairs: MaybeInt = None
+    """FMD: use at most so many held-out pairs; by default all of the edit split."""
+    baselines: bool = True
+    """Also fit DFR, fine-tuning and training from scratch on the same held-out data, for the comparison."""
+    data_dir: MaybePath = None
+    """Folder with the data set's files, if it has moved since the training."""
+    seed: int = 0
+    """Seed of the edit: which training rows give the curvature, and the intervals."""
+    overwrite: bool = False
+    """Replace results that are already in OUT."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """The data sets by name, what each needs, and whether its files are there."""
+
+    data_dir: MaybePath = None
+    """Folder to look into; without it the environment variable JAXDEBIAS_DATA."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Turn the files of a data set into TFDS records (array_record) that any JAX input pipeline reads."""
+
+    name: Annotated[str, Positional]
+    """Name of the data set."""
+    data_dir: Path
+    """Folder with the original files."""
+    out: MaybePath = None
+    """Folder for the records; by default DATA_DIR/tfds."""
+
+
+Data = Annotated[
+    Annotated[List, subcommand("list")] | Annotated[Prepare, subcommand("prepare")],
+    subcommand("data", description="List the data sets, or prepare one for other input pipelines."),
+]
+Command = (
+    Annotated[Quickstart, subcommand("quickstart")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Debias, subcommand("debias")]
+    | Data
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `jaxdebias`. Bad input is one line on stderr and exit code 2."""
+    try:
+        _run(_parse(arguments))
+    except (ContractError, FloatingPointError) as error:
+        sys.exit(_complain(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is left unprinted has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | List | Prepare:
+    """Parses the command; tyro's boxed error becomes one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(Command, prog="jaxdebias", args=arguments, config=(OmitSubcommandPrefixes,),
+                            description="Find the shortcut a classifier has learned, and take it out again.")
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise SystemExit(_complain(_one_line(box.getvalue()))) from None
+
+
+def _one_line(box: str) -> str:
+    """What a boxed, ruled message says, on one line: its first paragraph, with the advice of its second."""
+    paragraphs: list[list[str]] = [[]]
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
+        line = line.strip("│ ")
+        if line.startswith(("╭", "╰")):
+            continue
+        if not line.strip("─ "):
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(line)
+    said = [" ".join(paragraph) for paragraph in paragraphs if paragraph] or ["bad arguments"]
+    if said[0].startswith("Missing from"):
+        command, names = said[0].split(":", 1)
+        said[0] = f"{command}: {', '.join(re.findall(r'--[a-z][a-z-]*(?= [A-Z{])|(?:^ *)[A-Z]+(?= )', names))}"
+    if said[1:] and said[1].startswith("Perhaps") and (near := re.search(r"--[a-z-]+", said[1])):
+        said[0] += f" (did you mean {near[0]}?)"
+    elif said[1:] and said[1].startswith("Available"):
+        said[0] += f" ({said[1]})"
+    return f"{said[0].rstrip('.')}; see --help"
+
+
+def _complain(message: str) -> int:
+    print("jaxdebias: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
+    from jaxdebias import runs
+    from jaxdebias.data import registry
+    from jaxdebias.report import progress, tables
+
+    match command:
+        case Quickstart():
+            results = runs.quickstart(command.out, conflicting=command.conflicting, seed=command.seed,
+                                      overwrite=command.overwrite, watch=progress.progress_bar)
+            tables.print_summary(results)
+        case Train():
+            config = runs.TrainConfig(
+                data=command.data, data_dir=command.data_dir, method=command.method, model=command.model,
+                weights=command.weights, epochs=command.epochs, batch_size=command.batch_size,
+                learning_rate=command.learning_rate, weight_decay=command.weight_decay, seed=command.seed,
+                options={name: value for name in ("conflicting", "attribute", "image_size", "held_out")
+                         if (value := getattr(command, name)) is not None})
+            results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
+            tables.print_summary(results)
+        case Debias():
+            config = runs.DebiasConfig(
+                method=command.method, rounds=command.rounds, direction=command.direction, pairs=command.pairs,
+                baselines=command.baselines, data_dir=command.data_dir, seed=command.seed)
+            results = runs.debias(command.run, config, command.out, overwrite=command.overwrite,
+                                  watch=progress.progress_bar)
+            tables.print_summary(results)
+        case List():
+            tables.print_rows(registry.describe(command.data_dir))
+        case Prepare():
+            print(registry.prepare(command.name, command.data_dir, command.out or command.data_dir / "tfds"))
+
+
+if __name__ == "__main__":
+    main()

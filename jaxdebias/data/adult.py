@@ -1,0 +1,143 @@
+"""Adult (census income): a table whose protected column a model may use, with the column flipped as the twin."""
+
+import csv
+import pathlib
+
+import numpy as np
+
+from jaxdebias.contracts import ContractError, check_choice, check_dataset, expect
+from jaxdebias.core import Batch, Dataset
+from jaxdebias.data.streams import stream
+
+COLUMNS = ("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
+           "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country")
+NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
+LOG_SCALED = ("capital-gain", "capital-loss")  # zero for nine rows in ten, up to 99,999 for the rest
+UNUSED = ("fnlwgt",)  # a survey weight, no property of the person
+ONE = {"sex": "Male", "race": "White"}  # the value that the protected column shows as 1
+ZERO = {"sex": "Female", "race": "other"}
+FILES = ("adult.data", "adult.test")
+
+EDIT, ACCEPT = 4000, 3000
+
+
+def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0,
+          edit: int = EDIT, accept: int = ACCEPT) -> Dataset:
+    """Does a person earn more than 50,000 dollars? With sex or race as the protected attribute.
+
+    Columns of x, float32 `[n d]`: numbers standardised (gains and losses after log1p), categories one-hot with
+    missing values as a category of their own, and the protected attribute as one 0/1 column. fnlwgt is left out.
+    Categories, means and standard deviations are those of the train split; a category unseen there is all zeros.
+
+    Splits: train, edit and accept are `adult.data` divided by seed (25,561 / 4,000 / 3,000 rows), test is
+    `adult.test` (16,281). Pairs of edit, accept and test: x has the protected column set to the value aligned with
+    its label (Male, or White, for more than 50K), twin has it flipped; nothing else changes, so proxies (husband,
+    wife) stay as they are.
+
+    Args:
+      data_dir: the folder with UCI's `adult.data` and `adult.test`, or its parent if they lie in `adult/`.
+      attribute: `sex` (Male 1, Female 0) or `race` (White 1, other 0).
+      seed: fixes which rows go to train, edit and accept.
+      edit, accept: sizes of those splits.
+
+    Returns:
+      A data set with `feature_names`; `variant["protected_column"]` is the index of the 0/1 column.
+
+    Raises:
+      ContractError: a missing file, a bad line (named), an unknown attribute.
+
+    Source: Becker and Kohavi, UCI, 1996. The sizes of edit and accept are ours.
+    """
+    check_choice("attribute", attribute, ONE)
+    folder = adult_folder(data_dir)
+    table, label = _read(folder / "adult.data")
+    table_test, label_test = _read(folder / "adult.test")
+    expect(edit > 0 and accept > 0 and edit + accept < len(label), "edit + accept",
+           f"at least 1 each and fewer than {len(label)} rows", f"{edit} + {accept}")
+    rows = np.split(stream(seed, "adult split").permutation(len(label)), [edit, edit + accept])
+    held = dict(zip(("edit", "accept", "train"), rows, strict=True))
+
+    fit = {name: values[held["train"]] for name, values in table.items()}
+    x, names = _encode(table, fit, attribute)
+    x_test, _ = _encode(table_test, fit, attribute)
+    column = names.index(attribute)
+
+    def batch(x: np.ndarray, label: np.ndarray) -> Batch:
+        return Batch(x=x, label=label, attribute=x[:, column].astype(np.int32))
+
+    def flipped(x: np.ndarray, label: np.ndarray) -> Batch:
+        aligned, twin = x.copy(), x.copy()
+        aligned[:, column], twin[:, column] = label, 1 - label
+        return batch(aligned, label)._replace(twin=twin)
+
+    parts = {name: (x[rows], label[rows]) for name, rows in held.items()} | {"test": (x_test, label_test)}
+    dataset = Dataset(
+        name="adult",
+        variant={"attribute": attribute, "protected_column": column,
+                 **{name: len(parts[name][1]) for name in ("train", "edit", "accept", "test")}},
+        splits={name: batch(*part) for name, part in parts.items()},
+        pairs={name: flipped(*part) for name, part in parts.items() if name != "train"},
+        label_names=("<=50K", ">50K"),
+        attribute_names=(ZERO[attribute], ONE[attribute]),
+        aligned=np.eye(2, dtype=bool),
+        feature_names=tuple(names),
+    )
+    check_dataset(dataset)
+    return dataset
+
+
+def adult_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
+    """The folder that holds Adult's files: `data_dir` itself or `data_dir/adult`.
+
+    Raises:
+      ContractError: naming the first file that is missing.
+    """
+    root = pathlib.Path(data_dir).expanduser()
+    folder = root if (root / FILES[0]).is_file() or not (root / "adult").is_dir() else root / "adult"
+    for name in FILES:
+        expect((folder / name).is_file(), "data_dir", f"UCI's Adult files, also {name}", f"{folder} without it")
+    return folder
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The columns as arrays of text or float, and the labels. adult.test has a comment line and dots after labels."""
+    rows = []
+    with open(path, encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.reader(file, skipinitialspace=True), start=1):
+            if not row or row[0].startswith("|"):
+                continue
+            expect(len(row) == len(COLUMNS) + 1, f"{path.name} line {number}", f"{len(COLUMNS) + 1} values", len(row))
+            income = row[-1].rstrip(".")
+            expect(income in ("<=50K", ">50K"), f"{path.name} line {number}", "<=50K or >50K at the end", repr(income))
+            try:
+                numbers = {name: float(row[COLUMNS.index(name)]) for name in NUMBERS}
+            except ValueError as error:
+                raise ContractError(f"`{path.name} line {number}`: expected a number, got {error}") from error
+            rows.append((row, numbers, income == ">50K"))
+    expect(len(rows) > 0, str(path), "at least one row", "none")
+    table = {name: np.array([row[i] for row, _, _ in rows]) for i, name in enumerate(COLUMNS)}
+    table |= {name: np.array([numbers[name] for _, numbers, _ in rows]) for name in NUMBERS}
+    return table, np.array([rich for _, _, rich in rows], np.int32)
+
+
+def _encode(table: dict[str, np.ndarray], fit: dict[str, np.ndarray], attribute: str) -> tuple[np.ndarray, list[str]]:
+    """x `[n d]` float32 and the names of its columns; means, deviations and categories come from `fit`."""
+    columns, names = [], []
+    for name in COLUMNS:
+        values, known = table[name], fit[name]
+        if name in UNUSED:
+            continue
+        if name == attribute:
+            columns.append(values == ONE[name])
+            names.append(name)
+        elif name in NUMBERS:
+            if name in LOG_SCALED:
+                values, known = np.log1p(values), np.log1p(known)
+            spread = known.std()
+            columns.append((values - known.mean()) / (spread if spread > 0 else 1.0))
+            names.append(name)
+        else:
+            for category in np.unique(known):
+                columns.append(values == category)
+                names.append(f"{name}={'missing' if category == '?' else category}")
+    return np.stack(columns, axis=1).astype(np.float32), names

@@ -1,0 +1,333 @@
+"""The objective whose curvature influence needs: an affine softmax head on frozen features, and the bias of that head.
+
+Conventions, fixed here for all of influence:
+
+    theta   the parameters of the head as one matrix [e k]: the rows of the kernel, then the bias as a last row
+            (e = d + 1 with a bias, e = d without). As a vector [p], p = e * k, it is that matrix row by row.
+    phi     the features with a column of ones appended where the head has a bias: logits = phi @ theta.
+    F       sum over the rows of weight_i * cross-entropy_i + l2 / 2 |theta|^2: the SUM of losses, not their mean.
+            l2 counts every entry of theta, the bias included. An optimiser that decays the mean loss by c has l2 = n c.
+    H       the second derivative of F. Damping means "+ damping * I" on H.
+
+Where a softmax is saturated, 1 - p_y is lost in float32. Both the gradient and the Hessian are therefore written with
+the small probabilities only: 1 - p_y is summed from the other classes, and p_a (1 - p_a) from the products p_a p_b.
+
+Source: FMD (Chen et al. 2023, sections 3 and 4) with the exact softmax curvature in place of one-versus-rest.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdebias.contracts import check_finite, check_integers, describe, expect
+from jaxdebias.core import Array, Params
+
+HIGHEST = jax.lax.Precision.HIGHEST  # a Gram matrix in TF32 loses three digits
+
+
+class AffineHead(NamedTuple):
+    """The last layer: logits = features @ kernel + bias."""
+
+    kernel: Array
+    """`[d k]`"""
+    bias: Array | None
+    """`[k]`, or None for a head without one."""
+
+
+class HeadProblem(NamedTuple):
+    """The training objective of a head, at one head. Build it with `head_problem`, which checks."""
+
+    features: Array
+    """`[n d]`, frozen, in evaluation mode."""
+    label: Array
+    """`[n]` int, 0..k-1."""
+    weight: Array | None
+    """`[n]`, how often each row counts in the sum; None: once."""
+    head: AffineHead
+    """The point at which value and derivatives are taken."""
+    l2: float | Array
+    """The regulariser is l2 / 2 |theta|^2, beside the SUM of losses."""
+
+
+class HeadPairs(NamedTuple):
+    """Counterfactual pairs as cached features: both members have the same label."""
+
+    features: Array
+    """`[n d]`, of the rendering with the aligned attribute."""
+    twin: Array
+    """`[n d]`, of the rendering with the changed attribute."""
+    label: Array
+    """`[n]` int."""
+
+
+def head_problem(features: Float[Array, "n d"], label: Int[Array, "n"], head: AffineHead, *,
+                 weight: Float[Array, "n"] | None = None, l2: float = 0.0) -> HeadProblem:
+    """The checked objective of a head on frozen features.
+
+    Args:
+      features: `[n d]`, what `split.features` returns for the training rows.
+      label: `[n]`, 0..k-1.
+      head: where derivatives are taken.
+      weight: `[n]`, not negative. A random sample of r rows that stands for n has weight n / r.
+      l2: of the regulariser l2 / 2 |theta|^2 beside the SUM of losses.
+
+    Raises:
+      ContractError: wrong shapes, labels out of range, values that are not finite, fewer than 2 classes.
+    """
+    n, d = features.shape
+    expect(n > 0, "features", "at least one row", describe(features))
+    expect(head.kernel.ndim == 2 and head.kernel.shape[0] == d, "head.kernel", f"[d={d}, k]", describe(head.kernel))
+    k = head.kernel.shape[1]
+    expect(k >= 2, "head.kernel", "at least 2 classes (a binary head has one column per class)", describe(head.kernel))
+    if head.bias is not None:
+        expect(head.bias.shape == (k,), "head.bias", f"[k={k}]", describe(head.bias))
+    check_integers("label", label, n, 0, k)
+    check_finite("features", features)
+    check_finite("head", head)
+    if weight is not None:
+        check_finite("weight", weight)
+        expect(bool(np.min(weight) >= 0), "weight", "no negative weight", np.min(weight))
+    expect(l2 >= 0, "l2", "at least 0", l2)
+    return HeadProblem(jnp.asarray(features), jnp.asarray(label), None if weight is None else jnp.asarray(weight),
+                       head, l2)
+
+
+def to_vector(head: AffineHead) -> Float[Array, "p"]:
+    """theta as a vector: the kernel row by row, then the bias.
+
+    >>> to_vector(AffineHead(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([5.0, 6.0]))).tolist()
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    """
+    kernel = head.kernel.reshape(-1)
+    return kernel if head.bias is None else jnp.concatenate([kernel, head.bias])
+
+
+def to_head(vector: Float[Array, "p"], like: AffineHead) -> AffineHead:
+    """The inverse of `to_vector`, with the shapes of `like`."""
+    d, k = like.kernel.shape
+    return AffineHead(vector[: d * k].reshape(d, k), None if like.bias is None else vector[d * k :])
+
+
+def head_logits(head: AffineHead, features: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    """features @ kernel + bias, at full precision."""
+    logits = jnp.matmul(features, head.kernel, precision=HIGHEST)
+    return logits if head.bias is None else logits + head.bias[None, :]
+
+
+def design(features: Float[Array, "n d"], head: AffineHead) -> Float[Array, "n e"]:
+    """phi: the features, with a column of ones where the head has a bias."""
+    if head.bias is None:
+        return jnp.asarray(features)
+    return jnp.concatenate([features, jnp.ones((features.shape[0], 1), features.dtype)], axis=1)
+
+
+def error(head: AffineHead, features: Float[Array, "n d"], label: Int[Array, "n"]) -> Float[Array, "n k"]:
+    """p - onehot(y), the derivative of each row's loss by its logits, accurate even where p_y rounds to 1."""
+    p = jax.nn.softmax(head_logits(head, features))
+    own = jax.nn.one_hot(label, p.shape[1], dtype=bool)
+    others = jnp.where(own, 0.0, p)
+    return jnp.where(own, -others.sum(axis=1, keepdims=True), others)
+
+
+def _weights(problem: HeadProblem) -> Float[Array, "n"]:
+    n, dtype = problem.features.shape[0], problem.features.dtype
+    return jnp.ones(n, dtype) if problem.weight is None else jnp.asarray(problem.weight, dtype)
+
+
+@jax.jit
+def head_loss(problem: HeadProblem) -> Float[Array, ""]:
+    """F, the weighted sum of cross-entropies plus l2 / 2 |theta|^2."""
+    log_p = jax.nn.log_softmax(head_logits(problem.head, problem.features))
+    loss = -jnp.take_along_axis(log_p, problem.label[:, None], axis=1)[:, 0]
+    return (_weights(problem) * loss).sum() + 0.5 * problem.l2 * (to_vector(problem.head) ** 2).sum()
+
+
+@jax.jit
+def head_gradient(problem: HeadProblem) -> Float[Array, "p"]:
+    """The gradient of F in closed form: phi^T diag(weight) (P - Y) + l2 theta."""
+    weighted = _weights(problem)[:, None] * error(problem.head, problem.features, problem.label)
+    phi = design(problem.features, problem.head)
+    return jnp.matmul(phi.T, weighted, precision=HIGHEST).reshape(-1) + problem.l2 * to_vector(problem.head)
+
+
+@jax.jit
+def hessian_product(problem: HeadProblem, vectors: Float[Array, "p m"]) -> Float[Array, "p m"]:
+    """H @ vectors without forming H: phi^T diag(weight) (diag(p) - p p^T) phi V + l2 V. Peak memory 2 n k m."""
+    phi = design(problem.features, problem.head)
+    p = jax.nn.softmax(head_logits(problem.head, problem.features))
+    matrix = vectors.reshape(phi.shape[1], p.shape[1], -1)
+    change = jnp.einsum("ne,ekm->nkm", phi, matrix, precision=HIGHEST)
+    centred = change - jnp.einsum("nk,nkm->nm", p, change, precision=HIGHEST)[:, None, :]
+    curved = (_weights(problem)[:, None] * p)[:, :, None] * centred
+    return jnp.einsum("ne,nkm->ekm", phi, curved, precision=HIGHEST).reshape(vectors.shape) + problem.l2 * vectors
+
+
+@functools.partial(jax.jit, static_argnames=("chunk",))
+def hessian(problem: HeadProblem, *, chunk: int = 2048) -> Float[Array, "p p"]:
+    """H as a dense matrix, exactly symmetric, in the dtype of the features.
+
+    The block of classes a and b is -phi^T diag(weight p_a p_b) phi. Only the k (k - 1) / 2 blocks with a < b are
+    computed, `chunk` rows at a time and all in one product: n e^2 k (k - 1) operations. A diagonal block is minus the
+    sum of its row of blocks, because p_a (1 - p_a) is the sum of p_a p_b over b != a; so the null space of the softmax
+    (the same vector added to all classes) is kept to rounding, and no 1 - p is ever formed.
+
+    Peak memory: 3 p^2 numbers and chunk * e * k (k - 1) / 2 numbers beside the features.
+    """
+    phi = design(problem.features, problem.head)
+    p = jax.nn.softmax(head_logits(problem.head, problem.features))
+    (n, e), k = phi.shape, p.shape[1]
+    first, second = np.triu_indices(k, 1)
+    product = _weights(problem)[:, None] * p[:, first] * p[:, second]
+
+    chunks = max(-(-n // chunk), 1)
+    rows = -(-n // chunks)
+    padding = ((0, chunks * rows - n), (0, 0))  # rows of zeros add nothing
+    pieces = (jnp.pad(phi, padding).reshape(chunks, rows, e), jnp.pad(product, padding).reshape(chunks, rows, -1))
+
+    def add(gram, piece):
+        z, q = piece
+        scaled = (q[:, :, None] * z[:, None, :]).reshape(rows, -1)
+        return gram + jnp.matmul(z.T, scaled, precision=HIGHEST), None
+
+    gram, _ = jax.lax.scan(add, jnp.zeros((e, len(first) * e), phi.dtype), pieces)
+    gram = gram.reshape(e, len(first), e).transpose(1, 0, 2)
+    gram = 0.5 * (gram + gram.transpose(0, 2, 1))
+    blocks = jnp.zeros((k, k, e, e), phi.dtype).at[first, second].set(-gram).at[second, first].set(-gram)
+    blocks = blocks.at[jnp.arange(k), jnp.arange(k)].set(-blocks.sum(axis=1))
+    return blocks.transpose(2, 0, 3, 1).reshape(e * k, e * k) + problem.l2 * jnp.eye(e * k, dtype=phi.dtype)
+
+
+def pair_bias(head: AffineHead, pairs: HeadPairs) -> Float[Array, ""]:
+    """Counterfactual bias: the mean of |p_y(x) - p_y(twin)| over the pairs (FMD, section 3), in 0..1.
+
+    For true counterfactuals. At the kink (equal probabilities) its derivative is 0.
+    """
+    return jnp.abs(_own_probability(head, pairs.features, pairs.label)
+                   - _own_probability(head, pairs.twin, pairs.label)).mean()
+
+
+def pair_gap(head: AffineHead, pairs: HeadPairs) -> Float[Array, ""]:
+    """|mean p_y(x) - mean p_y(twin)|, in 0..1: for pairs that are matched, where two different examples of one class
+    differ for other reasons than the attribute and the absolute difference of each pair is not a bias."""
+    return jnp.abs((_own_probability(head, pairs.features, pairs.label)
+                    - _own_probability(head, pairs.twin, pairs.label)).mean())
+
+
+def _own_probability(head: AffineHead, features: Float[Array, "n d"], label: Int[Array, "n"]) -> Float[Array, "n"]:
+    p = jax.nn.softmax(head_logits(head, features))
+    return jnp.take_along_axis(p, label[:, None], axis=1)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnames=("bias",))
+def bias_gradient(bias: Callable[..., Any], head: AffineHead, *data: Any) -> Float[Array, "p"]:
+    """The gradient of any scalar `bias(head, *data)` by theta, for instance of `pair_bias(head, pairs)`.
+
+    Args:
+      bias: differentiable in the head. Static: pass the same function object again to reuse the compilation.
+      data: its further arguments, pytrees of arrays.
+    """
+    return to_vector(jax.grad(bias)(head, *data))
+
+
+@jax.jit
+def pair_gradient(head: AffineHead, pairs: HeadPairs) -> Float[Array, "p"]:
+    """Sum over the pairs of grad loss(x) - grad loss(twin): what FMD's edit with external pairs multiplies by H^-1."""
+    e = error(head, pairs.features, pairs.label), error(head, pairs.twin, pairs.label)
+    phi = design(pairs.features, head), design(pairs.twin, head)
+    return (jnp.matmul(phi[0].T, e[0], precision=HIGHEST) - jnp.matmul(phi[1].T, e[1], precision=HIGHEST)).reshape(-1)
+
+
+@jax.jit
+def each_pair_gradient(head: AffineHead, pairs: HeadPairs) -> Float[Array, "p m"]:
+    """`pair_gradient` of every pair by itself, as columns: right-hand sides that are solved together."""
+    def columns(features):
+        return jnp.einsum("me,mk->ekm", design(features, head), error(head, features, pairs.label), precision=HIGHEST)
+
+    return (columns(pairs.features) - columns(pairs.twin)).reshape(-1, pairs.label.shape[0])
+
+
+def find_head(head_fn: Callable[[Params, Array], Array], params: Params, path: tuple[str | int, ...], d: int,
+              ) -> tuple[AffineHead, Callable[[Params, AffineHead], Params]]:
+    """The affine head in a pytree of parameters, and the function that puts another one in its place.
+
+    Which matrix is the kernel, and which way round, is not guessed from names but found by calling `head_fn` on zeros
+    and on random features; so heads of Linen, nnx, Haiku (`[d k]`), Equinox and PyTorch (`[k d]`) are all found.
+
+    Args:
+      head_fn: `(params, z [n d]) -> logits [n k]`, for instance `split.head`.
+      params: any pytree.
+      path: where the head lies: keys, attribute names or positions from the root of params, for instance
+        `("params", "head")` or `("layers", 2)`. Below it: one matrix and at most one vector.
+      d: number of features.
+
+    Returns:
+      The head in float32 (float64 if it is stored so), and `replace(params, head) -> params`, which changes those one
+      or two leaves, keeps their dtype and orientation, and passes every other leaf on as the same object.
+
+    Raises:
+      ContractError: nothing or too much at the path, or `head_fn` is not affine in z with exactly these parameters.
+
+    >>> params = {"trunk": jnp.zeros(3), "head": {"w": jnp.arange(6.0).reshape(2, 3)}}  # [k d], no bias
+    >>> head, replace = find_head(lambda p, z: z @ p["head"]["w"].T, params, ("head",), d=3)
+    >>> head.kernel.shape, head.bias
+    ((3, 2), None)
+    >>> replace(params, AffineHead(jnp.ones((3, 2)), None))["head"]["w"].shape
+    (2, 3)
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    names = [tuple(jax.tree_util.keystr((key,), simple=True) for key in keys) for keys, _ in leaves]
+    wanted = tuple(str(step) for step in path)
+    below = [i for i, name in enumerate(names) if name[: len(wanted)] == wanted and hasattr(leaves[i][1], "ndim")]
+    matrices = [i for i in below if leaves[i][1].ndim == 2]
+    vectors = [i for i in below if leaves[i][1].ndim == 1]
+    where = "/".join(wanted)
+    if not below:
+        known = sorted({"/".join(name[: len(wanted)]) for name in names})
+        expect(False, "head_path", "a path into params that ends at the last layer, for instance one of "
+               + ", ".join(known[:8]), where)
+    found = [f"{'/'.join(names[i])}: {describe(leaves[i][1])}" for i in below]
+    good = len(matrices) == 1 and len(vectors) <= 1 and len(below) == len(matrices) + len(vectors)
+    expect(good, f"params at {where}", "one matrix (kernel) and at most one vector (bias)", ", ".join(found))
+    at_kernel, at_bias = matrices[0], vectors[0] if vectors else None
+
+    matrix = jnp.asarray(leaves[at_kernel][1])
+    matrix = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
+    bias = None if at_bias is None else jnp.asarray(leaves[at_bias][1]).astype(matrix.dtype)
+    expect(d in matrix.shape, f"params at {where}", f"a kernel with d={d} features on one side", ", ".join(found))
+    heads = [(AffineHead(kernel, bias), transposed) for kernel, transposed in ((matrix, False), (matrix.T, True))
+             if kernel.shape[0] == d and (bias is None or kernel.shape[1] == bias.shape[0])]
+    probe = _probe(d).astype(matrix.dtype)
+    logits = head_fn(params, probe)
+    heads = [(head, transposed) for head, transposed in heads if _agrees(head_logits(head, probe), logits)]
+    expect(bool(heads), f"head at {where}", "logits = z @ kernel + bias, nothing before or after it",
+           "a function that is not this affine map (different logits on random features)")
+    head, transposed = heads[0]
+
+    def replace(params: Params, head: AffineHead) -> Params:
+        flat, structure = jax.tree.flatten(params)
+        kernel = head.kernel.T if transposed else head.kernel
+        flat[at_kernel] = jnp.asarray(kernel).astype(flat[at_kernel].dtype)
+        if at_bias is not None:
+            flat[at_bias] = jnp.asarray(head.bias).astype(flat[at_bias].dtype)
+        return jax.tree.unflatten(structure, flat)
+
+    return head, replace
+
+
+def _probe(d: int) -> Float[Array, "n d"]:
+    # Zeros show the bias; two scales show a squashing that a small input would not.
+    z = jax.random.normal(jax.random.key(0), (8, d))
+    return jnp.concatenate([jnp.zeros((1, d)), z, 10.0 * z])
+
+
+def _agrees(expected: Float[Array, "n k"], got: Any) -> bool:
+    # A head run in TF32 or bfloat16 is off by up to 4e-3 of its row; another map by much more.
+    if getattr(got, "shape", None) != expected.shape:
+        return False
+    expected, got = np.asarray(expected, np.float64), np.asarray(got, np.float64)
+    return bool((np.abs(expected - got).max(axis=1) <= 1e-2 * np.abs(expected).max(axis=1)).all())

@@ -1,0 +1,102 @@
+"""Influence of training samples on the bias of a model, for all samples in one pass over the features.
+
+Two signs are in use in the literature; here they have two names.
+
+    change   the predicted bias after removing (or replacing) the sample minus the bias now. Negative: it falls.
+    score    minus the change. Positive: the sample is harmful, removing it lowers the bias.
+
+With s = H^-1 grad B, removing sample i moves theta by H^-1 grad l_i and so the bias by s . grad l_i. One solve gives
+all n changes, and grad l_i = phi_i (p_i - y_i)^T is never formed: the change is the sum over classes of
+(phi_i S) * (p_i - y_i), S being s as a matrix [e k]; 2 n e k operations. Source: FMD (Chen et al. 2023, section 3).
+
+These are first-order predictions, exact for one small change. They are not additive over many samples, and at a
+saturated model they rank by leverage: use them to explain, and judge them by leave-one-out.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdebias.batching import map_rows
+from jaxdebias.contracts import describe, expect
+from jaxdebias.core import Array
+from jaxdebias.explain.influence.objective import HIGHEST, HeadProblem, design, error
+from jaxdebias.explain.influence.solvers import InverseHessian
+
+
+def change_if_removed(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"],
+                      ) -> Float[Array, "n *m"]:
+    """Predicted change of the bias if a sample were removed and the head trained again. Negative: harmful sample.
+
+    Args:
+      problem: the rows to be scored; a row of weight w is removed with all of its weight.
+      inverse: the factor of the training objective, usually of this problem.
+      bias_gradient: grad B `[p]`, or of m biases `[p m]`; see `objective.bias_gradient`.
+
+    Returns:
+      `[n]`, or `[n m]`.
+    """
+    return _change(problem, inverse, bias_gradient, None)
+
+
+def change_if_replaced(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"],
+                       twin_features: Float[Array, "n d"]) -> Float[Array, "n *m"]:
+    """Predicted change of the bias if a sample were replaced by its counterfactual twin (same label).
+
+    Rank with this one if replacing is what will be done: samples ranked by removal and then replaced do not lower
+    the bias, they destroy the model.
+
+    Args:
+      twin_features: `[n d]`, the features of the twins.
+    """
+    expect(twin_features.shape == problem.features.shape, "twin_features", describe(problem.features),
+           describe(twin_features))
+    return _change(problem, inverse, bias_gradient, twin_features)
+
+
+def top_harmful(change: Float[Array, "n"], k: int) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+    """The k most harmful samples, first the one whose removal (or replacement) lowers the bias most.
+
+    Args:
+      change: `[n]`, from `change_if_removed` or `change_if_replaced`.
+      k: how many; at most n.
+
+    Returns:
+      (index, score): rows of the problem, and minus their change: positive means harmful. Equal scores keep the
+      order of the rows.
+
+    >>> index, score = top_harmful(jnp.array([0.5, -2.0, -1.0]), 2)
+    >>> index.tolist(), score.tolist()
+    ([1, 2], [2.0, 1.0])
+    """
+    expect(0 <= k <= change.shape[0], "k", f"0..{change.shape[0]}", k)
+    change = np.asarray(change)
+    index = np.argsort(change, kind="stable")[:k]
+    return index, -change[index]
+
+
+def _change(problem, inverse, bias_gradient, twin_features):
+    one = bias_gradient.ndim == 1
+    gradient = np.asarray(bias_gradient, np.float64)
+    solution = inverse.solve(gradient[:, None] if one else gradient)
+    k, m, dtype = problem.head.kernel.shape[1], solution.shape[1], problem.features.dtype
+    matrix = jnp.asarray(solution.reshape(-1, k, m).astype(dtype))
+    rows = (problem.features, problem.label, problem.weight, twin_features)
+    # At most 16 Mi numbers [b k m] at a time.
+    change = map_rows(_change_rows, (problem.head, matrix), rows, batch_size=int(np.clip(2**24 // (k * m), 1, 16_384)))
+    return change[:, 0] if one else change
+
+
+def _change_rows(params, rows):
+    head, matrix = params
+    features, label, weight, twin = rows
+    change = _slope(head, matrix, features, label)
+    if twin is not None:
+        change = change - _slope(head, matrix, twin, label)
+    return change if weight is None else weight[:, None] * change
+
+
+def _slope(head, matrix, features, label):
+    """s . grad l for every row and every right-hand side, [b m]."""
+    moved = jnp.einsum("be,ekm->bkm", design(features, head), matrix, precision=HIGHEST)
+    return jnp.einsum("bkm,bk->bm", moved, error(head, features, label), precision=HIGHEST)

@@ -1,0 +1,146 @@
+"""Charts as inline SVG and HTML, and pictures as base64 PNG: strings for one self-contained page.
+
+Lengths are percentages of whatever width there is, and text stays outside the SVG, so that it has the same size on a
+phone as on a desk. Colours are CSS variables of the page, which knows about dark, light and print.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdebias.contracts import describe, expect
+from jaxdebias.core import Array
+from jaxdebias.report.formats import applies
+
+
+def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0) -> str:
+    """A horizontal bar from 0 to the rate's value on a track of length `full`, with its interval as a whisker.
+
+    >>> bar(None, "before")
+    '<svg class="bar" aria-hidden="true"><rect class="track" width="100%" height="100%"/></svg>'
+    """
+    parts = ['<rect class="track" width="100%" height="100%"/>']
+    if applies(rate):
+        scale = 100.0 / full
+        parts.append(f'<rect class="{tone}" width="{_at(rate["value"], scale)}" height="100%"/>')
+        if rate["low"] is not None and rate["high"] is not None:
+            low, high = _at(rate["low"], scale), _at(rate["high"], scale)
+            parts.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="50%" y2="50%"/>')
+            parts += [f'<line class="whisker" x1="{x}" x2="{x}" y1="25%" y2="75%"/>' for x in (low, high)]
+    return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _at(value: float, scale: float) -> str:
+    return f"{min(max(value * scale, 0.0), 100.0):.2f}%"
+
+
+def heat(share: float | None, tone: str) -> str:
+    """Inline style and class of a table cell that is coloured by a share in 0..1.
+
+    >>> heat(0.8, "hot")
+    'class="cell mid" style="--share:80%;--tone:var(--hot)"'
+    """
+    if share is None:
+        return 'class="cell empty"'
+    # Which text is legible depends on light or dark: `mid` turns it in the dark, `on` in both.
+    weight = " on" if share > 0.8 else " mid" if share > 0.6 else ""
+    return f'class="cell{weight}" style="--share:{100 * share:.0f}%;--tone:var(--{tone})"'
+
+
+class Series(NamedTuple):
+    """One line of a chart: its name, tone, and a value in 0..1 (or None) at each step."""
+
+    name: str
+    tone: str
+    values: Sequence[float | None]
+
+
+def lines(series: Sequence[Series], steps: Sequence[int | str], *, step_name: str = "") -> str:
+    """A line chart of shares over steps with the name of each line at its end; the axis runs from 0 to 100 %."""
+    count = len(steps)
+
+    def x_of(i: int) -> float:
+        return 100.0 * i / (count - 1) if count > 1 else 50.0
+
+    drawn, ends = [], []
+    for one in series:
+        spots = [(x_of(i), 100 * (1 - v)) for i, v in enumerate(one.values) if v is not None]
+        if not spots:
+            continue
+        path = " ".join(f"{'L' if i else 'M'}{x:.2f} {y:.2f}" for i, (x, y) in enumerate(spots))
+        # Zero-length strokes with round caps are dots that do not stretch with the chart.
+        dots = " ".join(f"M{x:.2f} {y:.2f}h0.001" for x, y in spots)
+        drawn.append(f'<path class="line {one.tone}" d="{path}"/><path class="dots {one.tone}" d="{dots}"/>')
+        last = next(v for v in reversed(one.values) if v is not None)
+        ends.append((spots[-1][1], one, last))
+    grid = "".join(f'<path class="grid" d="M0 {y}H100"/>' for y in (0, 25, 50, 75, 100))
+    ticks = "".join(f'<span style="top:{100 - v}%">{v} %</span>' for v in (0, 25, 50, 75, 100))
+    labels = "".join(
+        f'<span class="{one.tone}" style="top:{top:.1f}%">{escape(one.name)} <b>{100 * last:.0f} %</b></span>'
+        for top, (_, one, last) in zip(_spread([e[0] for e in ends], 9.0), ends, strict=True)
+    )
+    every = max(1, -(-count // 10))
+    marks = "".join(f'<span style="left:{x_of(i):.2f}%">{escape(str(step))}</span>'
+                    for i, step in enumerate(steps) if i % every == 0 or i == count - 1)  # fmt: skip
+    return (
+        f'<div class="chart"><div class="ticks">{ticks}</div><div class="plot"><svg viewBox="0 0 100 100" '
+        f'preserveAspectRatio="none" aria-hidden="true">{grid}{"".join(drawn)}</svg>'
+        f'<div class="marks">{marks}</div></div><div class="ends">{labels}</div>'
+        f'<div class="axis">{escape(step_name)}</div></div>'
+    )
+
+
+def _spread(tops: Sequence[float], least: float) -> list[float]:
+    """Moves positions apart until neighbours are `least` apart, keeping their order and staying in 0..100.
+
+    >>> _spread([50, 52, 10], 10)
+    [46.0, 56.0, 10]
+    """
+    out = list(tops)
+    order = sorted(range(len(out)), key=lambda i: tops[i])
+    for _ in range(50):
+        for i, j in zip(order, order[1:], strict=False):
+            if (short := least - (out[j] - out[i])) > 1e-9:
+                out[i], out[j] = out[i] - short / 2, out[j] + short / 2
+        if order:
+            low, high = out[order[0]], out[order[-1]]
+            shift = max(0.0, -low) - max(0.0, high - 100.0)
+            out = [v + shift for v in out] if shift else out
+    return out
+
+
+def spark(values: Sequence[float | None]) -> str:
+    """A small line without axes, from the first value to the last."""
+    known = [v for v in values if v is not None]
+    if len(known) < 2:
+        return ""
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    path = " ".join(f"{'L' if i else 'M'}{100 * i / (len(known) - 1):.1f} {100 - 100 * (v - low) / span:.1f}"
+                    for i, v in enumerate(known))  # fmt: skip
+    return (f'<svg class="spark" viewBox="0 -5 100 110" preserveAspectRatio="none" aria-hidden="true">'
+            f'<path class="line ink" d="{path}"/></svg>')  # fmt: skip
+
+
+def picture(image: Array, alt: str, *, longest: int = 128) -> str:
+    """An `<img>` of one image `[h w c]`, uint8, with 1 or 3 channels; large ones are made smaller.
+
+    Raises:
+      ContractError: for another shape or dtype.
+    """
+    from PIL import Image
+
+    image = np.asarray(image)
+    good = image.ndim == 3 and image.shape[2] in (1, 3) and image.dtype == np.uint8
+    expect(good, "pictures", "uint8 images [h w c] with 1 or 3 channels", describe(image))
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    small = max(picture.size) <= 64
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    kind = ' class="pixels"' if small else ""
+    return f'<img{kind} src="data:image/png;base64,{data}" alt="{escape(alt)}">'

@@ -1,0 +1,132 @@
+"""How numbers are written, and when a difference may be called one. Rates come in as fractions in 0..1."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+NONE = "–"
+
+
+def applies(rate: Mapping[str, Any] | None) -> bool:
+    """Whether a rate `{value, low, high, n}` holds a value."""
+    return rate is not None and rate.get("value") is not None
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage. What is not all or nothing is never rounded to it.
+
+    >>> percent(0.4771), percent(0.9997), percent(1.0), percent(None)
+    ('47.7 %', '>99.9 %', '100 %', '–')
+    """
+    number = _hundredfold(value, digits)
+    return number if number == NONE else f"{number} %"
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """A difference of two fractions, in percentage points.
+
+    >>> points(0.473)
+    '47.3 points'
+    """
+    number = _hundredfold(value, digits)
+    return number if number == NONE else f"{number} points"
+
+
+def signed_points(value: float) -> str:
+    """A change, in percentage points, with its sign.
+
+    >>> signed_points(0.336), signed_points(-0.04)
+    ('+33.6 points', '−4.0 points')
+    """
+    return f"{'+' if value >= 0 else '−'}{abs(100 * value):.1f} points"
+
+
+def interval(rate: Mapping[str, Any] | None) -> str:
+    """The ends of a rate's interval, in percent, without the unit.
+
+    >>> interval({"value": 0.5, "low": 0.452, "high": 0.5481, "n": 400})
+    '45.2–54.8'
+    """
+    if not applies(rate) or rate["low"] is None or rate["high"] is None:
+        return ""
+    return f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f}"
+
+
+def _hundredfold(value: float | None, digits: int) -> str:
+    if value is None:
+        return NONE
+    least = 10.0**-digits
+    if 0 < value < 1:  # at the very ends the number of digits would hide that it is not exactly 0 or 1
+        if 100 * value < least / 2:
+            return f"<{least:.{digits}f}"
+        if 100 * (1 - value) < least / 2:
+            return f">{100 - least:.{digits}f}"
+    return f"{100 * value:.0f}" if value in (0, 1) else f"{100 * value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """An integer with thousands separated.
+
+    >>> count(53000)
+    '53,000'
+    """
+    return f"{value:,}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in two significant digits or whole seconds.
+
+    >>> seconds(0.0123), seconds(1.94), seconds(41.6), seconds(125)
+    ('0.012 s', '1.9 s', '42 s', '2 min 05 s')
+    """
+    if value is None:
+        return NONE
+    if value < 0.001:
+        return "<0.001 s"
+    if value < 9.95:
+        return f"{value:.{max(1, 1 - math.floor(math.log10(value)))}f} s"
+    whole = round(value)
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+class Change(NamedTuple):
+    """A difference of two rates with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def separable(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return signed_points(self.value) if self.separable else "not separable"
+
+
+def change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Change | None:
+    """after - before with an interval from the two intervals (Newcombe 1998, method 10; Zou and Donner 2008).
+
+    The two are treated as independent. Measured on the same test samples they are not: then the interval is wider
+    than it need be, and a difference that it separates is separable.
+
+    >>> change({"value": .5, "low": .4, "high": .6}, {"value": .6, "low": .5, "high": .7}).separable
+    False
+    """
+    if not (interval(before) and interval(after)):
+        return None
+    value = after["value"] - before["value"]
+    low = math.hypot(after["value"] - after["low"], before["high"] - before["value"])
+    high = math.hypot(after["high"] - after["value"], before["value"] - before["low"])
+    return Change(value, value - low, value + high)
+
+
+def common_power(values: list[float]) -> int:
+    """The power of ten in which the largest of some small numbers has one digit before the point.
+
+    >>> common_power([2.1e-4, -3e-6])
+    -4
+    """
+    largest = max((abs(v) for v in values), default=0.0)
+    return math.floor(math.log10(largest)) if largest > 0 else 0

@@ -1,0 +1,246 @@
+"""`results.json`: its schema, and writing and reading it without ever leaving half a file behind.
+
+The keys are stable. Rates and differences are fractions in 0..1; rounding happens only when they are shown.
+
+| key | value |
+| --- | --- |
+| `dataset`, `model`, `device` | names |
+| `variant` | dict: what fixes the data besides the name |
+| `method` | "erm", "fmd", ... |
+| `seed` | int |
+| `versions` | dict: package -> version |
+| `seconds`, `seconds_by_step` | wall time: the sum, and a dict step -> seconds |
+| `label_names`, `attribute_names` | lists of k and of a names |
+| `train_counts` | [k][a] ints: training samples of each group |
+| `aligned` | [k][a] bools: the groups where the attribute goes with the label |
+| `before` | Measurement of the trained model on the test set |
+| `after` | Measurement after the repair, or null |
+| `baselines` | name -> {`measurement`: Measurement, `seconds`, `needs`: which labels and data it needs}; may be empty |
+| `edit` | null, or {`accepted`, `reason`, `parameters_changed`, `parameters`, `rounds`: [Round]} |
+| `harmful` | [{`index`, `label`, `attribute`, `score`}], most harmful first; a positive score: removal lowers the bias |
+| `training` | {`epochs`, `loss`: one value per epoch or chunk} |
+| `findings` | remarks in plain language; may be empty |
+
+| optional key | value |
+| --- | --- |
+| `attribute`, `items` | what they are called in sentences: "colour", "digits" (else "attribute", "samples") |
+| `level` | of all intervals; 0.95 |
+| `changes` | metric -> {`value`, `low`, `high`}: after minus before, paired over test samples |
+| `harmful_rows` | tables: one dict column -> value for each of the first `harmful` samples |
+
+Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its name),
+`bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
+`equal_opportunity_difference`, `equalised_odds_difference`: each {`value`, `low`, `high`, `n`}, or null where it does not
+apply; `groups`: [{`label`, `attribute`, `label_name`, `attribute_name`, `aligned`, `n`, `accuracy`, `flagged`}], flagged
+where n < 30; `confusion_by_group`: [k][a][k] ints: true label, attribute, predicted label.
+
+Round: `round`, `u` (step, as rms change of the logits), `t` (the same step as a factor), `predicted_change` and
+`achieved_change` of the bias, `accept_accuracy`, `accept_bias`, `aligned_accuracy` on the held-out acceptance set,
+`residual` of the linear solve, `seconds`.
+"""
+
+import json
+import math
+import numbers
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdebias.contracts import describe, expect
+
+METRIC_KEYS = (
+    "accuracy",
+    "group_mean_accuracy",
+    "reweighted_accuracy",
+    "worst_group_accuracy",
+    "bias_aligned_accuracy",
+    "bias_conflicting_accuracy",
+    "counterfactual_bias",
+    "demographic_parity_difference",
+    "equal_opportunity_difference",
+    "equalised_odds_difference",
+)
+
+Number = numbers.Real
+_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "variant": Mapping,
+    "method": str,
+    "seed": int,
+    "device": str,
+    "versions": Mapping,
+    "seconds": Number,
+    "seconds_by_step": Mapping,
+    "label_names": list,
+    "attribute_names": list,
+    "train_counts": list,
+    "aligned": list,
+    "model": str,
+    "before": Mapping,
+    "after": (Mapping, type(None)),
+    "baselines": Mapping,
+    "edit": (Mapping, type(None)),
+    "harmful": list,
+    "training": Mapping,
+    "findings": list,
+}
+_GROUP = {"label": int, "attribute": int, "label_name": str, "attribute_name": str, "aligned": bool, "n": int,
+          "accuracy": (Mapping, type(None)), "flagged": bool}  # fmt: skip
+_BASELINE = {"measurement": Mapping, "seconds": Number, "needs": str}
+_EDIT = {"accepted": bool, "reason": str, "parameters_changed": int, "parameters": int, "rounds": list}
+_ROUND = dict.fromkeys(
+    ("round", "u", "t", "predicted_change", "achieved_change", "accept_accuracy", "accept_bias", "aligned_accuracy",
+     "residual", "seconds"), (Number, type(None)))  # fmt: skip
+_HARMFUL = {"index": int, "label": int, "attribute": int, "score": Number}
+_RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),
+         "n": (int, type(None))}  # fmt: skip
+
+
+def check_results(results: Mapping[str, Any]) -> None:
+    """Checks that results, as plain JSON values, follow the schema of this module.
+
+    Raises:
+      ContractError: naming the first key that is missing or holds something else.
+
+    >>> check_results({"dataset": "digits"})
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `results`: expected a key 'variant', got only dataset
+    """
+    _check_mapping("results", results, _KEYS)
+    k, a = len(results["label_names"]), len(results["attribute_names"])
+    _check_table("train_counts", results["train_counts"], (k, a))
+    _check_table("aligned", results["aligned"], (k, a))
+    _check_measurement("before", results["before"], k, a)
+    if results["after"] is not None:
+        _check_measurement("after", results["after"], k, a)
+    for name, baseline in results["baselines"].items():
+        _check_mapping(f"baselines[{name!r}]", baseline, _BASELINE)
+        _check_measurement(f"baselines[{name!r}].measurement", baseline["measurement"], k, a)
+    if results["edit"] is not None:
+        _check_mapping("edit", results["edit"], _EDIT)
+        for i, row in enumerate(results["edit"]["rounds"]):
+            _check_mapping(f"edit.rounds[{i}]", row, _ROUND)
+    for i, row in enumerate(results["harmful"]):
+        _check_mapping(f"harmful[{i}]", row, _HARMFUL)
+    _check_mapping("training", results["training"], {"epochs": Number, "loss": list})
+
+
+def _check_mapping(what: str, value: Any, keys: Mapping[str, Any]) -> None:
+    expect(isinstance(value, Mapping), what, "a dict", describe(value))
+    for key, kind in keys.items():
+        expect(key in value, what, f"a key {key!r}", f"only {', '.join(map(str, value)) or 'none'}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        good = isinstance(value[key], kinds) and not (isinstance(value[key], bool) and bool not in kinds)
+        name = " or ".join({Mapping: "dict", Number: "number", type(None): "null"}.get(one, one.__name__)
+                           for one in kinds)  # fmt: skip
+        expect(good, f"{what}.{key}", name, describe(value[key]))
+
+
+def _check_measurement(what: str, measurement: Any, k: int, a: int) -> None:
+    _check_mapping(what, measurement, dict.fromkeys(METRIC_KEYS, (Mapping, type(None)))
+                   | {"groups": list, "confusion_by_group": list})  # fmt: skip
+    for key in METRIC_KEYS:
+        _check_rate(f"{what}.{key}", measurement[key])
+    for i, group in enumerate(measurement["groups"]):
+        _check_mapping(f"{what}.groups[{i}]", group, _GROUP)
+        _check_rate(f"{what}.groups[{i}].accuracy", group["accuracy"])
+    _check_table(f"{what}.confusion_by_group", measurement["confusion_by_group"], (k, a, k))
+
+
+def _check_rate(what: str, rate: Any) -> None:
+    if rate is None:
+        return
+    _check_mapping(what, rate, _RATE)
+    for key in ("value", "low", "high"):
+        number = rate[key]
+        expect(number is None or 0 <= number <= 1, f"{what}.{key}", "a fraction in 0..1", number)
+
+
+def _check_table(what: str, table: Any, shape: tuple[int, ...]) -> None:
+    good = _shaped(table, shape)
+    expect(good, what, f"nested lists of shape {list(shape)}", "another shape")
+
+
+def _shaped(table: Any, shape: tuple[int, ...]) -> bool:
+    if not shape:
+        return isinstance(table, numbers.Real)
+    return isinstance(table, list) and len(table) == shape[0] and all(_shaped(row, shape[1:]) for row in table)
+
+
+def to_json(value: Any, what: str = "results") -> Any:
+    """Plain JSON values: arrays and tuples become lists, NamedTuples dicts, NaN and infinities null.
+
+    >>> to_json({"rate": np.float32("nan"), "n": np.int32(3), "counts": np.arange(2)})
+    {'rate': None, 'n': 3, 'counts': [0, 1]}
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, pathlib.Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item, f"{what}.{key}") for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return to_json(value._asdict(), what)
+    if isinstance(value, list | tuple):
+        return [to_json(item, f"{what}[{i}]") for i, item in enumerate(value)]
+    numeric = hasattr(value, "dtype") and hasattr(value, "shape") and np.asarray(value).dtype.kind in "biufU"
+    expect(numeric, what, "a JSON value or an array of numbers", describe(value))
+    return to_json(np.asarray(value).tolist(), what)
+
+
+def write_results(results: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Writes results, checked, as strict JSON; a reader never sees half a file."""
+    plain = to_json(results)
+    check_results(plain)
+    write_text(json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: str | os.PathLike) -> None:
+    """Writes UTF-8 text to a temporary name in the same folder, then renames it."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; these are meant to be read like any other file of the folder.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_results(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads and checks a `results.json`; `path` may be the folder of a run.
+
+    Raises:
+      ContractError: in one line, if there is no such file, it is no JSON, or a key is missing.
+    """
+    path = pathlib.Path(path)
+    path = path / "results.json" if path.is_dir() else path
+    expect(path.is_file(), str(path), "a results.json that a run has written", "no such file")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        expect(False, str(path), "JSON", f"{' '.join(str(error).split())}")
+    check_results(results)
+    return results

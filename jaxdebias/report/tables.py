@@ -1,0 +1,131 @@
+"""Tables for the terminal and for a README. The README's are made from JSON, so they cannot drift from it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxdebias.report import formats, wording
+from jaxdebias.report.formats import NONE, applies
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_summary(results: Mapping[str, Any], console: "Console | None" = None) -> None:
+    """Prints the verdict, then each metric before, after and for every baseline, with intervals.
+
+    Args:
+      results: the content of `results.json`.
+      console: where to; standard output if None.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console, results = console or Console(), wording.as_shown(results)
+    verdict = wording.verdict(results)
+    console.print(Text(verdict.headline, style="bold"))
+    for paragraph in (verdict.diagnosis, verdict.repair):
+        if paragraph:
+            console.print(Text(" ".join(paragraph)))
+    models = [("before", results["before"])]
+    if results["after"] is not None:
+        models.append((f"after {wording.method_name(results['method'])}", results["after"]))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    table.add_column("")
+    for name, _ in models:
+        table.add_column(name, justify="right")
+    if results["after"] is not None:
+        table.add_column("change", justify="right")
+    for metric in wording.METRICS:
+        if not any(applies(m[metric.key]) for _, m in models):
+            continue
+        cells = [_with_interval(metric, m[metric.key]) for _, m in models]
+        if results["after"] is not None:
+            difference = wording.metric_change(results, metric.key)
+            cells.append(NONE if difference is None else str(difference))
+        table.add_row(metric.name, *cells)
+    console.print(table)
+    if results["baselines"]:
+        console.print(_baseline_table(results))
+    for text in [*wording.baseline_remarks(results), *results["findings"]]:
+        console.print(Text(text))
+
+
+def _baseline_table(results: Mapping[str, Any]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    table.add_column("baseline")
+    shown = [metric for metric in wording.METRICS if metric.key in
+             ("accuracy", "bias_conflicting_accuracy", "counterfactual_bias")
+             and any(applies(b["measurement"][metric.key]) for b in results["baselines"].values())]  # fmt: skip
+    for metric in shown:
+        table.add_column(metric.name.lower(), justify="right")
+    table.add_column("time", justify="right")
+    for name, baseline in results["baselines"].items():
+        cells = [_with_interval(metric, baseline["measurement"][metric.key]) for metric in shown]
+        table.add_row(name, *cells, formats.seconds(baseline["seconds"]))
+    return table
+
+
+def _with_interval(metric: wording.Metric, rate: Mapping[str, Any] | None) -> str:
+    ends = formats.interval(rate)
+    return metric.show(rate) + (f" ({ends})" if ends else "")
+
+
+def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] | Sequence[str]) -> str:
+    """A Markdown table of rows that come from JSON.
+
+    Args:
+      rows: one dict per line; they may be nested.
+      columns: header -> key, or only keys. A dotted key looks inside: `after.accuracy`. Rates `{value, low, high}` are
+        shown with their interval, the differences among them in points; a name that ends in `seconds` as a duration.
+
+    Returns:
+      The table, with numbers to the right, ending in a newline.
+
+    >>> rate = {"value": 0.5, "low": 0.45, "high": 0.55, "n": 400}
+    >>> print(markdown_table([{"name": "ERM", "test": {"accuracy": rate}}],
+    ...                      {"method": "name", "accuracy": "test.accuracy"}), end="")
+    | method |          accuracy |
+    | :----- | ----------------: |
+    | ERM    | 50.0 % (45.0–55.0) |
+    """
+    columns = columns if isinstance(columns, Mapping) else {key: key for key in columns}
+    values = [[_look_up(row, key) for key in columns.values()] for row in rows]
+    cells = [[_cell(key, value) for key, value in zip(columns.values(), line, strict=True)] for line in values]
+    right = [bool(values) and all(not isinstance(line[j], str) for line in values) for j in range(len(columns))]
+    widths = [max([3, len(head), *(len(line[j]) for line in cells)]) for j, head in enumerate(columns)]
+
+    def line_of(texts: Sequence[str]) -> str:
+        padded = [t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = " | ".join("-" * (w - 1) + ":" if r else ":" + "-" * (w - 1) for w, r in zip(widths, right, strict=True))
+    return "\n".join([line_of(list(columns)), f"| {rule} |", *map(line_of, cells)]) + "\n"
+
+
+def _look_up(row: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(row, Mapping):
+            return None
+        row = row.get(part)
+    return row
+
+
+def _cell(key: str, value: Any) -> str:
+    name = key.rsplit(".", 1)[-1]
+    if value is None:
+        return NONE
+    if isinstance(value, Mapping):
+        metric = wording.METRIC.get(name, wording.METRIC["accuracy"])
+        return _with_interval(metric, value) if "value" in value else "; ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return formats.count(value)
+    if isinstance(value, float):
+        return formats.seconds(value) if name.endswith("seconds") else f"{value:.3g}"
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,306 @@
+"""What is said about a result: the name and meaning of each metric, and the verdict in plain words."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from jaxdebias.report import formats
+from jaxdebias.report.formats import Change, applies, percent, points
+
+METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
+                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR"}  # fmt: skip
+
+
+class Metric(NamedTuple):
+    """How one metric is called and explained. The explanation may use {attribute} and {items}."""
+
+    key: str
+    name: str
+    explanation: str
+    higher_is_better: bool = True
+
+    @property
+    def unit(self) -> str:
+        """A share is in percent, a difference in percentage points."""
+        return "%" if self.higher_is_better else "points"
+
+    def show(self, rate: Mapping[str, Any] | None) -> str:
+        """The value with its unit."""
+        value = rate["value"] if applies(rate) else None
+        return percent(value) if self.higher_is_better else points(value)
+
+
+METRICS = (
+    Metric("accuracy", "Accuracy", "Share of the test {items} that the model gets right."),
+    Metric("bias_aligned_accuracy", "Bias-aligned accuracy",
+           "Accuracy on {items} whose {attribute} goes with their label, as it mostly does in training."),
+    Metric("bias_conflicting_accuracy", "Bias-conflicting accuracy",
+           "Accuracy on {items} whose {attribute} goes with another label."),
+    Metric("counterfactual_bias", "Counterfactual bias",
+           "How far the probability of the true label moves, on average, when only the {attribute} changes.", False),
+    Metric("worst_group_accuracy", "Worst-group accuracy",
+           "Accuracy in the group where the model does worst; a group is one label with one {attribute}."),
+    Metric("group_mean_accuracy", "Group-mean accuracy", "Mean of the accuracies of all groups: each counts the same."),
+    Metric("reweighted_accuracy", "Re-weighted accuracy",
+           "Group accuracies weighted by their share of the training data: what a test set as skewed would show."),
+    Metric("demographic_parity_difference", "Demographic parity difference",
+           "Largest difference between values of the {attribute} in how often a label is predicted.", False),
+    Metric("equal_opportunity_difference", "Equal opportunity difference",
+           "Largest difference between values of the {attribute} in the share of true positives found.", False),
+    Metric("equalised_odds_difference", "Equalised odds difference",
+           "Largest difference between values of the {attribute} in true or in false positive rates.", False),
+)  # fmt: skip
+METRIC = {metric.key: metric for metric in METRICS}
+
+
+class Words(NamedTuple):
+    """What the attribute and the samples are called in sentences."""
+
+    attribute: str
+    items: str
+
+
+def words(results: Mapping[str, Any]) -> Words:
+    return Words(results.get("attribute") or "attribute", results.get("items") or "samples")
+
+
+def method_name(method: str) -> str:
+    return METHOD_NAMES.get(method, method)
+
+
+def group_name(group: Mapping[str, Any]) -> str:
+    return f"{group['label_name']} · {group['attribute_name']}"
+
+
+def as_shown(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Results without the measurement after an edit that was rolled back: it is the one before, to the bit."""
+    edit = results["edit"]
+    return {**results, "after": None} if edit is not None and not edit["accepted"] else results
+
+
+class Verdict(NamedTuple):
+    """The answer, in words."""
+
+    level: Literal["strong", "slight", "none", "unknown"]
+    headline: str
+    """Whether the model is biased."""
+    outcome: str
+    """Whether the repair helped; empty where none was tried or there was nothing to repair."""
+    diagnosis: list[str]
+    """Sentences: what the trained model does."""
+    repair: list[str]
+    """Sentences: what the edit or the other method did."""
+
+
+# A verdict needs a size below which a bias is not worth the word, and one above which it needs no adverb.
+STRONG, NOTICEABLE = 0.10, 0.02
+
+
+def verdict(results: Mapping[str, Any]) -> Verdict:
+    """Judges the trained model by its strongest evidence, and the repair by what is left of it."""
+    attribute, items = words(results)
+    before = results["before"]
+    gap, bias = gap_of(before), before["counterfactual_bias"]
+    parity = before["equalised_odds_difference"] or before["demographic_parity_difference"]
+    # The gap has a sign, so zero separates; the others are absolute values and positive even by chance.
+    levels = [_level(gap.value, gap.low, 0.0)] if gap else []
+    levels += [_level(rate["value"], rate["low"], NOTICEABLE) for rate in (bias,) if applies(rate)]
+    groups_only = not levels and applies(parity)
+    if groups_only:
+        levels = [_level(parity["value"], parity["low"], NOTICEABLE)]
+    level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
+    follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
+    leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
+    headline = {
+        "strong": f"Yes: {follows}.",
+        "slight": f"Slightly: {leans}.",
+        "none": f"No sign that {follows}.",
+        "unknown": f"These measurements cannot say whether {follows}.",
+    }[level]
+    return Verdict(level, headline, _outcome(results, level), _diagnosis(results, gap), _repair(results))
+
+
+def _level(value: float, low: float, floor: float) -> str:
+    if low <= floor:
+        return "none"
+    return "strong" if value >= STRONG else "slight"
+
+
+def gap_of(measurement: Mapping[str, Any]) -> Change | None:
+    """Bias-aligned minus bias-conflicting accuracy, with its interval."""
+    return formats.change(measurement["bias_conflicting_accuracy"], measurement["bias_aligned_accuracy"])
+
+
+def errors_that_follow(results: Mapping[str, Any], measurement: Mapping[str, Any]) -> float | None:
+    """Share of the errors on bias-conflicting samples that name a label which the attribute goes with.
+
+    None with two labels, where every error does, and where there are fewer than 30 errors to speak of.
+    """
+    aligned, confusion = results["aligned"], measurement["confusion_by_group"]
+    k, a = len(results["label_names"]), len(results["attribute_names"])
+    if k < 3:
+        return None
+    errors = follow = 0
+    for label in range(k):
+        for attribute in range(a):
+            if aligned[label][attribute]:
+                continue
+            for predicted in range(k):
+                if predicted != label:
+                    errors += confusion[label][attribute][predicted]
+                    follow += confusion[label][attribute][predicted] * bool(aligned[predicted][attribute])
+    return follow / errors if errors >= 30 else None
+
+
+def _diagnosis(results: Mapping[str, Any], gap: Change | None) -> list[str]:
+    attribute, items = words(results)
+    before, out = results["before"], []
+    if gap:
+        aligned, conflicting = before["bias_aligned_accuracy"], before["bias_conflicting_accuracy"]
+        if gap.separable:
+            verb = "falls" if gap.value > 0 else "rises"
+            out.append(f"Accuracy {verb} from {percent(aligned['value'])} on bias-aligned to "
+                       f"{percent(conflicting['value'])} on bias-conflicting {items}.")  # fmt: skip
+        else:
+            out.append(f"Accuracy on bias-aligned ({percent(aligned['value'])}) and bias-conflicting {items} "
+                       f"({percent(conflicting['value'])}) is not separable.")  # fmt: skip
+        share = errors_that_follow(results, before)
+        if share is not None and gap.separable and gap.value > 0:
+            out.append(f"Of its errors on the latter, {percent(share, 0)} name the label that the {attribute} goes with.")
+    if applies(before["counterfactual_bias"]):
+        out.append(f"Changing nothing but the {attribute} moves the probability of the true label by "
+                   f"{points(before['counterfactual_bias']['value'])} on average.")  # fmt: skip
+    if gap is None:
+        for key, what in (("demographic_parity_difference", "How often a label is predicted differs"),
+                          ("equalised_odds_difference", "True or false positive rates differ")):  # fmt: skip
+            if applies(before[key]):
+                out.append(f"{what} by up to {points(before[key]['value'])} between values of the {attribute}.")
+    return out
+
+
+def removed_share(results: Mapping[str, Any]) -> tuple[float, bool] | None:
+    """(share of the bias that is gone, whether that change is separable); None without a repair to judge."""
+    before, after = results["before"], results["after"]
+    if after is None:
+        return None
+    one, two = gap_of(before), gap_of(after)
+    bias = metric_change(results, "counterfactual_bias")
+    if bias and before["counterfactual_bias"]["value"] > 0:
+        return -bias.value / before["counterfactual_bias"]["value"], bias.separable
+    if one and two and one.value > 0:
+        smaller = formats.change(_as_rate(one), _as_rate(two))
+        return -smaller.value / one.value, smaller.separable
+    odds = metric_change(results, "equalised_odds_difference")
+    if odds and before["equalised_odds_difference"]["value"] > 0:
+        return -odds.value / before["equalised_odds_difference"]["value"], odds.separable
+    return None
+
+
+def _as_rate(difference: Change) -> dict[str, Any]:
+    return {**difference._asdict(), "n": None}
+
+
+def metric_change(results: Mapping[str, Any], key: str) -> Change | None:
+    """after - before of one metric: the paired interval where the results have one."""
+    if results["after"] is None:
+        return None
+    paired = (results.get("changes") or {}).get(key)
+    if paired and paired.get("value") is not None:
+        return Change(paired["value"], paired["low"], paired["high"])
+    return formats.change(results["before"][key], results["after"][key])
+
+
+def _repair_noun(results: Mapping[str, Any]) -> str:
+    name = method_name(results["method"])
+    return f"The {name} edit" if results["edit"] is not None else name
+
+
+def _outcome(results: Mapping[str, Any], level: str) -> str:
+    edit = results["edit"]
+    if edit is not None and not edit["accepted"]:
+        return "The edit was not accepted."
+    removed = removed_share(results)
+    if removed is None or level in ("none", "unknown"):
+        return ""
+    share, separable = removed
+    noun = "The edit" if edit is not None else method_name(results["method"])
+    if not separable:
+        return f"{noun} made no measurable difference."
+    if share < 0:
+        return f"{noun} made it worse."
+    part = next(text for least, text in ((0.9, "nearly all"), (0.6, "most"), (0.4, "about half"), (0.0, "a part"))
+                if share >= least)  # fmt: skip
+    return f"{noun} removes {part} of the bias."
+
+
+def _repair(results: Mapping[str, Any]) -> list[str]:
+    edit, after = results["edit"], results["after"]
+    _, items = words(results)
+    if edit is not None and not edit["accepted"]:
+        reason = edit["reason"].rstrip(". ")
+        return [f"{_repair_noun(results)} was not accepted: {reason}. The model is as it was, to the bit."]
+    if after is None:
+        return []
+    out = []
+    if edit is not None:
+        taken = results["seconds_by_step"].get("edit") or sum(r["seconds"] or 0 for r in edit["rounds"])
+        time = f" in {formats.seconds(taken)}" if taken else ""
+        out.append(f"{_repair_noun(results)} changed {formats.count(edit['parameters_changed'])} of "
+                   f"{formats.count(edit['parameters'])} parameters{time}.")  # fmt: skip
+    moves = [_move(results, key, where) for key, where in (
+        ("bias_conflicting_accuracy", f"Accuracy on bias-conflicting {items}"),
+        ("bias_aligned_accuracy", "on bias-aligned ones it"),
+        ("counterfactual_bias", "Counterfactual bias"))]  # fmt: skip
+    if moves[0] and moves[1]:
+        out.append(f"{moves[0]}; {moves[1]}.")
+    else:
+        out += [f"{move}." for move in moves[:1] if move]
+    if moves[2]:
+        out.append(f"{moves[2]}.")
+    if not any(moves) and (move := _move(results, "accuracy", "Accuracy")):
+        out.append(f"{move}.")
+    rest = gap_of(after)
+    if rest and rest.low > 0:
+        out.append(f"A gap of {points(rest.value)} between aligned and conflicting {items} remains.")
+    return out
+
+
+def _move(results: Mapping[str, Any], key: str, subject: str) -> str:
+    difference = metric_change(results, key)
+    if difference is None:
+        return ""
+    metric = METRIC[key]
+    old, new = metric.show(results["before"][key]), metric.show(results["after"][key])
+    if not difference.separable:
+        return f"{subject} stays, within the error, at {new}"
+    if metric.unit == "points":
+        old = old.removesuffix(" points")
+    return f"{subject} {'rises' if difference.value > 0 else 'falls'} from {old} to {new}"
+
+
+def baseline_remarks(results: Mapping[str, Any]) -> list[str]:
+    """Which baselines are more or less accurate than the repair, beyond the error. Honest either way."""
+    if results["after"] is None or not results["baselines"]:
+        return []
+    noun = "the edit" if results["edit"] is not None else method_name(results["method"])
+    sides: dict[str, list[str]] = {"more accurate than": [], "less accurate than": [],
+                                   "not separable in accuracy from": []}  # fmt: skip
+    for name, baseline in results["baselines"].items():
+        difference = formats.change(results["after"]["accuracy"], baseline["measurement"]["accuracy"])
+        if difference is not None:
+            side = "not separable in accuracy from" if not difference.separable else (
+                "more accurate than" if difference.value > 0 else "less accurate than")  # fmt: skip
+            sides[side].append(name)
+    return [f"{_capital(_listing(names))} {'is' if len(names) == 1 else 'are'} {side} {noun}."
+            for side, names in sides.items() if names]  # fmt: skip
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _listing(names: list[str]) -> str:
+    """
+    >>> _listing(["DFR", "fine-tuning", "scratch"])
+    'DFR, fine-tuning and scratch'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

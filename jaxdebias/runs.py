@@ -1,0 +1,471 @@
+"""Runs on disk: train a model, repair a trained one, and write what was measured. The command line calls these.
+
+A run is a folder:
+
+    results.json   what was measured (schema: `jaxdebias.report.results`) and `config`, from which it can be repeated
+    report.html    the same as a page
+    params.npz     the model
+    log.jsonl      one line per epoch
+    checkpoints/   while training: where a stopped run carries on
+"""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdebias import audit
+from jaxdebias.contracts import check_choice, expect
+from jaxdebias.core import Batch, Classifier, Dataset, Params
+from jaxdebias.data import registry
+from jaxdebias.data.plans import steps_per_epoch
+from jaxdebias.mitigate.dfr import dfr
+from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.fine_tune import FineTuneConfig, both_sides, fine_tune, train_from_scratch
+from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo, fmd
+from jaxdebias.models import build, load_resnet
+from jaxdebias.provenance import device_name, versions
+from jaxdebias.report.page import Pictures, write_page
+from jaxdebias.report.results import read_results, to_json, write_results
+from jaxdebias.train.checkpoint import load_params, save_params
+from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train.run import RunConfig, run
+
+Watch = Callable[[int, str], AbstractContextManager[Callable[[Mapping[str, Any]], None]]]
+"""(epochs, label) -> a context that gives the training loop's observer, for instance `report.progress_bar`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What suits a data set when the user says nothing, and what its attribute and samples are called."""
+
+    model: str
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    direction: str = "ext"
+    attribute: str = "attribute"
+    items: str = "samples"
+
+
+RECIPES = {
+    "digits": Recipe(model="mlp", model_options={"hidden": (64, 64)}, epochs=150, batch_size=64,
+                     attribute="colour", items="digits"),
+    "scenes": Recipe(model="cnn", epochs=15, batch_size=64, attribute="background", items="images"),
+    "glyphs": Recipe(model="cnn", epochs=15, batch_size=64, attribute="second letter", items="images"),
+    "colored-mnist": Recipe(model="mlp", epochs=20, batch_size=256, attribute="colour", items="digits"),
+    "adult": Recipe(model="mlp", epochs=15, batch_size=256, weight_decay=1e-2, direction="gradB", items="people"),
+    "folder": Recipe(model="cnn", epochs=30, batch_size=64, items="images"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train, on what. None: the data set's recipe decides."""
+
+    data: str
+    data_dir: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the data set's builder, for instance {"conflicting": 0.02}."""
+    method: str = "erm"
+    model: str | None = None
+    weights: Path | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebiasConfig:
+    """How to repair a trained run. None: the data set's recipe, or the method's default, decides."""
+
+    method: str = "fmd"
+    rounds: int = 10
+    direction: str | None = None
+    pairs: int | None = None
+    search: bool = True
+    baselines: bool = True
+    data_dir: Path | None = None
+    seed: int = 0
+
+
+class Run(NamedTuple):
+    """A trained run, read back."""
+
+    results: dict[str, Any]
+    dataset: Dataset
+    classifier: Classifier
+    params: Params
+
+
+def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> dict[str, Any]:
+    """Trains, measures on the test split, writes the run to `out` and returns its results.
+
+    A run that was stopped is carried on by the same call; a run that is whole is only replaced with `overwrite`.
+
+    Raises:
+      ContractError: unknown names, missing files, or results already in `out`.
+    """
+    check_choice("data", config.data, registry.DATASETS)
+    check_choice("method", config.method, ("erm",))
+    recipe, config = RECIPES[config.data], _resolved(config)
+    _claim(Path(out), "train", overwrite=overwrite)
+    clock = _Clock()
+    dataset = registry.load(config.data, data_dir=config.data_dir, seed=config.seed, **config.options)
+    clock.lap("data")
+
+    data = dataset.splits["train"]._replace(twin=None, mask=None)
+    steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
+    classifier = _classifier(config.data, config.model, dataset)
+    learner = erm(classifier, Optimizer(name="adamw", learning_rate=config.learning_rate,
+                                        weight_decay=config.weight_decay, schedule="cosine", steps=steps))
+    key_init, key_train, key_measure = jax.random.split(jax.random.key(config.seed), 3)
+    state = None
+    if config.weights is not None:
+        state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
+        state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
+    with _watching(watch, config.epochs, f"{config.method} on {config.data}") as observe:
+        portions = RunConfig(epochs=config.epochs, batch_size=config.batch_size,
+                             epochs_per_chunk=_epochs_per_chunk(config.epochs))
+        trained = run(key_train, learner, data, portions, state=state, checkpoint=out / "checkpoints",
+                      log=out / "log.jsonl", observe=observe)
+    params = trained.state.variables
+    clock.lap("train")
+    before = audit.measure(key_measure, classifier.apply, params, dataset)
+    clock.lap("measure")
+    harmful = audit.most_harmful(classifier.vector, params, dataset, head_path=classifier.head_path)
+    clock.lap("influence")
+
+    save_params(out / "params.npz", params)
+    results = to_json({
+        **_identity(dataset, recipe, config.method, config.seed, config.model),
+        "config": {**dataclasses.asdict(config), "options": dict(config.options)},
+        **_timing(clock),
+        "before": _measurement(before, dataset), "after": None, "baselines": {}, "edit": None,
+        "harmful": [sample._asdict() for sample in harmful], "harmful_rows": _table_rows(dataset, harmful),
+        "training": {"epochs": config.epochs, "loss": [record.loss for record in trained.history]},
+        "findings": audit.findings(dataset, before),
+    })
+    write_results(results, out / "results.json")
+    write_page(results, _pictures(dataset, harmful, before), out / "report.html")
+    # The run is whole; what was there only to carry on a stopped one can go.
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return results
+
+
+def load(folder: Path, *, data_dir: Path | None = None) -> Run:
+    """Reads a trained run back: its data set is built anew from the recorded configuration.
+
+    Args:
+      folder: of a run that `train` wrote.
+      data_dir: where the data set's files are now, if they have moved.
+
+    Raises:
+      ContractError: no run there, one that was not trained, or files that are missing.
+    """
+    folder = Path(folder)
+    expect((folder / "results.json").is_file() and (folder / "params.npz").is_file(), "run",
+           "the folder of a finished `jaxdebias train`", folder)
+    results = read_results(folder)
+    expect("data" in results.get("config", {}), "run", "a trained run, not a repaired one", folder)
+    config = results["config"]
+    dataset = registry.load(config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"],
+                            **config["options"])
+    classifier = _classifier(config["data"], config["model"], dataset)
+    like = jax.eval_shape(classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
+    return Run(results, dataset, classifier, load_params(folder / "params.npz", like))
+
+
+def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = False,
+           watch: Watch | None = None) -> dict[str, Any]:
+    """Repairs a trained run, measures before and after on the test split, writes the result to `out` and returns it.
+
+    Raises:
+      ContractError: no trained run, data without pairs to repair with, or results already in `out`.
+    """
+    check_choice("method", config.method, ("fmd", "dfr"))
+    out, folder = Path(out), Path(folder)
+    expect(out.resolve() != folder.resolve(), "out", "another folder than the trained run", out)
+    clock = _Clock()
+    trained = load(folder, data_dir=config.data_dir)
+    _, dataset, classifier, params = trained
+    audit.check_repairable(dataset)
+    _claim(out, "debias", overwrite=overwrite)
+    clock.lap("data")
+    recipe = RECIPES[trained.results["config"]["data"]]
+    key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
+    splits, pairs = dataset.splits, dataset.pairs
+    if config.method == "fmd":
+        fmd_config = FmdConfig(rounds=config.rounds, direction=config.direction or recipe.direction,
+                               pairs=config.pairs, search=config.search,
+                               bias="pair" if dataset.pairing == "counterfactual" else "gap")
+        edited, info = fmd(key_edit, classifier.vector, params, splits["train"], pairs["edit"], splits["accept"],
+                           pairs["accept"], fmd_config, head_path=classifier.head_path)
+        edit = _edit(info, params, edited, fmd_config)
+    else:
+        edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"],
+                           head_path=classifier.head_path)
+        edit = {"accepted": True, "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the "
+                "acceptance split.", **_parameter_counts(params, edited), "rounds": []}
+    jax.block_until_ready(edited)
+    clock.lap("edit")
+    # The same bootstrap weights on both sides: what differs is the model.
+    before, after = (audit.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
+    changes = audit.changes(key_changes, before, after, dataset)
+    clock.lap("measure")
+    baselines = {}
+    if config.baselines:
+        baselines = dict(_baselines(key_baselines, trained, skip=config.method, measure_key=key_measure, watch=watch))
+    clock.lap("baselines")
+
+    save_params(out / "params.npz", edited)
+    harmful = [audit.Harmful(**sample) for sample in trained.results["harmful"]]
+    results = to_json({
+        **_identity(dataset, recipe, config.method, trained.results["seed"], trained.results["model"]),
+        **_timing(clock),
+        "edit_config": dataclasses.asdict(config),
+        "before": _measurement(before, dataset), "after": _measurement(after, dataset), "changes": changes,
+        "baselines": baselines, "edit": edit,
+        "harmful": trained.results["harmful"], "harmful_rows": _table_rows(dataset, harmful),
+        "training": trained.results["training"], "findings": audit.findings(dataset, before),
+    })
+    write_results(results, out / "results.json")
+    write_page(results, _pictures(dataset, harmful, before, after), out / "report.html")
+    return results
+
+
+def quickstart(out: Path, *, conflicting: float = 0.02, seed: int = 0, overwrite: bool = False,
+               watch: Watch | None = None) -> dict[str, Any]:
+    """`train` on the embedded digits into OUT/trained, then `debias` into OUT, with every comparison."""
+    out = Path(out)
+    _claim(out, "quickstart", overwrite=overwrite)
+    config = TrainConfig(data="digits", options={"conflicting": conflicting}, seed=seed)
+    train(config, out / "trained", overwrite=True, watch=watch)
+    return debias(out / "trained", DebiasConfig(seed=seed), out, overwrite=overwrite, watch=watch)
+
+
+def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
+               watch: Watch | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The honest alternatives on the same held-out samples: name -> measurement, seconds, what it needs."""
+    dataset, classifier, params = trained.dataset, trained.classifier, trained.params
+    splits, pairs = dataset.splits, dataset.pairs
+    key_tune, key_scratch = jax.random.split(key)
+    # Pairs in every rendering of the attribute where the data set can draw them, else both sides of each pair.
+    every = splits.get("edit_every_colour", both_sides(pairs["edit"]))
+    scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
+    methods = {
+        "dfr": ("DFR", "held-out samples with their attribute", lambda: dfr(
+            classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path)),
+        "fine_tune": ("fine-tuning", "the same held-out pairs; trains all layers", lambda: fine_tune(
+            key_tune, classifier, params, both_sides(pairs["edit"]), splits["accept"])),
+        "scratch": ("from scratch", "the same held-out samples; no training set", lambda: train_from_scratch(
+            key_scratch, classifier, every, splits["accept"], scratch)),
+    }
+    methods.pop(skip, None)
+    with _watching(watch, len(methods), "baselines") as observe:
+        for number, (name, (_, needs, fit)) in enumerate(methods.items(), 1):
+            start = time.perf_counter()
+            fitted, _ = jax.block_until_ready(fit())
+            seconds = time.perf_counter() - start
+            said = audit.measure(measure_key, classifier.apply, fitted, dataset)
+            observe({"epoch": number})
+            yield name, {"measurement": _measurement(said, dataset), "seconds": seconds, "needs": needs}
+
+
+def _resolved(config: TrainConfig) -> TrainConfig:
+    """The configuration with the recipe's values where the user gave none, and checked."""
+    recipe = RECIPES[config.data]
+    names = ("model", "epochs", "batch_size", "learning_rate", "weight_decay")
+    config = dataclasses.replace(config, **{name: getattr(recipe, name) for name in names
+                                            if getattr(config, name) is None})
+    for name in ("epochs", "batch_size"):
+        expect(getattr(config, name) >= 1, name, "at least 1", getattr(config, name))
+    expect(config.weights is None or config.model.startswith("resnet"), "weights", "a model resnet18 or resnet50",
+           config.model)
+    if config.data_dir is not None:
+        # A run is read back from anywhere.
+        config = dataclasses.replace(config, data_dir=Path(config.data_dir).resolve())
+    return config
+
+
+def _epochs_per_chunk(epochs: int) -> int:
+    """A divisor of the epochs that lets the host look some 15 to 30 times: each look costs a checkpoint.
+
+    >>> _epochs_per_chunk(150), _epochs_per_chunk(20), _epochs_per_chunk(7)
+    (10, 1, 1)
+    """
+    return max(d for d in range(1, max(1, epochs // 15) + 1) if epochs % d == 0)
+
+
+def _classifier(data: str, model: str, dataset: Dataset) -> Classifier:
+    options = RECIPES[data].model_options if model == RECIPES[data].model else {}
+    images = dataset.splits["train"].x.ndim == 4
+    expect(images or model == "mlp", "model", "mlp for a table", model)
+    return build(model, classes=len(dataset.label_names), **options)
+
+
+def _claim(out: Path, command: str, *, overwrite: bool) -> None:
+    """Makes the folder; refuses to write over results, and clears what another run left when told to."""
+    done = out / "results.json"
+    expect(overwrite or not done.exists(), "out", f"a folder without results (or --overwrite to {command} anew)", out)
+    expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
+    out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for name in ("results.json", "report.html", "params.npz", "log.jsonl"):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
+@contextmanager
+def _watching(watch: Watch | None, epochs: int, label: str) -> Iterator[Callable[[Any], None]]:
+    """The observer of one stage, given records of the loop or plain dicts; silent without a watch."""
+    start = time.perf_counter()
+    with watch(epochs, label) if watch is not None else nullcontext(lambda record: None) as observe:
+        def observe_record(record: Any) -> None:
+            record = record._asdict() if hasattr(record, "_asdict") else record
+            observe({**record, "seconds": time.perf_counter() - start})
+
+        yield observe_record
+
+
+class _Clock:
+    """Wall time of the steps of a command, in order."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+def _timing(clock: _Clock) -> dict[str, Any]:
+    return {"seconds": sum(clock.laps.values()), "seconds_by_step": clock.laps}
+
+
+def _identity(dataset: Dataset, recipe: Recipe, method: str, seed: int, model: str) -> dict[str, Any]:
+    return {
+        "dataset": dataset.name, "variant": dict(dataset.variant), "method": method, "model": model, "seed": seed,
+        "device": device_name(), "versions": versions(),
+        "attribute": dataset.variant.get("attribute", recipe.attribute), "items": recipe.items, "level": 0.95,
+        "label_names": list(dataset.label_names), "attribute_names": list(dataset.attribute_names),
+        "train_counts": audit.train_counts(dataset), "aligned": dataset.aligned,
+    }
+
+
+def _measurement(said: audit.Measurement, dataset: Dataset) -> dict[str, Any]:
+    """A measurement as the JSON of `jaxdebias.report.results`."""
+    report, none = said.groups, {"value": None, "low": None, "high": None, "n": 0}
+
+    def rate(interval: Any) -> dict[str, Any] | None:
+        return None if interval is None or not np.isfinite(interval.value) else interval._asdict()
+
+    def group(label: int, attribute: int) -> str:
+        return f"{dataset.label_names[label]} · {dataset.attribute_names[attribute]}"
+
+    averages = ("accuracy", "group_mean_accuracy", "reweighted_accuracy", "worst_group_accuracy",
+                "bias_aligned_accuracy", "bias_conflicting_accuracy")
+    differences = ("demographic_parity_difference", "equal_opportunity_difference", "equalised_odds_difference")
+    worst = rate(report.worst_group_accuracy)
+    if worst is not None:
+        worst["group"] = group(*report.worst_group)
+    cells = [(label, attribute) for label in range(len(dataset.label_names))
+             for attribute in range(len(dataset.attribute_names))]
+    return {
+        **{name: rate(getattr(report, name)) for name in averages},
+        "worst_group_accuracy": worst,
+        "counterfactual_bias": rate(said.counterfactual_bias),
+        **{name: rate(getattr(said.fairness, name, None)) for name in differences},
+        "groups": [{
+            "label": label, "attribute": attribute, "label_name": dataset.label_names[label],
+            "attribute_name": dataset.attribute_names[attribute], "aligned": bool(dataset.aligned[label, attribute]),
+            "n": int(report.count[label, attribute]),
+            "accuracy": rate(type(report.groups)(*(f[label, attribute].item() for f in report.groups))) or none,
+            "flagged": bool(report.small[label, attribute] or report.count[label, attribute] == 0),
+        } for label, attribute in cells],
+        "confusion_by_group": report.confusion,
+    }
+
+
+def _edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> dict[str, Any]:
+    rounds = [{
+        "round": number, "u": r.u, "t": r.t, "predicted_change": r.predicted_change,
+        "achieved_change": r.achieved_change, "accept_accuracy": r.accuracy, "accept_bias": r.bias,
+        "aligned_accuracy": r.aligned_accuracy, "residual": r.residual, "smallest_pivot": r.smallest_pivot,
+        "gradient_norm": r.gradient_norm, "seconds": r.seconds,
+    } for number, r in enumerate(info.rounds, 1)]
+    taken = sum(r.u != 0.0 for r in info.rounds)
+    if not info.accepted:
+        reason = "No step lowered the bias on the acceptance split at no more than a point of accuracy: rolled back."
+    elif not config.search:
+        reason = "One step at t = 1, taken without a line search."
+    elif taken < len(info.rounds):
+        reason = f"Ended after {taken} rounds: no further step helped on the acceptance split."
+    else:
+        reason = f"All {taken} rounds were taken, each by a line search on the acceptance split."
+    return {"accepted": info.accepted, "reason": reason, **_parameter_counts(params, edited), "rounds": rounds,
+            "accept_before": {"accuracy": info.accuracy_before, "bias": info.bias_before,
+                              "aligned_accuracy": info.aligned_before},
+            "accept_after": {"accuracy": info.accuracy_after, "bias": info.bias_after,
+                             "aligned_accuracy": info.aligned_after}}
+
+
+def _parameter_counts(params: Params, edited: Params) -> dict[str, int]:
+    old, new = jax.tree.leaves(params), jax.tree.leaves(edited)
+    changed = sum(a.size for a, b in zip(old, new, strict=True) if a is not b)
+    return {"parameters_changed": int(changed), "parameters": int(sum(leaf.size for leaf in old))}
+
+
+def _pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measurement,
+              after: audit.Measurement | None = None) -> Pictures | None:
+    """The images of the page; None for a table."""
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    if train.x.ndim != 4:
+        return None
+    rng = np.random.default_rng(0)
+    worst = audit.worst_rows(test, before) if before.groups.worst_group[0] >= 0 else np.zeros(0, np.int64)
+    pictures = Pictures(train=train.x[np.sort(rng.choice(len(train.label), min(24, len(train.label)), replace=False))])
+    if worst.size:
+        pictures = pictures._replace(
+            worst=test.x[worst], worst_label=test.label[worst], worst_before=before.logits[worst].argmax(-1),
+            worst_after=None if after is None else after.logits[worst].argmax(-1))
+    if harmful:
+        pictures = pictures._replace(harmful=train.x[[sample.index for sample in harmful]])
+    if "test" in dataset.pairs:
+        pairs = dataset.pairs["test"]
+        rows = np.sort(rng.choice(len(pairs.label), min(8, len(pairs.label)), replace=False))
+        pictures = pictures._replace(
+            pairs=np.stack([pairs.x[rows], pairs.twin[rows]], axis=1), pairs_label=pairs.label[rows],
+            pairs_before=before.pair_probability[rows],
+            pairs_after=None if after is None else after.pair_probability[rows])
+    return pictures
+
+
+def _table_rows(dataset: Dataset, harmful: list[audit.Harmful]) -> list[dict[str, str]] | None:
+    """For a table with named columns: the categories and standardised numbers of each harmful sample."""
+    if not dataset.feature_names:
+        return None
+    return [_row(dataset.splits["train"], sample.index, dataset.feature_names) for sample in harmful]
+
+
+def _row(batch: Batch, index: int, names: tuple[str, ...]) -> dict[str, str]:
+    shown = {}
+    for name, value in zip(names, batch.x[index].tolist(), strict=True):
+        column, _, category = name.partition("=")
+        if not category:
+            shown[column] = f"{value:+.1f}"
+        elif value > 0.5:
+            shown[column] = category
+    return shown

@@ -1,0 +1,46 @@
+"""Losses of classification: one value per example, and the one reduction that says what it divides by."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from jaxdebias.core import Array
+
+
+def cross_entropy(
+    logits: Float[Array, "n k"], label: Int[Array, "n"], *, label_smoothing: float = 0.0
+) -> Float[jax.Array, "n"]:
+    """Softmax cross-entropy of integer labels, in nats.
+
+    Args:
+      label: 0..k-1. A label outside gives NaN, which stops the training loop; nothing is clipped.
+      label_smoothing: share of the target that is spread evenly over all k classes (Szegedy et al. 2016, section 7).
+
+    >>> round(float(cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))[0]), 4)
+    0.6931
+    """
+    log_p = jax.nn.log_softmax(jnp.asarray(logits))
+    loss = -jnp.take_along_axis(log_p, jnp.asarray(label)[:, None], axis=-1, mode="fill", fill_value=jnp.nan)[:, 0]
+    if label_smoothing:
+        loss = (1.0 - label_smoothing) * loss - label_smoothing * log_p.mean(axis=-1)
+    return loss
+
+
+def correct(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[jax.Array, "n"]:
+    """1 where the largest logit is that of the label, else 0; ties go to the lower class."""
+    return (jnp.argmax(jnp.asarray(logits), axis=-1) == label).astype(jnp.float32)
+
+
+def weighted_mean(values: Float[Array, "n"], weight: Float[Array, "n"] | None = None) -> Float[jax.Array, ""]:
+    """`sum(weight * values) / sum(weight)`: divides by the sum of the weights, and is 0 when that sum is 0.
+
+    Args:
+      weight: None counts every value once.
+
+    >>> float(weighted_mean(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
+    2.0
+    """
+    values = jnp.asarray(values)
+    weight = jnp.ones_like(values) if weight is None else jnp.asarray(weight)
+    total = weight.sum()
+    return (weight * values).sum() / jnp.where(total > 0, total, 1.0)

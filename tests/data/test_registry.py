@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from oracles.files import folder_rows, write_adult, write_folder, write_mnist
+
+from jaxdebias.contracts import ContractError, check_dataset
+from jaxdebias.data.registry import DATASETS, VARIABLE, describe, load, options_of, prepare
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_mnist(root / "mnist")
+    write_adult(root / "adult")
+    return write_folder(root, folder_rows())
+
+
+@pytest.fixture(autouse=True)
+def without_variable(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+OPTIONS = {"scenes": {"train": 40, "edit": 8, "accept": 8, "test": 8}, "glyphs": {"train": 40, "edit": 8, "accept": 8, "test": 8},
+           "colored-mnist": {"held_out": 14}, "adult": {"edit": 10, "accept": 8}, "folder": {"image_size": 8}}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_name_loads_what_its_builder_makes(name, files):
+    data = load(name, data_dir=files, seed=1, **OPTIONS.get(name, {}))
+    check_dataset(data)
+    assert data.name == name
+    assert set(data.splits) >= {"train", "edit", "accept", "test"}
+    assert set(data.pairs) == {"edit", "accept", "test"}
+    for batch in (*data.splits.values(), *data.pairs.values()):
+        assert isinstance(batch.x, np.ndarray)
+        assert batch.label.dtype == batch.attribute.dtype == np.int32
+    assert "seed" in options_of(name)
+
+
+def test_the_environment_names_the_folder(files, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(files))
+    assert load("adult", **OPTIONS["adult"]).name == "adult"
+
+
+@pytest.mark.parametrize(("name", "options", "message"), [
+    ("digit", {}, "`data`: expected one of digits, scenes, .* got 'digit' .did you mean 'digits'"),
+    ("digits", {"conflict": 0.1}, "`digits`: expected options among conflicting, seed, got conflict"),
+    ("glyphs", {"kind": "scenes"}, "`glyphs`: expected options among classes, conflicting, .* got kind"),
+    ("adult", {}, "`data_dir`: expected UCI's adult.data and adult.test, in DIR or DIR/adult .or set JAXDEBIAS_DATA., got nothing"),
+])
+def test_bad_requests_are_refused(name, options, message):
+    with pytest.raises(ContractError, match=message):
+        load(name, **options)
+
+
+def test_describe_says_what_is_there(files, tmp_path):
+    rows = {row.name: row for row in describe(files)}
+    assert list(rows) == list(DATASETS)
+    assert all(row.found for row in rows.values())
+    assert rows["adult"].kind == "table"
+    assert rows["colored-mnist"].detail == str(files / "mnist")
+    for place in (tmp_path, None):
+        there = {row.name: row.found for row in describe(place)}
+        assert [name for name, found in there.items() if found] == ["digits", "scenes", "glyphs"]
+    assert all("\n" not in row.detail for row in describe(tmp_path))
+
+
+def test_prepare(files, tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    said = prepare("folder", files, tmp_path, image_size=8)
+    assert said.startswith(f"folder: prepared in {tmp_path}/folder/")
+    assert prepare("digits", None, tmp_path) == "digits: nothing to prepare, it is made in memory"
+    assert prepare("adult", None, tmp_path) == "adult: nothing to prepare, the table is read as it is"
+    with pytest.raises(ContractError, match="`data_dir`: expected MNIST's four .gz files"):
+        prepare("colored-mnist", None, tmp_path)
+
+
+def test_importing_the_room_is_light():
+    code = ("import sys, jaxdebias.data\n"
+            "heavy = {'sklearn', 'PIL', 'tensorflow_datasets', 'tensorflow', 'grain', 'matplotlib'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,278 @@
+import json
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from train.tiny import BARE, table
+
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Learner, take
+from jaxdebias.mitigate.erm import erm
+from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run
+from jaxdebias.train.run import _init
+
+DATA, HELD_OUT = table(50), table(40, seed=1)
+ERM = erm(BARE, Optimizer(learning_rate=0.05))
+CONFIG = RunConfig(epochs=4, batch_size=16)
+
+
+def leaves_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class Counter(NamedTuple):
+    """A state that only counts steps; it makes the monitor's values predictable."""
+
+    variables: Any
+    lr_scale: jax.Array
+    seen: jax.Array
+
+
+def counting(rows: int = 50) -> Learner:
+    def init(key, batch):
+        return Counter(jnp.float32(0), jnp.float32(1), jnp.zeros((rows,), jnp.int32))
+
+    def step(key, state, batch):
+        seen = state.seen.at[batch.index].add((batch.weight > 0).astype(jnp.int32))
+        return Counter(state.variables + 1, state.lr_scale, seen), {"loss": state.variables, "key": jax.random.bits(key)}
+
+    def predict(state, x):
+        return jnp.full((x.shape[0], 3), state.variables)
+
+    return Learner(init, step, predict)
+
+
+def sequence(values):
+    """A monitor that takes these values after epochs 1, 2, ... of 4 steps each."""
+    return Monitor(name="sequence", fn=lambda logits, batch: jnp.asarray(values)[(logits[0, 0] / 4).astype(int) - 1])
+
+
+def test_learns():
+    result = run(jax.random.key(0), ERM, table(500), RunConfig(epochs=10, batch_size=32), held_out=HELD_OUT,
+                 monitor=HELD_OUT_ACCURACY)
+    assert result.history[-1].held_out >= 0.9
+    assert result.best_value == max(record.held_out for record in result.history)
+    assert result.history[-1].step == 160
+
+
+def test_equals_a_loop_of_single_steps(key):
+    """Same plan, same keys, without scan, chunks or donation."""
+    from jaxdebias.data.plans import epoch_plan
+
+    result = run(key, ERM, DATA, CONFIG)
+    key_init, key_run = jax.random.split(key)
+    key_epochs, key_steps = jax.random.split(key_run)
+    state, losses = ERM.init(key_init, DATA), []
+    for epoch in range(4):
+        plan = epoch_plan(jax.random.fold_in(key_epochs, epoch), 50, 16)
+        for i in range(4):
+            batch = take(DATA, plan.index[i])._replace(index=plan.index[i], weight=plan.weight[i])
+            state, info = jax.jit(ERM.step)(jax.random.fold_in(key_steps, 4 * epoch + i), state, batch)
+            losses.append((epoch, float(info.loss), float(plan.weight[i].sum())))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), result.state, state)
+    for epoch, record in enumerate(result.history):
+        mean = sum(loss * rows for e, loss, rows in losses if e == epoch) / 50
+        assert record.loss == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("epochs_per_chunk", [2, 3, 4])
+def test_the_cut_in_chunks_changes_no_bit(key, epochs_per_chunk):
+    config = RunConfig(epochs=4, batch_size=16, epochs_per_chunk=epochs_per_chunk)
+    leaves_equal(run(key, ERM, DATA, config).state, run(key, ERM, DATA, CONFIG).state)
+
+
+def test_every_row_once_per_epoch_with_its_number(key):
+    result = run(key, counting(), DATA, CONFIG)
+    assert result.state.seen.tolist() == [4] * 50
+    dropped = run(key, counting(), DATA, RunConfig(epochs=4, batch_size=16, drop_last=True))
+    assert int(dropped.state.seen.sum()) == 4 * 48
+    short = run(key, counting(), DATA, RunConfig(epochs=4, batch_size=16, steps_per_epoch=2))
+    assert int(short.state.seen.sum()) == 4 * 32
+
+
+def test_a_batch_larger_than_the_data(key):
+    result = run(key, counting(), DATA, RunConfig(epochs=2, batch_size=64))
+    assert result.state.seen.tolist() == [2] * 50
+
+
+def test_rows_of_weight_zero_change_nothing(key):
+    spoiled = DATA._replace(weight=np.where(np.arange(50) < 30, 1.0, 0.0).astype(np.float32))
+    other = spoiled._replace(x=np.where(np.arange(50)[:, None] < 30, DATA.x, 1e3))
+    config = RunConfig(epochs=2, batch_size=16)
+    leaves_equal(run(key, ERM, spoiled, config).state, run(key, ERM, other, config).state)
+
+
+def test_draw_weights_are_asked_each_epoch(key):
+    learner = counting()
+
+    def weights(state, data):  # only rows of number e in epoch e
+        return (jnp.arange(50) == state.variables / 4).astype(jnp.float32)
+
+    result = run(key, learner._replace(weights=weights), DATA, CONFIG)
+    assert result.state.seen.tolist() == [50] * 4 + [0] * 46
+
+
+def test_second_run_compiles_nothing(key):
+    traces, compiled = [], []
+
+    def step(key, state, batch):
+        traces.append(batch.x.shape)
+        return ERM.step(key, state, batch)
+
+    learner = ERM._replace(step=step)
+    config = {"epochs": 4, "batch_size": 16, "early_stop": EarlyStop(patience=3), "plateau": Plateau()}
+
+    def count(event, seconds, **_):
+        compiled.extend([event] if event.endswith("backend_compile_duration") else [])
+
+    run(key, learner, DATA, RunConfig(**config), held_out=HELD_OUT)
+    assert traces == [(16, 5)]
+    jax.monitoring.register_event_duration_secs_listener(count)
+    run(jax.random.key(1), learner, DATA, RunConfig(**config), held_out=HELD_OUT)
+    jax.jit(lambda x: x + 3)(jnp.ones(7))  # the counter counts
+    assert traces == [(16, 5)]
+    assert len([event for event in compiled if event]) <= 2  # jnp.ones and the line above, none of the run's
+
+
+def test_equal_keys_give_equal_bits_and_others_do_not(key):
+    one, two, other = (run(k, ERM, DATA, CONFIG).state for k in (key, key, jax.random.key(1)))
+    leaves_equal(one, two)
+    assert not np.array_equal(one.variables["hidden"][0], other.variables["hidden"][0])
+
+
+def test_warm_start_leaves_the_given_state_usable(key):
+    state = ERM.init(key, DATA)
+    before = jax.tree.map(np.array, state)
+    result = run(key, ERM, DATA, CONFIG, state=state)
+    leaves_equal(state, before)
+    again = run(key, ERM, DATA, CONFIG, state=state._replace(variables=result.state.variables))
+    assert again.history[0].loss < result.history[0].loss
+
+
+def test_uint8_pixels_stay_uint8_until_the_model(key):
+    dtypes = []
+
+    def step(key, state, batch):
+        dtypes.append(batch.x.dtype)
+        return ERM.step(key, state, batch)
+
+    pixels = DATA._replace(x=np.random.default_rng(0).integers(0, 255, (50, 5)).astype(np.uint8))
+    run(key, ERM._replace(step=step), pixels, CONFIG)
+    assert dtypes == [np.uint8]
+
+
+def test_schedule_of_the_paper(key):
+    config = RunConfig(epochs=9, batch_size=16, plateau=Plateau(patience=0), early_stop=EarlyStop(patience=2))
+    result = run(key, counting(), DATA, config, held_out=HELD_OUT, monitor=sequence([5.0, 4.0, 4.0, 4.0, 0.0]))
+    np.testing.assert_allclose([1e-3 * r.lr_scale for r in result.history], [1e-3, 1e-3, 1e-4, 1e-5], rtol=1e-6)
+    assert result.stopped_early
+    assert (result.epoch, result.best_epoch, result.best_value) == (4, 2, 4.0)
+    assert float(result.state.variables) == 8.0  # 2 epochs of 4 steps
+    assert float(result.state.lr_scale) == 1.0
+    assert [r.improved for r in result.history] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("keep", "steps"), [("last", 16.0), ("best", 8.0)])
+def test_what_is_kept_when_the_epochs_run_out(key, keep, steps):
+    config = RunConfig(epochs=4, batch_size=16, keep=keep, early_stop=EarlyStop(patience=3))
+    result = run(key, counting(), DATA, config, held_out=HELD_OUT, monitor=sequence([5.0, 4.0, 4.5, 4.6]))
+    assert not result.stopped_early
+    assert float(result.state.variables) == steps
+
+
+def test_monitor_of_more_than_logits(key):
+    monitor = Monitor(name="m", outputs=lambda state, batch: batch.label + state.variables, fn=lambda out, _: out.mean())
+    config = RunConfig(epochs=1, batch_size=16, eval_batch_size=7)
+    result = run(key, counting(), DATA, config, held_out=HELD_OUT, monitor=monitor)
+    assert result.history[0].held_out == pytest.approx(HELD_OUT.label.mean() + 4, rel=1e-6)
+
+
+def test_log_has_the_records_and_observe_gets_them(key, tmp_path):
+    seen = []
+    log = tmp_path / "deep" / "log.jsonl"
+    result = run(key, ERM, DATA, CONFIG, held_out=HELD_OUT, log=log, observe=seen.append)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines == [record._asdict() for record in result.history]
+    assert seen == result.history
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 4), (2, 8), (3, 12), (4, 16)]
+    assert set(lines[0]["info"]) == {"accuracy"}
+    assert [p.name for p in log.parent.iterdir()] == ["log.jsonl"]
+
+
+def diverging(field):
+    """A counting learner whose loss, or whose weights, are lost at step 6."""
+
+    def step(key, state, batch):
+        new, info = counting().step(key, state, batch)
+        lost = state.variables == 6
+        if field == "loss":
+            return new, info | {"loss": jnp.where(lost, jnp.nan, info["loss"])}
+        return new._replace(variables=jnp.where(lost, jnp.inf, new.variables)), info | {"loss": jnp.float32(0)}
+
+    return counting()._replace(step=step)
+
+
+def test_a_loss_that_is_not_finite_names_its_step(key, tmp_path):
+    with pytest.raises(FloatingPointError, match="loss: not finite at step 6, counted from 0"):
+        run(key, diverging("loss"), DATA, CONFIG, log=tmp_path / "log", checkpoint=tmp_path / "run")
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert (tmp_path / "run" / "1").is_dir()  # the checkpoint of the epoch before
+    assert not (tmp_path / "run" / "2").exists()
+
+
+def test_weights_and_values_that_are_not_finite_stop_the_run(key):
+    with pytest.raises(FloatingPointError, match="weights: not finite after step 7"):
+        run(key, diverging("weights"), DATA, CONFIG)
+    with pytest.raises(FloatingPointError, match="sequence: nan after 2 epochs"):
+        run(key, counting(), DATA, CONFIG, held_out=HELD_OUT, monitor=sequence([1.0, np.nan, 1.0, 1.0]))
+
+
+def without_scale():
+    class Bare(NamedTuple):
+        variables: jax.Array
+
+    return Learner(
+        init=lambda key, batch: Bare(jnp.float32(0)),
+        step=lambda key, state, batch: (state, {"loss": state.variables}),
+        predict=lambda state, x: jnp.zeros((x.shape[0], 3)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": RunConfig(plateau=Plateau())}, "`held_out`: expected rows"),
+        ({"config": RunConfig(keep="best")}, "`held_out`: expected rows"),
+        ({"config": RunConfig(plateau=Plateau()), "held_out": HELD_OUT, "learner": without_scale()}, "a field lr_scale"),
+        ({"data": DATA._replace(label=DATA.label + 1)}, r"`data.label`: expected values in 0\.\.2, got 1\.\.3"),
+        ({"held_out": HELD_OUT._replace(label=HELD_OUT.label + 1)}, r"`held_out.label`: expected values in 0\.\.2"),
+        ({"data": DATA._replace(x=DATA.x * np.nan)}, "not finite"),
+        ({"data": 3}, "a source with __len__"),
+        ({"config": RunConfig(batch_size=16, steps_per_epoch=5)}, "at most the 4 steps"),
+        ({"config": RunConfig(drop_last=True)}, "at most n=50"),
+        ({"learner": ERM._replace(step=lambda *a: (a[1], {"error": 0.0}))}, "a scalar named loss"),
+    ],
+)
+def test_refuses(key, arguments, message):
+    arguments = {"learner": ERM, "data": DATA, "config": RunConfig(epochs=1, batch_size=16)} | arguments
+    with pytest.raises(ContractError, match=message):
+        run(key, **arguments)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"steps_per_epoch": 0}, {"epochs_per_chunk": -1}])
+def test_config_refuses(wrong):
+    with pytest.raises(ContractError, match=next(iter(wrong))):
+        RunConfig(**wrong)
+
+
+def test_the_host_is_not_asked_between_chunks(key):
+    """Thousands of steps in one chunk: a per-step visit to the host would cost far more than the steps."""
+    config = RunConfig(epochs=1000, batch_size=16, epochs_per_chunk=1000)
+    run(key, counting(), DATA, config)
+    calls = []
+    run(key, counting(), DATA, config, observe=calls.append)
+    assert len(calls) == 1
+    assert calls[0].step == 4000
