@@ -1,1 +1,40 @@
-"""Find the shortcut a JAX classifier has learned, see where it comes from, and take it out again."""
+"""Find the shortcut a JAX classifier has learned, see where it comes from, and take it out again.
+
+The names below are what most users need; everything else is found by its room: `data` builds data sets, `models`
+networks, `train` runs the only loop, `measure` counts with intervals, `explain` says why, `mitigate` repairs, `report`
+shows.
+"""
+
+from jaxdebias import audit, data, explain, measure, mitigate, models, train
+from jaxdebias.batching import map_rows, predict_rows
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch, Classifier, Dataset, Learner, Split
+from jaxdebias.mitigate import FmdConfig, dfr, erm, fine_tune, fmd, train_from_scratch
+from jaxdebias.train import Optimizer, RunConfig, run
+
+__all__ = [
+    "Batch",
+    "Classifier",
+    "ContractError",
+    "Dataset",
+    "FmdConfig",
+    "Learner",
+    "Optimizer",
+    "RunConfig",
+    "Split",
+    "audit",
+    "data",
+    "dfr",
+    "erm",
+    "explain",
+    "fine_tune",
+    "fmd",
+    "map_rows",
+    "measure",
+    "mitigate",
+    "models",
+    "predict_rows",
+    "run",
+    "train",
+    "train_from_scratch",
+]

@@ -104,11 +104,11 @@ def draw_scenes(rng: np.random.Generator, label: Int[np.ndarray, "n"], other: In
     mask, edge = _objects(rng, shape, size)
     # Light or dark objects: backgrounds keep to the middle. Light falls from a random side.
     light = rng.random(n) < 0.5
-    shade = np.where(light, rng.uniform(0.82, 1.0, n), rng.uniform(0.05, 0.2, n))
-    colour = np.clip(shade[:, None] + rng.uniform(-0.12, 0.12, (n, 3)), 0, 1).astype(np.float32)
+    shade = np.where(light, rng.uniform(0.9, 1.0, n), rng.uniform(0.03, 0.15, n))
+    colour = np.clip(shade[:, None] + rng.uniform(-0.1, 0.1, (n, 3)), 0, 1).astype(np.float32)
     x, y = _grid(size)
     side = rng.uniform(0, 2 * np.pi, n).astype(np.float32)[:, None, None]
-    slope = 1.0 + 0.3 * (np.cos(side) * x + np.sin(side) * y)
+    slope = 1.0 + 0.2 * (np.cos(side) * x + np.sin(side) * y)
     paint = np.clip(colour[:, None, None, :] * (slope * edge)[..., None], 0, 1)
 
     def on(attribute: np.ndarray) -> Rendering:
@@ -128,8 +128,8 @@ def draw_glyphs(rng: np.random.Generator, label: Int[np.ndarray, "n"], other: In
     n = len(label)
     ground = rng.uniform(0.05, 0.2, (n, 1, 1, 3)).astype(np.float32)
     ground = ground + 0.1 * rng.standard_normal((n, size, size, 1), dtype=np.float32)
-    left = _letters(rng, LEFT_LETTERS, label, size, centre=-0.5, turn=0.45, scale=(0.34, 0.46))
-    ink_left = rng.uniform(0.4, 0.75, (n, 1, 1, 3)).astype(np.float32)
+    left = _letters(rng, LEFT_LETTERS, label, size, centre=-0.5, turn=0.9, scale=(0.3, 0.35))
+    ink_left = rng.uniform(0.32, 0.52, (n, 1, 1, 3)).astype(np.float32)
     ink_right = rng.uniform(0.75, 1.0, (n, 1, 1, 3)).astype(np.float32)
     place = rng.bit_generator.state
 
@@ -195,7 +195,7 @@ def _objects(rng: np.random.Generator, shape: Int[np.ndarray, "n"],
         rows = shape == kind
         level[rows] = outline(u[rows], v[rows])
     depth = -level * radius * (size / 2)  # about how many pixels inside
-    return level < 0, 0.72 + 0.28 * np.clip(depth, 0, 1)
+    return level < 0, 0.8 + 0.2 * np.clip(depth, 0, 1)
 
 
 # Textures: value in [0, 1] at pixel coordinates (x, y), mixing a kind's two colours; `size` sets the scale.
@@ -314,7 +314,7 @@ def _grid(size: int) -> tuple[Pixels, Pixels]:
     return np.repeat(line[:, None, :], size, 1), np.repeat(line[:, :, None], size, 2)
 
 
-def _column(rng: np.random.Generator, n: int, low: float, high: float) -> Float[np.ndarray, "n 1 1"]:
+def _column(rng: np.random.Generator, n: int, low: float | int, high: float | int) -> Float[np.ndarray, "n 1 1"]:
     """One uniform number per image, shaped to meet its pixels."""
     return rng.uniform(low, high, (n, 1, 1)).astype(np.float32)
 

@@ -125,7 +125,8 @@ def _weighted_mean(sums: Float[Array, "1 2"]) -> Float[Array, ""]:
 
 
 def _absolute(value: jax.Array, smooth: float) -> jax.Array:
-    return jnp.abs(value) if smooth == 0.0 else jnp.sqrt(value**2 + smooth**2)
+    # Not jnp.abs: its gradient at 0 is 1 in current JAX.
+    return value * jnp.sign(value) if smooth == 0.0 else jnp.sqrt(value**2 + smooth**2)
 
 
 def _mean(value: jax.Array, weight: Array | None) -> jax.Array:

@@ -122,7 +122,7 @@ def group_report(key: Key, predicted: Shaped[Array, "n *k"], batch: Batch, align
         of_group = Interval(*(field[worst_group].item() for field in groups))
         # The worst of many is low partly by chance. No true rate lies above its own limit at this level, save with
         # probability (1 - level) / 2, so neither does the lowest of them (Bonferroni).
-        each = 1 - (1 - level) / np.count_nonzero(groups.n)
+        each = 1 - (1 - level) / int(np.count_nonzero(groups.n))
         limits = rate_intervals(hit, group, unit, pools=classes * attributes, level=each).high
         worst = of_group._replace(low=min(worst.low, of_group.low), high=max(worst.high, np.nanmin(limits).item()))
     return GroupReport(

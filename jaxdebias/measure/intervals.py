@@ -121,8 +121,9 @@ def bootstrap(key: Key, statistic: Callable[..., jax.Array], values: Float[Array
     the groups were strata. What has no spread in the data has none in the resamples: for the rate of one pool
     prefer `rate_intervals`.
 
-    Peak memory beside the data is `max(n, CHUNK_ELEMENTS) * (5 + c) * 4` bytes: 29 MB for c = 2, up to a million rows. With equal keys the resamples do not
-    depend on the chunking, and two calls with equal shapes and the same `statistic` object compile once.
+    Peak memory beside the data is `max(n, CHUNK_ELEMENTS) * (5 + c) * 4` bytes: 29 MB for c = 2 up to a million
+    rows. With equal keys the resamples do not depend on the chunking, and two calls with equal shapes and the same
+    `statistic` object compile once.
 
     Args:
       key: randomness of the weights.
@@ -241,9 +242,9 @@ def _resample(key: Key, statistic: Callable[..., jax.Array], values: Float[Array
         weight = weight * (units / jnp.sum(weight))
         return statistic(sums(weight if unit is None else weight[unit]), *args)
 
+    keys, chunk = jax.random.split(key, resamples), max(1, CHUNK_ELEMENTS // values.shape[0])
     point = statistic(sums(jnp.ones(values.shape[0])), *args)
-    chunk = max(1, CHUNK_ELEMENTS // values.shape[0])
-    return point, map_rows(lambda _, keys: jax.vmap(one)(keys), None, jax.random.split(key, resamples), batch_size=chunk)
+    return point, map_rows(lambda _, some: jax.vmap(one)(some), None, keys, batch_size=chunk)
 
 
 @functools.lru_cache(maxsize=64)  # the same function object for the same statistic: no second compilation

@@ -10,7 +10,7 @@ It is the baseline that every edit of a last layer has to be compared with: it n
 
 import time
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,15 @@ class DfrConfig:
     """Candidates for l2, the regulariser being l2 / 2 |theta|^2 beside the SUM of losses on standardised features."""
     balance: bool = True
     """Give every (label, attribute) group of the edit set the same total weight, where attributes are known."""
-    select: Literal["accuracy", "worst_group"] = "accuracy"
-    """What chooses the penalty on `accept`. Worst group needs groups of some size there."""
+    select: str = "accuracy"
+    """`accuracy` or `worst_group`: what chooses the penalty on `accept`. Worst group needs groups of some size there."""
     tolerance: float = 1e-3
     """Of the fit: on the gradient norm of the SUM objective."""
+
+    def __post_init__(self):
+        check_choice("select", self.select, ("accuracy", "worst_group"))
+        good = len(self.penalties) > 0 and min(self.penalties) > 0
+        expect(good, "penalties", "one or more, all positive", self.penalties)
 
 
 class DfrInfo(NamedTuple):
@@ -72,9 +77,6 @@ def dfr(split: Split, params: Params, edit: Batch, accept: Batch, config: DfrCon
     began = time.perf_counter()
     check_batch(edit, what="edit")
     check_batch(accept, what="accept")
-    check_choice("select", config.select, ("accuracy", "worst_group"))
-    good = len(config.penalties) > 0 and min(config.penalties) > 0
-    expect(good, "penalties", "one or more, all positive", config.penalties)
 
     def features(x: Array) -> jax.Array:
         z = map_rows(split.features, params, jnp.asarray(x), batch_size=batch_size)

@@ -12,7 +12,7 @@ The published method takes one such step at t = 1. That is a trap: a model that 
 its curvature is all but flat, and the step throws it anywhere (coloured digits: accuracy .54 to about .11). What works
 is to search t in units of what it does to the logits and to linearise again, about ten times.
 
-The line search. Candidates are u = 0 and 2^-5 .. 2^4, u being the root mean square change of the centred logits of the
+The line search. Candidates are u = 0 and 2^-5 .. 2^4 in quarter octaves, u being the root mean square change of the centred logits of the
 accept pairs. Rule `near`: among the candidates whose accuracy on `accept` is within one point of the best, the least
 bias. (Least bias at no loss of accuracy stops far too early; most accuracy minus bias picks a collapsed model.) Where
 u = 0 is chosen the edit ends.
@@ -24,7 +24,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +49,10 @@ from jaxdebias.explain.influence.objective import (
 )
 from jaxdebias.explain.influence.solvers import factor, residual
 
-GRID = (0.0, *(2.0**i for i in range(-5, 5)))
-"""The candidates u, in units of the rms change of the centred logits of the accept pairs."""
+GRID = (0.0, *(2.0 ** (i / 4) for i in range(-20, 17)))
+"""The candidates u, in units of the rms change of the centred logits of the accept pairs. In steps of a factor 2 the
+search oversteps the least bias on a model that is not saturated, and `ext` cannot step back; a candidate costs next
+to nothing, so they are closer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +67,25 @@ class FmdConfig:
     """Random training rows for the curvature, drawn once; all of them where there are fewer."""
     pairs: int | None = None
     """Random edit pairs to use at most; None: all. At least 500 for 10 classes do well."""
-    direction: Literal["ext", "gradB"] = "ext"
-    """`ext` is the paper's; `gradB` ends at a lower bias with slightly less accuracy."""
-    bias: Literal["pair", "gap"] = "pair"
-    """`pair` for true counterfactuals, `gap` for matched pairs of different examples."""
+    direction: str = "ext"
+    """`ext` or `gradB`. `ext` is the paper's; `gradB` ends at a lower bias with slightly less accuracy."""
+    bias: str = "pair"
+    """`pair` or `gap`: `pair` for true counterfactuals, `gap` for matched pairs of different examples."""
     near: float = 0.01
     """Accuracy on `accept` that may be given up against the best candidate of a round."""
     aligned_floor: float | None = 0.10
     """Accuracy on the aligned renderings that the whole edit may cost, against the unedited model; None: no floor."""
     search: bool = True
     """False: one step of t = 1, kept whatever it does. For comparison with the paper; expect a destroyed model."""
+
+    def __post_init__(self):
+        check_choice("direction", self.direction, ("ext", "gradB"))
+        check_choice("bias", self.bias, ("pair", "gap"))
+        expect(self.rounds >= 1, "rounds", "at least 1", self.rounds)
+        expect(self.damping > 0, "damping", "more than 0: the softmax Hessian is singular", self.damping)
+        expect(self.curvature_rows >= 1, "curvature_rows", "at least 1", self.curvature_rows)
+        expect(self.pairs is None or self.pairs >= 1, "pairs", "at least 1, or None for all", self.pairs)
+        expect(self.near >= 0, "near", "at least 0", self.near)
 
 
 class FmdRound(NamedTuple):
@@ -144,7 +155,7 @@ def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, acce
         damping too small for a definite Hessian.
     """
     began = time.perf_counter()
-    _check(config, train, pairs, accept, accept_pairs)
+    _check(train, pairs, accept, accept_pairs)
     key_rows, key_pairs = jax.random.split(key)
 
     def features(x: Array) -> jax.Array:
@@ -284,14 +295,7 @@ def _ones_or(weight: Array | None, label: Array) -> np.ndarray:
     return np.ones(label.shape[0], np.float32) if weight is None else np.asarray(weight, np.float32)
 
 
-def _check(config: FmdConfig, train: Batch, pairs: Batch, accept: Batch, accept_pairs: Batch) -> None:
-    check_choice("direction", config.direction, ("ext", "gradB"))
-    check_choice("bias", config.bias, ("pair", "gap"))
-    expect(config.rounds >= 1, "rounds", "at least 1", config.rounds)
-    expect(config.damping > 0, "damping", "more than 0: the softmax Hessian is singular", config.damping)
-    expect(config.curvature_rows >= 1, "curvature_rows", "at least 1", config.curvature_rows)
-    expect(config.pairs is None or config.pairs >= 1, "pairs", "at least 1, or None for all", config.pairs)
-    expect(config.near >= 0, "near", "at least 0", config.near)
+def _check(train: Batch, pairs: Batch, accept: Batch, accept_pairs: Batch) -> None:
     check_batch(train, what="train")
     check_batch(accept, what="accept")
     check_batch(accept_pairs, what="accept_pairs")

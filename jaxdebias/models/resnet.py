@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -115,8 +115,7 @@ class _ResNet(Network):
 _BLOCKS = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
 
 
-def resnet(*, depth: Literal[18, 50] = 18, classes: int = 10, norm: Literal["batch", "group"] = "batch",
-           stem: Literal["imagenet", "small"] = "imagenet", width: int = 64,
+def resnet(*, depth: int = 18, classes: int = 10, norm: str = "batch", stem: str = "imagenet", width: int = 64,
            input_mean: Sequence[float] = IMAGENET_MEAN, input_std: Sequence[float] = IMAGENET_STD,
            bf16: bool = False) -> Classifier:
     """ResNet-18 or ResNet-50 (v1.5) in torchvision's layout; takes torchvision's weights, see `load_resnet`.

@@ -5,7 +5,7 @@ import math
 import pathlib
 import struct
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def _torch_name(path: tuple[str, ...]) -> str:
 
 
 def load_resnet(source: str | pathlib.Path | Mapping[str, Any], params: Params, *,
-                head: Literal["keep", "skip"] = "keep") -> Params:
+                head: str = "keep") -> Params:
     """A torchvision ResNet's state dict as parameters of `models.resnet` of the same depth.
 
     Args:
@@ -80,9 +80,6 @@ def load_resnet(source: str | pathlib.Path | Mapping[str, Any], params: Params, 
 
     Raises:
       ContractError: naming a missing, unexpected, mis-shaped or non-finite entry.
-
-    >>> classifier = resnet(classes=2)                                      # doctest: +SKIP
-    >>> params = load_resnet("resnet18.safetensors", classifier.init(key, x), head="skip")  # doctest: +SKIP
     """
     check_choice("head", head, ["keep", "skip"])
     arrays = {name: value for name, value in _read(source).items() if not name.endswith("num_batches_tracked")}

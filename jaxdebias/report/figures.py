@@ -6,6 +6,7 @@ phone as on a desk. Colours are CSS variables of the page, which knows about dar
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -34,11 +35,11 @@ def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0) -> str:
     return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _at(value: float, scale: float) -> str:
+def _at(value: float | int, scale: float) -> str:
     return f"{min(max(value * scale, 0.0), 100.0):.2f}%"
 
 
-def heat(share: float | None, tone: str) -> str:
+def heat(share: float | int | None, tone: str) -> str:
     """Inline style and class of a table cell that is coloured by a share in 0..1.
 
     >>> heat(0.8, "hot")
@@ -56,7 +57,7 @@ class Series(NamedTuple):
 
     name: str
     tone: str
-    values: Sequence[float | None]
+    values: Sequence[float | int | None]
 
 
 def lines(series: Sequence[Series], steps: Sequence[int | str], *, step_name: str = "") -> str:
@@ -95,25 +96,23 @@ def lines(series: Sequence[Series], steps: Sequence[int | str], *, step_name: st
 
 
 def _spread(tops: Sequence[float], least: float) -> list[float]:
-    """Moves positions apart until neighbours are `least` apart, keeping their order and staying in 0..100.
+    """Moves positions in 0..100 apart until neighbours are `least` apart: up where there is room, then down.
 
-    >>> _spread([50, 52, 10], 10)
-    [46.0, 56.0, 10]
+    >>> _spread([50.0, 52.0, 98.0, 99.0], 10.0)
+    [50.0, 60.0, 90.0, 100.0]
     """
     out = list(tops)
     order = sorted(range(len(out)), key=lambda i: tops[i])
-    for _ in range(50):
-        for i, j in zip(order, order[1:], strict=False):
-            if (short := least - (out[j] - out[i])) > 1e-9:
-                out[i], out[j] = out[i] - short / 2, out[j] + short / 2
-        if order:
-            low, high = out[order[0]], out[order[-1]]
-            shift = max(0.0, -low) - max(0.0, high - 100.0)
-            out = [v + shift for v in out] if shift else out
+    for i, j in itertools.pairwise(order):
+        out[j] = max(out[j], out[i] + least)
+    ceiling = 100.0
+    for i in reversed(order):
+        out[i] = min(out[i], ceiling)
+        ceiling = out[i] - least
     return out
 
 
-def spark(values: Sequence[float | None]) -> str:
+def spark(values: Sequence[float | int | None]) -> str:
     """A small line without axes, from the first value to the last."""
     known = [v for v in values if v is not None]
     if len(known) < 2:
@@ -126,7 +125,7 @@ def spark(values: Sequence[float | None]) -> str:
 
 
 def picture(image: Array, alt: str, *, longest: int = 128) -> str:
-    """An `<img>` of one image `[h w c]`, uint8, with 1 or 3 channels; large ones are made smaller.
+    """An `<img>` of one image `[h w c]` with 1 or 3 channels, uint8 or float in [0, 1]; large ones are made smaller.
 
     Raises:
       ContractError: for another shape or dtype.
@@ -134,8 +133,11 @@ def picture(image: Array, alt: str, *, longest: int = 128) -> str:
     from PIL import Image
 
     image = np.asarray(image)
-    good = image.ndim == 3 and image.shape[2] in (1, 3) and image.dtype == np.uint8
-    expect(good, "pictures", "uint8 images [h w c] with 1 or 3 channels", describe(image))
+    is_float = np.issubdtype(image.dtype, np.floating)
+    good = image.ndim == 3 and image.shape[2] in (1, 3) and (is_float or image.dtype == np.uint8)
+    expect(good, "pictures", "images [h w c] with 1 or 3 channels, uint8 or float in [0, 1]", describe(image))
+    if is_float:
+        image = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     small = max(picture.size) <= 64
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)

@@ -12,7 +12,7 @@ def applies(rate: Mapping[str, Any] | None) -> bool:
     return rate is not None and rate.get("value") is not None
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | int | None, digits: int = 1) -> str:
     """A fraction as a percentage. What is not all or nothing is never rounded to it.
 
     >>> percent(0.4771), percent(0.9997), percent(1.0), percent(None)
@@ -22,7 +22,7 @@ def percent(value: float | None, digits: int = 1) -> str:
     return number if number == NONE else f"{number} %"
 
 
-def points(value: float | None, digits: int = 1) -> str:
+def points(value: float | int | None, digits: int = 1) -> str:
     """A difference of two fractions, in percentage points.
 
     >>> points(0.473)
@@ -32,7 +32,7 @@ def points(value: float | None, digits: int = 1) -> str:
     return number if number == NONE else f"{number} points"
 
 
-def signed_points(value: float) -> str:
+def signed_points(value: float | int) -> str:
     """A change, in percentage points, with its sign.
 
     >>> signed_points(0.336), signed_points(-0.04)
@@ -52,7 +52,7 @@ def interval(rate: Mapping[str, Any] | None) -> str:
     return f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f}"
 
 
-def _hundredfold(value: float | None, digits: int) -> str:
+def _hundredfold(value: float | int | None, digits: int) -> str:
     if value is None:
         return NONE
     least = 10.0**-digits
@@ -73,7 +73,7 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def seconds(value: float | None) -> str:
+def seconds(value: float | int | None) -> str:
     """A duration in two significant digits or whole seconds.
 
     >>> seconds(0.0123), seconds(1.94), seconds(41.6), seconds(125)
@@ -122,7 +122,7 @@ def change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) ->
     return Change(value, value - low, value + high)
 
 
-def common_power(values: list[float]) -> int:
+def common_power(values: list[float | int]) -> int:
     """The power of ten in which the largest of some small numbers has one digit before the point.
 
     >>> common_power([2.1e-4, -3e-6])

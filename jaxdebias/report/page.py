@@ -27,7 +27,7 @@ MOST_COLUMNS = 24
 
 
 class Pictures(NamedTuple):
-    """Images, uint8 with 1 or 3 channels, and what is written under them. Any field may be None."""
+    """Images with 1 or 3 channels, uint8 or float in [0, 1], and what is written under them. Any field may be None."""
 
     worst: Array | None = None
     """`[m h w c]` test images of the worst group of the trained model."""
@@ -175,14 +175,17 @@ def _panels(results: dict[str, Any]) -> list[dict[str, Any]]:
     models = [("before" if repaired else "the model", "before", results["before"])]
     if repaired:
         models.append((wording.method_name(results["method"]), "after", results["after"]))
-    models += [(name, "other", baseline["measurement"]) for name, baseline in results["baselines"].items()]
+    models += [
+        (wording.method_name(name), "other", baseline["measurement"]) for name, baseline in results["baselines"].items()
+    ]
     panels = []
     for key in _shown(results, COMPARED, most=4):
         metric = wording.METRIC[key]
         rows = [{"name": name, "value": _bare(metric.show(m[key])), "interval": formats.interval(m[key]),
-                 "bar": figures.bar(m[key], tone), "tone": tone} for name, tone, m in models if applies(m[key])]  # fmt: skip
-        panels.append({"name": metric.name, "rows": rows,
-                       "sense": f"{metric.unit}, {'higher' if metric.higher_is_better else 'lower'} is better"})  # fmt: skip
+                 "bar": figures.bar(m[key], tone), "tone": tone}
+                for name, tone, m in models if applies(m[key])]  # fmt: skip
+        sense = f"{metric.unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
+        panels.append({"name": metric.name, "sense": sense, "rows": rows})
     return panels
 
 
@@ -191,7 +194,8 @@ def _baselines(results: dict[str, Any]) -> list[dict[str, Any]]:
     for name, baseline in results["baselines"].items():
         difference = formats.change((results["after"] or results["before"])["accuracy"],
                                     baseline["measurement"]["accuracy"])  # fmt: skip
-        rows.append({"name": name, "seconds": formats.seconds(baseline["seconds"]), "needs": baseline["needs"],
+        rows.append({"name": wording.method_name(name), "seconds": formats.seconds(baseline["seconds"]),
+                     "needs": baseline["needs"],
                      "change": str(difference) if difference is not None else formats.NONE})  # fmt: skip
     return rows
 
@@ -208,14 +212,16 @@ def _group_rows(results: dict[str, Any], groups: list[dict[str, Any]]) -> list[d
         cell = group["label"], group["attribute"]
         bars = [{"tone": tone, "bar": figures.bar(rate, tone), "value": formats.percent(rate["value"]),
                  "interval": formats.interval(rate)}
-                for tone, rate in (("before", group["accuracy"]), ("after", after.get(cell))) if applies(rate)]  # fmt: skip
+                for tone, rate in (("before", group["accuracy"]), ("after", after.get(cell)))
+                if applies(rate)]  # fmt: skip
         rows.append({"name": wording.group_name(group), "aligned": group["aligned"], "flagged": group["flagged"],
                      "n": group["n"], "train": results["train_counts"][cell[0]][cell[1]], "bars": bars})  # fmt: skip
     return rows
 
 
-def _matrix(title: str, rows: Sequence[str], columns: Sequence[str], cells: list[list[dict[str, str]]], *,
-            corner: str) -> dict[str, Any]:
+def _matrix(
+    title: str, rows: Sequence[str], columns: Sequence[str], cells: list[list[dict[str, str]]], *, corner: str
+) -> dict[str, Any]:
     """A table of coloured cells; long column names are written upwards."""
     return {"title": title, "rows": list(zip(rows, cells, strict=True)), "columns": columns, "corner": corner,
             "tall": max(map(len, columns)) > 3, "dense": len(columns) > 6}  # fmt: skip
@@ -227,8 +233,8 @@ def _group_maps(results: dict[str, Any], runs: Sequence[tuple[str, Any]]) -> lis
         return []
     maps = []
     for title, measurement in runs:
-        cells: list[list[dict[str, str]]] = [[{"look": figures.heat(None, "hot"), "text": "", "mark": ""}
-                                              for _ in results["attribute_names"]] for _ in results["label_names"]]  # fmt: skip
+        empty = {"look": figures.heat(None, "hot"), "text": "", "mark": ""}
+        cells = [[empty for _ in results["attribute_names"]] for _ in results["label_names"]]
         for group in measurement["groups"]:
             if applies(group["accuracy"]):
                 value = group["accuracy"]["value"]
@@ -251,31 +257,39 @@ def _confusions(results: dict[str, Any], runs: Sequence[tuple[str, Any]], *, by_
     attribute, items = wording.words(results)
     aligned = np.array(results["aligned"], bool)
     right = np.eye(len(labels), dtype=bool)
-    counted = [(title, m, np.array(m["confusion_by_group"], np.int64)) for title, m in runs]
+    counted = [(title, np.array(m["confusion_by_group"], np.int64)) for title, m in runs]
     if by_group:
         groups = [g for g in results["before"]["groups"] if g["n"] > 0]
         names, true = [wording.group_name(g) for g in groups], [g["label"] for g in groups]
         cells = true, [g["attribute"] for g in groups]
         return [{"title": "", "folded": False, "tables": [
-            _confusion(title, "true \\ predicted", names, labels, c[cells], right[true], None) for title, _, c in counted]}]  # fmt: skip
+            _confusion(title, "true \\ predicted", names, labels, c[cells], right[true], None)
+            for title, c in counted]}]  # fmt: skip
     conflicting = ~aligned[:, :, None]
     blocks = [
         {"title": f"Bias-conflicting {items}, by their label", "folded": False, "tables": [
             _confusion(title, "true \\ predicted", labels, labels, (c * conflicting).sum(axis=1), right, ~right)
-            for title, _, c in counted]},
+            for title, c in counted]},
         {"title": f"The same {items}, by their {attribute}: outlined is the label that the {attribute} goes with",
          "folded": False, "tables": [
             _confusion(title, f"{attribute} \\ predicted", attributes, labels, (c * conflicting).sum(axis=0), None,
-                       aligned.T) for title, _, c in counted]},
+                       aligned.T) for title, c in counted]},
         {"title": f"Bias-aligned {items}, by their label", "folded": True, "tables": [
             _confusion(title, "true \\ predicted", labels, labels, (c * ~conflicting).sum(axis=1), right, ~right)
-            for title, _, c in counted]},
+            for title, c in counted]},
     ]  # fmt: skip
     return blocks if aligned.any() else [{**blocks[0], "title": ""}]
 
 
-def _confusion(title: str, corner: str, rows: Sequence[str], columns: Sequence[str], counts: np.ndarray,
-               cool: np.ndarray | None, hot: np.ndarray | None) -> dict[str, Any]:
+def _confusion(
+    title: str,
+    corner: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    counts: np.ndarray,
+    cool: np.ndarray | None,
+    hot: np.ndarray | None,
+) -> dict[str, Any]:
     """Row shares; `cool` and `hot` say where a share is good or bad news, the rest stays grey."""
     cells = []
     for i, row in enumerate(counts):
@@ -341,8 +355,13 @@ def _harmful(results: dict[str, Any], pictures: Pictures) -> dict[str, Any] | No
 
     samples = [sample_view(i, sample) for i, sample in enumerate(top)]
     total, among = _aligned_share(results)
-    return {"samples": samples, "power": power, "columns": list(rows[0]) if rows else [],
-            "aligned": sum(s["aligned"] for s in samples), "train_share": formats.percent(among / total) if total else ""}  # fmt: skip
+    return {
+        "samples": samples,
+        "power": power,
+        "columns": list(rows[0]) if rows else [],
+        "aligned": sum(s["aligned"] for s in samples),
+        "train_share": formats.percent(among / total) if total else "",
+    }
 
 
 def _aligned_share(results: dict[str, Any]) -> tuple[int, int]:
@@ -353,17 +372,21 @@ def _aligned_share(results: dict[str, Any]) -> tuple[int, int]:
 def _rounds(results: dict[str, Any]) -> dict[str, Any] | None:
     if results["edit"] is None or not results["edit"]["rounds"]:
         return None
-    rounds = results["edit"]["rounds"]
+    rounds, start = results["edit"]["rounds"], results["edit"].get("accept_before")
+    drawn = list(rounds)
+    if start:
+        drawn.insert(0, {"round": 0, "accept_accuracy": start["accuracy"], "accept_bias": start["bias"],
+                         "aligned_accuracy": start["aligned_accuracy"]})  # fmt: skip
     chart = figures.lines(
-        [Series("aligned accuracy", "muted", [r["aligned_accuracy"] for r in rounds]),
-         Series("accuracy", "after", [r["accept_accuracy"] for r in rounds]),
-         Series("bias", "before", [r["accept_bias"] for r in rounds])],
-        [int(r["round"]) for r in rounds], step_name="round") if len(rounds) > 1 else ""  # fmt: skip
+        [Series("aligned accuracy", "muted", [r["aligned_accuracy"] for r in drawn]),
+         Series("accuracy", "after", [r["accept_accuracy"] for r in drawn]),
+         Series("bias", "before", [r["accept_bias"] for r in drawn])],
+        [int(r["round"]) for r in drawn], step_name="round") if len(drawn) > 1 else ""  # fmt: skip
 
-    def number(value: float | None, form: str) -> str:
+    def number(value: float | int | None, form: str) -> str:
         return formats.NONE if value is None else format(value, form).replace("-", "−")
 
-    def hundredfold(value: float | None, sign: str = "") -> str:
+    def hundredfold(value: float | int | None, sign: str = "") -> str:
         return number(None if value is None else 100 * value, f"{sign}.1f")
 
     table = [[number(r["round"], "g"), number(r["u"], ".3g"), hundredfold(r["predicted_change"], "+"),
@@ -381,16 +404,24 @@ def _train(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
     if len(results["attribute_names"]) <= MOST_COLUMNS and len(results["label_names"]) <= 2 * MOST_COLUMNS:
         most = max(int(counts.max()), 1)
         # The square root keeps the few conflicting samples visible beside the many aligned ones.
-        cells = [[{"look": figures.heat((c / most) ** 0.5 if c else 0.0, "cool"), "text": formats.count(c) if c else "·",
+        cells = [[{"look": figures.heat((c / most) ** 0.5 if c else 0.0, "cool"),
+                   "text": formats.count(c) if c else "·",
                    "mark": "outlined" if results["aligned"][i][j] else ""} for j, c in enumerate(row)]
                  for i, row in enumerate(counts.tolist())]  # fmt: skip
         matrix = _matrix("", results["label_names"], results["attribute_names"], cells,
                          corner=f"label \\ {wording.words(results).attribute}")  # fmt: skip
     images = [] if pictures.train is None else [figures.picture(i, "a training sample") for i in pictures.train]
     loss = [v for v in results["training"]["loss"] if v is not None]
-    return {"matrix": matrix, "images": images, "total": total, "aligned": formats.percent(among / total) if total else "",
-            "conflicting": total - among, "epochs": results["training"]["epochs"], "spark": figures.spark(loss),
-            "loss": [f"{loss[0]:.2g}", f"{loss[-1]:.2g}"] if loss else []}  # fmt: skip
+    return {
+        "matrix": matrix,
+        "images": images,
+        "total": total,
+        "aligned": formats.percent(among / total) if total else "",
+        "conflicting": total - among,
+        "epochs": results["training"]["epochs"],
+        "loss": [f"{loss[0]:.2g}", f"{loss[-1]:.2g}"] if loss else [],
+        "spark": figures.spark(loss),
+    }
 
 
 def _steps(results: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,8 +14,9 @@ Observe = Callable[[Mapping[str, Any]], None]
 
 
 @contextlib.contextmanager
-def progress_bar(total_epochs: int, label: str, *, console: "Console | None" = None,
-                 every_seconds: float = 5.0) -> Iterator[Observe]:
+def progress_bar(
+    total_epochs: int, label: str, *, console: "Console | None" = None, every_seconds: float = 5.0
+) -> Iterator[Observe]:
     """Gives the callback that the training loop calls once per chunk.
 
     A record has `epoch` (finished ones) and may have `loss`, `held_out` and `seconds` (since the start). In a terminal

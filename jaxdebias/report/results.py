@@ -15,9 +15,9 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `aligned` | [k][a] bools: the groups where the attribute goes with the label |
 | `before` | Measurement of the trained model on the test set |
 | `after` | Measurement after the repair, or null |
-| `baselines` | name -> {`measurement`: Measurement, `seconds`, `needs`: which labels and data it needs}; may be empty |
+| `baselines` | name -> {`measurement`: Measurement, `seconds`, `needs`: which labels and data}; may be empty |
 | `edit` | null, or {`accepted`, `reason`, `parameters_changed`, `parameters`, `rounds`: [Round]} |
-| `harmful` | [{`index`, `label`, `attribute`, `score`}], most harmful first; a positive score: removal lowers the bias |
+| `harmful` | [{`index`, `label`, `attribute`, `score`}], most harmful first; positive: removal lowers the bias |
 | `training` | {`epochs`, `loss`: one value per epoch or chunk} |
 | `findings` | remarks in plain language; may be empty |
 
@@ -26,13 +26,14 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `attribute`, `items` | what they are called in sentences: "colour", "digits" (else "attribute", "samples") |
 | `level` | of all intervals; 0.95 |
 | `changes` | metric -> {`value`, `low`, `high`}: after minus before, paired over test samples |
+| `edit.accept_before` | {`accuracy`, `bias`, `aligned_accuracy`} on the acceptance set before the first round |
 | `harmful_rows` | tables: one dict column -> value for each of the first `harmful` samples |
 
-Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its name),
-`bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
-`equal_opportunity_difference`, `equalised_odds_difference`: each {`value`, `low`, `high`, `n`}, or null where it does not
-apply; `groups`: [{`label`, `attribute`, `label_name`, `attribute_name`, `aligned`, `n`, `accuracy`, `flagged`}], flagged
-where n < 30; `confusion_by_group`: [k][a][k] ints: true label, attribute, predicted label.
+Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
+name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
+`equal_opportunity_difference`, `equalised_odds_difference`: each {`value`, `low`, `high`, `n`}, or null where it does
+not apply; `groups`: [{`label`, `attribute`, `label_name`, `attribute_name`, `aligned`, `n`, `accuracy`, `flagged`}],
+flagged where n < 30; `confusion_by_group`: [k][a][k] ints: true label, attribute, predicted label.
 
 Round: `round`, `u` (step, as rms change of the logits), `t` (the same step as a factor), `predicted_change` and
 `achieved_change` of the bias, `accept_accuracy`, `accept_bias`, `aligned_accuracy` on the held-out acceptance set,
@@ -161,14 +162,12 @@ def _check_rate(what: str, rate: Any) -> None:
 
 
 def _check_table(what: str, table: Any, shape: tuple[int, ...]) -> None:
-    good = _shaped(table, shape)
-    expect(good, what, f"nested lists of shape {list(shape)}", "another shape")
-
-
-def _shaped(table: Any, shape: tuple[int, ...]) -> bool:
-    if not shape:
-        return isinstance(table, numbers.Real)
-    return isinstance(table, list) and len(table) == shape[0] and all(_shaped(row, shape[1:]) for row in table)
+    try:
+        array = np.array(table)
+    except ValueError:  # rows of unequal length
+        array = np.array(None)
+    good = array.shape == shape and array.dtype.kind in "biuf"
+    expect(good, what, f"numbers in nested lists {list(shape)}", list(array.shape) or "something else")
 
 
 def to_json(value: Any, what: str = "results") -> Any:
@@ -191,6 +190,8 @@ def to_json(value: Any, what: str = "results") -> Any:
         return {str(key): to_json(item, f"{what}.{key}") for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return to_json(value._asdict(), what)
+    if isinstance(value, list) and all(type(item) in (int, str, bool) for item in value):
+        return list(value)  # nothing to convert: spares the tables of counts a call for each number
     if isinstance(value, list | tuple):
         return [to_json(item, f"{what}[{i}]") for i, item in enumerate(value)]
     numeric = hasattr(value, "dtype") and hasattr(value, "shape") and np.asarray(value).dtype.kind in "biufU"

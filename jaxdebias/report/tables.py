@@ -66,7 +66,7 @@ def _baseline_table(results: Mapping[str, Any]) -> Any:
     table.add_column("time", justify="right")
     for name, baseline in results["baselines"].items():
         cells = [_with_interval(metric, baseline["measurement"][metric.key]) for metric in shown]
-        table.add_row(name, *cells, formats.seconds(baseline["seconds"]))
+        table.add_row(wording.method_name(name), *cells, formats.seconds(baseline["seconds"]))
     return table
 
 
@@ -89,8 +89,8 @@ def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]
     >>> rate = {"value": 0.5, "low": 0.45, "high": 0.55, "n": 400}
     >>> print(markdown_table([{"name": "ERM", "test": {"accuracy": rate}}],
     ...                      {"method": "name", "accuracy": "test.accuracy"}), end="")
-    | method |          accuracy |
-    | :----- | ----------------: |
+    | method |           accuracy |
+    | :----- | -----------------: |
     | ERM    | 50.0 % (45.0–55.0) |
     """
     columns = columns if isinstance(columns, Mapping) else {key: key for key in columns}

@@ -7,7 +7,8 @@ from jaxdebias.report import formats
 from jaxdebias.report.formats import Change, applies, percent, points
 
 METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
-                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR"}  # fmt: skip
+                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR",
+                "fine_tune": "fine-tuning", "scratch": "from scratch"}  # fmt: skip
 
 
 class Metric(NamedTuple):
@@ -97,8 +98,7 @@ STRONG, NOTICEABLE = 0.10, 0.02
 
 def verdict(results: Mapping[str, Any]) -> Verdict:
     """Judges the trained model by its strongest evidence, and the repair by what is left of it."""
-    attribute, items = words(results)
-    before = results["before"]
+    attribute, before = words(results).attribute, results["before"]
     gap, bias = gap_of(before), before["counterfactual_bias"]
     parity = before["equalised_odds_difference"] or before["demographic_parity_difference"]
     # The gap has a sign, so zero separates; the others are absolute values and positive even by chance.
@@ -119,7 +119,7 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
     return Verdict(level, headline, _outcome(results, level), _diagnosis(results, gap), _repair(results))
 
 
-def _level(value: float, low: float, floor: float) -> str:
+def _level(value: float | int, low: float | int, floor: float) -> str:
     if low <= floor:
         return "none"
     return "strong" if value >= STRONG else "slight"
@@ -165,7 +165,8 @@ def _diagnosis(results: Mapping[str, Any], gap: Change | None) -> list[str]:
                        f"({percent(conflicting['value'])}) is not separable.")  # fmt: skip
         share = errors_that_follow(results, before)
         if share is not None and gap.separable and gap.value > 0:
-            out.append(f"Of its errors on the latter, {percent(share, 0)} name the label that the {attribute} goes with.")
+            out.append(f"Of its errors on the latter, {percent(share, 0)} name the label that the {attribute} "
+                       f"goes with.")  # fmt: skip
     if applies(before["counterfactual_bias"]):
         out.append(f"Changing nothing but the {attribute} moves the probability of the true label by "
                    f"{points(before['counterfactual_bias']['value'])} on average.")  # fmt: skip
@@ -289,7 +290,7 @@ def baseline_remarks(results: Mapping[str, Any]) -> list[str]:
         if difference is not None:
             side = "not separable in accuracy from" if not difference.separable else (
                 "more accurate than" if difference.value > 0 else "less accurate than")  # fmt: skip
-            sides[side].append(name)
+            sides[side].append(method_name(name))
     return [f"{_capital(_listing(names))} {'is' if len(names) == 1 else 'are'} {side} {noun}."
             for side, names in sides.items() if names]  # fmt: skip
 

@@ -244,7 +244,7 @@ def _made_by(key, learner, data, example, config, state, held_out, monitor) -> d
     closed = inspect.getclosurevars(step).nonlocals if inspect.isfunction(step) else {}
     return {
         "method": getattr(step, "__module__", type(step).__name__),
-        **{name: text for field in sorted(closed) for name, text in _settings(f"method.{field}", closed[field])},
+        **{name: entry for field in sorted(closed) for name, entry in _settings(f"method.{field}", closed[field])},
         **dict(_settings("config", config)),
         "key": np.asarray(key_data).tolist(),
         "data": fingerprint(data) if isinstance(data, Batch) else f"{len(data)} rows as {fingerprint(example)}",
@@ -254,12 +254,12 @@ def _made_by(key, learner, data, example, config, state, held_out, monitor) -> d
     }
 
 
-def _settings(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Numbers, texts and the fields of configurations, as (name, text); nothing for anything else."""
+def _settings(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Numbers, texts and the fields of configurations, as (name, JSON value); nothing for anything else."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field, entry in vars(value).items():
             yield from _settings(f"{name}.{field}", entry)
         return
     entries = value if isinstance(value, tuple) else (value,)
     if all(entry is None or isinstance(entry, int | float | str) for entry in entries):
-        yield name, repr(value)
+        yield name, value

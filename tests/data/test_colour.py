@@ -52,5 +52,5 @@ def test_pairs_show_the_aligned_colour_and_another_one():
 
 def test_severity_four_is_published_and_negative_noise_refused():
     assert SEVERITY_4 == 0.005
-    with pytest.raises(ContractError, match="`sigma`: expected at least 0, got float -1.0"):
+    with pytest.raises(ContractError, match=r"`sigma`: expected at least 0, got float -1.0"):
         colourise(np.random.default_rng(0), GRAY, LABEL, sigma=-1.0)

@@ -93,10 +93,10 @@ def test_upsampling_keeps_means_and_constants():
     assert inner < 0.12 * source.images.std() * 2.5
     # Where a 3x3 neighbourhood is constant, so is the result.
     flat = np.abs(source.images[:, :3, :3] - source.images[:, 1:2, 1:2]).max((1, 2)) == 0
-    np.testing.assert_array_equal(
-        gray[flat, 2:4, 2:4], np.round(source.images[flat, 1, 1] * 255 / 16).astype(np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2))
+    constant = np.round(source.images[flat, 1, 1] * 255 / 16).astype(np.uint8)
+    np.testing.assert_array_equal(gray[flat, 2:4, 2:4], np.broadcast_to(constant[:, None, None], (len(constant), 2, 2)))
 
 
 def test_a_bad_share_is_refused():
-    with pytest.raises(ContractError, match="`conflicting`: expected a share in 0..1, got float 2.0"):
+    with pytest.raises(ContractError, match=r"`conflicting`: expected a share in 0..1, got float 2.0"):
         digits(conflicting=2.0)

@@ -53,9 +53,8 @@ def test_pairs_match_different_images_of_one_label(tmp_path):
         assert data.aligned[split.label[x], split.attribute[x]].all()
         assert not data.aligned[split.label[twin], split.attribute[twin]].any()
         assert len(set(x) | set(twin)) == 2 * len(x)  # no image twice
-        counts = [min(((split.label == y) & (split.attribute == y)).sum(), ((split.label == y) & (split.attribute != y)).sum())
-                  for y in (0, 1)]
-        assert len(x) == sum(counts)
+        cells = np.bincount(split.label * 2 + split.attribute, minlength=4)
+        assert len(x) == min(cells[0], cells[1]) + min(cells[3], cells[2])
 
 
 def test_no_conflicting_images_no_pairs(tmp_path):
@@ -146,12 +145,12 @@ def test_a_truncated_image_is_named(tmp_path):
     write_folder(tmp_path, folder_rows())
     path = tmp_path / "images/3.png"
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(ContractError, match="metadata.csv line 5`: expected a readable image, got str '3.png'"):
+    with pytest.raises(ContractError, match=r"metadata.csv line 5`: expected a readable image, got str '3.png'"):
         builder(tmp_path, image_size=8)
 
 
 @pytest.mark.parametrize(("header", "rows", "message"), [
-    (("file", "split", "y", "a"), [("x", 0, 0, 0)], "line 1`: expected a column filename or img_filename, got file, split"),
+    (("file", "split", "y", "a"), [("x", 0, 0, 0)], "line 1`: expected a column filename or img_filename, got file, "),
     (("filename", "split", "y", "a"), [("0.png", 0, 0, 0)], "`metadata.csv`: expected at least one row of split test"),
     (("filename", "split", "y", "a"), [("0.png", 0, 0, 0), ("1.png", 2, 0, 0)], "expected enough rows for split edit"),
 ])
@@ -161,7 +160,7 @@ def test_an_unusable_table_is_refused(tmp_path, header, rows, message):
 
 
 def test_no_table_is_refused(tmp_path):
-    with pytest.raises(ContractError, match="`data_dir`: expected a folder with metadata.csv, got .* without it"):
+    with pytest.raises(ContractError, match=r"`data_dir`: expected a folder with metadata.csv, got .* without it"):
         builder(tmp_path)
-    with pytest.raises(ContractError, match="expected positive shares, together below 1"):
+    with pytest.raises(ContractError, match=r"expected positive shares, together below 1"):
         builder(tmp_path, edit_share=0.9, accept_share=0.2)

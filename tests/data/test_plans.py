@@ -5,15 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.data.plans import epoch_plan, steps_per_epoch
 
+N = 20_000  # rows wherever weights are drawn, so that they share a compilation
 
-@settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 60), batch_size=st.integers(1, 80), seed=st.integers(0, 5))
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (1, 4), (10, 1), (10, 4), (10, 5), (10, 37)])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_every_row_exactly_once_with_weight_one(n, batch_size, seed):
     plan = epoch_plan(jax.random.key(seed), n, batch_size)
     index, weight = np.asarray(plan.index), np.asarray(plan.weight)
@@ -40,27 +40,26 @@ def test_drop_last_cuts_the_same_permutation(key):
 
 
 def test_epochs_differ_and_equal_keys_agree(key):
-    one, same = epoch_plan(key, 50, 8), epoch_plan(key, 50, 8)
-    other = epoch_plan(jax.random.fold_in(key, 1), 50, 8)
+    one, same = epoch_plan(key, 10, 4), epoch_plan(key, 10, 4)
+    other = epoch_plan(jax.random.fold_in(key, 1), 10, 4)
     np.testing.assert_array_equal(one.index, same.index)
     assert (np.asarray(one.index) != np.asarray(other.index)).any()
 
 
 def test_draws_follow_the_weights(key):
     weights = np.array([0.0, 1.0, 2.0, 0.0, 5.0], np.float32)
-    n = 20_000
-    padded = np.zeros(n, np.float32)
+    padded = np.zeros(N, np.float32)
     padded[:5] = weights
-    index = np.asarray(epoch_plan(key, n, 100, draw_weights=padded).index).ravel()
-    share, wanted = np.bincount(index, minlength=n)[:5] / n, weights / weights.sum()
+    index = np.asarray(epoch_plan(key, N, 100, draw_weights=padded).index).ravel()
+    share, wanted = np.bincount(index, minlength=N)[:5] / N, weights / weights.sum()
     assert set(index) == {1, 2, 4}
-    np.testing.assert_array_less(np.abs(share - wanted), 4 * np.sqrt(wanted * (1 - wanted) / n) + 1e-9)
+    np.testing.assert_array_less(np.abs(share - wanted), 4 * np.sqrt(wanted * (1 - wanted) / N) + 1e-9)
 
 
 def test_draws_are_independent_of_the_scale_of_the_weights(key):
-    weights = jax.random.uniform(jax.random.key(1), (100,))
-    one = epoch_plan(key, 100, 10, draw_weights=weights)
-    other = epoch_plan(key, 100, 10, draw_weights=weights * 2.0**20)
+    weights = np.random.default_rng(0).random(N, np.float32)
+    one = epoch_plan(key, N, 100, draw_weights=weights)
+    other = epoch_plan(key, N, 100, draw_weights=weights * np.float32(2.0**20))
     np.testing.assert_array_equal(one.index, other.index)
 
 
@@ -77,9 +76,13 @@ def test_draws_resolve_small_weights(key):
 
 @pytest.mark.parametrize("bad", [[0.0, 0.0], [np.nan, 1.0], [-1.0, 2.0], [np.inf, 1.0]])
 def test_unusable_weights_make_the_plan_not_finite(key, bad):
-    plan = epoch_plan(key, 2, 1, draw_weights=np.array(bad, np.float32))
+    weights = np.zeros(N, np.float32)
+    weights[:2] = bad
+    plan = epoch_plan(key, N, 100, draw_weights=weights)
     assert np.isnan(np.asarray(plan.weight)).all()
-    assert set(np.asarray(plan.index).ravel()) <= {0, 1}
+    index = np.asarray(plan.index)
+    assert index.min() >= 0
+    assert index.max() < N
 
 
 def test_one_trace_and_jit_equals_no_jit(key):
@@ -96,14 +99,16 @@ def test_one_trace_and_jit_equals_no_jit(key):
 
 def test_vmaps_over_keys(key):
     plans = jax.vmap(lambda key: epoch_plan(key, 10, 4))(jax.random.split(key, 3))
-    np.testing.assert_array_equal(np.sort(np.asarray(plans.index).reshape(3, -1)[:, :10]), np.tile(np.arange(10), (3, 1)))
+    rows = np.sort(np.asarray(plans.index).reshape(3, -1)[:, :10])
+    np.testing.assert_array_equal(rows, np.tile(np.arange(10), (3, 1)))
 
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: steps_per_epoch(0, 4), "`n`: expected at least one row, got 0"),
     (lambda: steps_per_epoch(5, 0), "`batch_size`: expected at least 1, got 0"),
     (lambda: steps_per_epoch(5, 8, drop_last=True), "`batch_size`: expected at most n=5 with drop_last, got 8"),
-    (lambda: epoch_plan(jax.random.key(0), 5, 2, draw_weights=np.ones(4, np.float32)), r"`draw_weights`: expected float \[n=5\]"),
+    (lambda: epoch_plan(jax.random.key(0), 5, 2, draw_weights=np.ones(4, np.float32)),
+     r"`draw_weights`: expected float \[n=5\]"),
 ])
 def test_bad_sizes_are_refused(call, message):
     with pytest.raises(ContractError, match=message):

@@ -31,7 +31,7 @@ def data(a, k=2, seed=0, n=600):
 def test_agrees_with_fairlearn(key, a, odds):
     for seed in range(5):
         predicted, label, attribute = data(a, seed=seed)
-        got = fairness_report(key, predicted, label, attribute, odds=odds, resamples=10)
+        got = fairness_report(key, predicted, label, attribute, odds=odds)
         where = {"sensitive_features": attribute}
         expected = (fairlearn.demographic_parity_difference(label, predicted, **where),
                     fairlearn.equal_opportunity_difference(label, predicted, **where),
@@ -42,7 +42,7 @@ def test_agrees_with_fairlearn(key, a, odds):
 @pytest.mark.parametrize("positive", [0, 1, 2])
 def test_one_class_against_the_rest_agrees_with_fairlearn(key, positive):
     predicted, label, attribute = data(3, k=3)
-    got = fairness_report(key, predicted, label, attribute, classes=3, positive=positive, resamples=10)
+    got = fairness_report(key, predicted, label, attribute, classes=3, positive=positive)
     where = {"sensitive_features": attribute}
     hit, true = predicted == positive, label == positive
     expected = (fairlearn.demographic_parity_difference(true, hit, **where),
@@ -54,9 +54,9 @@ def test_one_class_against_the_rest_agrees_with_fairlearn(key, positive):
 @pytest.mark.parametrize("odds", ["worst_case", "mean"])
 def test_no_positive_class_is_the_largest_over_all(key, odds):
     predicted, label, attribute = data(3, k=4)
-    each = [fairness_report(key, predicted, label, attribute, classes=4, positive=c, odds=odds, resamples=10)
+    each = [fairness_report(key, predicted, label, attribute, classes=4, positive=c, odds=odds)
             for c in range(4)]
-    largest = fairness_report(key, predicted, label, attribute, classes=4, positive=None, odds=odds, resamples=10)
+    largest = fairness_report(key, predicted, label, attribute, classes=4, positive=None, odds=odds)
     for metric in range(3):
         assert largest[metric].value == pytest.approx(max(report[metric].value for report in each), abs=1e-6)
     assert largest.selection_rate.shape == (3, 4)
@@ -66,22 +66,23 @@ def test_no_positive_class_is_the_largest_over_all(key, odds):
 def test_rates_match_loop_and_unknown_attributes_are_left_out(key):
     predicted, label, attribute = data(3)
     attribute = np.where(np.arange(len(attribute)) % 5 == 0, -1, attribute)
-    got = fairness_report(key, predicted, label, attribute, resamples=10)
+    got = fairness_report(key, predicted, label, attribute)
     for value in range(3):
         expected = oracle.rates(predicted, label, attribute, value, 1)
         rates = (got.selection_rate[value], got.true_positive_rate[value], got.false_positive_rate[value])
         np.testing.assert_allclose(rates, expected)
         assert got.count[value] == (attribute == value).sum()
     assert got.demographic_parity_difference.n == (attribute >= 0).sum()
-    known = attribute >= 0
-    alone = fairness_report(key, predicted[known], label[known], attribute[known], resamples=10)
-    assert alone.equalised_odds_difference.value == got.equalised_odds_difference.value
+    rates = np.array([oracle.rates(predicted, label, attribute, value, 1) for value in range(3)])
+    spread = rates.max(axis=0) - rates.min(axis=0)
+    expected = [spread[0], spread[1], max(spread[1:])]
+    np.testing.assert_allclose([interval.value for interval in got[:3]], expected, atol=1e-6)
 
 
 def test_an_attribute_without_positives_is_a_named_nan(key):
     predicted, label, attribute = data(3)
     label = np.where(attribute == 2, 0, label)
-    got = fairness_report(key, predicted, label, attribute, resamples=10)
+    got = fairness_report(key, predicted, label, attribute)
     assert got.undefined == ("true_positive_rate of attribute 2: no positive of class 1",)
     assert np.isnan(got.true_positive_rate[2])
     for interval in (got.equal_opportunity_difference, got.equalised_odds_difference):
@@ -89,7 +90,7 @@ def test_an_attribute_without_positives_is_a_named_nan(key):
         assert interval.n == 0
     assert np.isfinite(got.demographic_parity_difference.value)
     label = np.where(attribute == 1, 1, data(3)[1])
-    got = fairness_report(key, predicted, label, attribute, resamples=10)
+    got = fairness_report(key, predicted, label, attribute)
     assert got.undefined == ("false_positive_rate of attribute 1: no negative of class 1",)
     assert np.isfinite(got.equal_opportunity_difference.value)
     assert np.isnan(got.equalised_odds_difference.value)
@@ -97,8 +98,8 @@ def test_an_attribute_without_positives_is_a_named_nan(key):
 
 def test_a_value_that_never_occurs_is_left_out(key):
     predicted, label, attribute = data(2)
-    got = fairness_report(key, predicted, label, attribute * 2, attributes=4, resamples=10)
-    expected = fairness_report(key, predicted, label, attribute, resamples=10)
+    got = fairness_report(key, predicted, label, attribute * 2, attributes=4)
+    expected = fairness_report(key, predicted, label, attribute)
     np.testing.assert_allclose([i.value for i in got[:3]], [i.value for i in expected[:3]], atol=1e-7)
     assert np.isnan(got.selection_rate[[1, 3]]).all()
     assert got.count[[1, 3]].tolist() == [0, 0]
@@ -107,8 +108,8 @@ def test_a_value_that_never_occurs_is_left_out(key):
 
 def test_interval_of_no_difference_reaches_zero_and_of_a_large_one_does_not(key):
     rng = np.random.default_rng(1)
-    label, attribute = rng.integers(0, 2, 400), np.arange(400) % 2
-    fair = fairness_report(key, rng.integers(0, 2, 400), label, attribute)
+    label, attribute = rng.integers(0, 2, 600), np.arange(600) % 2
+    fair = fairness_report(key, rng.integers(0, 2, 600), label, attribute)
     assert not any(separable(interval) for interval in fair[:3])
     assert all(interval.low <= interval.value <= interval.high for interval in fair[:3])
     unfair = fairness_report(key, attribute, label, attribute)
@@ -117,35 +118,35 @@ def test_interval_of_no_difference_reaches_zero_and_of_a_large_one_does_not(key)
 
 
 def test_interval_of_two_values_is_that_of_the_difference_of_rates(key):
-    """Normal approximation of two independent rates, 2,000 rows each."""
+    """Normal approximation of two independent rates, 300 rows each."""
     rng = np.random.default_rng(2)
-    attribute = np.arange(4000) % 2
-    predicted = (rng.random(4000) < np.where(attribute == 1, 0.6, 0.4)).astype(int)
-    got = fairness_report(key, predicted, rng.integers(0, 2, 4000), attribute).demographic_parity_difference
+    attribute = np.arange(600) % 2
+    predicted = (rng.random(600) < np.where(attribute == 1, 0.6, 0.4)).astype(int)
+    got = fairness_report(key, predicted, rng.integers(0, 2, 600), attribute).demographic_parity_difference
     p, q = predicted[attribute == 1].mean(), predicted[attribute == 0].mean()
-    half = 1.96 * np.sqrt(p * (1 - p) / 2000 + q * (1 - q) / 2000)
-    np.testing.assert_allclose([got.low, got.high], [p - q - half, p - q + half], atol=0.004)
+    half = 1.96 * np.sqrt(p * (1 - p) / 300 + q * (1 - q) / 300)
+    np.testing.assert_allclose([got.low, got.high], [p - q - half, p - q + half], atol=0.014)  # 4 Monte-Carlo errors
 
 
 def test_units_widen_the_interval(key):
-    predicted, label, attribute = (np.repeat(x, 9) for x in data(2, n=100))
+    predicted, label, attribute = (np.repeat(x, 10) for x in data(2, n=60))
     alone = fairness_report(key, predicted, label, attribute).demographic_parity_difference
     tied = fairness_report(key, predicted, label, attribute,
-                           unit=np.repeat(np.arange(100), 9)).demographic_parity_difference
+                           unit=np.repeat(np.arange(60), 10)).demographic_parity_difference
     assert tied.value == alone.value
-    assert tied.n == 100
+    assert tied.n == 60
     assert tied.high - tied.value > 2 * (alone.high - alone.value)
 
 
 def test_logits_are_accepted(key):
     predicted, label, attribute = data(2)
     logits = np.eye(2, dtype=np.float32)[predicted]
-    got = fairness_report(key, logits, label, attribute, resamples=10)
+    got = fairness_report(key, logits, label, attribute)
     assert got.demographic_parity_difference == fairness_report(
-        key, predicted, label, attribute, resamples=10).demographic_parity_difference
+        key, predicted, label, attribute).demographic_parity_difference
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(("change", "message"), [
     ({"label": np.array([0, 1, 2, 1])}, "`label`: expected values in 0..1, got 0..2"),
     ({"attribute": np.zeros(4, int)}, "`attribute`: expected at least two values that occur, got [0]"),
     ({"attribute": np.full(4, -1)}, "`attribute`: expected at least two values that occur, got []"),
@@ -162,7 +163,7 @@ def test_refuses(key, unchecked, change, message):
 
 def test_soft_forms_of_decisions_are_the_hard_forms(key):
     predicted, label, attribute = data(2)
-    got, p = fairness_report(key, predicted, label, attribute, resamples=10), predicted.astype(np.float32)
+    got, p = fairness_report(key, predicted, label, attribute), predicted.astype(np.float32)
     pairs = [(soft_demographic_parity(p, attribute), got.demographic_parity_difference),
              (soft_equal_opportunity(p, label, attribute), got.equal_opportunity_difference),
              (soft_equalised_odds(p, label, attribute), got.equalised_odds_difference)]

@@ -47,7 +47,7 @@ def test_confusion_traces_once(key):
 
 def test_report_matches_loop(key):
     predicted, batch = data()
-    report = group_report(key, predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS, resamples=50)
+    report = group_report(key, predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS)
     expected = oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS)
     got = [getattr(report, name) for name in Accuracies._fields]
     np.testing.assert_allclose([interval.value for interval in got], expected, atol=1e-6)
@@ -81,15 +81,15 @@ def test_resampled_averages_match_loop():
 def test_logits_and_predictions_agree(key):
     predicted, batch = data()
     logits = np.eye(K, dtype=np.float32)[predicted]
-    of_logits = group_report(key, jnp.asarray(logits), batch, ALIGNED, resamples=20)
-    of_classes = group_report(key, predicted, batch, ALIGNED, resamples=20)
+    of_logits = group_report(key, jnp.asarray(logits), batch, ALIGNED)
+    of_classes = group_report(key, predicted, batch, ALIGNED)
     jax.tree.map(np.testing.assert_array_equal, of_logits, of_classes)
 
 
 def test_unknown_attributes_count_in_plain_accuracy_only(key):
     label, attribute = np.array([0, 0, 1, 1], np.int32), np.array([0, -1, -1, -1], np.int32)
     batch = Batch(np.zeros((4, 1), np.float32), label, attribute)
-    report = group_report(key, np.array([0, 1, 0, 1]), batch, np.eye(2, dtype=bool), resamples=20)
+    report = group_report(key, np.array([0, 1, 0, 1]), batch, np.eye(2, dtype=bool))
     assert report.accuracy.value == 0.5
     assert report.accuracy.n == 4
     assert report.count.tolist() == [[1, 0], [0, 0]]
@@ -99,7 +99,7 @@ def test_unknown_attributes_count_in_plain_accuracy_only(key):
 
 def test_nothing_known_is_nan_not_zero(key):
     batch = Batch(np.zeros((4, 1), np.float32), np.array([0, 0, 1, 1], np.int32), np.full(4, -1, np.int32))
-    report = group_report(key, np.array([0, 1, 0, 1]), batch, np.eye(2, dtype=bool), resamples=20)
+    report = group_report(key, np.array([0, 1, 0, 1]), batch, np.eye(2, dtype=bool))
     assert report.accuracy.value == 0.5
     for name in Accuracies._fields[1:]:
         interval = getattr(report, name)
@@ -116,8 +116,7 @@ def test_empty_groups(key):
     label, attribute = np.repeat([0, 0, 1], 10).astype(np.int32), np.repeat([0, 1, 1], 10).astype(np.int32)
     predicted = np.where(np.arange(30) < 25, label, 1 - label)
     batch = Batch(np.zeros((30, 1), np.float32), label, attribute)
-    report = group_report(key, predicted, batch, np.eye(2, dtype=bool), train_counts=np.array([[1, 2], [50, 3]]),
-                          resamples=20)
+    report = group_report(key, predicted, batch, np.eye(2, dtype=bool), train_counts=np.array([[1, 2], [50, 3]]))
     assert np.isnan(report.groups.value[1, 0])
     assert report.groups.n[1, 0] == 0
     assert report.worst_group == (1, 1)
@@ -129,7 +128,7 @@ def test_empty_groups(key):
 
 def test_reweighted_without_training_counts_is_nan(key):
     predicted, batch = data()
-    report = group_report(key, predicted, batch, ALIGNED, resamples=20)
+    report = group_report(key, predicted, batch, ALIGNED)
     assert np.isnan(report.reweighted_accuracy.value)
     assert report.reweighted_accuracy.n == 0
 
@@ -137,10 +136,10 @@ def test_reweighted_without_training_counts_is_nan(key):
 def test_small_groups_are_flagged_by_units(key):
     label = np.repeat([0, 1], [40, 290]).astype(np.int32)
     batch = Batch(np.zeros((330, 1), np.float32), label, np.zeros(330, np.int32))
-    report = group_report(key, label, batch, np.ones((2, 1), bool), resamples=20)
+    report = group_report(key, label, batch, np.ones((2, 1), bool))
     assert not report.small.any()
     ten_rows_a_unit = batch._replace(unit=np.repeat([0, 1], [40, 290]) * 100 + np.arange(330) // 10)
-    report = group_report(key, label, ten_rows_a_unit, np.ones((2, 1), bool), resamples=20)
+    report = group_report(key, label, ten_rows_a_unit, np.ones((2, 1), bool))
     assert report.groups.n.tolist() == [[4], [29]]
     assert report.small.all()
     assert report.worst_group_is_small
@@ -148,9 +147,9 @@ def test_small_groups_are_flagged_by_units(key):
 
 
 def test_worst_group_of_which_no_row_is_right_has_an_interval(key):
-    label = np.repeat([0, 1], [12, 100]).astype(np.int32)
-    batch = Batch(np.zeros((112, 1), np.float32), label, np.zeros(112, np.int32))
-    report = group_report(key, np.ones(112, np.int32), batch, np.ones((2, 1), bool), resamples=100)
+    label = np.repeat([0, 1], [12, 318]).astype(np.int32)
+    batch = Batch(np.zeros((330, 1), np.float32), label, np.zeros(330, np.int32))
+    report = group_report(key, np.ones(330, np.int32), batch, np.ones((2, 1), bool))
     assert report.worst_group_accuracy.value == report.worst_group_accuracy.low == 0
     assert report.worst_group_accuracy.high == pytest.approx(wilson(0, 12, level=0.975).high)
 
@@ -163,24 +162,22 @@ def test_worst_of_many_equal_groups_reaches_up_to_their_rate(key):
         label = np.repeat(np.arange(30), 50).astype(np.int32)
         predicted = np.where(rng.random(1500) < 0.8, label, (label + 1) % 30)
         batch = Batch(np.zeros((1500, 1), np.float32), label, np.zeros(1500, np.int32))
-        report = group_report(jax.random.key(draw), predicted, batch, np.ones((30, 1), bool), resamples=100)
+        report = group_report(jax.random.key(draw), predicted, batch, np.ones((30, 1), bool))
         missed += not report.worst_group_accuracy.low <= 0.8 <= report.worst_group_accuracy.high
     assert missed <= 4  # 1 in 20 expected; the percentiles alone miss 12 in 20
 
 
 def test_units_widen_every_interval(key):
+    """Ten copies of each row, known to be copies, give the intervals of the rows."""
     predicted, batch = data(unknown=False)
     tenfold = jax.tree.map(lambda x: np.repeat(x, 10, axis=0), batch)
-    alone = group_report(key, np.repeat(predicted, 10), tenfold, ALIGNED, resamples=300)
-    tied = group_report(key, np.repeat(predicted, 10), tenfold._replace(unit=np.repeat(np.arange(N), 10)), ALIGNED,
-                        resamples=300)
-    once = group_report(key, predicted, batch, ALIGNED, resamples=300)
+    tied = group_report(key, np.repeat(predicted, 10), tenfold._replace(unit=np.repeat(np.arange(N), 10)), ALIGNED)
+    once = group_report(key, predicted, batch, ALIGNED)
     for name in ("accuracy", "group_mean_accuracy", "worst_group_accuracy", "bias_aligned_accuracy",
                  "bias_conflicting_accuracy"):
         width = {tag: getattr(report, name).high - getattr(report, name).low
-                 for tag, report in (("alone", alone), ("tied", tied), ("once", once))}
-        assert width["tied"] == pytest.approx(width["once"], rel=0.03), name
-        assert width["alone"] < 0.5 * width["once"], name
+                 for tag, report in (("tied", tied), ("once", once))}
+        assert width["tied"] == pytest.approx(width["once"], rel=0.1), name
         assert getattr(tied, name).n == getattr(once, name).n, name
 
 
@@ -188,27 +185,27 @@ def test_padding_rows_do_not_count(key):
     predicted, batch = data()
     padded = jax.tree.map(lambda x: np.concatenate([x, x[:7]]), batch)
     padded = padded._replace(weight=np.r_[np.ones(N), np.zeros(7)].astype(np.float32))
-    with_padding = group_report(key, np.r_[predicted, (predicted[:7] + 1) % K], padded, ALIGNED, resamples=20)
-    without = group_report(key, predicted, batch, ALIGNED, resamples=20)
+    with_padding = group_report(key, np.r_[predicted, (predicted[:7] + 1) % K], padded, ALIGNED)
+    without = group_report(key, predicted, batch, ALIGNED)
     jax.tree.map(np.testing.assert_array_equal, with_padding, without)
 
 
 def test_differences_are_paired(key):
     predicted, batch = data(unknown=False)
     worse = np.where(np.arange(N) % 10 == 0, (batch.label + 1) % K, predicted)
-    got = accuracy_differences(key, worse, predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS, resamples=300)
+    got = accuracy_differences(key, worse, predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS)
     expected = (oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS)
                 - oracle.accuracies(worse, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS))
     np.testing.assert_allclose([interval.value for interval in got], expected, atol=1e-6)
     assert separable(got.accuracy)
-    single = group_report(key, predicted, batch, ALIGNED, resamples=300).accuracy
+    single = group_report(key, predicted, batch, ALIGNED).accuracy
     assert got.accuracy.high - got.accuracy.low < 0.75 * (single.high - single.low)
-    same = accuracy_differences(key, predicted, predicted, batch, ALIGNED, resamples=20)
+    same = accuracy_differences(key, predicted, predicted, batch, ALIGNED)
     assert same.accuracy[:3] == same.worst_group_accuracy[:3] == (0, 0, 0)
     assert not separable(same.accuracy)
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(("change", "message"), [
     ({"predicted": np.zeros(3, np.int32)}, "`predicted`: expected int [n=4], got int32 [3]"),
     ({"predicted": np.full(4, 2)}, "`predicted`: expected values in 0..1, got 2..2"),
     ({"predicted": np.zeros(4)}, "`predicted`: expected int [n=4], got float64 [4]"),

@@ -1,37 +1,15 @@
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train.tiny import BARE, table
+from train.tiny import BARE, NORMED, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Classifier, Split
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.train.optimizer import Optimizer
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(12)
-
-
-class Normed(nn.Module):
-    @nn.compact
-    def __call__(self, x, train: bool):
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
-        return nn.Dense(3)(x)
-
-
-def _normed_train(key, variables, x):
-    logits, changed = Normed().apply(variables, x, train=True, mutable=["batch_stats"])
-    return logits, {**variables, **changed}
-
-
-NORMED = Classifier(
-    init=lambda key, x: Normed().init(key, x, train=False),
-    apply=lambda variables, x: Normed().apply(variables, x, train=False),
-    train=_normed_train,
-    vector=Split(lambda variables, x: x, lambda variables, z: z),
-)
 
 
 def by_hand(params, weight):

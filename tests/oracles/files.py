@@ -31,12 +31,13 @@ def write_adult(folder, *, train=60, test=20):
         work = "?" if i % 7 == 0 else ("Private", "State-gov")[i % 2]
         sex, race = ("Male", "Female")[int(rng.integers(2))], ("White", "Black", "Other")[int(rng.integers(3))]
         income = (">50K", "<=50K")[int(rng.integers(2))] + dot
-        return ", ".join(map(str, (age, work, 1000 + i, "HS-grad", 9, "Divorced", "Sales", "Husband", race, sex, gain, 0,
-                                   40, "Cuba", income)))
+        person = ("HS-grad", 9, "Divorced", "Sales", "Husband", race, sex)
+        return ", ".join(map(str, (age, work, 1000 + i, *person, gain, 0, 40, "Cuba", income)))
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adult.data").write_text("\n".join(line(i, "") for i in range(train)) + "\n\n")
-    (folder / "adult.test").write_text("\n".join(["|1x3 Cross validator", *(line(i, ".") for i in range(test))]) + "\n")
+    lines = ["|1x3 Cross validator", *(line(i, ".") for i in range(test))]
+    (folder / "adult.test").write_text("\n".join(lines) + "\n")
     return folder
 
 

@@ -23,7 +23,6 @@ def confusion(predicted, label, attribute, k, a):
 
 def accuracies(predicted, label, attribute, aligned, train_counts, weight=None):
     """plain, group mean, re-weighted, worst, aligned, conflicting accuracy of weighted rows."""
-    k, a = aligned.shape
     weight = np.ones(len(label)) if weight is None else weight
     everything, along, against = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     cells = {}

@@ -5,9 +5,28 @@ import numpy as np
 from jaxdebias.report.page import Pictures
 
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan", "orange", "lime", "violet", "grey")
-RGB = np.array([(230, 40, 40), (40, 190, 70), (50, 80, 240), (240, 220, 40), (230, 40, 220), (40, 210, 220),
-                (250, 140, 30), (170, 240, 60), (140, 80, 220), (170, 170, 170)])  # fmt: skip
-VERSIONS = {"jaxdebias": "0.1.0", "jax": "0.10.2", "flax": "0.12.1", "optax": "0.2.8", "numpy": "2.4.0", "python": "3.11.9"}
+RGB = np.array(
+    [
+        (230, 40, 40),
+        (40, 190, 70),
+        (50, 80, 240),
+        (240, 220, 40),
+        (230, 40, 220),
+        (40, 210, 220),
+        (250, 140, 30),
+        (170, 240, 60),
+        (140, 80, 220),
+        (170, 170, 170),
+    ]
+)
+VERSIONS = {
+    "jaxdebias": "0.1.0",
+    "jax": "0.10.2",
+    "flax": "0.12.1",
+    "optax": "0.2.8",
+    "numpy": "2.4.0",
+    "python": "3.11.9",
+}
 
 
 def rate(hits, n):
@@ -41,9 +60,20 @@ def measurement(rng, n, p_right, follow, labels, attributes, aligned, train_coun
             confusion[y, s] = rng.multinomial(n[y, s], p / p.sum())
     hits = confusion[np.arange(k)[:, None], np.arange(a)[None, :], np.arange(k)[:, None]]
     accuracy = np.divide(hits, n, out=np.full((k, a), np.nan), where=n > 0)
-    groups = [{"label": y, "attribute": s, "label_name": labels[y], "attribute_name": attributes[s],
-               "aligned": bool(aligned[y, s]), "n": int(n[y, s]), "accuracy": rate(hits[y, s], n[y, s]),
-               "flagged": bool(n[y, s] < 30)} for y in range(k) for s in range(a)]  # fmt: skip
+    groups = [
+        {
+            "label": y,
+            "attribute": s,
+            "label_name": labels[y],
+            "attribute_name": attributes[s],
+            "aligned": bool(aligned[y, s]),
+            "n": int(n[y, s]),
+            "accuracy": rate(hits[y, s], n[y, s]),
+            "flagged": bool(n[y, s] < 30),
+        }
+        for y in range(k)
+        for s in range(a)
+    ]
     worst = np.unravel_index(np.nanargmin(accuracy), accuracy.shape)
     total, known = int(n.sum()), n > 0
     weights = train_counts / train_counts.sum()
@@ -51,8 +81,13 @@ def measurement(rng, n, p_right, follow, labels, attributes, aligned, train_coun
     return {
         "accuracy": rate(hits.sum(), total),
         "group_mean_accuracy": about(float(accuracy[known].mean()), 0.021, total),
-        "reweighted_accuracy": about(float((accuracy[known] * weights[known]).sum() / weights[known].sum()), 0.008, total),
-        "worst_group_accuracy": {**rate(hits[worst], n[worst]), "group": f"{labels[worst[0]]} in {attributes[worst[1]]}"},
+        "reweighted_accuracy": about(
+            float((accuracy[known] * weights[known]).sum() / weights[known].sum()), 0.008, total
+        ),
+        "worst_group_accuracy": {
+            **rate(hits[worst], n[worst]),
+            "group": f"{labels[worst[0]]} in {attributes[worst[1]]}",
+        },
         "bias_aligned_accuracy": rate(hits[aligned].sum(), n[aligned].sum()) if split else None,
         "bias_conflicting_accuracy": rate(hits[~aligned].sum(), n[~aligned].sum()) if split else None,
         "counterfactual_bias": None if bias is None else about(bias, 0.018, total),
@@ -61,7 +96,7 @@ def measurement(rng, n, p_right, follow, labels, attributes, aligned, train_coun
         "equalised_odds_difference": None if parity is None else about(parity[2], 0.03, total),
         "groups": groups,
         "confusion_by_group": confusion.tolist(),
-    }  # fmt: skip
+    }
 
 
 def rounds(count, start=(0.52, 0.46, 0.995), end=(0.83, 0.15, 0.955)):
@@ -69,16 +104,36 @@ def rounds(count, start=(0.52, 0.46, 0.995), end=(0.83, 0.15, 0.955)):
     for i in range(1, count + 1):
         part = 1 - np.exp(-i / 2.5)
         now = [s + (e - s) * part for s, e in zip(start, end, strict=True)]
-        out.append({"round": i, "u": [4, 2, 2, 1, 1][min(i - 1, 4)] / (1 + (i > 7)), "t": 0.03 * i,
-                    "predicted_change": 1.4 * (now[1] - bias), "achieved_change": now[1] - bias, "accept_accuracy": now[0],
-                    "accept_bias": now[1], "aligned_accuracy": now[2], "residual": 3e-7, "seconds": 0.17})  # fmt: skip
+        out.append(
+            {
+                "round": i,
+                "u": [4, 2, 2, 1, 1][min(i - 1, 4)] / (1 + (i > 7)),
+                "t": 0.03 * i,
+                "predicted_change": 1.4 * (now[1] - bias),
+                "achieved_change": now[1] - bias,
+                "accept_accuracy": now[0],
+                "accept_bias": now[1],
+                "aligned_accuracy": now[2],
+                "residual": 3e-7,
+                "seconds": 0.17,
+            }
+        )
         bias = now[1]
     return out
 
 
 def common(**more):
-    return {"seed": 0, "device": "cpu: 2 cores", "versions": VERSIONS, "baselines": {}, "edit": None, "after": None,
-            "harmful": [], "findings": [], **more}  # fmt: skip
+    return {
+        "seed": 0,
+        "device": "cpu: 2 cores",
+        "versions": VERSIONS,
+        "baselines": {},
+        "edit": None,
+        "after": None,
+        "harmful": [],
+        "findings": [],
+        **more,
+    }
 
 
 def digits(*, repaired=True):
@@ -86,7 +141,9 @@ def digits(*, repaired=True):
     rng = np.random.default_rng(1)
     labels, aligned = [str(i) for i in range(10)], np.eye(10, dtype=bool)
     n = rng.integers(14, 46, (10, 10))
-    train = np.where(aligned, rng.integers(95, 112, (10, 10)), rng.integers(0, 2, (10, 10)) * rng.integers(0, 2, (10, 10)))
+    train = np.where(
+        aligned, rng.integers(95, 112, (10, 10)), rng.integers(0, 2, (10, 10)) * rng.integers(0, 2, (10, 10))
+    )
     hard = rng.normal(0, 0.16, (10, 10)) + rng.normal(0, 0.12, (10, 1))
 
     def measured(conflicting, aligned_accuracy, spread, follow, bias):
@@ -95,27 +152,71 @@ def digits(*, repaired=True):
 
     loss = (2.2 * np.exp(-np.arange(30) / 4) + 0.004).tolist()
     out = common(
-        dataset="digits", variant={"conflicting": 0.02, "size": 16}, method="fmd" if repaired else "erm", model="mlp 768-100-100-100-10",
-        attribute="colour", items="digits", seconds=74.2,
-        seconds_by_step={"data": 0.9, "train": 41.6, "measure": 6.3, "influence": 2.2, "edit": 1.9, "baselines": 19.8, "report": 1.5},
-        label_names=labels, attribute_names=list(COLOURS), train_counts=train, aligned=aligned.tolist(),
+        dataset="digits",
+        variant={"conflicting": 0.02, "size": 16},
+        method="fmd" if repaired else "erm",
+        model="mlp 768-100-100-100-10",
+        attribute="colour",
+        items="digits",
+        seconds=74.2,
+        seconds_by_step={
+            "data": 0.9,
+            "train": 41.6,
+            "measure": 6.3,
+            "influence": 2.2,
+            "edit": 1.9,
+            "baselines": 19.8,
+            "report": 1.5,
+        },
+        label_names=labels,
+        attribute_names=list(COLOURS),
+        train_counts=train,
+        aligned=aligned.tolist(),
         before=measured(0.475, 0.997, 1.0, 0.86, 0.468),
-        harmful=[{"index": int(i), "label": int(y), "attribute": int(y if j % 9 else (y + 3) % 10), "score": 3.1e-4 / (1 + 0.15 * j)}
-                 for j, (i, y) in enumerate(zip(rng.integers(0, 1100, 50), rng.integers(0, 10, 50), strict=True))],
+        harmful=[
+            {
+                "index": int(i),
+                "label": int(y),
+                "attribute": int(y if j % 9 else (y + 3) % 10),
+                "score": 3.1e-4 / (1 + 0.15 * j),
+            }
+            for j, (i, y) in enumerate(zip(rng.integers(0, 1100, 50), rng.integers(0, 10, 50), strict=True))
+        ],
         training={"epochs": 30, "loss": loss},
-    )  # fmt: skip
+    )
     if repaired:
         out |= {
             "after": measured(0.811, 0.958, 0.5, 0.35, 0.162),
-            "edit": {"accepted": True, "reason": "Held-out accuracy rose from 51.8 % to 82.4 %; aligned accuracy stayed above its floor.",
-                     "parameters_changed": 1010, "parameters": 98310, "rounds": rounds(10)},
-            "baselines": {
-                "DFR": {"measurement": measured(0.806, 0.97, 0.5, 0.4, 0.17), "seconds": 0.52, "needs": "the same 300 digits, with colour labels"},
-                "fine-tuning": {"measurement": measured(0.86, 0.965, 0.4, 0.2, 0.10), "seconds": 3.9, "needs": "the same 300 digits and the whole model"},
-                "from scratch": {"measurement": measured(0.905, 0.91, 0.3, 0.1, 0.031), "seconds": 15.4, "needs": "only the 300 digits, recoloured each epoch"},
+            "edit": {
+                "accepted": True,
+                "reason": "Held-out accuracy rose from 51.8 % to 82.4 %; aligned accuracy stayed above its floor.",
+                "parameters_changed": 1010,
+                "parameters": 98310,
+                "accept_before": {"accuracy": 0.52, "bias": 0.46, "aligned_accuracy": 0.995},
+                "rounds": rounds(10),
             },
-            "findings": ["Training from scratch on the 300 held-out digits is more accurate than the edit. The edit needs no pixels of the training set."],
-        }  # fmt: skip
+            "baselines": {
+                "DFR": {
+                    "measurement": measured(0.806, 0.97, 0.5, 0.4, 0.17),
+                    "seconds": 0.52,
+                    "needs": "the same 300 digits, with colour labels",
+                },
+                "fine-tuning": {
+                    "measurement": measured(0.86, 0.965, 0.4, 0.2, 0.10),
+                    "seconds": 3.9,
+                    "needs": "the same 300 digits and the whole model",
+                },
+                "from scratch": {
+                    "measurement": measured(0.905, 0.91, 0.3, 0.1, 0.031),
+                    "seconds": 15.4,
+                    "needs": "only the 300 digits, recoloured each epoch",
+                },
+            },
+            "findings": [
+                "Training from scratch on the 300 held-out digits is more accurate than the edit. "
+                "The edit needs no pixels of the training set."
+            ],
+        }
     return out
 
 
@@ -131,13 +232,23 @@ def birds():
         return measurement(rng, n, np.array(p), 1.0, labels, places, aligned, train, parity=parity)
 
     return common(
-        dataset="waterbirds", variant={"resolution": 224}, method="groupdro", model="resnet50", attribute="background",
-        items="birds", device="gpu: NVIDIA H200", seconds=412.0, seconds_by_step={"train": 390.5, "measure": 21.5},
-        label_names=labels, attribute_names=places, train_counts=train.tolist(), aligned=aligned.tolist(),
+        dataset="waterbirds",
+        variant={"resolution": 224},
+        method="groupdro",
+        model="resnet50",
+        attribute="background",
+        items="birds",
+        device="gpu: NVIDIA H200",
+        seconds=412.0,
+        seconds_by_step={"train": 390.5, "measure": 21.5},
+        label_names=labels,
+        attribute_names=places,
+        train_counts=train.tolist(),
+        aligned=aligned.tolist(),
         before=measured([[0.995, 0.79], [0.71, 0.955]], (0.24, 0.22, 0.24)),
         after=measured([[0.93, 0.91], [0.885, 0.92]], (0.05, 0.035, 0.04)),
         training={"epochs": 40, "loss": [0.5, 0.2, 0.08, 0.05, 0.04]},
-    )  # fmt: skip
+    )
 
 
 def census():
@@ -145,34 +256,77 @@ def census():
     rng = np.random.default_rng(3)
     n = np.array([[3000, 5200], [320, 1480]])
     train = np.array([[9592, 15128], [1179, 6662]])
-    columns = {"age": 41, "education": "Doctorate", "hours per week": 60, "occupation": "Exec-managerial", "relationship": "Wife"}
+    columns = {
+        "age": 41,
+        "education": "Doctorate",
+        "hours per week": 60,
+        "occupation": "Exec-managerial",
+        "relationship": "Wife",
+    }
     out = common(
-        dataset="adult", variant={"protected": "sex"}, method="fmd", model="mlp 104-100-100-100-2", attribute="sex",
-        items="people", seconds=21.4, seconds_by_step={"train": 14.2, "measure": 3.9, "edit": 0.6},
-        label_names=["≤50K", ">50K"], attribute_names=["Female", "Male"], train_counts=train, aligned=np.zeros((2, 2), bool).tolist(),
-        before=measurement(rng, n, np.array([[0.97, 0.90], [0.53, 0.64]]), 1.0, ["≤50K", ">50K"], ["Female", "Male"],
-                           np.zeros((2, 2), bool), train, bias=0.0507, parity=(0.181, 0.084, 0.11)),
+        dataset="adult",
+        variant={"protected": "sex"},
+        method="fmd",
+        model="mlp 104-100-100-100-2",
+        attribute="sex",
+        items="people",
+        seconds=21.4,
+        seconds_by_step={"train": 14.2, "measure": 3.9, "edit": 0.6},
+        label_names=["≤50K", ">50K"],
+        attribute_names=["Female", "Male"],
+        train_counts=train,
+        aligned=np.zeros((2, 2), bool).tolist(),
+        before=measurement(
+            rng,
+            n,
+            np.array([[0.97, 0.90], [0.53, 0.64]]),
+            1.0,
+            ["≤50K", ">50K"],
+            ["Female", "Male"],
+            np.zeros((2, 2), bool),
+            train,
+            bias=0.0507,
+            parity=(0.181, 0.084, 0.11),
+        ),
         harmful=[{"index": 17 * i, "label": i % 2, "attribute": i % 2, "score": 4e-6 / (1 + i)} for i in range(12)],
         harmful_rows=[{**columns, "age": 30 + i} for i in range(12)],
         training={"epochs": 15, "loss": [0.45, float("nan"), 0.31]},
-    )  # fmt: skip
+    )
     return out | {
         "after": out["before"],
-        "edit": {"accepted": False, "reason": "no step lowered the bias and kept the accuracy", "parameters_changed": 0,
-                 "parameters": 30802, "rounds": rounds(1, (0.85, 0.05, 0.85), (0.82, 0.06, 0.85))},
-    }  # fmt: skip
+        "edit": {
+            "accepted": False,
+            "reason": "no step lowered the bias and kept the accuracy",
+            "parameters_changed": 0,
+            "parameters": 30802,
+            "rounds": rounds(1, (0.85, 0.05, 0.85), (0.82, 0.06, 0.85)),
+        },
+    }
 
 
 def fair():
     """A model without a bias to speak of, tiny groups, an empty one, everything nullable null."""
     rng = np.random.default_rng(4)
     n, train = np.array([[40, 25], [0, 38], [33, 31]]), np.array([[200, 190], [0, 205], [197, 201]])
-    labels, rooms, aligned = ["cat", "dog", "small rodent"], ["indoors", "outdoors"], np.array([[1, 0], [0, 1], [1, 0]], bool)
+    labels, rooms, aligned = (
+        ["cat", "dog", "small rodent"],
+        ["indoors", "outdoors"],
+        np.array([[1, 0], [0, 1], [1, 0]], bool),
+    )
     out = common(
-        dataset="folder", variant={}, method="erm", model="cnn", seconds=8.0, seconds_by_step={}, label_names=labels,
-        attribute_names=rooms, train_counts=train, aligned=aligned.tolist(),
-        before=measurement(rng, n, np.full((3, 2), 0.9), 0.3, labels, rooms, aligned, train), training={"epochs": 3, "loss": []},
-    )  # fmt: skip
+        dataset="folder",
+        variant={},
+        method="erm",
+        model="cnn",
+        seconds=8.0,
+        seconds_by_step={},
+        label_names=labels,
+        attribute_names=rooms,
+        train_counts=train,
+        aligned=aligned.tolist(),
+        before=measurement(rng, n, np.full((3, 2), 0.9), 0.3, labels, rooms, aligned, train),
+        training={"epochs": 3, "loss": []},
+    )
     out["before"] |= {"group_mean_accuracy": None, "reweighted_accuracy": None}
     return out
 
@@ -199,13 +353,17 @@ def digit_pictures(results, *, side=16):
         pairs.append(np.stack([(grey * RGB[c]).clip(0, 255).astype(np.uint8) for c in (label, (label + 4) % 10)]))
     after = results["after"] is not None
     return Pictures(
-        worst=np.stack([draw(3, 7) for _ in range(12)]), worst_label=np.full(12, 3),
-        worst_before=np.where(np.arange(12) % 6 == 5, 3, 7), worst_after=np.where(np.arange(12) % 3, 3, 5) if after else None,
-        harmful=harmful, pairs=np.stack(pairs), pairs_label=np.arange(8),
+        worst=np.stack([draw(3, 7) for _ in range(12)]),
+        worst_label=np.full(12, 3),
+        worst_before=np.where(np.arange(12) % 6 == 5, 3, 7),
+        worst_after=np.where(np.arange(12) % 3, 3, 5) if after else None,
+        harmful=harmful,
+        pairs=np.stack(pairs),
+        pairs_label=np.arange(8),
         pairs_before=np.stack([np.linspace(0.999, 0.97, 8), np.linspace(0.01, 0.6, 8)], 1),
         pairs_after=np.stack([np.linspace(0.95, 0.88, 8), np.linspace(0.7, 0.86, 8)], 1) if after else None,
         train=np.stack([draw(y, y if rng.random() > 0.06 else int(rng.integers(10))) for y in rng.integers(0, 10, 40)]),
-    )  # fmt: skip
+    )
 
 
 def bird_pictures(results):
@@ -221,8 +379,12 @@ def bird_pictures(results):
         image[blob] = np.array((120, 90, 60)) + 12 * rng.normal(size=(blob.sum(), 1))
         return image.clip(0, 255).astype(np.uint8)
 
-    return Pictures(worst=np.stack([draw(False) for _ in range(8)]), worst_label=np.ones(8, int),
-                    worst_before=np.arange(8) % 2, train=np.stack([draw(i % 2 == 0) for i in range(12)]))  # fmt: skip
+    return Pictures(
+        worst=np.stack([draw(False) for _ in range(8)]),
+        worst_label=np.ones(8, int),
+        worst_before=np.arange(8) % 2,
+        train=np.stack([draw(i % 2 == 0) for i in range(12)]),
+    )
 
 
 PICTURES = {"digits": digit_pictures, "digits_erm": digit_pictures, "birds": bird_pictures}

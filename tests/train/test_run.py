@@ -1,5 +1,4 @@
 import json
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,6 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Learner, take
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run
-from jaxdebias.train.run import _init
 
 DATA, HELD_OUT = table(50), table(40, seed=1)
 ERM = erm(BARE, Optimizer(learning_rate=0.05))

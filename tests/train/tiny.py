@@ -1,5 +1,6 @@
-"""A bare-function network and a small table, enough to train on; the network proves that any model will do."""
+"""Networks and a small table, enough to train on: bare functions, which prove that any model will do, and batch norm."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +37,26 @@ BARE = Classifier(
     train=lambda key, params, x: (_apply(params, x), params),
     vector=Split(_features, _head),
     head_path=("head",),
+)
+
+
+class _Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+        return nn.Dense(3)(x)
+
+
+def _normed_train(key, variables, x):
+    logits, changed = _Normed().apply(variables, x, train=True, mutable=["batch_stats"])
+    return logits, {**variables, **changed}
+
+
+NORMED = Classifier(
+    init=lambda key, x: _Normed().init(key, x, train=False),
+    apply=lambda variables, x: _Normed().apply(variables, x, train=False),
+    train=_normed_train,
+    vector=Split(lambda variables, x: x, lambda variables, z: z),
 )
 
 

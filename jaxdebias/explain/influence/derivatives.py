@@ -16,10 +16,11 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Params
 
 Rows = tuple[Array, ...]
+LossFn = Callable[..., jax.Array]
 
 
-def _check(params: Params, rows: Rows, vector: Params | None = None) -> int:
-    """n, after refusing what would fail deep inside a trace."""
+def _check(params: Params, rows: Rows, vector: Params | None = None) -> None:
+    """Refuses, before anything is traced, what would fail deep inside."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = jnp.result_type(leaf)
         expect(jnp.issubdtype(dtype, jnp.floating), f"params{jax.tree_util.keystr(path)}",
@@ -29,12 +30,12 @@ def _check(params: Params, rows: Rows, vector: Params | None = None) -> int:
     if vector is not None:
         same = jax.tree.map(jnp.shape, vector) == jax.tree.map(jnp.shape, params)
         expect(same, "vector", "the structure and shapes of params", jax.tree.map(jnp.shape, vector))
-    return sizes[0]
 
 
-def _sum_over_chunks(fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params: Params, rows: Rows, n: int,
+def _sum_over_chunks(fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params: Params, rows: Rows,
                      batch_size: int) -> Params:
     """The sum of `fn(chunk of rows, weight [b])` over even chunks; a weight of 0 marks the padding of the last one."""
+    n = rows[0].shape[0]
     chunks = -(-n // batch_size)
     size = -(-n // chunks)
     position = jnp.arange(chunks * size).reshape(chunks, size)
@@ -47,9 +48,7 @@ def _sum_over_chunks(fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params
     return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), position)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size"))
-def per_example_gradients(loss_fn: Callable[..., jax.Array], params: Params, rows: Rows, *,
-                          batch_size: int = 128) -> Params:
+def per_example_gradients(loss_fn: LossFn, params: Params, rows: Rows, *, batch_size: int = 128) -> Params:
     """The gradient of each example's loss: a pytree like `params` whose leaves have a leading axis n.
 
     Args:
@@ -63,12 +62,16 @@ def per_example_gradients(loss_fn: Callable[..., jax.Array], params: Params, row
     [[2.0, 0.0], [0.0, 2.0]]
     """
     _check(params, rows)
+    return _per_example_gradients(loss_fn, params, rows, batch_size)
 
+
+@functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size"))
+def _per_example_gradients(loss_fn: LossFn, params: Params, rows: Rows, batch_size: int) -> Params:
     def one(row: Rows) -> Params:
         single = jax.tree.map(lambda leaf: leaf[None], row)
         return jax.grad(lambda p: loss_fn(p, *single)[0])(params)
 
-    return jax.lax.map(one, jax.tree.map(jnp.asarray, rows), batch_size=batch_size)
+    return jax.lax.map(one, rows, batch_size=batch_size)
 
 
 def hessian_vector_product(scalar_loss: Callable[[Params], jax.Array], params: Params, vector: Params) -> Params:
@@ -80,9 +83,7 @@ def hessian_vector_product(scalar_loss: Callable[[Params], jax.Array], params: P
     return jax.jvp(jax.grad(scalar_loss), (params,), (vector,))[1]
 
 
-@functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size"))
-def sum_hvp(loss_fn: Callable[..., jax.Array], params: Params, rows: Rows, vector: Params, *,
-            batch_size: int = 1024) -> Params:
+def sum_hvp(loss_fn: LossFn, params: Params, rows: Rows, vector: Params, *, batch_size: int = 1024) -> Params:
     """H v for the **sum** of the examples' losses, `batch_size` rows at a time.
 
     Args:
@@ -92,13 +93,18 @@ def sum_hvp(loss_fn: Callable[..., jax.Array], params: Params, rows: Rows, vecto
       vector: pytree like `params`; `jax.vmap` over it does several right-hand sides in one pass.
       batch_size: rows at a time. Peak memory is about twice what a gradient needs for so many.
     """
-    n = _check(params, rows, vector)
-    return _sum_over_chunks(
-        lambda chunk, weight: hessian_vector_product(lambda p: weight @ loss_fn(p, *chunk), params, vector),
-        params, rows, n, batch_size)
+    _check(params, rows, vector)
+    return _sum_hvp(loss_fn, params, rows, vector, batch_size)
 
 
-@functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size"))
+def _sum_hvp(loss_fn: LossFn, params: Params, rows: Rows, vector: Params, batch_size: int) -> Params:
+    def product(chunk: Rows, weight: jax.Array) -> Params:
+        return hessian_vector_product(lambda p: weight @ loss_fn(p, *chunk), params, vector)
+
+    return _sum_over_chunks(product, params, rows, batch_size)
+
+
 def gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
                                 vector: Params, *, batch_size: int = 1024) -> Params:
     """G v for the **sum** of the softmax cross-entropies: G = sum of J^T (diag(p) - p p^T) J, J = d logits / d params.
@@ -110,18 +116,23 @@ def gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], 
       apply_fn: (params, x) -> logits `[n k]`. It needs a forward derivative (`jax.jvp`).
       params: pytree of float arrays.
       x: `[n ...]`.
-      vector: pytree like `params`.
+      vector: pytree like `params`; `jax.vmap` over it does several at once.
       batch_size: rows at a time.
     """
-    n = _check(params, (x,), vector)
+    _check(params, (x,), vector)
+    return _gauss_newton_vector_product(apply_fn, params, x, vector, batch_size)
 
+
+@functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size"))
+def _gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
+                                 vector: Params, batch_size: int) -> Params:
     def product(chunk: Rows, weight: jax.Array) -> Params:
         def logits_of(p: Params) -> jax.Array:
             return apply_fn(p, *chunk)
 
         logits, change = jax.jvp(logits_of, (params,), (vector,))
-        p = jax.nn.softmax(logits) * weight[:, None]
-        curved = p * (change - (jax.nn.softmax(logits) * change).sum(-1, keepdims=True))
+        p = jax.nn.softmax(logits)
+        curved = weight[:, None] * p * (change - (p * change).sum(-1, keepdims=True))
         return jax.vjp(logits_of, params)[1](curved)[0]
 
-    return _sum_over_chunks(product, params, (x,), n, batch_size)
+    return _sum_over_chunks(product, params, (x,), batch_size)

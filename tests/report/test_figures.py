@@ -1,0 +1,58 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+
+from jaxdebias.contracts import ContractError
+from jaxdebias.report import figures
+
+
+def test_bar_is_as_long_as_its_value_and_interval():
+    svg = figures.bar({"value": 0.25, "low": 0.2, "high": 0.31, "n": 9}, "before")
+    assert '<rect class="before" width="25.00%"' in svg
+    assert 'x1="20.00%" x2="31.00%"' in svg
+    assert 'width="50.00%"' in figures.bar({"value": 2.0, "low": None, "high": None}, "other", full=4.0)
+
+
+def test_lines_put_values_where_they_belong():
+    html = figures.lines([figures.Series("a<b", "after", [0.0, None, 1.0])], [1, 2, 3], step_name="round")
+    assert 'd="M0.00 100.00 L100.00 0.00"' in html
+    assert "a&lt;b <b>100 %</b>" in html
+    assert figures.lines([figures.Series("x", "after", [None])], [1]).count("<span") == 6  # five ticks, one mark
+
+
+def test_spread_keeps_order_and_distance():
+    tops = np.sort(figures._spread([1.0, 3.0, 2.0, 99.0], 9.0))
+    assert (np.diff(tops) >= 9.0 - 1e-6).all()
+    assert tops.min() >= -1e-6
+    assert tops.max() <= 100
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_picture_keeps_every_pixel(channels):
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, channels)).astype(np.uint8)
+    tag = figures.picture(image, 'a "quoted" name')
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", tag)[1])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))).reshape(image.shape), image)
+    assert 'class="pixels"' in tag
+    assert figures.picture(image / 255.0, 'a "quoted" name') == tag
+    assert "&quot;quoted&quot;" in tag
+
+
+def test_large_pictures_are_made_smaller():
+    from PIL import Image
+
+    tag = figures.picture(np.zeros((300, 200, 3), np.uint8), "")
+    size = Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", tag)[1]))).size
+    assert max(size) == 128
+    assert "pixels" not in tag
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3), int), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8)])
+def test_other_pictures_are_refused(bad):
+    with pytest.raises(ContractError, match="expected images"):
+        figures.picture(bad, "")

@@ -1,0 +1,154 @@
+"""The audit against what can be counted by hand, with models whose bias is known."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdebias import audit
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch, Dataset, Split
+
+
+def table(n=400, conflicting=0.05, seed=0):
+    """Two columns, the signal and the attribute, both +-1; pairs flip the second."""
+    rng = np.random.default_rng(seed)
+
+    def batch(share):
+        label = rng.integers(0, 2, n, dtype=np.int32)
+        attribute = np.where(rng.random(n) < share, 1 - label, label).astype(np.int32)
+        x = np.stack([2 * label - 1, 2 * attribute - 1], axis=1).astype(np.float32)
+        return Batch(x=x, label=label, attribute=attribute)
+
+    def pairs(data):
+        aligned = np.stack([2 * data.label - 1] * 2, axis=1).astype(np.float32)
+        return Batch(x=aligned, label=data.label, attribute=data.label,
+                     twin=aligned * np.array([[1, -1]], np.float32))
+
+    splits = {"train": batch(conflicting), **{name: batch(0.5) for name in ("edit", "accept", "test")}}
+    return Dataset(name="toy", variant={"conflicting": conflicting}, splits=splits,
+                   pairs={name: pairs(splits[name]) for name in ("edit", "accept", "test")},
+                   label_names=("no", "yes"), attribute_names=("blue", "red"), aligned=np.eye(2, dtype=bool))
+
+
+def linear(params, x):
+    """Logits of (signal weight, attribute weight) = params["params"]["head"]["kernel"]."""
+    return x @ params["params"]["head"]["kernel"]
+
+
+SPLIT = Split(features=lambda params, x: x, head=linear)
+
+
+def looking_at(signal, attribute):
+    kernel = jnp.array([[-signal, signal], [-attribute, attribute]], jnp.float32)
+    return {"params": {"head": {"kernel": kernel}}}
+
+
+def test_a_model_of_the_attribute_alone(key):
+    dataset = table()
+    said = audit.measure(key, linear, looking_at(0.0, 10.0), dataset)
+    assert said.groups.bias_aligned_accuracy.value == 1.0
+    assert said.groups.bias_conflicting_accuracy.value == 0.0
+    assert said.counterfactual_bias.value == pytest.approx(1.0, abs=1e-6)
+    assert said.fairness.demographic_parity_difference.value == 1.0
+    np.testing.assert_allclose(said.pair_probability, [[1.0, 0.0]] * 400, atol=1e-6)
+
+
+def test_a_model_of_the_signal_alone(key):
+    said = audit.measure(key, linear, looking_at(10.0, 0.0), table())
+    assert said.groups.accuracy.value == 1.0
+    assert said.counterfactual_bias.value == 0.0
+    assert said.fairness.equalised_odds_difference.value == 0.0
+
+
+def test_changes_are_paired(key):
+    dataset = table()
+    before = audit.measure(key, linear, looking_at(0.0, 10.0), dataset)
+    after = audit.measure(key, linear, looking_at(10.0, 0.0), dataset)
+    found = audit.changes(key, before, after, dataset)
+    assert found["accuracy"].value == pytest.approx(1.0 - before.groups.accuracy.value)
+    assert found["counterfactual_bias"].value == pytest.approx(-1.0, abs=1e-6)
+    same = audit.changes(key, before, before, dataset)
+    assert all(interval[:3] == (0.0, 0.0, 0.0) for interval in same.values())
+
+
+def test_the_gap_is_used_for_matched_pairs(key):
+    dataset = table()
+    pairs = dataset.pairs["test"]
+    # Half of the pairs are turned round: the differences cancel in the gap, not in the pair bias.
+    turned = np.arange(400)[:, None] % 2 == 0
+    pairs = pairs._replace(x=np.where(turned, pairs.twin, pairs.x), twin=np.where(turned, pairs.x, pairs.twin))
+    dataset = dataclasses.replace(dataset, pairs={**dataset.pairs, "test": pairs})
+    assert audit.measure(key, linear, looking_at(0.0, 10.0), dataset).counterfactual_bias.value > 0.999
+    matched = dataclasses.replace(dataset, pairing="matched")
+    assert audit.measure(key, linear, looking_at(0.0, 10.0), matched).counterfactual_bias.value == pytest.approx(
+        0.0, abs=1e-6)
+
+
+def test_harmful_samples_are_the_aligned_ones_that_teach_the_attribute():
+    dataset = table(conflicting=0.2)
+    harmful = audit.most_harmful(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
+    assert [sample.score for sample in harmful] == sorted((s.score for s in harmful), reverse=True)
+    assert harmful[0].score > 0
+    assert all(sample.attribute == sample.label for sample in harmful)
+    train = dataset.splits["train"]
+    assert all(train.label[sample.index] == sample.label for sample in harmful)
+
+
+def test_harmful_needs_edit_pairs():
+    assert audit.most_harmful(SPLIT, looking_at(1, 1), dataclasses.replace(table(), pairs={})) == []
+
+
+def test_findings(key):
+    dataset = table(n=40)
+    said = audit.measure(key, linear, looking_at(0.0, 0.0), dataset)
+    text = " ".join(audit.findings(dataset, said))
+    assert "constant" in text
+    assert "fewer than 30" in text
+    biased = table(conflicting=0.0)
+    text = " ".join(audit.findings(biased, audit.measure(key, linear, looking_at(1.0, 0.0), biased)))
+    assert "No training sample is bias-conflicting" in text
+    assert "constant" not in text
+
+
+def test_worst_rows_shows_errors_first(key):
+    dataset = table()
+    said = audit.measure(key, linear, looking_at(0.0, 10.0), dataset)
+    test = dataset.splits["test"]
+    rows = audit.worst_rows(test, said, count=5)
+    assert len(rows) == 5
+    assert {(test.label[i], test.attribute[i]) for i in rows} == {said.groups.worst_group}
+    assert all(said.logits[i].argmax() != test.label[i] for i in rows)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"split": "tset"}, "`split`: expected one of train, edit, accept, test, got 'tset' (did you mean 'test'?)"),
+    ({"apply_fn": lambda params, x: x[:, :1]}, "`logits`: expected float [n=400, k=2], got float32 [400, 1]"),
+    ({"apply_fn": lambda params, x: x * jnp.nan}, "`logits`: expected finite values, got 800 of 800 not finite"),
+])
+def test_errors(key, change, message):
+    arguments = {"apply_fn": linear, "params": looking_at(1, 1), "dataset": table(), "split": "test"} | change
+    with pytest.raises(ContractError) as caught:
+        audit.measure(key, **arguments)
+    assert str(caught.value) == message
+
+
+def test_check_repairable():
+    audit.check_repairable(table())
+    with pytest.raises(ContractError, match=r"pairs\['edit'\].*pairs for nothing in toy"):
+        audit.check_repairable(dataclasses.replace(table(), pairs={}))
+
+
+def test_measuring_twice_compiles_once(key):
+    traces = 0
+
+    def counted(params, x):
+        nonlocal traces
+        traces += 1
+        return linear(params, x)
+
+    dataset = table()
+    for weights in ((0.0, 1.0), (1.0, 0.0)):
+        audit.measure(key, counted, looking_at(*weights), dataset)
+    assert traces == 1  # test set and both sides of the pairs have the same shape here
