@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
@@ -130,6 +130,12 @@ class Prepare:
     """Folder with the original files."""
     out: MaybePath = None
     """Folder for the records; by default DATA_DIR/tfds."""
+    conflicting: MaybeFloat = None
+    """Share of bias-conflicting training samples, for data sets that are made with one."""
+    image_size: MaybeInt = None
+    """Height and width to which the images of a folder are resized."""
+    seed: MaybeInt = None
+    """Seed of the data, for data sets that are made with one."""
 
 
 Data = Annotated[
@@ -212,8 +218,7 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
                 data=command.data, data_dir=command.data_dir, method=command.method, model=command.model,
                 weights=command.weights, epochs=command.epochs, batch_size=command.batch_size,
                 learning_rate=command.learning_rate, weight_decay=command.weight_decay, seed=command.seed,
-                options={name: value for name in ("conflicting", "attribute", "image_size", "held_out")
-                         if (value := getattr(command, name)) is not None})
+                options=_given(command, "conflicting", "attribute", "image_size", "held_out"))
             results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
             tables.print_summary(results)
         case Debias():
@@ -224,9 +229,16 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
                                   watch=progress.progress_bar)
             tables.print_summary(results)
         case List():
-            tables.print_rows(registry.describe(command.data_dir))
+            columns = {"name": "name", "kind": "kind", "what it is": "summary", "needs": "needs", "ready": "found"}
+            tables.print_rows(registry.describe(command.data_dir), columns)
         case Prepare():
-            print(registry.prepare(command.name, command.data_dir, command.out or command.data_dir / "tfds"))
+            print(registry.prepare(command.name, command.data_dir, command.out or command.data_dir / "tfds",
+                                   **_given(command, "conflicting", "image_size", "seed")))
+
+
+def _given(command: Train | Prepare, *names: str) -> dict[str, Any]:
+    """The options of a data set that the user did give."""
+    return {name: value for name in names if (value := getattr(command, name)) is not None}
 
 
 if __name__ == "__main__":

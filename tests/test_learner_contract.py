@@ -1,4 +1,4 @@
-"""Every training method of the library through what the loop, sweeps and users rely on. A new method: a line in LEARNERS."""
+"""Every training method through what the loop, sweeps and users rely on. A new method is a new line in LEARNERS."""
 
 import functools
 import inspect

@@ -12,7 +12,7 @@ The published method takes one such step at t = 1. That is a trap: a model that 
 its curvature is all but flat, and the step throws it anywhere (coloured digits: accuracy .54 to about .11). What works
 is to search t in units of what it does to the logits and to linearise again, about ten times.
 
-The line search. Candidates are u = 0 and 2^-5 .. 2^4 in quarter octaves, u being the root mean square change of the centred logits of the
+The line search. Candidates are u = 0 and 2^-5 .. 2^4, u being the root mean square change of the centred logits of the
 accept pairs. Rule `near`: among the candidates whose accuracy on `accept` is within one point of the best, the least
 bias. (Least bias at no loss of accuracy stops far too early; most accuracy minus bias picks a collapsed model.) Where
 u = 0 is chosen the edit ends.
@@ -49,12 +49,6 @@ from jaxdebias.explain.influence.objective import (
 )
 from jaxdebias.explain.influence.solvers import factor, residual
 
-GRID = (0.0, *(2.0 ** (i / 4) for i in range(-20, 17)))
-"""The candidates u, in units of the rms change of the centred logits of the accept pairs. In steps of a factor 2 the
-search oversteps the least bias on a model that is not saturated, and `ext` cannot step back; a candidate costs next
-to nothing, so they are closer."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class FmdConfig:
     """Defaults are those that hold on real models; they are ours, not the paper's (which takes one step)."""
@@ -73,6 +67,10 @@ class FmdConfig:
     """`pair` or `gap`: `pair` for true counterfactuals, `gap` for matched pairs of different examples."""
     near: float = 0.01
     """Accuracy on `accept` that may be given up against the best candidate of a round."""
+    steps_per_octave: int = 1
+    """Candidates u per factor of 2. A saturated model wants the coarse grid: a finer one lets the first rounds buy more
+    bias with aligned accuracy than later ones can use. On a model that is not saturated the coarse grid oversteps the
+    least bias, and `ext` cannot step back: there take 4."""
     aligned_floor: float | None = 0.10
     """Accuracy on the aligned renderings that the whole edit may cost, against the unedited model; None: no floor."""
     search: bool = True
@@ -85,6 +83,7 @@ class FmdConfig:
         expect(self.damping > 0, "damping", "more than 0: the softmax Hessian is singular", self.damping)
         expect(self.curvature_rows >= 1, "curvature_rows", "at least 1", self.curvature_rows)
         expect(self.pairs is None or self.pairs >= 1, "pairs", "at least 1, or None for all", self.pairs)
+        expect(self.steps_per_octave >= 1, "steps_per_octave", "at least 1", self.steps_per_octave)
         expect(self.near >= 0, "near", "at least 0", self.near)
 
 
@@ -181,6 +180,7 @@ def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, acce
     problem = _training_objective(key_rows, train, config.curvature_rows, features, head)
     damping = config.damping * float(np.sum(_ones_or(train.weight, train.label)))
     floor = -np.inf if config.aligned_floor is None else aligned - config.aligned_floor
+    grid = candidates(config.steps_per_octave)
     rounds = []
     for _ in range(config.rounds if config.search else 1):
         start = time.perf_counter()
@@ -189,11 +189,11 @@ def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, acce
         inverse = factor(problem, damping=damping)
         step = inverse.solve(np.asarray(rhs)[:, None])
         direction = to_head(jnp.asarray(step[:, 0].astype(rhs.dtype)), head)
-        found = _line_search(head, direction, view, jnp.asarray(GRID), bias_fn)
+        found = _line_search(head, direction, view, jnp.asarray(grid), bias_fn)
         found = jax.tree.map(np.asarray, found)
         if config.search:
             chosen = near(found.accuracy, found.bias, found.aligned, floor=floor, tolerance=config.near)
-            t, u = found.t[chosen], GRID[chosen]
+            t, u = found.t[chosen], grid[chosen]
             head_after = jax.tree.map(lambda leaf, change: leaf + t * change, head, direction)  # noqa: B023
             now = found.bias[chosen], found.accuracy[chosen], found.aligned[chosen]
         else:
@@ -215,6 +215,16 @@ def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, acce
     info = info._replace(accepted=accepted, bias_after=bias, accuracy_after=accuracy, aligned_after=aligned,
                          rounds=tuple(rounds), seconds=time.perf_counter() - began)
     return (replace(params, head) if accepted else params), info
+
+
+def candidates(steps_per_octave: int) -> Float[np.ndarray, "m"]:
+    """The candidates u: 0 and 2^-5 .. 2^4, in units of the rms change of the centred logits of the accept pairs.
+
+    >>> candidates(1)[:4].tolist(), candidates(1)[-1].item(), len(candidates(4))
+    ([0.0, 0.03125, 0.0625, 0.125], 16.0, 38)
+    """
+    exponents = np.arange(-5 * steps_per_octave, 4 * steps_per_octave + 1) / steps_per_octave
+    return np.concatenate([[0.0], 2.0**exponents]).astype(np.float32)
 
 
 def near(accuracy: Float[Array, "m"], bias: Float[Array, "m"], aligned: Float[Array, "m"], *, floor: float,

@@ -66,14 +66,12 @@ def _canonical(lhs, rhs, *, dimension_numbers, feature_group_count, batch_group_
 
 
 def _transpose_lhs(cotangent, lhs, rhs, **params):
-    shape = jax.ShapeDtypeStruct(lhs.aval.shape, lhs.aval.dtype)
-    return _with_fast_conv(lambda g, w: jax.linear_transpose(lambda x: _stock_p.bind(x, w, **params), shape)(g)[0],
+    return _with_fast_conv(lambda g, w: jax.linear_transpose(lambda x: _stock_p.bind(x, w, **params), lhs.aval)(g)[0],
                            cotangent, rhs)
 
 
 def _transpose_rhs(cotangent, lhs, rhs, **params):
-    shape = jax.ShapeDtypeStruct(rhs.aval.shape, rhs.aval.dtype)
-    return _with_fast_conv(lambda g, x: jax.linear_transpose(lambda w: _stock_p.bind(x, w, **params), shape)(g)[0],
+    return _with_fast_conv(lambda g, x: jax.linear_transpose(lambda w: _stock_p.bind(x, w, **params), rhs.aval)(g)[0],
                            cotangent, lhs)
 
 

@@ -75,6 +75,27 @@ def _with_interval(metric: wording.Metric, rate: Mapping[str, Any] | None) -> st
     return metric.show(rate) + (f" ({ends})" if ends else "")
 
 
+def print_rows(rows: Sequence[Any], columns: Mapping[str, str], console: "Console | None" = None) -> None:
+    """Prints rows of NamedTuples as a table.
+
+    Args:
+      rows: what is shown, one line or more each.
+      columns: header -> field name. A bool is shown as yes or no.
+      console: where to; standard output if None.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for header in columns:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        values = [getattr(row, name) for name in columns.values()]
+        table.add_row(*({True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+                        for value in values))
+    (console or Console()).print(table, markup=False)
+
+
 def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] | Sequence[str]) -> str:
     """A Markdown table of rows that come from JSON.
 

@@ -111,6 +111,7 @@ def test_interval_of_no_difference_reaches_zero_and_of_a_large_one_does_not(key)
     label, attribute = rng.integers(0, 2, 600), np.arange(600) % 2
     fair = fairness_report(key, rng.integers(0, 2, 600), label, attribute)
     assert not any(separable(interval) for interval in fair[:3])
+    assert all(interval.low == 0 for interval in fair[:3])  # cut: a difference of extremes is not negative
     assert all(interval.low <= interval.value <= interval.high for interval in fair[:3])
     unfair = fairness_report(key, attribute, label, attribute)
     assert all(separable(interval) for interval in unfair[:3])

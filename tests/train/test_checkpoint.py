@@ -94,7 +94,7 @@ def test_a_run_refuses_the_checkpoint_of_another(tmp_path):
     assert run(**changed(), checkpoint=tmp_path).epoch == 1
     cases = {
         "config.batch_size=8": changed(config=RunConfig(epochs=1, batch_size=8)),
-        r"config.early_stop.patience": changed(config=RunConfig(epochs=1, batch_size=16, early_stop=EarlyStop(patience=1))),
+        "config.early_stop": changed(config=RunConfig(epochs=1, batch_size=16, early_stop=EarlyStop(patience=1))),
         "method.optimizer.learning_rate=0.5": changed(learner=erm(BARE, Optimizer(learning_rate=0.5))),
         "key": changed(key=jax.random.key(1)),
         "data=": changed(data=table(50, seed=3)),
@@ -176,7 +176,8 @@ def test_killed_at_random_moments_it_ends_with_the_bits_of_an_unbroken_run(tmp_p
 
 def test_params_round_trip_and_name_what_is_wrong(tmp_path):
     path = tmp_path / "new" / "weights.npz"
-    params = {"params": {"head": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3, jnp.bfloat16)}}, "list": [jnp.int32(4)]}
+    head = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3, jnp.bfloat16)}
+    params = {"params": {"head": head}, "list": [jnp.int32(4)]}
     save_params(path, params)
     save_params(path, params)
     assert [p.name for p in path.parent.iterdir()] == ["weights.npz"]
@@ -186,6 +187,6 @@ def test_params_round_trip_and_name_what_is_wrong(tmp_path):
     with pytest.raises(ContractError, match=r"also list\.0"):
         load_params(path, {"params": params["params"]})
     with pytest.raises(ContractError, match=r"params\.head\.kernel`: expected float32 \[3, 2\], got float32 \[2, 3\]"):
-        load_params(path, {"params": {"head": params["params"]["head"] | {"kernel": jnp.ones((3, 2))}}, "list": [jnp.int32(4)]})
+        load_params(path, params | {"params": {"head": head | {"kernel": jnp.ones((3, 2))}}})
     with pytest.raises(ContractError, match="a file written by save_params"):
         load_params(tmp_path / "none.npz", params)

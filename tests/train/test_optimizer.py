@@ -12,7 +12,10 @@ from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainab
 
 TORCH = {
     "adam": (Optimizer(learning_rate=0.1), lambda p: torch.optim.Adam(p, lr=0.1)),
-    "adam_l2": (Optimizer(learning_rate=0.1, weight_decay=0.3), lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.3)),
+    "adam_l2": (
+        Optimizer(learning_rate=0.1, weight_decay=0.3),
+        lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.3),
+    ),
     "adamw": (
         Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.3),
         lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3),

@@ -58,15 +58,18 @@ def test_an_equal_value_never_improves_at_threshold_zero():
     assert replay([1.0, 1.0, 1.0], early_stop=EarlyStop(patience=2, threshold=0.0))[-1][1].stopped
 
 
-@pytest.mark.parametrize("build", [lambda: Plateau(factor=1.0), lambda: Plateau(patience=-1), lambda: EarlyStop(patience=0)])
-def test_refuses(build):
-    with pytest.raises(ContractError):
-        build()
+@pytest.mark.parametrize(
+    ("kind", "wrong"), [(Plateau, {"factor": 1.0}), (Plateau, {"patience": -1}), (EarlyStop, {"patience": 0})]
+)
+def test_refuses(kind, wrong):
+    with pytest.raises(ContractError, match=next(iter(wrong))):
+        kind(**({"patience": 1} | wrong))
 
 
 def test_monitors_count_rows_by_weight():
     logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], np.float32)
-    batch = Batch(x=np.zeros((3, 1)), label=np.array([0, 1, 0]), attribute=np.zeros(3), weight=np.array([1.0, 1.0, 0.0]))
+    weight = np.array([1.0, 1.0, 0.0])
+    batch = Batch(x=np.zeros((3, 1)), label=np.array([0, 1, 0]), attribute=np.zeros(3), weight=weight)
     assert float(HELD_OUT_ACCURACY.fn(logits, batch)) == 0.5
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
     assert float(HELD_OUT_LOSS.fn(logits, batch)) == pytest.approx(expected, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Networks and a small table, enough to train on: bare functions, which prove that any model will do, and batch norm."""
+"""Two networks and a small table to train on. One is of bare functions, which proves that any model will do."""
 
 import flax.linen as nn
 import jax
