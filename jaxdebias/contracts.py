@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias.core import Batch, Dataset
@@ -64,7 +65,8 @@ def check_finite(what: str, tree: Any) -> None:
     """No NaN or infinity in any float leaf; the message names the first bad leaf and how many values are bad."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         leaf = np.asarray(leaf)
-        if np.issubdtype(leaf.dtype, np.inexact) and not (finite := np.isfinite(leaf)).all():
+        # jnp's hierarchy knows bfloat16, NumPy's does not.
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not (finite := np.isfinite(leaf)).all():
             where = what + jax.tree_util.keystr(path)
             expect(False, where, "finite values", f"{int((~finite).sum())} of {leaf.size} not finite")
 
@@ -119,6 +121,6 @@ def check_dataset(dataset: Dataset) -> None:
 def check_logits(logits: Any, n: int, *, classes: int | None = None, what: str = "logits") -> None:
     """Float `[n k]`, finite."""
     good = hasattr(logits, "shape") and logits.ndim == 2 and logits.shape[0] == n
-    good = good and (classes is None or logits.shape[1] == classes) and np.issubdtype(logits.dtype, np.floating)
+    good = good and (classes is None or logits.shape[1] == classes) and jnp.issubdtype(logits.dtype, jnp.floating)
     expect(good, what, f"float [n={n}, k={classes or 'classes'}]", describe(logits))
     check_finite(what, logits)

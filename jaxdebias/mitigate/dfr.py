@@ -31,7 +31,7 @@ class DfrConfig:
     balance: bool = True
     """Give every (label, attribute) group of the edit set the same total weight, where attributes are known."""
     select: str = "accuracy"
-    """`accuracy` or `worst_group`: what chooses the penalty on `accept`. Worst group needs groups of some size there."""
+    """`accuracy` or `worst_group`: what chooses the penalty on `accept`. The latter needs groups of some size."""
     tolerance: float = 1e-3
     """Of the fit: on the gradient norm of the SUM objective."""
 

@@ -3,8 +3,8 @@
 One round, at the present head theta:
 
     H      second derivative of the training objective, from at most `curvature_rows` training rows, damped
-    step   ext:    H^-1 sum over pairs of (grad loss(x) - grad loss(twin)), FMD's update with external pairs (section 4):
-                   learn the conflicting renderings, unlearn the aligned ones
+    step   ext:    H^-1 sum over pairs of (grad loss(x) - grad loss(twin)), FMD's update with external pairs (section
+                   4): learn the conflicting renderings, unlearn the aligned ones
            gradB:  -H^-1 grad B, B the bias of the pairs
     theta  theta + t * step, t by line search on held-out examples, or nothing
 
@@ -48,6 +48,7 @@ from jaxdebias.explain.influence.objective import (
     to_head,
 )
 from jaxdebias.explain.influence.solvers import factor, residual
+
 
 @dataclass(frozen=True, kw_only=True)
 class FmdConfig:

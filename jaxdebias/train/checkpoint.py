@@ -37,6 +37,9 @@ class Checkpoints:
 
     Args:
       made_by: JSON values that fix the run. A folder made by others is refused, naming the first that differs.
+
+    Raises:
+      ContractError: the folder holds the checkpoint of another run.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any]):
@@ -48,6 +51,9 @@ class Checkpoints:
         # Synchronous: one save takes some 30 ms, and the state is donated to the next chunk.
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._last = self._manager.latest_step()
+        if self._last is not None:
+            self._check_same_run()
 
     def save(self, saved: Saved) -> None:
         """Writes one checkpoint; when it returns, the checkpoint is on disk and earlier ones are gone."""
@@ -61,17 +67,14 @@ class Checkpoints:
         )
 
     def restore(self, like: Any) -> Saved | None:
-        """The last checkpoint, its states with the structure and placement of `like`; None if there is none yet.
+        """The checkpoint found when the folder was opened, its states with the structure and placement of `like`.
 
-        Raises:
-          ContractError: the checkpoint was made by another configuration, or its state has another shape.
+        None if there was none.
         """
-        epoch = self._manager.latest_step()
+        epoch = self._last
         if epoch is None:
             return None
-        restore = self._ocp.args
-        run = self._manager.restore(epoch, args=restore.Composite(run=restore.JsonRestore()))["run"]
-        self._check_same_run(run["made_by"])
+        restore, run = self._ocp.args, self._run(epoch)
         target = {"state": _named_leaves(like)} | ({"best": _named_leaves(like)} if run["has_best"] else {})
         states = self._manager.restore(epoch, args=restore.Composite(states=restore.StandardRestore(target)))["states"]
         best = _from_named_leaves(states["best"], like) if run["has_best"] else None
@@ -81,7 +84,12 @@ class Checkpoints:
         """Frees Orbax's threads."""
         self._manager.close()
 
-    def _check_same_run(self, found: Mapping[str, Any]) -> None:
+    def _run(self, epoch: int) -> Mapping[str, Any]:
+        restore = self._ocp.args
+        return self._manager.restore(epoch, args=restore.Composite(run=restore.JsonRestore()))["run"]
+
+    def _check_same_run(self) -> None:
+        found = self._run(self._last)["made_by"]
         for name in self._made_by | found:
             old, new = found.get(name), self._made_by.get(name)
             what = f"checkpoint {self._folder}"

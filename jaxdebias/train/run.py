@@ -119,22 +119,20 @@ def run(
     mesh = check_mesh(mesh, config.batch_size)
     key_init, key_run = jax.random.split(key)
     feed = _feed(key_run, learner, data, config, mesh)
-    made_by = None
-    if checkpoint is not None:
-        made_by = _made_by(key, learner, data, feed.example, config, state, held_out, monitor)
-    state = put(_init(key_init, feed.example, learner=learner) if state is None else _copy(state), mesh)
-    _check(learner, config, state, data, feed.example, held_out)
-    held_out = None if held_out is None else put(held_out, mesh)
-
-    books, best, history, epoch = Bookkeeping(), None, [], 0
     with contextlib.ExitStack() as opened:
         store = None
         if checkpoint is not None:
+            made_by = _made_by(key, learner, data, feed.example, config, state, held_out, monitor)
             store = opened.enter_context(contextlib.closing(Checkpoints(checkpoint, made_by)))
-            if (saved := store.restore(like=state)) is not None:
-                epoch, state, best = saved.epoch, saved.state, saved.best
-                books = Bookkeeping(**saved.host["books"])
-                history = [Progress(**record) for record in saved.host["history"]]
+        state = put(_init(key_init, feed.example, learner=learner) if state is None else _copy(state), mesh)
+        _check(learner, config, state, data, feed.example, held_out)
+        held_out = None if held_out is None else put(held_out, mesh)
+
+        books, best, history, epoch = Bookkeeping(), None, [], 0
+        if store is not None and (saved := store.restore(like=state)) is not None:
+            epoch, state, best = saved.epoch, saved.state, saved.best
+            books = Bookkeeping(**saved.host["books"])
+            history = [Progress(**record) for record in saved.host["history"]]
         write = opened.enter_context(open_log(log, history))
 
         while epoch < config.epochs and not books.stopped:

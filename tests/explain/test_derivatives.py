@@ -64,12 +64,11 @@ def test_many_right_hand_sides_at_once():
     jax.tree.map(lambda m, v: np.testing.assert_allclose(m[1], 2 * v, rtol=1e-4, atol=1e-5), products, one)
 
 
-@pytest.mark.parametrize("batch_size", [3, 100])
-def test_gauss_newton_against_the_explicit_matrix(batch_size):
+def test_gauss_newton_against_the_explicit_matrix():
     jacobian = np.asarray(jax.jit(jax.jacobian(lambda v: apply_fn(ravel_pytree(PARAMS)[1](v), ROWS[0])))(flat(PARAMS)))
     p = np.asarray(jax.nn.softmax(apply_fn(PARAMS, ROWS[0])))
     matrix = sum(j.T @ (np.diag(q) - np.outer(q, q)) @ j for j, q in zip(jacobian, p, strict=True))
-    product = gauss_newton_vector_product(apply_fn, PARAMS, ROWS[0], VECTOR, batch_size=batch_size)
+    product = gauss_newton_vector_product(apply_fn, PARAMS, ROWS[0], VECTOR, batch_size=3)
     np.testing.assert_allclose(flat(product), matrix @ flat(VECTOR), rtol=1e-4, atol=1e-5)
 
 

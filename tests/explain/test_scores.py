@@ -110,7 +110,7 @@ def test_leave_one_out_of_any_other_bias():
 
 
 def test_every_score_is_the_product_it_is_defined_as():
-    data, outside, theta, problem, inverse, pairs = toy_setting(0)
+    data, outside, theta, problem, inverse, _ = toy_setting(0)
     problem = problem._replace(weight=np.linspace(0.0, 2.0, 2000, dtype=np.float32))
     gradients = np.stack([oracle.pair_bias_gradient(theta, outside.x[part], flip(outside.x[part]), outside.y[part])
                           for part in (slice(0, 50), slice(50, 80))], axis=1)
@@ -130,7 +130,7 @@ def test_every_score_is_the_product_it_is_defined_as():
 
 def test_the_prediction_is_first_order_exact():
     # Halving the weight that 8 samples lose divides the error of the predicted parameters by four.
-    data, _, theta, problem, inverse, _ = toy_setting(0)
+    data, _, theta, _, inverse, _ = toy_setting(0)
     rows = np.arange(8)
     predicted = inverse.solve(oracle.example_gradients(theta, data.x, data.y)[rows].sum(0)[:, None])[:, 0]
     errors = []

@@ -1,6 +1,7 @@
 """The edit: on the toy of the specification, on coloured digits, and what must never change."""
 
 import dataclasses
+import sys
 import time
 
 import jax
@@ -293,9 +294,9 @@ def test_coloured_digits(key):
 
 
 @pytest.mark.slow
-def test_budget_of_a_factor_scores_pairs_and_an_edit(key):
-    # The house's promise on 2 cores, warm: factor, all scores and 500 pairs at n = 53,000, d = 100, k = 10 in 4 s,
-    # a ten-round edit in 4 s. CPU seconds over two cores stand in for wall time, so that a busy machine does not fail it.
+def test_budget_of_a_factor_scores_pairs_and_an_edit(key, monkeypatch):
+    # Warm: factor, all scores and 500 pairs at n = 53,000, d = 100, k = 10 in 4 s, a ten-round edit in 4 s. The best
+    # of three, and still a test for a quiet machine: beside other work the threads of BLAS wait for each other.
     n, d, k = 53_000, 100, 10
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(d, k)).astype(np.float32)
@@ -307,9 +308,12 @@ def test_budget_of_a_factor_scores_pairs_and_an_edit(key):
 
     def seconds(work):
         work()
-        start, wall = time.process_time(), time.perf_counter()
-        work()
-        return min((time.process_time() - start) / 2, time.perf_counter() - wall)
+        took = []
+        for _ in range(3):
+            start = time.perf_counter()
+            work()
+            took.append(time.perf_counter() - start)
+        return min(took)
 
     inverse = influence.factor(problem, damping=1e-3 * n)
     gradient = influence.bias_gradient(influence.pair_bias, head, pairs)
@@ -330,9 +334,9 @@ def test_budget_of_a_factor_scores_pairs_and_an_edit(key):
     edit, accept_pairs = (b._replace(twin=twin[s]) for b, s in zip(rows[1:], (slice(0, 5000), slice(5000, 7000)),
                                                                    strict=True))
     params = {"head": {"kernel": head.kernel, "bias": head.bias}}
-    config = FmdConfig(near=1.0, aligned_floor=None)  # every round finds something: all ten are run
+    monkeypatch.setattr(sys.modules[fmd.__module__], "near", lambda *_, **__: 1)  # so that all ten rounds are run
     infos = []
-    cost["edit"] = seconds(lambda: infos.append(fmd(key, split, params, rows[0], edit, rows[2], accept_pairs, config,
+    cost["edit"] = seconds(lambda: infos.append(fmd(key, split, params, rows[0], edit, rows[2], accept_pairs,
                                                     head_path=("head",))[1]))
     assert len(infos[1].rounds) == 10
     assert cost["edit"] <= 4.0, cost

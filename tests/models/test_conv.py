@@ -71,7 +71,7 @@ def everything(conv, x, w, vx, vw, *, order=2, **options):
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_stock_convolution(case):
     operands, options = operands_and_options(case)
-    order = 2 if case in ("stride 2, odd", "dilated kernel", "transposed", "grouped") else 1  # spares compilations
+    order = 2 if case in ("stride 2, odd", "grouped") else 1  # spares compilations
     ours, stock = (jax.jit(functools.partial(everything, conv, order=order, **options))(*operands)
                    for conv in (conv_general_dilated, lax.conv_general_dilated))
     for name in stock:

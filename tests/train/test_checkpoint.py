@@ -17,7 +17,7 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate.erm import erm
-from jaxdebias.train import EarlyStop, Optimizer, RunConfig, load_params, run, save_params
+from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, Monitor, Optimizer, RunConfig, load_params, run, save_params
 from jaxdebias.train.checkpoint import Checkpoints, Saved, fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_round_trip_of_typed_keys_dtypes_and_the_best_state(tmp_path):
     assert store.restore(like=state(0)) is None
     host = {"books": {"best": float("inf"), "best_epoch": None}, "history": [{"loss": 0.1}]}
     store.save(Saved(3, state(1), None, host))
-    assert store.restore(like=state(0)).best is None
+    assert Checkpoints(tmp_path, {"seed": 1}).restore(like=state(0)).best is None
     store.save(Saved(4, state(2), state(1), host))
     store.close()
     saved = Checkpoints(tmp_path, {"seed": 1}).restore(like=state(0))
@@ -64,7 +64,7 @@ def test_refuses_another_run_by_what_differs(tmp_path):
     with_.save(Saved(1, state(1), None, {}))
     with_.close()
     with pytest.raises(ContractError, match=r"made with key=\[0, 2\], got key=\[0, 1\]; choose another folder"):
-        Checkpoints(tmp_path, {"config.epochs": "3", "key": [0, 2]}).restore(like=state(0))
+        Checkpoints(tmp_path, {"config.epochs": "3", "key": [0, 2]})
 
 
 def test_fingerprint_sees_values_names_and_dtypes():
@@ -119,7 +119,10 @@ def test_a_finished_run_is_returned_and_its_log_restored(tmp_path):
 
 
 def test_fewer_checkpoints_resume_to_the_same_bits(tmp_path):
-    arguments = changed(config=RunConfig(epochs=5, batch_size=16, keep="best", chunks_per_checkpoint=2))
+    # The loss as a quantity to be large: the first epoch stays the best, so a forgotten best value shows.
+    worst = Monitor(name="worst", fn=HELD_OUT_LOSS.fn, mode="max")
+    config = RunConfig(epochs=5, batch_size=16, keep="best", chunks_per_checkpoint=2)
+    arguments = changed(config=config) | {"monitor": worst}
     unbroken = run(**arguments)
 
     class Stop(Exception):
@@ -137,6 +140,8 @@ def test_fewer_checkpoints_resume_to_the_same_bits(tmp_path):
     assert [record.epoch for record in seen] == [3, 4, 5]
     assert [json.loads(line)["epoch"] for line in (tmp_path / "log").read_text().splitlines()] == [1, 2, 3, 4, 5]
     assert_same(resumed.state, unbroken.state)
+    assert resumed[1:-1] == unbroken[1:-1]
+    assert unbroken.best_epoch == 1
 
 
 def killed_and_resumed(folder: pathlib.Path, kills: int) -> list[int]:

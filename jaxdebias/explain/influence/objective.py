@@ -172,11 +172,12 @@ def hessian(problem: HeadProblem, *, chunk: int = 2048) -> Float[Array, "p p"]:
     """H as a dense matrix, exactly symmetric, in the dtype of the features.
 
     The block of classes a and b is -phi^T diag(weight p_a p_b) phi. Only the k (k - 1) / 2 blocks with a < b are
-    computed, `chunk` rows at a time and all in one product: n e^2 k (k - 1) operations. A diagonal block is minus the
-    sum of its row of blocks, because p_a (1 - p_a) is the sum of p_a p_b over b != a; so the null space of the softmax
-    (the same vector added to all classes) is kept to rounding, and no 1 - p is ever formed.
+    computed, and of each of them, being symmetric, little more than the lower triangle: `chunk` rows and 32 columns of
+    all blocks at a time in one product, about n e^2 k (k - 1) / 2 operations for large e. A diagonal block is minus
+    the sum of its row of blocks, because p_a (1 - p_a) is the sum of p_a p_b over b != a; so the null space of the
+    softmax (the same vector added to all classes) is kept to rounding, and no 1 - p is ever formed.
 
-    Peak memory: 3 p^2 numbers and chunk * e * k (k - 1) / 2 numbers beside the features.
+    Peak memory: about 3 p^2 numbers, and chunk * 32 * k (k - 1) / 2 numbers, beside the features.
     """
     phi = design(problem.features, problem.head)
     p = jax.nn.softmax(head_logits(problem.head, problem.features))
@@ -189,14 +190,20 @@ def hessian(problem: HeadProblem, *, chunk: int = 2048) -> Float[Array, "p p"]:
     padding = ((0, chunks * rows - n), (0, 0))  # rows of zeros add nothing
     pieces = (jnp.pad(phi, padding).reshape(chunks, rows, e), jnp.pad(product, padding).reshape(chunks, rows, -1))
 
-    def add(gram, piece):
-        z, q = piece
-        scaled = (q[:, :, None] * z[:, None, :]).reshape(rows, -1)
-        return gram + jnp.matmul(z.T, scaled, precision=HIGHEST), None
+    columns = [slice(start, min(start + 32, e)) for start in range(0, e, 32)]
 
-    gram, _ = jax.lax.scan(add, jnp.zeros((e, len(first) * e), phi.dtype), pieces)
-    gram = gram.reshape(e, len(first), e).transpose(1, 0, 2)
-    gram = 0.5 * (gram + gram.transpose(0, 2, 1))
+    def add(grams, piece):
+        z, q = piece
+        scaled = [(q[:, :, None] * z[:, None, c]).reshape(rows, -1) for c in columns]
+        return [gram + jnp.matmul(z[:, c.start :].T, s, precision=HIGHEST)
+                for gram, c, s in zip(grams, columns, scaled, strict=True)], None
+
+    empty = [jnp.zeros((e - c.start, len(first) * (c.stop - c.start)), phi.dtype) for c in columns]
+    grams, _ = jax.lax.scan(add, empty, pieces)
+    below = [jnp.pad(gram.reshape(e - c.start, len(first), -1), ((c.start, 0), (0, 0), (0, 0)))
+             for gram, c in zip(grams, columns, strict=True)]
+    gram = jnp.tril(jnp.concatenate(below, axis=2).transpose(1, 0, 2))
+    gram = gram + jnp.tril(gram, -1).transpose(0, 2, 1)
     blocks = jnp.zeros((k, k, e, e), phi.dtype).at[first, second].set(-gram).at[second, first].set(-gram)
     blocks = blocks.at[jnp.arange(k), jnp.arange(k)].set(-blocks.sum(axis=1))
     return blocks.transpose(2, 0, 3, 1).reshape(e * k, e * k) + problem.l2 * jnp.eye(e * k, dtype=phi.dtype)
