@@ -74,9 +74,8 @@ def test_dfr_as_the_method(trained, tmp_path):
 
 
 def test_a_rolled_back_edit_changes_nothing(trained, tmp_path, monkeypatch):
-    # A grid with the null step only: nothing can be accepted.
-    monkeypatch.setattr("jaxdebias.mitigate.fmd.GRID", (0.0,))
-    sys.modules["jaxdebias.mitigate.fmd"].GRID = (0.0,)
+    # The null step is the only candidate: nothing can be accepted. (`jaxdebias.mitigate.fmd` is also the function.)
+    monkeypatch.setattr(sys.modules["jaxdebias.mitigate.fmd"], "candidates", lambda steps: np.zeros(1, np.float32))
     results = runs.debias(trained[0], runs.DebiasConfig(baselines=False), tmp_path / "same")
     assert not results["edit"]["accepted"]
     assert results["edit"]["parameters_changed"] == 0

@@ -73,7 +73,9 @@ class FmdConfig:
     bias with aligned accuracy than later ones can use. On a model that is not saturated the coarse grid oversteps the
     least bias, and `ext` cannot step back: there take 4."""
     aligned_floor: float | None = 0.10
-    """Accuracy on the aligned renderings that the whole edit may cost, against the unedited model; None: no floor."""
+    """Accuracy on the aligned renderings that the whole edit may cost, against the unedited model; None: no floor. The
+    budget is released in equal parts, one a round: greedy first rounds that could spend it all sometimes did, and no
+    later step was then allowed (chosen on the accept sets of other seeds than those reported)."""
     search: bool = True
     """False: one step of t = 1, kept whatever it does. For comparison with the paper; expect a destroyed model."""
 
@@ -180,11 +182,12 @@ def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, acce
     edit = both(_at_most(key_pairs, pairs, config.pairs))
     problem = _training_objective(key_rows, train, config.curvature_rows, features, head)
     damping = config.damping * float(np.sum(_ones_or(train.weight, train.label)))
-    floor = -np.inf if config.aligned_floor is None else aligned - config.aligned_floor
+    budget, aligned_at_first = config.aligned_floor, aligned
     grid = candidates(config.steps_per_octave)
     rounds = []
-    for _ in range(config.rounds if config.search else 1):
+    for number in range(1, 1 + (config.rounds if config.search else 1)):
         start = time.perf_counter()
+        floor = -np.inf if budget is None else aligned_at_first - budget * number / config.rounds
         problem = problem._replace(head=head)
         rhs = pair_gradient(head, edit) if config.direction == "ext" else -bias_gradient(bias_fn, head, edit)
         inverse = factor(problem, damping=damping)
