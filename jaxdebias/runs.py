@@ -19,20 +19,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxdebias import audit
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Batch, Classifier, Dataset, Params
+from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import registry
 from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.mitigate.dfr import dfr
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.fine_tune import FineTuneConfig, both_sides, fine_tune, train_from_scratch
-from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo, fmd
+from jaxdebias.mitigate.fmd import FmdConfig, fmd
 from jaxdebias.models import build, load_resnet
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.report.page import Pictures, write_page
+from jaxdebias.report import content
+from jaxdebias.report.page import write_page
 from jaxdebias.report.results import read_results, to_json, write_results
 from jaxdebias.train.checkpoint import load_params, save_params
 from jaxdebias.train.optimizer import Optimizer
@@ -120,7 +119,8 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     check_choice("data", config.data, registry.DATASETS)
     check_choice("method", config.method, ("erm",))
     recipe, config = RECIPES[config.data], _resolved(config)
-    _claim(Path(out), "train", overwrite=overwrite)
+    out = Path(out)
+    _claim(out, "train", overwrite=overwrite)
     clock = _Clock()
     dataset = registry.load(config.data, data_dir=config.data_dir, seed=config.seed, **config.options)
     clock.lap("data")
@@ -149,16 +149,16 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
 
     save_params(out / "params.npz", params)
     results = to_json({
-        **_identity(dataset, recipe, config.method, config.seed, config.model),
+        **content.identity(dataset, recipe.attribute, recipe.items, config.method, config.seed, config.model),
         "config": {**dataclasses.asdict(config), "options": dict(config.options)},
         **_timing(clock),
-        "before": _measurement(before, dataset), "after": None, "baselines": {}, "edit": None,
-        "harmful": [sample._asdict() for sample in harmful], "harmful_rows": _table_rows(dataset, harmful),
+        "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None,
+        "harmful": [sample._asdict() for sample in harmful], "harmful_rows": content.table_rows(dataset, harmful),
         "training": {"epochs": config.epochs, "loss": [record.loss for record in trained.history]},
         "findings": audit.findings(dataset, before),
     })
     write_results(results, out / "results.json")
-    write_page(results, _pictures(dataset, harmful, before), out / "report.html")
+    write_page(results, content.pictures(dataset, harmful, before), out / "report.html")
     # The run is whole; what was there only to carry on a stopped one can go.
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return results
@@ -212,12 +212,12 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
                                bias="pair" if dataset.pairing == "counterfactual" else "gap")
         edited, info = fmd(key_edit, classifier.vector, params, splits["train"], pairs["edit"], splits["accept"],
                            pairs["accept"], fmd_config, head_path=classifier.head_path)
-        edit = _edit(info, params, edited, fmd_config)
+        edit = content.edit(info, params, edited, fmd_config)
     else:
         edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"],
                            head_path=classifier.head_path)
         edit = {"accepted": True, "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the "
-                "acceptance split.", **_parameter_counts(params, edited), "rounds": []}
+                "acceptance split.", **content.parameter_counts(params, edited), "rounds": []}
     jax.block_until_ready(edited)
     clock.lap("edit")
     # The same bootstrap weights on both sides: what differs is the model.
@@ -232,16 +232,18 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     save_params(out / "params.npz", edited)
     harmful = [audit.Harmful(**sample) for sample in trained.results["harmful"]]
     results = to_json({
-        **_identity(dataset, recipe, config.method, trained.results["seed"], trained.results["model"]),
+        **content.identity(dataset, recipe.attribute, recipe.items, config.method, trained.results["seed"],
+                           trained.results["model"]),
         **_timing(clock),
         "edit_config": dataclasses.asdict(config),
-        "before": _measurement(before, dataset), "after": _measurement(after, dataset), "changes": changes,
-        "baselines": baselines, "edit": edit,
-        "harmful": trained.results["harmful"], "harmful_rows": _table_rows(dataset, harmful),
-        "training": trained.results["training"], "findings": audit.findings(dataset, before),
+        "before": content.measurement(before, dataset), "after": content.measurement(after, dataset),
+        "changes": changes, "baselines": baselines, "edit": edit,
+        "harmful": trained.results["harmful"], "harmful_rows": content.table_rows(dataset, harmful),
+        "training": trained.results["training"],
+        "findings": list(dict.fromkeys([*audit.findings(dataset, before), *audit.findings(dataset, after)])),
     })
     write_results(results, out / "results.json")
-    write_page(results, _pictures(dataset, harmful, before, after), out / "report.html")
+    write_page(results, content.pictures(dataset, harmful, before, after), out / "report.html")
     return results
 
 
@@ -280,7 +282,7 @@ def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
             seconds = time.perf_counter() - start
             said = audit.measure(measure_key, classifier.apply, fitted, dataset)
             observe({"epoch": number})
-            yield name, {"measurement": _measurement(said, dataset), "seconds": seconds, "needs": needs}
+            yield name, {"measurement": content.measurement(said, dataset), "seconds": seconds, "needs": needs}
 
 
 def _resolved(config: TrainConfig) -> TrainConfig:
@@ -316,11 +318,10 @@ def _classifier(data: str, model: str, dataset: Dataset) -> Classifier:
 
 
 def _claim(out: Path, command: str, *, overwrite: bool) -> None:
-    """Makes the folder; refuses to write over results, and clears what another run left when told to."""
+    """Refuses to write over results, and clears what another run left when told to."""
     done = out / "results.json"
     expect(overwrite or not done.exists(), "out", f"a folder without results (or --overwrite to {command} anew)", out)
     expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
-    out.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for name in ("results.json", "report.html", "params.npz", "log.jsonl"):
             (out / name).unlink(missing_ok=True)
@@ -353,119 +354,3 @@ class _Clock:
 
 def _timing(clock: _Clock) -> dict[str, Any]:
     return {"seconds": sum(clock.laps.values()), "seconds_by_step": clock.laps}
-
-
-def _identity(dataset: Dataset, recipe: Recipe, method: str, seed: int, model: str) -> dict[str, Any]:
-    return {
-        "dataset": dataset.name, "variant": dict(dataset.variant), "method": method, "model": model, "seed": seed,
-        "device": device_name(), "versions": versions(),
-        "attribute": dataset.variant.get("attribute", recipe.attribute), "items": recipe.items, "level": 0.95,
-        "label_names": list(dataset.label_names), "attribute_names": list(dataset.attribute_names),
-        "train_counts": audit.train_counts(dataset), "aligned": dataset.aligned,
-    }
-
-
-def _measurement(said: audit.Measurement, dataset: Dataset) -> dict[str, Any]:
-    """A measurement as the JSON of `jaxdebias.report.results`."""
-    report, none = said.groups, {"value": None, "low": None, "high": None, "n": 0}
-
-    def rate(interval: Any) -> dict[str, Any] | None:
-        return None if interval is None or not np.isfinite(interval.value) else interval._asdict()
-
-    def group(label: int, attribute: int) -> str:
-        return f"{dataset.label_names[label]} · {dataset.attribute_names[attribute]}"
-
-    averages = ("accuracy", "group_mean_accuracy", "reweighted_accuracy", "worst_group_accuracy",
-                "bias_aligned_accuracy", "bias_conflicting_accuracy")
-    differences = ("demographic_parity_difference", "equal_opportunity_difference", "equalised_odds_difference")
-    worst = rate(report.worst_group_accuracy)
-    if worst is not None:
-        worst["group"] = group(*report.worst_group)
-    cells = [(label, attribute) for label in range(len(dataset.label_names))
-             for attribute in range(len(dataset.attribute_names))]
-    return {
-        **{name: rate(getattr(report, name)) for name in averages},
-        "worst_group_accuracy": worst,
-        "counterfactual_bias": rate(said.counterfactual_bias),
-        **{name: rate(getattr(said.fairness, name, None)) for name in differences},
-        "groups": [{
-            "label": label, "attribute": attribute, "label_name": dataset.label_names[label],
-            "attribute_name": dataset.attribute_names[attribute], "aligned": bool(dataset.aligned[label, attribute]),
-            "n": int(report.count[label, attribute]),
-            "accuracy": rate(type(report.groups)(*(f[label, attribute].item() for f in report.groups))) or none,
-            "flagged": bool(report.small[label, attribute] or report.count[label, attribute] == 0),
-        } for label, attribute in cells],
-        "confusion_by_group": report.confusion,
-    }
-
-
-def _edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> dict[str, Any]:
-    rounds = [{
-        "round": number, "u": r.u, "t": r.t, "predicted_change": r.predicted_change,
-        "achieved_change": r.achieved_change, "accept_accuracy": r.accuracy, "accept_bias": r.bias,
-        "aligned_accuracy": r.aligned_accuracy, "residual": r.residual, "smallest_pivot": r.smallest_pivot,
-        "gradient_norm": r.gradient_norm, "seconds": r.seconds,
-    } for number, r in enumerate(info.rounds, 1)]
-    taken = sum(r.u != 0.0 for r in info.rounds)
-    if not info.accepted:
-        reason = "No step lowered the bias on the acceptance split at no more than a point of accuracy: rolled back."
-    elif not config.search:
-        reason = "One step at t = 1, taken without a line search."
-    elif taken < len(info.rounds):
-        reason = f"Ended after {taken} rounds: no further step helped on the acceptance split."
-    else:
-        reason = f"All {taken} rounds were taken, each by a line search on the acceptance split."
-    return {"accepted": info.accepted, "reason": reason, **_parameter_counts(params, edited), "rounds": rounds,
-            "accept_before": {"accuracy": info.accuracy_before, "bias": info.bias_before,
-                              "aligned_accuracy": info.aligned_before},
-            "accept_after": {"accuracy": info.accuracy_after, "bias": info.bias_after,
-                             "aligned_accuracy": info.aligned_after}}
-
-
-def _parameter_counts(params: Params, edited: Params) -> dict[str, int]:
-    old, new = jax.tree.leaves(params), jax.tree.leaves(edited)
-    changed = sum(a.size for a, b in zip(old, new, strict=True) if a is not b)
-    return {"parameters_changed": int(changed), "parameters": int(sum(leaf.size for leaf in old))}
-
-
-def _pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measurement,
-              after: audit.Measurement | None = None) -> Pictures | None:
-    """The images of the page; None for a table."""
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    if train.x.ndim != 4:
-        return None
-    rng = np.random.default_rng(0)
-    worst = audit.worst_rows(test, before) if before.groups.worst_group[0] >= 0 else np.zeros(0, np.int64)
-    pictures = Pictures(train=train.x[np.sort(rng.choice(len(train.label), min(24, len(train.label)), replace=False))])
-    if worst.size:
-        pictures = pictures._replace(
-            worst=test.x[worst], worst_label=test.label[worst], worst_before=before.logits[worst].argmax(-1),
-            worst_after=None if after is None else after.logits[worst].argmax(-1))
-    if harmful:
-        pictures = pictures._replace(harmful=train.x[[sample.index for sample in harmful]])
-    if "test" in dataset.pairs:
-        pairs = dataset.pairs["test"]
-        rows = np.sort(rng.choice(len(pairs.label), min(8, len(pairs.label)), replace=False))
-        pictures = pictures._replace(
-            pairs=np.stack([pairs.x[rows], pairs.twin[rows]], axis=1), pairs_label=pairs.label[rows],
-            pairs_before=before.pair_probability[rows],
-            pairs_after=None if after is None else after.pair_probability[rows])
-    return pictures
-
-
-def _table_rows(dataset: Dataset, harmful: list[audit.Harmful]) -> list[dict[str, str]] | None:
-    """For a table with named columns: the categories and standardised numbers of each harmful sample."""
-    if not dataset.feature_names:
-        return None
-    return [_row(dataset.splits["train"], sample.index, dataset.feature_names) for sample in harmful]
-
-
-def _row(batch: Batch, index: int, names: tuple[str, ...]) -> dict[str, str]:
-    shown = {}
-    for name, value in zip(names, batch.x[index].tolist(), strict=True):
-        column, _, category = name.partition("=")
-        if not category:
-            shown[column] = f"{value:+.1f}"
-        elif value > 0.5:
-            shown[column] = category
-    return shown

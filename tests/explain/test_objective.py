@@ -184,3 +184,10 @@ def test_reduced_precision_is_kept_on_the_way_back():
     head, replace = influence.find_head(lambda p, z: z @ p["head"]["kernel"].astype(jnp.float32), params, ("head",), 4)
     assert head.kernel.dtype == jnp.float32
     assert replace(params, head)["head"]["kernel"].dtype == jnp.bfloat16
+
+
+def test_equal_probabilities_have_no_gradient():
+    head = AffineHead(jnp.ones((3, 2)), None)
+    same = HeadPairs(jnp.ones((4, 3)), jnp.ones((4, 3)), jnp.zeros(4, jnp.int32))
+    for bias in (influence.pair_bias, influence.pair_gap):
+        np.testing.assert_array_equal(influence.bias_gradient(bias, head, same), np.zeros(6))

@@ -135,8 +135,8 @@ def test_harmful_pairs_are_rolled_back_to_the_same_bits(key, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_labels_cannot_make_the_model_worse(key, seed):
-    # The step is then little more than noise. The search may still find something of use in it, as learning from
-    # conflicting colours with any label weakens the colour; what it keeps has to hold on data it has not seen.
+    # On coloured digits such an edit is rolled back (below). With two classes it may truly help, as learning from
+    # conflicting colours with any label weakens the colour; then what it keeps has to hold on data it has not seen.
     params, train, pairs, *accept = setting(seed)
     shuffled = pairs._replace(label=np.random.default_rng(seed).permutation(pairs.label))
     kept, info = fmd(key, IDENTITY, params, train, shuffled, *accept, TOY, head_path=PATH)
@@ -205,6 +205,15 @@ def test_near_and_the_floor():
     assert near(accuracy, np.array([0.6, np.nan, 0.3, np.nan]), aligned, floor=0.9, tolerance=0.05) == 2
 
 
+def test_the_budget_on_aligned_images_is_released_in_equal_parts(key):
+    params, *sets = setting(0)
+    config = FmdConfig(aligned_floor=0.10, rounds=5)
+    _, info = fmd(key, IDENTITY, params, *sets, config, head_path=PATH)
+    assert any(r.u > 0 for r in info.rounds)
+    for number, r in enumerate(info.rounds, 1):
+        assert r.aligned_accuracy >= info.aligned_before - 0.10 * number / 5 - 1e-6
+
+
 def test_the_floor_bounds_what_the_edit_costs_on_aligned_images(key):
     params, *sets = setting(0)
     for floor in (0.02, 0.10):
@@ -238,7 +247,7 @@ def test_bad_configurations_are_one_line(wrong, message):
         FmdConfig(**wrong)
 
 
-# Coloured digits: an MLP that fits its training set, where one step at t = 1 destroys the model and ten rounds mend it.
+# Coloured digits: an MLP that fits its training set. What the edit achieves there is tested in test_runs.py.
 
 def trained_on(classifier, data, key, epochs=150, rows=125):
     """Adam at 1e-3; the test's own loop, so that it depends on no other part of the library than the network."""
@@ -260,37 +269,26 @@ def trained_on(classifier, data, key, epochs=150, rows=125):
     return train(classifier.init(key, data.x[:2]))
 
 
-def on_test(classifier, params, data):
-    pairs, rows = data.pairs["test"], np.arange(len(data.pairs["test"].label))
-    p = [np.asarray(jax.nn.softmax(classifier.apply(params, x)))[rows, pairs.label] for x in (pairs.x, pairs.twin)]
-    right = np.asarray(classifier.apply(params, data.splits["test"].x)).argmax(1) == data.splits["test"].label
-    return right.mean(), np.abs(p[0] - p[1]).mean()
-
-
 @pytest.mark.slow
-def test_coloured_digits(key):
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_labels_are_rolled_back_on_coloured_digits(key, seed):
     from jaxdebias.data.digits import digits
     from jaxdebias.models import mlp
 
-    classifier, results = mlp(hidden=(64, 64)), {"erm": [], "ext": [], "gradB": [], "trap": []}
-    for seed in range(5):
-        data = digits(conflicting=0.02, seed=seed)
-        params = trained_on(classifier, data.splits["train"], jax.random.key(100 + seed))
-        results["erm"].append(on_test(classifier, params, data))
-        for name, config in (("ext", FmdConfig()), ("gradB", FmdConfig(direction="gradB")),
-                             ("trap", FmdConfig(search=False))):
-            edited, _ = fmd(key, classifier.vector, params, data.splits["train"], data.pairs["edit"],
-                            data.splits["accept"], data.pairs["accept"], config)
-            results[name].append(on_test(classifier, edited, data))
-    accuracy = {name: np.array(v)[:, 0] for name, v in results.items()}
-    bias = {name: np.array(v)[:, 1] for name, v in results.items()}
-    assert np.median(accuracy["erm"]) <= 0.65
-    assert np.median(bias["erm"]) >= 0.42
-    assert np.median(accuracy["ext"]) >= 0.80
-    assert np.median(bias["ext"]) <= 0.20
-    assert (accuracy["ext"] - accuracy["erm"] >= 0.20).all()
-    assert np.median(bias["gradB"]) <= 0.20
-    assert (accuracy["trap"] <= 0.25).all()
+    classifier, data = mlp(hidden=(64, 64)), digits(conflicting=0.02, seed=seed)
+    params, pairs = trained_on(classifier, data.splits["train"], jax.random.key(100 + seed)), data.pairs["edit"]
+    others = data.splits["accept"], data.pairs["accept"]
+    rng = np.random.default_rng(seed)
+    for label in (rng.permutation(pairs.label), rng.permutation(pairs.label), (pairs.label + 1) % 10):
+        wrong = pairs._replace(label=label.astype(np.int32))
+        same, info = fmd(key, classifier.vector, params, data.splits["train"], wrong, *others)
+        assert not info.accepted
+        assert same is params
+        assert info.accuracy_after == info.accuracy_before
+    edited, info = fmd(key, classifier.vector, params, data.splits["train"], pairs, *others)
+    assert info.accepted
+    assert info.fall > 3
+    assert edited is not params
 
 
 @pytest.mark.slow

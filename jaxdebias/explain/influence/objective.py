@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_finite, check_integers, describe, expect
 from jaxdebias.core import Array, Params
+from jaxdebias.measure import counterfactual
 
 HIGHEST = jax.lax.Precision.HIGHEST  # a Gram matrix in TF32 loses three digits
 
@@ -210,24 +211,20 @@ def hessian(problem: HeadProblem, *, chunk: int = 2048) -> Float[Array, "p p"]:
 
 
 def pair_bias(head: AffineHead, pairs: HeadPairs) -> Float[Array, ""]:
-    """Counterfactual bias: the mean of |p_y(x) - p_y(twin)| over the pairs (FMD, section 3), in 0..1.
-
-    For true counterfactuals. At the kink (equal probabilities) its derivative is 0.
-    """
-    return jnp.abs(_own_probability(head, pairs.features, pairs.label)
-                   - _own_probability(head, pairs.twin, pairs.label)).mean()
+    """`measure.pair_bias` of a head: for true counterfactuals. At equal probabilities its derivative is 0."""
+    return counterfactual.pair_bias(*_own_probabilities(head, pairs))
 
 
 def pair_gap(head: AffineHead, pairs: HeadPairs) -> Float[Array, ""]:
-    """|mean p_y(x) - mean p_y(twin)|, in 0..1: for pairs that are matched, where two different examples of one class
-    differ for other reasons than the attribute and the absolute difference of each pair is not a bias."""
-    return jnp.abs((_own_probability(head, pairs.features, pairs.label)
-                    - _own_probability(head, pairs.twin, pairs.label)).mean())
+    """`measure.pair_gap` of a head: for pairs that are different examples of one class."""
+    return counterfactual.pair_gap(*_own_probabilities(head, pairs))
 
 
-def _own_probability(head: AffineHead, features: Float[Array, "n d"], label: Int[Array, "n"]) -> Float[Array, "n"]:
-    p = jax.nn.softmax(head_logits(head, features))
-    return jnp.take_along_axis(p, label[:, None], axis=1)[:, 0]
+def _own_probabilities(head: AffineHead, pairs: HeadPairs) -> tuple[jax.Array, jax.Array]:
+    """Probability of the true class `[n]`, of both sides."""
+    p, p_twin = (counterfactual.true_class_probability(head_logits(head, z), pairs.label)
+                 for z in (pairs.features, pairs.twin))
+    return p, p_twin
 
 
 @functools.partial(jax.jit, static_argnames=("bias",))

@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from jaxdebias.contracts import check_finite, expect
@@ -65,9 +64,11 @@ class Factor(NamedTuple):
 
     def solve(self, rhs: Float[Array, "p m"]) -> Float[Array, "p m"]:
         """(H + damping I)^-1 rhs in float64, on the host."""
+        from scipy import linalg  # half of what importing the library would cost
+
         p = self.cholesky.shape[0]
         expect(rhs.shape[0] == p, "rhs", f"[p={p}, m]", list(rhs.shape))
-        solution = scipy.linalg.cho_solve((self.cholesky, True), np.asarray(rhs, np.float64), check_finite=False)
+        solution = linalg.cho_solve((self.cholesky, True), np.asarray(rhs, np.float64), check_finite=False)
         check_finite("solution", solution)
         return solution
 
@@ -83,6 +84,8 @@ def factor(problem: HeadProblem, *, damping: float = 0.0) -> Factor:
     Raises:
       ContractError: a Hessian that is not finite, too large to be dense, or not positive definite.
     """
+    from scipy import linalg
+
     p = problem.head.kernel.size + (0 if problem.head.bias is None else problem.head.bias.size)
     expect(p <= LARGEST, "head", f"at most {LARGEST} parameters for a dense factor", p)
     expect(damping >= 0, "damping", "at least 0", damping)
@@ -90,7 +93,7 @@ def factor(problem: HeadProblem, *, damping: float = 0.0) -> Factor:
     check_finite("hessian", matrix)
     matrix[np.diag_indices(p)] += damping
     try:
-        cholesky = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        cholesky = linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
         expect(False, "damping", "l2 + damping large enough for a positive definite Hessian", damping + problem.l2)
     gradient = np.asarray(head_gradient(problem), np.float64)
@@ -161,6 +164,8 @@ def refit(problem: HeadProblem, *, tolerance: float = 1e-8, max_steps: int = 100
     Returns:
       The head as float64 NumPy arrays, and the info.
     """
+    from scipy import linalg
+
     expect(problem.l2 > 0, "l2", "more than 0: separable data have no finite minimum without it", problem.l2)
     like, k = problem.head, problem.head.kernel.shape[1]
     phi = np.asarray(problem.features, np.float64)
@@ -190,8 +195,8 @@ def refit(problem: HeadProblem, *, tolerance: float = 1e-8, max_steps: int = 100
         matrix = np.array(curvature, np.float64)
         # The rounding error of the sum, as damping: it keeps the factor definite and costs a fraction of a step.
         matrix[np.diag_indices(len(matrix))] += 10 * float(jnp.finfo(curvature.dtype).eps) * np.diag(matrix).max()
-        cholesky = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-        step = scipy.linalg.cho_solve(cholesky, -gradient.reshape(-1), check_finite=False).reshape(theta.shape)
+        cholesky = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        step = linalg.cho_solve(cholesky, -gradient.reshape(-1), check_finite=False).reshape(theta.shape)
         slope, size = (gradient * step).sum(), 1.0
         while (trial := value(theta + size * step))[0] > loss + 1e-4 * size * slope and size > 1e-10:
             size *= 0.5

@@ -1,0 +1,134 @@
+"""What the page and `results.json` of a run are made of: from measurements, edits and data to their entries."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdebias import audit
+from jaxdebias.core import Batch, Dataset, Params
+from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
+from jaxdebias.provenance import device_name, versions
+from jaxdebias.report.page import Pictures
+
+
+def identity(dataset: Dataset, attribute: str, items: str, method: str, seed: int, model: str) -> dict[str, Any]:
+    """What was run, on what, with what. `attribute` and `items`: what these are called in sentences."""
+    return {
+        "dataset": dataset.name, "variant": dict(dataset.variant), "method": method, "model": model, "seed": seed,
+        "device": device_name(), "versions": versions(),
+        "attribute": dataset.variant.get("attribute", attribute), "items": items, "level": 0.95,
+        "label_names": list(dataset.label_names), "attribute_names": list(dataset.attribute_names),
+        "train_counts": audit.train_counts(dataset), "aligned": dataset.aligned,
+    }
+
+
+def measurement(said: audit.Measurement, dataset: Dataset) -> dict[str, Any]:
+    """A measurement as a Measurement of `jaxdebias.report.results`."""
+    report, none = said.groups, {"value": None, "low": None, "high": None, "n": 0}
+
+    def rate(interval: Any) -> dict[str, Any] | None:
+        return None if interval is None or not np.isfinite(interval.value) else interval._asdict()
+
+    def group(label: int, attribute: int) -> str:
+        return f"{dataset.label_names[label]} · {dataset.attribute_names[attribute]}"
+
+    averages = ("accuracy", "group_mean_accuracy", "reweighted_accuracy", "worst_group_accuracy",
+                "bias_aligned_accuracy", "bias_conflicting_accuracy")
+    differences = ("demographic_parity_difference", "equal_opportunity_difference", "equalised_odds_difference")
+    worst = rate(report.worst_group_accuracy)
+    if worst is not None:
+        worst["group"] = group(*report.worst_group)
+    cells = [(label, attribute) for label in range(len(dataset.label_names))
+             for attribute in range(len(dataset.attribute_names))]
+    return {
+        **{name: rate(getattr(report, name)) for name in averages},
+        "worst_group_accuracy": worst,
+        "counterfactual_bias": rate(said.counterfactual_bias),
+        **{name: rate(getattr(said.fairness, name, None)) for name in differences},
+        "groups": [{
+            "label": label, "attribute": attribute, "label_name": dataset.label_names[label],
+            "attribute_name": dataset.attribute_names[attribute], "aligned": bool(dataset.aligned[label, attribute]),
+            "n": int(report.count[label, attribute]),
+            "accuracy": rate(type(report.groups)(*(f[label, attribute].item() for f in report.groups))) or none,
+            "flagged": bool(report.small[label, attribute] or report.count[label, attribute] == 0),
+        } for label, attribute in cells],
+        "confusion_by_group": report.confusion,
+    }
+
+
+def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> dict[str, Any]:
+    """What an edit did and why it ended, round by round."""
+    rounds = [{
+        "round": number, "u": r.u, "t": r.t, "predicted_change": r.predicted_change,
+        "achieved_change": r.achieved_change, "accept_accuracy": r.accuracy, "accept_bias": r.bias,
+        "aligned_accuracy": r.aligned_accuracy, "residual": r.residual, "smallest_pivot": r.smallest_pivot,
+        "gradient_norm": r.gradient_norm, "seconds": r.seconds,
+    } for number, r in enumerate(info.rounds, 1)]
+    taken = sum(r.u != 0.0 for r in info.rounds)
+    if not info.accepted and taken:
+        reason = (f"The bias of the acceptance pairs fell by {info.fall:.1f} standard errors, less than the "
+                  f"{config.significance:g} asked for: rolled back.")
+    elif not info.accepted:
+        reason = "No step lowered the bias on the acceptance split at no more than a point of accuracy: rolled back."
+    elif not config.search:
+        reason = "One step at t = 1, taken without a line search."
+    elif taken < len(info.rounds):
+        reason = f"Ended after {taken} rounds: no further step helped on the acceptance split."
+    else:
+        reason = f"All {taken} rounds were taken, each by a line search on the acceptance split."
+    return {"accepted": info.accepted, "reason": reason, **parameter_counts(params, edited), "rounds": rounds,
+            "accept_before": {"accuracy": info.accuracy_before, "bias": info.bias_before,
+                              "aligned_accuracy": info.aligned_before},
+            "accept_after": {"accuracy": info.accuracy_after, "bias": info.bias_after,
+                             "aligned_accuracy": info.aligned_after}}
+
+
+def parameter_counts(params: Params, edited: Params) -> dict[str, int]:
+    """How many parameters there are, and how many lie in leaves that are not the same object any more."""
+    old, new = jax.tree.leaves(params), jax.tree.leaves(edited)
+    changed = sum(a.size for a, b in zip(old, new, strict=True) if a is not b)
+    return {"parameters_changed": int(changed), "parameters": int(sum(leaf.size for leaf in old))}
+
+
+def pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measurement,
+              after: audit.Measurement | None = None) -> Pictures | None:
+    """The images of the page; None for a table."""
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    if train.x.ndim != 4:
+        return None
+    rng = np.random.default_rng(0)
+    worst = audit.worst_rows(test, before) if before.groups.worst_group[0] >= 0 else np.zeros(0, np.int64)
+    pictures = Pictures(train=train.x[np.sort(rng.choice(len(train.label), min(24, len(train.label)), replace=False))])
+    if worst.size:
+        pictures = pictures._replace(
+            worst=test.x[worst], worst_label=test.label[worst], worst_before=before.logits[worst].argmax(-1),
+            worst_after=None if after is None else after.logits[worst].argmax(-1))
+    if harmful:
+        pictures = pictures._replace(harmful=train.x[[sample.index for sample in harmful]])
+    if "test" in dataset.pairs:
+        pairs = dataset.pairs["test"]
+        rows = np.sort(rng.choice(len(pairs.label), min(8, len(pairs.label)), replace=False))
+        pictures = pictures._replace(
+            pairs=np.stack([pairs.x[rows], pairs.twin[rows]], axis=1), pairs_label=pairs.label[rows],
+            pairs_before=before.pair_probability[rows],
+            pairs_after=None if after is None else after.pair_probability[rows])
+    return pictures
+
+
+def table_rows(dataset: Dataset, harmful: list[audit.Harmful]) -> list[dict[str, str]] | None:
+    """For a table with named columns: the categories and standardised numbers of each harmful sample."""
+    if not dataset.feature_names:
+        return None
+    return [_row(dataset.splits["train"], sample.index, dataset.feature_names) for sample in harmful]
+
+
+def _row(batch: Batch, index: int, names: tuple[str, ...]) -> dict[str, str]:
+    shown = {}
+    for name, value in zip(names, batch.x[index].tolist(), strict=True):
+        column, _, category = name.partition("=")
+        if not category:
+            shown[column] = f"{value:+.1f}"
+        elif value > 0.5:
+            shown[column] = category
+    return shown

@@ -1,0 +1,25 @@
+"""The README's example runs as it stands."""
+
+import pathlib
+import re
+
+import pytest
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_example_runs(capsys):
+    example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "data.digits" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["info"].accepted
+    assert names["after"].counterfactual_bias.value < names["before"].counterfactual_bias.value
+    assert "Harmful(" in capsys.readouterr().out
+
+
+def test_its_links_lead_somewhere():
+    root = pathlib.Path(__file__).parents[1]
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (root / target).exists(), target
