@@ -183,10 +183,12 @@ def _one_line(box: str) -> str:
         line = line.strip("│ ")
         if line.startswith(("╭", "╰")):
             continue
-        if not line.strip("─ "):
+        if not line.strip("─- "):
             paragraphs.append([])
         else:
             paragraphs[-1].append(line)
+    if "╭" not in box:
+        del paragraphs[0]  # where the terminal knows no such characters, the title is a paragraph of its own
     said = [" ".join(paragraph) for paragraph in paragraphs if paragraph] or ["bad arguments"]
     if said[0].startswith("Missing from"):
         command, names = said[0].split(":", 1)
