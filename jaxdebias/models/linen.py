@@ -67,19 +67,25 @@ def classifier(network: Network, *, spatial: bool) -> Classifier:
 
 
 class Affine(nn.Module):
-    """`nn.Dense` with weights and bias uniform in +-1/sqrt(fan_in), PyTorch's default and so that of the papers."""
+    """`nn.Dense` with the papers' initial values.
+
+    "pytorch": weights and bias uniform in +-1/sqrt(fan_in), PyTorch's default. "he": normal weights of variance
+    2/fan_in and no bias, under which a ReLU layer keeps the scale of its input (He et al. 2015).
+    """
 
     features: int
+    initial: str = "pytorch"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         bound = 1.0 / math.sqrt(x.shape[-1])
 
-        def initial(key: Key, shape: tuple[int, ...]) -> jax.Array:
+        def uniform(key: Key, shape: tuple[int, ...]) -> jax.Array:
             return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
-        kernel = self.param("kernel", initial, (x.shape[-1], self.features))
-        bias = self.param("bias", initial, (self.features,))
+        he = self.initial == "he"
+        kernel = self.param("kernel", nn.initializers.he_normal() if he else uniform, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros if he else uniform, (self.features,))
         return x @ kernel + bias[None, :]
 
 

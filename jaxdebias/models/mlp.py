@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier
 from jaxdebias.models.linen import Affine, Network, classifier
 
@@ -13,9 +13,10 @@ from jaxdebias.models.linen import Affine, Network, classifier
 class _MLP(Network):
     hidden: tuple[int, ...]
     classes: int
+    initial: str
 
     def setup(self):
-        self.layers = [Affine(width) for width in self.hidden]
+        self.layers = [Affine(width, initial=self.initial) for width in self.hidden]
         self.head = Affine(self.classes)
 
     def trunk(self, x: jax.Array, train: bool) -> jax.Array:
@@ -32,14 +33,21 @@ class _MLP(Network):
         return self.head(vector)
 
 
-def mlp(*, hidden: Sequence[int] = (100, 100, 100), classes: int = 10) -> Classifier:
-    """Affine layers with ReLU between them, on images (flattened) or tables; initialised as PyTorch does.
+def mlp(*, hidden: Sequence[int] = (100, 100, 100), classes: int = 10, initial: str = "pytorch") -> Classifier:
+    """Affine layers with ReLU between them, on images (flattened) or tables.
 
-    The default is the network of the Colored MNIST tables (LfF, Nam et al. 2020; Signal is Harder, Tiwari & Shenoy
-    2023, appendix). The vector split's features are the last hidden layer, `[n hidden[-1]]`; there are no maps.
+    The default is the network of the Colored MNIST tables (LfF, Nam et al. 2020; Signal is Harder, Vandenhirtz et al.
+    2023). The vector split's features are the last hidden layer, `[n hidden[-1]]`; there are no maps.
+
+    Args:
+      hidden: widths of the hidden layers.
+      classes: k.
+      initial: initial values of the hidden layers, "pytorch" as in the papers, or "he"; see `Affine`. The last layer
+        starts as in PyTorch.
 
     >>> mlp(classes=2) is mlp(hidden=[100, 100, 100], classes=2)
     True
     """
     expect(len(hidden) > 0, "hidden", "at least one hidden layer", hidden)
-    return classifier(_MLP(hidden=tuple(hidden), classes=classes), spatial=False)
+    check_choice("initial", initial, ("pytorch", "he"))
+    return classifier(_MLP(hidden=tuple(hidden), classes=classes, initial=initial), spatial=False)
