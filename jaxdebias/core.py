@@ -110,7 +110,7 @@ class Learner(NamedTuple):
     """
 
     init: Callable[[Key, Batch], Any]
-    """(key, batch) -> state; the batch gives shapes only."""
+    """(key, batch) -> state; the batch gives shapes only: those that every step sees."""
     step: Callable[[Key, Any, Batch], tuple[Any, Any]]
     """(key, state, batch) -> (state, info); pure, jit- and vmap-able. Respects `batch.weight`."""
     predict: Callable[[Any, Array], jax.Array]

@@ -176,3 +176,13 @@ def test_cnn_learns_where_something_is():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ContractError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("initial", "variance", "bias"), [("pytorch", 1 / 3, True), ("he", 2.0, False)])
+def test_initial_values_of_the_mlp(key, initial, variance, bias):
+    network = mlp(hidden=(200, 200), classes=3, initial=initial)
+    layers = network.init(key, np.zeros((1, 300), np.float32))["params"]
+    for name, fan_in in (("layers_0", 300), ("layers_1", 200)):
+        np.testing.assert_allclose(np.var(layers[name]["kernel"]) * fan_in, variance, rtol=0.05)
+        assert np.any(layers[name]["bias"]) == bias
+    np.testing.assert_allclose(np.var(layers["head"]["kernel"]) * 200, 1 / 3, rtol=0.15)
