@@ -32,8 +32,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(cell: dict[str, float]) -> str:
-    """Mean over seeds with its 95 % t-interval."""
-    return f"{100 * cell['value']:.1f} ({100 * cell['low']:.1f}–{100 * cell['high']:.1f})"
+    """Mean over seeds with its 95 % t-interval, which is cut where a share ends."""
+    return f"{100 * cell['value']:.1f} ({100 * max(cell['low'], 0):.1f}–{100 * min(cell['high'], 1):.1f})"
 
 
 def fraction(cell: dict[str, float]) -> str:
