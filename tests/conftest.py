@@ -6,12 +6,20 @@ import pathlib
 import jax
 import pytest
 
+collect_ignore = ["oracles/torch_resnet.py"]  # has no doctests, and PyTorch need not be there
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def torch():
+    """PyTorch, or a skip: it is no dependency of the tests, because its newest build brings gigabytes of CUDA."""
+    return pytest.importorskip("torch")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
 from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
 
@@ -15,7 +14,7 @@ def test_cross_entropy_of_known_logits():
     np.testing.assert_allclose(values, [0.16984602, 2.16984602, 3.16984602], rtol=1e-6)
 
 
-def test_cross_entropy_equals_torch():
+def test_cross_entropy_equals_torch(torch):
     for smoothing in (0.0, 0.1):
         expected = torch.nn.functional.cross_entropy(
             torch.tensor(LOGITS), torch.tensor(LABEL).long(), reduction="none", label_smoothing=smoothing

@@ -5,34 +5,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainable
 
 TORCH = {
-    "adam": (Optimizer(learning_rate=0.1), lambda p: torch.optim.Adam(p, lr=0.1)),
+    "adam": (Optimizer(learning_rate=0.1), lambda torch, p: torch.optim.Adam(p, lr=0.1)),
     "adam_l2": (
         Optimizer(learning_rate=0.1, weight_decay=0.3),
-        lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.3),
+        lambda torch, p: torch.optim.Adam(p, lr=0.1, weight_decay=0.3),
     ),
     "adamw": (
         Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.3),
-        lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3),
+        lambda torch, p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3),
     ),
     "sgd": (
         Optimizer(name="sgd", learning_rate=0.1, weight_decay=0.3, momentum=0.5),
-        lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.3, momentum=0.5),
+        lambda torch, p: torch.optim.SGD(p, lr=0.1, weight_decay=0.3, momentum=0.5),
     ),
     "sgd_nesterov": (
         Optimizer(name="sgd", learning_rate=0.1, nesterov=True),
-        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+        lambda torch, p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     ),
 }
 
 
 @pytest.mark.parametrize("name", TORCH)
-def test_equals_torch(name):
+def test_equals_torch(name, torch):
     config, build = TORCH[name]
     target = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
     optimizer = build([target])

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
@@ -27,7 +26,7 @@ def test_sequence_of_the_paper():
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("patience", [0, 2])
-def test_plateau_equals_torch(mode, relative, patience):
+def test_plateau_equals_torch(mode, relative, patience, torch):
     values = np.random.default_rng(patience).normal(3, 0.5, 40).round(1) + 1.0
     target = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
