@@ -34,7 +34,7 @@ TORCH = {
 def test_equals_torch(name, torch):
     config, build = TORCH[name]
     target = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
-    optimizer = build([target])
+    optimizer = build(torch, [target])
     with jax.enable_x64(True):  # 1 - 0.999^t loses four digits in float32
         params = jnp.array([1.0, -2.0, 0.5])
         opt_state = config.build().init(params)
