@@ -82,8 +82,7 @@ def group_report(key: Key, predicted: Shaped[Array, "n *k"], batch: Batch, align
     A rate of one pool of rows (a group, all rows, the aligned rows) has Wilson's interval, an average of groups the
     percentiles of a Bayesian bootstrap over units. For the worst group these are widened: downwards to the
     Wilson limit of that group, because the bootstrap sees no spread where all rows agree (0 of 12 correct); upwards
-    to the lowest of the simultaneous Wilson limits of all groups, because the worst of many is so partly by chance
-    (true value inside for 30 equal groups of 50, 300 simulations: 40 % without, 93 % with it).
+    to the lowest of the simultaneous Wilson limits of all groups, because the worst of many is so partly by chance.
 
     Args:
       key: randomness of the bootstrap.

@@ -3,7 +3,7 @@
 Features stay frozen, are standardised, and an L2 multinomial logistic regression is fitted on them by Newton's method.
 Of several penalties, the one that does best on `accept` is kept. Source: DFR (Kirichenko et al., ICLR 2023), which
 balances groups by subsampling and penalises with L1; here groups are balanced by weights, which is the same objective
-in expectation without throwing examples away, and the penalty is L2, which was as good or better on coloured digits.
+in expectation without throwing examples away, and the penalty is L2.
 
 It is the baseline that every edit of a last layer has to be compared with: it needs the same held-out examples.
 """

@@ -9,8 +9,8 @@ One round, at the present head theta:
     theta  theta + t * step, t by line search on held-out examples, or nothing
 
 The published method takes one such step at t = 1. That is a trap: a model that fits its training set is saturated,
-its curvature is all but flat, and the step throws it anywhere (coloured digits: accuracy .54 to about .11). What works
-is to search t in units of what it does to the logits and to linearise again, about ten times.
+its curvature is all but flat, and the step throws it anywhere (see the table in benchmarks/README.md). What
+works is to search t in units of what it does to the logits and to linearise again, about ten times.
 
 The line search. Candidates are u = 0 and 2^-5 .. 2^4, u being the root mean square change of the centred logits of the
 accept pairs. Rule `near`: among the candidates whose accuracy on `accept` is within one point of the best, the least
@@ -79,8 +79,8 @@ class FmdConfig:
     sometimes did, and no later step was then allowed (chosen on the accept sets of seeds that no table reports)."""
     significance: float = 3.0
     """Standard errors, paired over the accept pairs, by which the bias must fall for the whole edit to be kept; 0: any
-    fall will do. A search over many candidates finds small falls in noise: on coloured digits edits with wrong labels
-    fell by up to 1.9, sound ones by 10 and more."""
+    fall will do. A search over many candidates finds small falls in noise, also with pairs whose labels are wrong; 3
+    was set after looking at the accept splits of coloured digits."""
     search: bool = True
     """False: one step of t = 1, kept whatever it does. For comparison with the paper; expect a destroyed model."""
 

@@ -2,7 +2,7 @@
 
 XLA's CPU compiler has one fast convolution, for the layout NHWC x HWIO -> NHWC, and a naive loop nest for all others.
 The derivatives of a convolution are convolutions in other layouts. XLA rewrites those to the fast one, but not inside
-the body of a loop: a training step in a `lax.scan` was measured 20 to 37 times slower than outside (jax-ml/jax issue
+the body of a loop: a training step in a `lax.scan` is then many times slower than outside (jax-ml/jax issue
 12868). Here the rewriting is done when JAX hands the operation to XLA on a CPU. Nothing else changes: the
 values, all derivatives in both modes, and what an accelerator gets to see are those of `lax.conv_general_dilated`.
 """
@@ -89,7 +89,7 @@ mlir.register_lowering(_conv_p, mlir.lower_fun(_canonical, multiple_results=Fals
 
 def max_pool(x: Float[jax.Array, "n h w c"], window_shape: tuple[int, int], strides: tuple[int, int] | None = None,
              padding: str | Sequence[tuple[int, int]] = "VALID") -> Float[jax.Array, "n h2 w2 c"]:
-    """`flax.linen.max_pool`, same values and gradients, whose gradient is two to four times faster on CPU.
+    """`flax.linen.max_pool`, same values and gradients, whose gradient is faster on CPU.
 
     XLA differentiates a windowed maximum by a serial select-and-scatter; here it is the maximum of shifted slices, one
     axis after the other. Among equal values the first in reading order gets the gradient, as there. Average pooling

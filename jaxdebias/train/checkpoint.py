@@ -48,7 +48,7 @@ class Checkpoints:
         self._ocp = ocp
         self._folder = pathlib.Path(folder).absolute()
         self._made_by = json.loads(json.dumps(made_by))
-        # Synchronous: one save takes some 30 ms, and the state is donated to the next chunk.
+        # Synchronous: a save is short, and the state is donated to the next chunk.
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._last = self._manager.latest_step()

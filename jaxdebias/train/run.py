@@ -50,7 +50,7 @@ class RunConfig:
     eval_batch_size: int = 1024
     """Held-out rows at a time."""
     chunks_per_checkpoint: int = 1
-    """A save takes some 30 ms and more for large states; the last chunk is always saved."""
+    """A save takes time, more for large states; the last chunk is always saved."""
 
     def __post_init__(self):
         check_choice("config.keep", self.keep, ("last", "best"))
