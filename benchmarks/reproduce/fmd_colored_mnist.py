@@ -18,7 +18,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from fmd_table import RESULTS, _write, fill, finish
-from jaxdebias.train.run import RunConfig, run
 
 from jaxdebias import audit, models
 from jaxdebias.data.colored_mnist import colored_mnist
@@ -26,6 +25,7 @@ from jaxdebias.measure.intervals import over_seeds
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.provenance import device_name, versions
 from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train.run import RunConfig, run
 
 RATIOS = (0.005, 0.01, 0.02)
 MARGINS = [
