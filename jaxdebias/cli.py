@@ -18,6 +18,7 @@ from jaxdebias.contracts import ContractError
 MaybeStr = Annotated[str | None, arg(metavar="STR")]
 MaybeInt = Annotated[int | None, arg(metavar="INT")]
 MaybeFloat = Annotated[float | None, arg(metavar="FLOAT")]
+MaybeNames = Annotated[tuple[str, ...] | None, arg(metavar="STR [STR ...]")]
 MaybePath = Annotated[Path | None, arg(metavar="PATH")]
 
 
@@ -55,9 +56,17 @@ class Train:
     conflicting: MaybeFloat = None
     """Share of bias-conflicting training samples, for data sets that are made with one."""
     attribute: MaybeStr = None
-    """Bias attribute, for data sets that have several (adult: sex, race)."""
+    """Bias attribute, for data sets that have several (adult: sex, race; utkface: age, race; celeba: any of its 40)."""
+    target: MaybeStr = None
+    """CelebA: the attribute to classify (Blond_Hair)."""
+    max_train: MaybeInt = None
+    """CelebA: at most so many training images, drawn at random, where memory is short."""
+    proxies: MaybeNames = None
+    """Adult: columns that the counterfactual changes together with the attribute, for instance relationship."""
+    without: MaybeNames = None
+    """Adult: columns that the model does not get to see, for instance sex."""
     image_size: MaybeInt = None
-    """Height and width to which the images of a folder are resized."""
+    """Height and width to which the images of folder, utkface or celeba are resized."""
     held_out: MaybeInt = None
     """Colored MNIST: training digits kept back for the repair (7000); 0 trains on all, as in the published protocol,
     and leaves nothing to repair with."""
@@ -220,7 +229,8 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
                 data=command.data, data_dir=command.data_dir, method=command.method, model=command.model,
                 weights=command.weights, epochs=command.epochs, batch_size=command.batch_size,
                 learning_rate=command.learning_rate, weight_decay=command.weight_decay, seed=command.seed,
-                options=_given(command, "conflicting", "attribute", "image_size", "held_out"))
+                options=_given(command, "conflicting", "attribute", "target", "image_size", "held_out", "max_train",
+                               "proxies", "without"))
             results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
             tables.print_summary(results)
         case Debias():

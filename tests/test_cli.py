@@ -70,7 +70,7 @@ def test_help_explains_every_option(capsys, command):
 def test_data_list(capsys):
     cli.main(["data", "list"])
     said = capsys.readouterr().out
-    for name in ("digits", "scenes", "glyphs", "colored-mnist", "adult", "folder"):
+    for name in ("digits", "scenes", "glyphs", "colored-mnist", "adult", "utkface", "celeba", "folder"):
         assert name in said
 
 

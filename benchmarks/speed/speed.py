@@ -82,7 +82,7 @@ def influence_rows(data: dict[str, Any]) -> list[dict]:
         inverse = influence.factor(problem, damping=1e-3 * N)
         gradient = influence.bias_gradient(influence.pair_bias, data["head"], pairs)
         change = influence.change_if_removed(problem, inverse, gradient)
-        return change, inverse.solve(np.asarray(influence.each_pair_gradient(data["head"], pairs)))
+        return change, inverse.solve(np.asarray(influence.each_pair_gradient(data["head"], pairs))).value
 
     inverse = influence.factor(problem, damping=1e-3 * N)
     gradient = influence.bias_gradient(influence.pair_bias, data["head"], pairs)

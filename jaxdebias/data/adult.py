@@ -2,11 +2,13 @@
 
 import csv
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from jaxdebias.contracts import ContractError, check_choice, check_dataset, expect
+from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data.matching import nearest_partners, one_hot, ordered
 from jaxdebias.data.streams import stream
 
 COLUMNS = ("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
@@ -17,12 +19,15 @@ UNUSED = ("fnlwgt",)  # a survey weight, no property of the person
 ONE = {"sex": "Male", "race": "White"}  # the value that the protected column shows as 1
 ZERO = {"sex": "Female", "race": "other"}
 FILES = ("adult.data", "adult.test")
+COUNTERPARTS = {("sex", "relationship"): {"Husband": "Wife", "Wife": "Husband"}}
+"""(attribute, proxy) -> the value that says of the other group what this one says of its own. Others keep theirs."""
 
 EDIT, ACCEPT = 4000, 3000
 
 
 def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0,
-          edit: int = EDIT, accept: int = ACCEPT) -> Dataset:
+          edit: int = EDIT, accept: int = ACCEPT, proxies: Sequence[str] = (),
+          without: Sequence[str] = ()) -> Dataset:
     """Does a person earn more than 50,000 dollars? With sex or race as the protected attribute.
 
     Columns of x, float32 `[n d]`: numbers standardised (gains and losses after log1p), categories one-hot with
@@ -32,23 +37,37 @@ def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0
     Splits: train, edit and accept are `adult.data` divided by seed (25,561 / 4,000 / 3,000 rows), test is
     `adult.test` (16,281). Pairs of edit, accept and test: x has the protected column set to the value aligned with
     its label (Male, or White, for more than 50K), twin has it flipped; nothing else changes, so proxies (husband,
-    wife) stay as they are.
+    wife) stay as they are unless `proxies` names them.
+
+    With `proxies`, a person appears with the own values on the side of the own group and with counterpart values on
+    the other. A husband's counterpart is a wife (`COUNTERPARTS`). Where there is no natural counterpart (marital
+    status), the values are taken, all from one person, from whoever of the other group and the same label in the
+    train split is most alike in the remaining columns, counterparts put in first: `matching.nearest_partners` over
+    one-hot categories and numbers cut at the deciles of the train split.
 
     Args:
       data_dir: the folder with UCI's `adult.data` and `adult.test`, or its parent if they lie in `adult/`.
       attribute: `sex` (Male 1, Female 0) or `race` (White 1, other 0).
       seed: fixes which rows go to train, edit and accept.
       edit, accept: sizes of those splits.
+      proxies: categorical columns, by their names in `COLUMNS`, that change together with the attribute in pairs.
+      without: columns that x does not have; the attribute may be one of them, and is known all the same. The two
+        sides of a pair are then equal but for proxies.
 
     Returns:
-      A data set with `feature_names`; `variant["protected_column"]` is the index of the 0/1 column.
+      A data set with `feature_names`; `variant["protected_column"]` is the index of the 0/1 column, None without it.
+      The variant has `proxies` and `without` where they are given.
 
     Raises:
-      ContractError: a missing file, a bad line (named), an unknown attribute.
+      ContractError: a missing file, a bad line (named), an unknown attribute or column, a proxy that is taken out.
 
     Source: Becker and Kohavi, UCI, 1996. The sizes of edit and accept are ours.
     """
     check_choice("attribute", attribute, ONE)
+    _check_columns("proxies", proxies, [name for name in COLUMNS if name not in (*NUMBERS, *UNUSED, attribute)])
+    _check_columns("without", without, [name for name in COLUMNS if name not in UNUSED])
+    both = [name for name in proxies if name in without]
+    expect(not both, "proxies", "columns that `without` does not take out", ", ".join(both))
     folder = adult_folder(data_dir)
     table, label = _read(folder / "adult.data")
     table_test, label_test = _read(folder / "adult.test")
@@ -58,25 +77,28 @@ def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0
     held = dict(zip(("edit", "accept", "train"), rows, strict=True))
 
     fit = {name: values[held["train"]] for name, values in table.items()}
-    x, names = _encode(table, fit, attribute)
-    x_test, _ = _encode(table_test, fit, attribute)
-    column = names.index(attribute)
+    parts = {name: (_rows(table, rows), label[rows]) for name, rows in held.items()}
+    parts["test"] = table_test, label_test
+    names = _encode(fit, fit, attribute, without)[1]
 
-    def batch(x: np.ndarray, label: np.ndarray) -> Batch:
-        return Batch(x=x, label=label, attribute=x[:, column].astype(np.int32))
+    def batch(table: dict[str, np.ndarray], label: np.ndarray) -> Batch:
+        own = (table[attribute] == ONE[attribute]).astype(np.int32)
+        return Batch(x=_encode(table, fit, attribute, without)[0], label=label, attribute=own)
 
-    def flipped(x: np.ndarray, label: np.ndarray) -> Batch:
-        aligned, twin = x.copy(), x.copy()
-        aligned[:, column], twin[:, column] = label, 1 - label
-        return batch(aligned, label)._replace(twin=twin)
+    def pairs(table: dict[str, np.ndarray], label: np.ndarray) -> Batch:
+        other = _other_group(table, label, *parts["train"], attribute, proxies)
+        own = table[attribute] == ONE[attribute]
+        sides = [{name: np.where(own == group, table[name], other[name]) for name in table}
+                 for group in (label == 1, label == 0)]
+        return batch(sides[0], label)._replace(twin=batch(sides[1], label).x)
 
-    parts = {name: (x[rows], label[rows]) for name, rows in held.items()} | {"test": (x_test, label_test)}
     dataset = Dataset(
         name="adult",
-        variant={"attribute": attribute, "protected_column": column,
-                 **{name: len(parts[name][1]) for name in ("train", "edit", "accept", "test")}},
+        variant={"attribute": attribute, "protected_column": names.index(attribute) if attribute in names else None,
+                 **{name: len(parts[name][1]) for name in ("train", "edit", "accept", "test")},
+                 **({"proxies": list(proxies)} if proxies else {}), **({"without": list(without)} if without else {})},
         splits={name: batch(*part) for name, part in parts.items()},
-        pairs={name: flipped(*part) for name, part in parts.items() if name != "train"},
+        pairs={name: pairs(*part) for name, part in parts.items() if name != "train"},
         label_names=("<=50K", ">50K"),
         attribute_names=(ZERO[attribute], ONE[attribute]),
         aligned=np.eye(2, dtype=bool),
@@ -120,12 +142,51 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return table, np.array([rich for _, _, rich in rows], np.int32)
 
 
-def _encode(table: dict[str, np.ndarray], fit: dict[str, np.ndarray], attribute: str) -> tuple[np.ndarray, list[str]]:
+def _check_columns(what: str, names: Sequence[str], known: list[str]) -> None:
+    listed = not isinstance(names, str) and len(set(names)) == len(names)
+    expect(listed, what, "a list of column names, each once", describe(names))
+    for name in names:
+        check_choice(what, name, known)
+
+
+def _rows(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in table.items()}
+
+
+def _other_group(table: dict[str, np.ndarray], label: np.ndarray, train: dict[str, np.ndarray],
+                 label_train: np.ndarray, attribute: str, proxies: Sequence[str]) -> dict[str, np.ndarray]:
+    """The table with everybody in the other group, and the proxies as they are there."""
+    other, own = dict(table), table[attribute] == ONE[attribute]
+    other[attribute] = np.where(own, ZERO[attribute], ONE[attribute])
+    for name in proxies:
+        for value, counterpart in COUNTERPARTS.get((attribute, name), {}).items():
+            other[name] = np.where(table[name] == value, counterpart, other[name])
+    matched = [name for name in proxies if (attribute, name) not in COUNTERPARTS]
+    if matched:
+        # The people who seek a partner come first, the train split, in which they seek, after them.
+        together = {name: np.concatenate([other[name], train[name]]) for name in table}
+        bits = []
+        for name in COLUMNS:
+            if name in NUMBERS:
+                bits.append(ordered(together[name], np.unique(np.quantile(train[name], np.arange(1, 10) / 10))))
+            elif name not in (*UNUSED, *matched, attribute):
+                bits.append(one_hot(together[name]))
+        group = np.concatenate([own, train[attribute] == ONE[attribute]]).astype(np.int32)
+        n = len(label)
+        found = nearest_partners(np.concatenate(bits, axis=1), np.concatenate([label, label_train]), group,
+                                 rows=np.arange(n), partners=np.arange(n, len(group)))
+        for name in matched:
+            other[name] = together[name][found.partner]
+    return other
+
+
+def _encode(table: dict[str, np.ndarray], fit: dict[str, np.ndarray], attribute: str,
+            without: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """x `[n d]` float32 and the names of its columns; means, deviations and categories come from `fit`."""
     columns, names = [], []
     for name in COLUMNS:
         values, known = table[name], fit[name]
-        if name in UNUSED:
+        if name in UNUSED or name in without:
             continue
         if name == attribute:
             columns.append(values == ONE[name])

@@ -10,10 +10,12 @@ from typing import Any, Literal, NamedTuple
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Dataset
 from jaxdebias.data.adult import adult, adult_folder
+from jaxdebias.data.celeba import celeba, celeba_folder
 from jaxdebias.data.colored_mnist import colored_mnist, mnist_folder
 from jaxdebias.data.digits import digits
 from jaxdebias.data.folder import METADATA, folder
 from jaxdebias.data.scenes import scenes
+from jaxdebias.data.utkface import utkface, utkface_folder
 
 VARIABLE = "JAXDEBIAS_DATA"
 """Environment variable with the folder of real data, used where no data_dir is given."""
@@ -58,6 +60,11 @@ DATASETS: Mapping[str, DatasetInfo] = {
                                  "MNIST's four .gz files, in DIR or DIR/mnist", mnist_folder),
     "adult": DatasetInfo(adult, "census income, with sex or race as the attribute", "table",
                          "UCI's adult.data and adult.test, in DIR or DIR/adult", adult_folder),
+    "utkface": DatasetInfo(utkface, "faces, gender with age or race as the attribute", "images",
+                           "utkface_96.npz or UTKFace's .jpg files, in DIR, DIR/utkface or DIR/UTKFace",
+                           utkface_folder),
+    "celeba": DatasetInfo(celeba, "faces, any of 40 attributes with any other as the bias", "images",
+                          "CelebA's two .txt lists and img_align_celeba/, in DIR or DIR/celeba", celeba_folder),
     "folder": DatasetInfo(folder, "your own images", "images",
                           "metadata.csv in DIR with columns filename, split, y, a", _metadata_folder),
 }
@@ -139,6 +146,8 @@ def prepare(name: str, data_dir: str | pathlib.Path | None, out: str | pathlib.P
 
     place = _data_dir(data_dir)
     expect(place is not None, "data_dir", f"{info.needs} (or set {VARIABLE})", "nothing")
+    if name not in tfds.BUILDERS:
+        return f"{name}: nothing to prepare, its files are read as they are"
     path = tfds.prepare(name, info.find(place), out, **options)
     return f"{name}: prepared in {path}"
 

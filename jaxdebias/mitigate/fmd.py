@@ -1,16 +1,18 @@
-"""Fast Model Debias: edit the last layer with counterfactual pairs, in seconds, and keep the edit only if it helps.
+"""Fast Model Debias: edit few parameters with counterfactual pairs, in seconds, and keep the edit only if it helps.
 
-One round, at the present head theta:
+One round, at the present parameters theta of the edited block (the last layer if nothing else is said):
 
-    H      second derivative of the training objective, from at most `curvature_rows` training rows, damped
+    H      curvature of the training objective, from at most `curvature_rows` training rows, damped
     step   ext:    H^-1 sum over pairs of (grad loss(x) - grad loss(twin)), FMD's update with external pairs (section
                    4): learn the conflicting renderings, unlearn the aligned ones
-           gradB:  -H^-1 grad B, B the bias of the pairs
+           learn:  H^-1 sum over pairs of -grad loss(twin): the first half of it
+           gradB:  -H^-1 grad B, B the bias of the pairs, or of groups
     theta  theta + t * step, t by line search on held-out examples, or nothing
 
 The published method takes one such step at t = 1. That is a trap: a model that fits its training set is saturated,
 its curvature is all but flat, and the step throws it anywhere (see the table in benchmarks/README.md). What
-works is to search t in units of what it does to the logits and to linearise again, about ten times.
+works is to search t in units of what it does to the logits and to linearise again, about ten times. With `edited` the
+curvature is that of the objective with the pairs in it, in which the pairs that the model gets wrong are not flat.
 
 The line search. Candidates are u = 0 and 2^-5 .. 2^4, u being the root mean square change of the centred logits of the
 accept pairs. Rule `near`: among the candidates whose accuracy on `accept` is within one point of the best, the least
@@ -24,31 +26,35 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool
 
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_choice, check_finite, describe, expect
 from jaxdebias.core import Array, Batch, Key, Params, Split, take
+from jaxdebias.explain.influence.block import find_block
+from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient
+from jaxdebias.explain.influence.cut import ApplyFn, Where
+from jaxdebias.explain.influence.functionals import GROUP_BIASES, HeadRows
 from jaxdebias.explain.influence.objective import (
-    AffineHead,
     HeadPairs,
     HeadProblem,
     bias_gradient,
     find_head,
-    head_logits,
     head_problem,
     pair_bias,
     pair_gap,
     pair_gradient,
-    to_head,
 )
-from jaxdebias.explain.influence.solvers import factor, residual
-from jaxdebias.measure.counterfactual import true_class_probability
+from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful
+from jaxdebias.explain.influence.solvers import InverseHessian, Solver, factor
+from jaxdebias.mitigate.line_search import AcceptView, candidates, fall, judge, near, search
+
+BIASES = {"pair": pair_bias, "gap": pair_gap, **GROUP_BIASES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +68,22 @@ class FmdConfig:
     curvature_rows: int = 10_000
     """Random training rows for the curvature, drawn once; all of them where there are fewer."""
     pairs: int | None = None
-    """Random edit pairs to use at most; None: all. At least 500 for 10 classes do well."""
+    """Edit pairs, or training samples, to use at most; None: all. At least 500 for 10 classes do well."""
     direction: str = "ext"
-    """`ext` or `gradB`. `ext` is the paper's; `gradB` ends at a lower bias with slightly less accuracy."""
+    """`ext`, `learn` or `gradB`. `ext` is the paper's; `gradB` ends at a lower bias with slightly less accuracy."""
     bias: str = "pair"
-    """`pair` or `gap`: `pair` for true counterfactuals, `gap` for matched pairs of different examples."""
+    """`pair` for true counterfactuals, `gap` for matched pairs of different examples; with two classes and attributes
+    also `demographic_parity`, `equal_opportunity` and `equalised_odds` (soft), over the edit and accept examples."""
+    samples: str = "external"
+    """What the step is made of. `external`: held-out pairs; needs no training sample but for the curvature. `replace`:
+    training samples are replaced by their counterfactual twins (`train.twin`). `remove`: they are removed."""
+    ranking: str = "none"
+    """For `replace` and `remove`, which samples. `none`: random ones, aligned if `aligned` is given. `action`: by the
+    score of what is done. `removal`: by the paper's score, whatever is done. Measured: ranked samples were far worse
+    than random ones (benchmarks/README.md), because scores are not additive and pick one kind of sample; ranked by
+    removal and then replaced they can destroy the model."""
+    edited: float = 0.0
+    """How often each pair's twin counts in the curvature, beside the training rows; 0 is the paper's."""
     near: float = 0.01
     """Accuracy on `accept` that may be given up against the best candidate of a round."""
     steps_per_octave: int = 1
@@ -81,12 +98,23 @@ class FmdConfig:
     """Standard errors, paired over the accept pairs, by which the bias must fall for the whole edit to be kept; 0: any
     fall will do. A search over many candidates finds small falls in noise, also with pairs whose labels are wrong; 3
     was set after looking at the accept splits of coloured digits."""
+    step: float | None = None
+    """Take this step u in every round instead of searching, for a curve over steps; the edit is always kept."""
+    solver: Solver | None = None
+    """None: a dense factor for a last layer, 30 conjugate gradients on the Gauss-Newton matrix for any other block."""
     search: bool = True
     """False: one step of t = 1, kept whatever it does. For comparison with the paper; expect a destroyed model."""
 
     def __post_init__(self):
-        check_choice("direction", self.direction, ("ext", "gradB"))
-        check_choice("bias", self.bias, ("pair", "gap"))
+        check_choice("direction", self.direction, ("ext", "learn", "gradB"))
+        check_choice("bias", self.bias, BIASES)
+        check_choice("samples", self.samples, ("external", "replace", "remove"))
+        check_choice("ranking", self.ranking, ("none", "action", "removal"))
+        expect(self.ranking == "none" or self.samples != "external", "ranking", "none for external pairs", self.ranking)
+        expect(self.samples == "external" or self.direction == "ext", "direction", "ext for training samples",
+               self.direction)
+        expect(self.edited >= 0, "edited", "at least 0", self.edited)
+        expect(self.step is None or self.step > 0, "step", "more than 0, or None to search", self.step)
         expect(self.rounds >= 1, "rounds", "at least 1", self.rounds)
         expect(self.damping > 0, "damping", "more than 0: the softmax Hessian is singular", self.damping)
         expect(self.curvature_rows >= 1, "curvature_rows", "at least 1", self.curvature_rows)
@@ -111,7 +139,10 @@ class FmdRound(NamedTuple):
     aligned_accuracy: float
     residual: float
     """Of the solve that gave the step."""
-    smallest_pivot: float
+    iterations: int
+    """Of the solve; 0 for a direct one."""
+    smallest_pivot: float | None
+    """Of a dense factor."""
     gradient_norm: float
     """|grad| of the sum of training losses at the head before the round (estimated from the curvature rows)."""
     seconds: float
@@ -136,26 +167,34 @@ class FmdInfo(NamedTuple):
     seconds: float
 
 
-def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, accept: Batch, accept_pairs: Batch,
-        config: FmdConfig = FmdConfig(), *, head_path: tuple[str | int, ...] = ("params", "head"),
-        batch_size: int = 1024) -> tuple[Params, FmdInfo]:
-    """Edits the last layer of a trained classifier so that it depends less on the attribute.
+def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, pairs: Batch, accept: Batch,
+        accept_pairs: Batch, config: FmdConfig = FmdConfig(), *, block: Where | None = None,
+        head_path: tuple[str | int, ...] = ("params", "head"), inverse: InverseHessian | None = None,
+        aligned: Bool[np.ndarray, "k a"] | None = None, batch_size: int = 1024) -> tuple[Params, FmdInfo]:
+    """Edits a trained classifier so that it depends less on the attribute.
 
-    Features are computed once, only the head changes, and every other leaf of params comes back as the same object.
+    Features are computed once, only the block changes, and every other leaf of params comes back as the same object.
     A second call with the same functions and shapes compiles nothing.
 
     Args:
       key: draws the curvature rows and, if `config.pairs` limits them, the pairs.
-      split: the model cut before its last layer; the head must be affine.
+      model: the model cut before its last layer, whose head is then edited; or, with `block`, any
+        `(params, x) -> logits`.
       params: of the trained model.
-      train: the training set, for the curvature of its objective. Only x, label and weight are used.
+      train: the training set, for the curvature of its objective. Only x, label and weight are used, unless training
+        samples are replaced (twin) or removed. None with `inverse`: no access to training data.
       pairs: the external counterfactual pairs: x with the aligned attribute, `twin` with the changed one, same label.
-        None of them in the training set. No pairs at all: the edit is the identity.
+        None of them in the training set. No pairs at all: the edit is the identity. For a bias of groups: any
+        held-out examples with labels and attributes.
       accept: held-out examples for the accuracy of the candidates, each in one random rendering of the attribute, so
         that plain accuracy does not reward the shortcut.
       accept_pairs: held-out pairs, as `pairs`, for bias and aligned accuracy of the candidates.
       config: see there.
+      block: what is edited instead of the last layer: paths, a predicate on paths, or parts of parameters (see
+        `influence.Where`); `influence.last_layers` names the top of a model.
       head_path: where the last layer lies in params, see `influence.find_head`; our classifiers say it themselves.
+      inverse: a saved factor of the training objective (`influence.save`), used in every round.
+      aligned: `[k a]`, which cells are aligned; then only such training samples are replaced or removed.
       batch_size: rows at a time through the network.
 
     Returns:
@@ -166,162 +205,186 @@ def fmd(key: Key, split: Split, params: Params, train: Batch, pairs: Batch, acce
         damping too small for a definite Hessian.
     """
     began = time.perf_counter()
-    _check(train, pairs, accept, accept_pairs)
+    _check(train, pairs, accept, accept_pairs, config, inverse)
     key_rows, key_pairs = jax.random.split(key)
-
-    def features(x: Array) -> jax.Array:
-        z = map_rows(split.features, params, jnp.asarray(x), batch_size=batch_size)
-        expect(z.ndim == 2, "split.features", "vectors [n d] before the last layer", describe(z))
-        return z
+    head, features, replace = _target(model, params, accept.x, block, head_path, batch_size)
 
     def both(batch: Batch) -> HeadPairs:
         return HeadPairs(features(batch.x), features(batch.twin), jnp.asarray(batch.label))
 
     held_out = both(accept_pairs)
-    head, replace = find_head(split.head, params, head_path, held_out.features.shape[1])
-    view = _AcceptView(features(accept.x), jnp.asarray(accept.label), _ones_or(accept.weight, accept.label), held_out)
-    bias_fn = pair_bias if config.bias == "pair" else pair_gap
-    before = _measure_once(head, view, bias_fn)
+    z_accept, label = features(accept.x), jnp.asarray(accept.label)
+    bias_fn, of_groups = BIASES[config.bias], config.bias in GROUP_BIASES
+    bias_data = HeadRows(z_accept, label, jnp.asarray(accept.attribute)) if of_groups else held_out
+    view = AcceptView(z_accept, label, jnp.asarray(_ones_or(accept.weight, accept.label)), held_out, bias_data)
+    before = judge(head, view, bias_fn)
     check_finite("the model's bias and accuracy on the accept sets", before)
-    bias, accuracy, aligned = (float(v) for v in before)
-    info = FmdInfo(False, bias, bias, accuracy, accuracy, aligned, aligned, 0.0, (), time.perf_counter() - began)
+    bias, accuracy, aligned_accuracy = (float(v) for v in before)
+    info = FmdInfo(False, bias, bias, accuracy, accuracy, aligned_accuracy, aligned_accuracy, 0.0, (),
+                   time.perf_counter() - began)
     if pairs.x.shape[0] == 0:
         return params, info
 
-    edit = both(_at_most(key_pairs, pairs, config.pairs))
-    problem = _training_objective(key_rows, train, config.curvature_rows, features, head)
-    damping = config.damping * float(np.sum(_ones_or(train.weight, train.label)))
-    unedited, budget, aligned_at_first = head, config.aligned_floor, aligned
-    grid = candidates(config.steps_per_octave)
+    samples = problem = None
+    if of_groups:
+        edit = None
+        edit_data = HeadRows(features(pairs.x), jnp.asarray(pairs.label), jnp.asarray(pairs.attribute))
+    else:
+        edit = edit_data = both(_at_most(key_pairs, pairs, config.pairs))
+    if config.samples != "external":
+        samples = _samples(key_pairs, train, config, aligned, features, head)
+    if inverse is None:
+        problem = _training_objective(key_rows, train, config, features, head, edit)
+    damping = config.damping * (float(np.sum(_ones_or(train.weight, train.label))) if train is not None else 1.0)
+    solver = config.solver
+    if solver is None and block is not None:
+        solver = ConjugateGradient(max_steps=30, tolerance=1e-3)
+    unedited, budget, aligned_at_first = head, config.aligned_floor, aligned_accuracy
+    grid = candidates(config.steps_per_octave) if config.step is None else np.array([0.0, config.step], np.float32)
     rounds = []
     for number in range(1, 1 + (config.rounds if config.search else 1)):
         start = time.perf_counter()
         floor = -np.inf if budget is None else aligned_at_first - budget * min(1.0, 2 * number / config.rounds)
-        problem = problem._replace(head=head)
-        rhs = pair_gradient(head, edit) if config.direction == "ext" else -bias_gradient(bias_fn, head, edit)
-        inverse = factor(problem, damping=damping)
-        step = inverse.solve(np.asarray(rhs)[:, None])
-        direction = to_head(jnp.asarray(step[:, 0].astype(rhs.dtype)), head)
-        found = _line_search(head, direction, view, jnp.asarray(grid), bias_fn)
-        found = jax.tree.map(np.asarray, found)
-        if config.search:
-            chosen = near(found.accuracy, found.bias, found.aligned, floor=floor, tolerance=config.near)
-            t, u = found.t[chosen], grid[chosen]
-            head_after = jax.tree.map(lambda leaf, change: leaf + t * change, head, direction)  # noqa: B023
-            now = found.bias[chosen], found.accuracy[chosen], found.aligned[chosen]
+        here = inverse
+        if problem is not None:
+            problem = problem._replace(head=head)
+            here = factor(problem, solver, damping=damping)
+        if samples is None:
+            rhs = _direction(config, head, edit, bias_fn, edit_data)
         else:
+            rhs = samples.right_hand_side(head, here, bias_fn, edit_data, config.ranking)
+        solution = here.solve(np.asarray(rhs)[:, None])
+        step = solution.value[:, 0]
+        # Its length can lie outside what float32 resolves; the search is in units of the logits.
+        direction = head.with_vector(jnp.asarray(np.asarray(step).astype(rhs.dtype)))
+        found = jax.tree.map(np.asarray, search(head, direction, view, jnp.asarray(grid), bias_fn))
+        if not config.search:
             t, u = 1.0, float(found.unit)
-            head_after = jax.tree.map(jnp.add, head, direction)
-            now = jax.tree.map(np.asarray, _measure_once(head_after, view, bias_fn))
-        check_finite("edited head", head_after)
+            now = None
+        else:
+            chosen = 1 if config.step is not None else near(
+                found.judged.accuracy, found.judged.bias, found.judged.aligned, floor=floor, tolerance=config.near)
+            t, u = found.t[chosen], grid[chosen]
+            now = jax.tree.map(lambda leaf: leaf[chosen], found.judged)  # noqa: B023
+        theta = jax.tree.map(lambda leaf, change: leaf + t * change, head.theta, direction.theta)  # noqa: B023
+        head_after = head.at(theta)
+        if now is None:
+            now = jax.tree.map(np.asarray, judge(head_after, view, bias_fn))
+        check_finite("edited head", theta)
+        factored = getattr(here, "info", None)
+        norm = factored.gradient_norm if factored is not None else np.linalg.norm(np.asarray(problem.gradient()))
         rounds.append(FmdRound(
-            u=float(u), t=float(t), predicted_change=float(t * found.slope), achieved_change=float(now[0]) - bias,
-            bias=float(now[0]), accuracy=float(now[1]), aligned_accuracy=float(now[2]),
-            residual=residual(problem, step, np.asarray(rhs)[:, None], damping=damping),
-            smallest_pivot=inverse.info.smallest_pivot, gradient_norm=inverse.info.gradient_norm,
+            u=float(u), t=float(t), predicted_change=float(t * found.slope), achieved_change=float(now.bias) - bias,
+            bias=float(now.bias), accuracy=float(now.accuracy), aligned_accuracy=float(now.aligned),
+            residual=solution.residual, iterations=solution.iterations,
+            smallest_pivot=getattr(factored, "smallest_pivot", None), gradient_norm=float(norm),
             seconds=time.perf_counter() - start))
         if u == 0.0:
             break
-        head, (bias, accuracy, aligned) = head_after, (float(v) for v in now)
+        head, (bias, accuracy, aligned_accuracy) = head_after, (float(v) for v in now)
 
     seconds, taken = time.perf_counter() - began, any(r.u != 0.0 for r in rounds)
-    fall = float(_fall(unedited, head, held_out, config.bias)) if taken else 0.0
-    info = info._replace(fall=fall, rounds=tuple(rounds), seconds=seconds)
-    if not taken or (config.search and fall < config.significance):
+    fallen = float(fall(unedited, head, bias_data, config.bias)) if taken else 0.0
+    info = info._replace(fall=fallen, rounds=tuple(rounds), seconds=seconds)
+    asked = config.search and config.step is None
+    if not taken or (asked and fallen < config.significance):
         return params, info
-    info = info._replace(accepted=True, bias_after=bias, accuracy_after=accuracy, aligned_after=aligned)
+    info = info._replace(accepted=True, bias_after=bias, accuracy_after=accuracy, aligned_after=aligned_accuracy)
     return replace(params, head), info
 
 
-def candidates(steps_per_octave: int) -> Float[np.ndarray, "m"]:
-    """The candidates u: 0 and 2^-5 .. 2^4, in units of the rms change of the centred logits of the accept pairs.
+def _target(model: Split | ApplyFn, params: Params, x: Array, block: Where | None, head_path: tuple[str | int, ...],
+            batch_size: int) -> tuple[Any, Callable[[Array], Any], Callable[[Params, Any], Params]]:
+    """(the head that is edited, x -> its features, (params, head) -> params)."""
+    if block is None:
+        expect(isinstance(model, Split), "model", "a Split, or any apply_fn together with `block`", describe(model))
 
-    >>> candidates(1)[:4].tolist(), candidates(1)[-1].item(), len(candidates(4))
-    ([0.0, 0.03125, 0.0625, 0.125], 16.0, 38)
+        def features(x: Array) -> jax.Array:
+            z = map_rows(model.features, params, jnp.asarray(x), batch_size=batch_size)
+            expect(z.ndim == 2, "split.features", "vectors [n d] before the last layer", describe(z))
+            return z
+
+        width = jax.eval_shape(model.features, params, jnp.asarray(x[:1])).shape[-1]
+        head, replace = find_head(model.head, params, head_path, width)
+        return head, features, replace
+    apply_fn = _whole(model) if isinstance(model, Split) else model
+    head, block_features, replace = find_block(apply_fn, params, jnp.asarray(x[:2]), block)
+    return head, lambda x: map_rows(block_features, params, jnp.asarray(x), batch_size=batch_size), replace
+
+
+@functools.cache
+def _whole(split: Split) -> ApplyFn:
+    return lambda params, x: split.head(params, split.features(params, x))
+
+
+class _Samples(NamedTuple):
+    """The training samples that may be replaced or removed, as a problem of their own."""
+
+    problem: HeadProblem
+    twin: Any
+    """Features of their twins; None: samples are removed."""
+    random: np.ndarray
+    """`[m]`, the rows that are chosen where none are ranked."""
+
+    def right_hand_side(self, head: Any, inverse: InverseHessian, bias_fn: Callable, bias_data: Any,
+                        ranking: str) -> jax.Array:
+        """Sum over the chosen of grad loss, less that of their twins."""
+        problem = self.problem._replace(head=head)
+        rows = self.random
+        if ranking != "none":
+            gradient = bias_gradient(bias_fn, head, bias_data)
+            if ranking == "removal" or self.twin is None:
+                change = change_if_removed(problem, inverse, gradient)
+            else:
+                change = change_if_replaced(problem, inverse, gradient, self.twin)
+            rows = top_harmful(change, len(rows))[0]
+        chosen = jax.tree.map(lambda leaf: leaf[rows], problem.features), problem.label[rows]
+        weight = None if problem.weight is None else problem.weight[rows]
+        gradient = HeadProblem(*chosen, weight, head, 0.0).gradient()
+        if self.twin is None:
+            return gradient
+        twin = jax.tree.map(lambda leaf: leaf[rows], self.twin)
+        return gradient - HeadProblem(twin, chosen[1], weight, head, 0.0).gradient()
+
+
+def _samples(key: Key, train: Batch, config: FmdConfig, aligned: np.ndarray | None, features: Callable[[Array], Any],
+             head: Any) -> _Samples:
+    if aligned is not None:
+        known = np.asarray(train.attribute) >= 0
+        rows = np.flatnonzero(known & np.asarray(aligned)[np.asarray(train.label), np.maximum(train.attribute, 0)])
+        expect(len(rows) > 0, "train", "aligned samples", "none")
+        train = take(train._replace(mask=None, index=None, unit=None), rows)
+    problem = head_problem(features(train.x), np.asarray(train.label), head, weight=train.weight)
+    n = len(problem.label)
+    count = n if config.pairs is None else min(config.pairs, n)
+    return _Samples(problem, features(train.twin) if config.samples == "replace" else None,
+                    np.asarray(jax.random.permutation(key, n)[:count]))
+
+
+def _direction(config: FmdConfig, head: Any, edit: HeadPairs, bias_fn: Callable, bias_data: Any) -> jax.Array:
+    """What the inverse curvature is applied to, for external pairs."""
+    if config.direction == "ext":
+        return pair_gradient(head, edit)
+    if config.direction == "learn":
+        return -HeadProblem(edit.twin, edit.label, None, head, 0.0).gradient()
+    return -bias_gradient(bias_fn, head, bias_data)
+
+
+def _training_objective(key: Key, train: Batch, config: FmdConfig, features: Callable[[Array], Any], head: Any,
+                        edit: HeadPairs | None) -> HeadProblem:
+    """The sum of training losses, estimated from random rows; the optimiser's weight decay is left to the damping.
+
+    With `config.edited`, that of the pairs' twins beside it.
     """
-    exponents = np.arange(-5 * steps_per_octave, 4 * steps_per_octave + 1) / steps_per_octave
-    return np.concatenate([[0.0], 2.0**exponents]).astype(np.float32)
-
-
-def near(accuracy: Float[Array, "m"], bias: Float[Array, "m"], aligned: Float[Array, "m"], *, floor: float,
-         tolerance: float) -> int:
-    """The candidate of least bias among those within `tolerance` of the best accuracy; the first of equals.
-
-    Candidate 0 is the present head. Others under the floor of aligned accuracy, or not finite, are not candidates.
-
-    >>> near(np.array([0.5, 0.7, 0.795, 0.80]), np.array([0.6, 0.1, 0.2, 0.3]), np.ones(4), floor=0.9, tolerance=0.01)
-    2
-    """
-    allowed = (np.asarray(aligned) >= floor) & np.isfinite(np.asarray(bias))
-    allowed[0] = True
-    accuracy = np.where(allowed, accuracy, -np.inf)
-    enough = accuracy.max() - tolerance - 1e-6  # one point of 2,000 float32 examples is one point
-    return int(np.argmin(np.where(accuracy >= enough, bias, np.inf)))
-
-
-class _AcceptView(NamedTuple):
-    """The accept sets as cached features."""
-
-    features: jax.Array  # [n d]
-    label: jax.Array  # [n]
-    weight: jax.Array  # [n]
-    pairs: HeadPairs
-
-
-class _Search(NamedTuple):
-    t: jax.Array  # [m], the candidates as multiples of the step
-    bias: jax.Array  # [m]
-    accuracy: jax.Array  # [m]
-    aligned: jax.Array  # [m]
-    slope: jax.Array  # derivative of the bias by t at 0
-    unit: jax.Array  # rms change of the centred logits at t = 1
-
-
-def _measure(head: AffineHead, view: _AcceptView, bias_fn: Callable) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(bias, accuracy, aligned accuracy) of a head on the accept sets."""
-    right = head_logits(head, view.features).argmax(axis=1) == view.label
-    aligned = head_logits(head, view.pairs.features).argmax(axis=1) == view.pairs.label
-    return bias_fn(head, view.pairs), (view.weight * right).sum() / view.weight.sum(), aligned.mean()
-
-
-_measure_once = jax.jit(_measure, static_argnames=("bias_fn",))
-
-
-@functools.partial(jax.jit, static_argnames=("bias",))
-def _fall(before: AffineHead, after: AffineHead, pairs: HeadPairs, bias: str) -> jax.Array:
-    """By how many of its standard errors the bias of the pairs falls; the pairs are the same for both heads."""
-    def terms(head: AffineHead) -> jax.Array:
-        p, p_twin = (true_class_probability(head_logits(head, z), pairs.label) for z in (pairs.features, pairs.twin))
-        change = p - p_twin
-        return jnp.abs(change) if bias == "pair" else change * jnp.sign(change.mean())
-
-    fall = terms(before) - terms(after)
-    error = fall.std(ddof=1) / jnp.sqrt(fall.size)
-    return fall.mean() / jnp.maximum(error, 1e-12)
-
-
-@functools.partial(jax.jit, static_argnames=("bias_fn",))
-def _line_search(head: AffineHead, direction: AffineHead, view: _AcceptView, grid: Float[Array, "m"],
-                 bias_fn: Callable) -> _Search:
-    """All candidates of one round in one program."""
-    def moved(t):
-        return jax.tree.map(lambda leaf, change: leaf + t * change, head, direction)
-
-    change = jnp.concatenate([head_logits(direction, view.pairs.features), head_logits(direction, view.pairs.twin)])
-    unit = jnp.sqrt(((change - change.mean(axis=1, keepdims=True)) ** 2).mean())
-    t = jnp.where(unit > 0, grid / jnp.where(unit > 0, unit, 1.0), 0.0)
-    bias, accuracy, aligned = jax.vmap(lambda t: _measure(moved(t), view, bias_fn))(t)
-    _, slope = jax.jvp(lambda t: bias_fn(moved(t), view.pairs), (0.0,), (1.0,))
-    return _Search(t, bias, accuracy, aligned, slope, unit)
-
-
-def _training_objective(key: Key, train: Batch, rows: int, features: Callable, head: AffineHead) -> HeadProblem:
-    """The sum of training losses, estimated from random rows; the optimiser's weight decay is left to the damping."""
     n = train.x.shape[0]
-    chosen = _at_most(key, train, rows)
-    used = chosen.x.shape[0]
-    return head_problem(features(chosen.x), np.asarray(chosen.label), head,
-                        weight=_ones_or(chosen.weight, chosen.label) * np.float32(n / used))
+    chosen = _at_most(key, train, config.curvature_rows)
+    weight = _ones_or(chosen.weight, chosen.label) * np.float32(n / chosen.x.shape[0])
+    z, label = features(chosen.x), jnp.asarray(chosen.label)
+    if config.edited > 0 and edit is not None:
+        z = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), z, edit.twin)
+        label = jnp.concatenate([label, edit.label])
+        weight = np.concatenate([weight, np.full(edit.label.shape[0], config.edited, np.float32)])
+    return head_problem(z, label, head, weight=weight)
 
 
 def _at_most(key: Key, batch: Batch, rows: int | None) -> Batch:
@@ -334,11 +397,25 @@ def _ones_or(weight: Array | None, label: Array) -> np.ndarray:
     return np.ones(label.shape[0], np.float32) if weight is None else np.asarray(weight, np.float32)
 
 
-def _check(train: Batch, pairs: Batch, accept: Batch, accept_pairs: Batch) -> None:
-    check_batch(train, what="train")
+def _check(train: Batch | None, pairs: Batch, accept: Batch, accept_pairs: Batch, config: FmdConfig,
+           inverse: InverseHessian | None) -> None:
+    expect(train is not None or inverse is not None, "train", "the training set, or `inverse`, a factor saved from it",
+           None)
+    if train is not None:
+        check_batch(train, what="train")
     check_batch(accept, what="accept")
     check_batch(accept_pairs, what="accept_pairs")
     expect(accept_pairs.twin is not None, "accept_pairs.twin", "the conflicting rendering of x", None)
     if pairs.x.shape[0] > 0:
         check_batch(pairs, what="pairs")
-        expect(pairs.twin is not None, "pairs.twin", "the conflicting rendering of x", None)
+        paired = pairs.twin is not None or config.bias in GROUP_BIASES
+        expect(paired, "pairs.twin", "the conflicting rendering of x", None)
+    if config.samples != "external":
+        expect(train is not None, "train", f"the training set, to {config.samples} samples of it", None)
+    if config.samples == "replace":
+        expect(train.twin is not None, "train.twin", "counterfactual twins of the training samples", None)
+    if config.bias in GROUP_BIASES:
+        known = set(np.unique(accept.attribute).tolist())
+        expect(known == {0, 1} and int(np.max(accept.label)) == 1, "accept", f"labels and attributes 0 and 1, for the "
+               f"bias {config.bias}", f"attributes {sorted(known)}")
+        expect(config.direction == "gradB", "direction", f"gradB for the bias {config.bias}", config.direction)

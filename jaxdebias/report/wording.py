@@ -8,7 +8,10 @@ from jaxdebias.report.formats import Change, applies, percent, points
 
 METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
                 "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR",
-                "fine_tune": "fine-tuning", "scratch": "from scratch"}  # fmt: skip
+                "fine_tune": "fine-tuning", "scratch": "from scratch", "fine_tune_head": "fine-tuning the last layer",
+                "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",
+                "self_influence": "self-influence fine-tuning",
+                "zero_column": "the column held at its mean"}  # fmt: skip
 
 
 class Metric(NamedTuple):

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from oracles.faces import celeba_values, utkface_rows, write_celeba, write_packed_utkface
 from oracles.files import folder_rows, write_adult, write_folder, write_mnist
 
 from jaxdebias.contracts import ContractError, check_dataset
@@ -14,6 +15,8 @@ def files(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     write_mnist(root / "mnist")
     write_adult(root / "adult")
+    write_packed_utkface(root / "utkface", utkface_rows())
+    write_celeba(root / "celeba", celeba_values())
     return write_folder(root, folder_rows())
 
 
@@ -24,6 +27,7 @@ def without_variable(monkeypatch):
 
 FEW = {"train": 40, "edit": 8, "accept": 8, "test": 8}
 OPTIONS = {"scenes": FEW, "glyphs": FEW, "colored-mnist": {"held_out": 14}, "adult": {"edit": 10, "accept": 8},
+           "utkface": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "celeba": {"image_size": 8},
            "folder": {"image_size": 8}}
 
 
@@ -74,6 +78,7 @@ def test_prepare(files, tmp_path):
     assert said.startswith(f"folder: prepared in {tmp_path}/folder/")
     assert prepare("digits", None, tmp_path) == "digits: nothing to prepare, it is made in memory"
     assert prepare("adult", None, tmp_path) == "adult: nothing to prepare, the table is read as it is"
+    assert prepare("celeba", files, tmp_path) == "celeba: nothing to prepare, its files are read as they are"
     with pytest.raises(ContractError, match=r"`data_dir`: expected MNIST's four .gz files"):
         prepare("colored-mnist", None, tmp_path)
 

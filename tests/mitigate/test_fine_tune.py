@@ -8,7 +8,15 @@ import pytest
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.mitigate.fine_tune import FineTuneConfig, both_sides, fine_tune, train_from_scratch
+from jaxdebias.mitigate.fine_tune import (
+    FineTuneConfig,
+    both_sides,
+    fine_tune,
+    fine_tune_head,
+    joined,
+    retrain_counterfactual,
+    train_from_scratch,
+)
 
 CONFIG = FineTuneConfig(epochs=5, batch_size=32, learning_rates=(1e-2, 1e-7))
 
@@ -46,6 +54,56 @@ def test_a_tiny_rate_stays_where_it_started(key, classifier):
 def test_from_scratch_learns(key, classifier):
     _, info = train_from_scratch(key, classifier, data(0), data(1), CONFIG)
     assert info.accept_accuracy[info.learning_rate] > 0.95
+
+
+def test_only_the_head_is_tuned_and_as_in_the_whole_model(key, classifier):
+    """Full batches, no decay: a step of the head on cached features is the head's part of a step of the model."""
+    params, batch = classifier.init(key, data(0).x), data(0)
+    config = FineTuneConfig(epochs=1, batch_size=200, learning_rates=(1e-2,), weight_decay=0.0)
+    tuned, info = fine_tune_head(key, classifier.vector, params, batch, data(1), config)
+    whole, _ = fine_tune(key, classifier, params, batch, data(1), config)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tuned["params"]["head"],
+                 whole["params"]["head"])
+    assert tuned["params"]["layers_0"] is params["params"]["layers_0"] or all(
+        a is b for a, b in zip(jax.tree.leaves(tuned["params"]["layers_0"]),
+                               jax.tree.leaves(params["params"]["layers_0"]), strict=True))
+    right = np.asarray(classifier.apply(tuned, jnp.asarray(data(1).x))).argmax(-1) == data(1).label
+    assert right.mean() == pytest.approx(info.accept_accuracy[1e-2])
+
+
+def test_the_head_alone_learns_and_keeps_the_better_rate(key, classifier):
+    params = classifier.init(key, data(0).x)
+    config = FineTuneConfig(epochs=20, batch_size=32, learning_rates=(1e-7, 1e-1))
+    _, info = fine_tune_head(key, classifier.vector, params, data(0), data(1), config)
+    assert info.learning_rate == 1e-1
+    assert info.accept_accuracy[1e-1] > 0.9
+
+
+def test_counterfactual_retraining_unlearns_a_column_that_flips(key, classifier):
+    """Column 1 is the label in training; in the augmented rows it is turned over, so only column 0 is left to learn."""
+    train = data(0, n=400)
+    x = train.x.copy()
+    x[:, 1] = 5.0 * (2 * train.label - 1)
+    turned = x.copy()
+    turned[:, 1] *= -1
+    biased, augmented = train._replace(x=x), train._replace(x=turned)
+    accept = data(1)
+    params, info = retrain_counterfactual(key, classifier, biased, augmented, accept,
+                                          FineTuneConfig(epochs=20, batch_size=64, learning_rates=(1e-2,)))
+    assert info.accept_accuracy[1e-2] > 0.9
+    same = np.asarray(classifier.apply(params, jnp.asarray(x))).argmax(1)
+    assert (same == np.asarray(classifier.apply(params, jnp.asarray(turned))).argmax(1)).mean() > 0.95
+
+
+def test_joined_rows_keep_their_order_and_weights():
+    one, two = data(0, n=3), data(1, n=2)
+    both = joined(one, two._replace(weight=np.array([0.0, 2.0], np.float32)))
+    np.testing.assert_array_equal(both.x, np.concatenate([one.x, two.x]))
+    np.testing.assert_array_equal(both.label, np.concatenate([one.label, two.label]))
+    assert both.weight.tolist() == [1, 1, 1, 0, 2]
+    assert joined(one, two).weight is None
+    with pytest.raises(ContractError, match="`x of the batches to join`: expected one dtype and shape of a row"):
+        joined(one, two._replace(x=two.x[:, :4]))
 
 
 def test_both_sides_needs_twins():

@@ -1,5 +1,9 @@
-"""Which training samples taught the model its bias: exact influence for the last layer."""
+"""Which training samples taught the model its bias: influence on any bias, for the last layer or any block."""
 
+from jaxdebias.explain.influence.block import BlockHead, find_block
+from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient, Jacobi, Nystroem
+from jaxdebias.explain.influence.cut import Where, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence.dense import BinaryFactor, Dense, Factor, FactorInfo
 from jaxdebias.explain.influence.objective import (
     AffineHead,
     HeadPairs,
@@ -19,32 +23,33 @@ from jaxdebias.explain.influence.objective import (
     to_head,
     to_vector,
 )
-from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful
-from jaxdebias.explain.influence.solvers import (
-    Factor,
-    FactorInfo,
-    InverseHessian,
-    RefitInfo,
-    factor,
-    load,
-    refit,
-    residual,
-    save,
-)
+from jaxdebias.explain.influence.refit import RefitInfo, refit
+from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful, top_helpful
+from jaxdebias.explain.influence.solvers import InverseHessian, Solution, Solver, factor, load, residual, save
 
 __all__ = [
     "AffineHead",
+    "BinaryFactor",
+    "BlockHead",
+    "ConjugateGradient",
+    "Dense",
     "Factor",
     "FactorInfo",
     "HeadPairs",
     "HeadProblem",
     "InverseHessian",
+    "Jacobi",
+    "Nystroem",
     "RefitInfo",
+    "Solution",
+    "Solver",
+    "Where",
     "bias_gradient",
     "change_if_removed",
     "change_if_replaced",
     "each_pair_gradient",
     "factor",
+    "find_block",
     "find_head",
     "head_gradient",
     "head_logits",
@@ -52,14 +57,18 @@ __all__ = [
     "head_problem",
     "hessian",
     "hessian_product",
+    "last_layers",
+    "layers_in_order",
     "load",
     "pair_bias",
     "pair_gap",
     "pair_gradient",
+    "paths",
     "refit",
     "residual",
     "save",
     "to_head",
     "to_vector",
     "top_harmful",
+    "top_helpful",
 ]

@@ -7,6 +7,7 @@ program. Functions are static arguments: pass the same object again to reuse the
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Params
 
-Rows = tuple[Array, ...]
+Rows = tuple[Any, ...]
 LossFn = Callable[..., jax.Array]
 
 
@@ -32,10 +33,10 @@ def _check(params: Params, rows: Rows, vector: Params | None = None) -> None:
         expect(same, "vector", "the structure and shapes of params", jax.tree.map(jnp.shape, vector))
 
 
-def _sum_over_chunks(fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params: Params, rows: Rows,
+def sum_over_chunks(fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params: Params, rows: Rows,
                      batch_size: int) -> Params:
     """The sum of `fn(chunk of rows, weight [b])` over even chunks; a weight of 0 marks the padding of the last one."""
-    n = rows[0].shape[0]
+    n = jax.tree.leaves(rows)[0].shape[0]
     chunks = -(-n // batch_size)
     size = -(-n // chunks)
     position = jnp.arange(chunks * size).reshape(chunks, size)
@@ -102,7 +103,7 @@ def _sum_hvp(loss_fn: LossFn, params: Params, rows: Rows, vector: Params, batch_
     def product(chunk: Rows, weight: jax.Array) -> Params:
         return hessian_vector_product(lambda p: weight @ loss_fn(p, *chunk), params, vector)
 
-    return _sum_over_chunks(product, params, rows, batch_size)
+    return sum_over_chunks(product, params, rows, batch_size)
 
 
 def gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
@@ -135,4 +136,4 @@ def _gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array],
         curved = weight[:, None] * p * (change - (p * change).sum(-1, keepdims=True))
         return jax.vjp(logits_of, params)[1](curved)[0]
 
-    return _sum_over_chunks(product, params, (x,), batch_size)
+    return sum_over_chunks(product, params, (x,), batch_size)

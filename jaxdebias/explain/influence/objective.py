@@ -1,8 +1,11 @@
-"""The objective whose curvature influence needs: an affine softmax head on frozen features, and the bias of that head.
+"""The objective whose curvature influence needs: a softmax head on frozen features, and the bias of that head.
+
+The head is an `AffineHead`, the last layer, for which everything has a closed form; or a `BlockHead` (see `block`), any
+other block of parameters of any model. `HeadProblem` and the functions below its definition take either.
 
 Conventions, fixed here for all of influence:
 
-    theta   the parameters of the head as one matrix [e k]: the rows of the kernel, then the bias as a last row
+    theta   the parameters of an affine head as one matrix [e k]: the rows of the kernel, then the bias as a last row
             (e = d + 1 with a bias, e = d without). As a vector [p], p = e * k, it is that matrix row by row.
     phi     the features with a column of ones appended where the head has a bias: logits = phi @ theta.
     F       sum over the rows of weight_i * cross-entropy_i + l2 / 2 |theta|^2: the SUM of losses, not their mean.
@@ -24,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_finite, check_integers, describe, expect
 from jaxdebias.core import Array, Params
 from jaxdebias.measure import counterfactual
@@ -39,39 +43,101 @@ class AffineHead(NamedTuple):
     bias: Array | None
     """`[k]`, or None for a head without one."""
 
+    @property
+    def theta(self) -> "AffineHead":
+        """What is edited: all of it."""
+        return self
+
+    def at(self, theta: "AffineHead") -> "AffineHead":
+        """The head with other values."""
+        return theta
+
+    @property
+    def layers(self) -> tuple[tuple[str, int], ...]:
+        """(name, number of parameters), in the order of the vector."""
+        parts = (("kernel", self.kernel.size),)
+        return parts if self.bias is None else (*parts, ("bias", self.bias.size))
+
+    def vector(self) -> Float[jax.Array, "p"]:
+        return to_vector(self)
+
+    def with_vector(self, vector: Float[Array, "p"]) -> "AffineHead":
+        """The inverse of `vector`."""
+        return to_head(vector, self)
+
+    def logits(self, features: Float[Array, "n d"]) -> Float[jax.Array, "n k"]:
+        return head_logits(self, features)
+
+    def gradient(self, problem: "HeadProblem") -> Float[jax.Array, "p"]:
+        return head_gradient(problem)
+
+    def product(self, problem: "HeadProblem", vectors: Float[Array, "p m"], curvature: str) -> Float[jax.Array, "p m"]:
+        del curvature  # logits are linear in theta: both are the same
+        return hessian_product(problem, jnp.asarray(vectors))
+
+    def slopes(self, problem: "HeadProblem", vectors: Float[Array, "p m"]) -> Float[jax.Array, "n m"]:
+        k, m = self.kernel.shape[1], vectors.shape[1]
+        matrix = jnp.asarray(vectors).astype(problem.features.dtype).reshape(-1, k, m)
+        # At most 16 Mi numbers [b k m] at a time.
+        return map_rows(_affine_slopes, (self, matrix), (problem.features, problem.label),
+                        batch_size=int(np.clip(2**24 // (k * m), 1, 16_384)))
+
 
 class HeadProblem(NamedTuple):
     """The training objective of a head, at one head. Build it with `head_problem`, which checks."""
 
-    features: Array
-    """`[n d]`, frozen, in evaluation mode."""
+    features: Any
+    """What the head takes: `[n d]` for an affine head, else a tuple of arrays `[n ...]`; frozen, evaluation mode."""
     label: Array
     """`[n]` int, 0..k-1."""
     weight: Array | None
     """`[n]`, how often each row counts in the sum; None: once."""
-    head: AffineHead
-    """The point at which value and derivatives are taken."""
+    head: Any
+    """The point at which value and derivatives are taken: an `AffineHead` or a `BlockHead`."""
     l2: float | Array
     """The regulariser is l2 / 2 |theta|^2, beside the SUM of losses."""
+
+    @property
+    def layers(self) -> tuple[tuple[str, int], ...]:
+        """(name, number of parameters) of the parts of the vector [p], in its order."""
+        return self.head.layers
+
+    @property
+    def size(self) -> int:
+        """p"""
+        return sum(size for _, size in self.layers)
+
+    def gradient(self) -> Float[jax.Array, "p"]:
+        """The gradient of F."""
+        return self.head.gradient(self)
+
+    def product(self, vectors: Float[Array, "p m"], curvature: str = "gauss_newton") -> Float[jax.Array, "p m"]:
+        """Curvature @ vectors, the regulariser included. `hessian` or `gauss_newton`: equal for an affine head."""
+        return self.head.product(self, vectors, curvature)
+
+    def slopes(self, vectors: Float[Array, "p m"]) -> Float[jax.Array, "n m"]:
+        """s . grad of each row's loss, for each column s: the change of its loss along s. Weights do not enter."""
+        return self.head.slopes(self, vectors)
 
 
 class HeadPairs(NamedTuple):
     """Counterfactual pairs as cached features: both members have the same label."""
 
-    features: Array
-    """`[n d]`, of the rendering with the aligned attribute."""
-    twin: Array
-    """`[n d]`, of the rendering with the changed attribute."""
+    features: Any
+    """`[n d]`, or what else the head takes, of the rendering with the aligned attribute."""
+    twin: Any
+    """The same of the rendering with the changed attribute."""
     label: Array
     """`[n]` int."""
 
 
-def head_problem(features: Float[Array, "n d"], label: Int[Array, "n"], head: AffineHead, *,
-                 weight: Float[Array, "n"] | None = None, l2: float = 0.0) -> HeadProblem:
+def head_problem(features: Any, label: Int[Array, "n"], head: Any, *, weight: Float[Array, "n"] | None = None,
+                 l2: float = 0.0) -> HeadProblem:
     """The checked objective of a head on frozen features.
 
     Args:
-      features: `[n d]`, what `split.features` returns for the training rows.
+      features: of the training rows: `[n d]` from `split.features` for an affine head, or what the function that
+        `find_block` returns gives for a block.
       label: `[n]`, 0..k-1.
       head: where derivatives are taken.
       weight: `[n]`, not negative. A random sample of r rows that stands for n has weight n / r.
@@ -80,22 +146,27 @@ def head_problem(features: Float[Array, "n d"], label: Int[Array, "n"], head: Af
     Raises:
       ContractError: wrong shapes, labels out of range, values that are not finite, fewer than 2 classes.
     """
-    n, d = features.shape
-    expect(n > 0, "features", "at least one row", describe(features))
-    expect(head.kernel.ndim == 2 and head.kernel.shape[0] == d, "head.kernel", f"[d={d}, k]", describe(head.kernel))
-    k = head.kernel.shape[1]
-    expect(k >= 2, "head.kernel", "at least 2 classes (a binary head has one column per class)", describe(head.kernel))
-    if head.bias is not None:
-        expect(head.bias.shape == (k,), "head.bias", f"[k={k}]", describe(head.bias))
+    features = jax.tree.map(jnp.asarray, features)
+    first = jax.tree.leaves(features)[0]
+    n = first.shape[0]
+    expect(n > 0, "features", "at least one row", describe(first))
+    if isinstance(head, AffineHead):
+        d = first.shape[1]
+        expect(head.kernel.ndim == 2 and head.kernel.shape[0] == d, "head.kernel", f"[d={d}, k]", describe(head.kernel))
+        if head.bias is not None:
+            wanted = head.kernel.shape[1:]
+            expect(head.bias.shape == wanted, "head.bias", f"[k={wanted[0]}]", describe(head.bias))
+    k = jax.eval_shape(head.logits, features).shape[1]
+    expect(k >= 2, "head", "at least 2 classes (a binary head has one column per class)", f"{k} of them")
     check_integers("label", label, n, 0, k)
-    check_finite("features", features)
-    check_finite("head", head)
+    for leaf in jax.tree.leaves(features):
+        check_finite("features", leaf)
+    check_finite("head", head.theta)
     if weight is not None:
         check_finite("weight", weight)
         expect(bool(np.min(weight) >= 0), "weight", "no negative weight", np.min(weight))
     expect(l2 >= 0, "l2", "at least 0", l2)
-    return HeadProblem(jnp.asarray(features), jnp.asarray(label), None if weight is None else jnp.asarray(weight),
-                       head, l2)
+    return HeadProblem(features, jnp.asarray(label), None if weight is None else jnp.asarray(weight), head, l2)
 
 
 def to_vector(head: AffineHead) -> Float[Array, "p"]:
@@ -210,49 +281,56 @@ def hessian(problem: HeadProblem, *, chunk: int = 2048) -> Float[Array, "p p"]:
     return blocks.transpose(2, 0, 3, 1).reshape(e * k, e * k) + problem.l2 * jnp.eye(e * k, dtype=phi.dtype)
 
 
-def pair_bias(head: AffineHead, pairs: HeadPairs) -> Float[Array, ""]:
+def pair_bias(head: Any, pairs: HeadPairs) -> Float[Array, ""]:
     """`measure.pair_bias` of a head: for true counterfactuals. At equal probabilities its derivative is 0."""
     return counterfactual.pair_bias(*_own_probabilities(head, pairs))
 
 
-def pair_gap(head: AffineHead, pairs: HeadPairs) -> Float[Array, ""]:
+def pair_gap(head: Any, pairs: HeadPairs) -> Float[Array, ""]:
     """`measure.pair_gap` of a head: for pairs that are different examples of one class."""
     return counterfactual.pair_gap(*_own_probabilities(head, pairs))
 
 
-def _own_probabilities(head: AffineHead, pairs: HeadPairs) -> tuple[jax.Array, jax.Array]:
+def _own_probabilities(head: Any, pairs: HeadPairs) -> tuple[jax.Array, jax.Array]:
     """Probability of the true class `[n]`, of both sides."""
-    p, p_twin = (counterfactual.true_class_probability(head_logits(head, z), pairs.label)
+    p, p_twin = (counterfactual.true_class_probability(head.logits(z), pairs.label)
                  for z in (pairs.features, pairs.twin))
     return p, p_twin
 
 
 @functools.partial(jax.jit, static_argnames=("bias",))
-def bias_gradient(bias: Callable[..., Any], head: AffineHead, *data: Any) -> Float[Array, "p"]:
+def bias_gradient(bias: Callable[..., Any], head: Any, *data: Any) -> Float[jax.Array, "p"]:
     """The gradient of any scalar `bias(head, *data)` by theta, for instance of `pair_bias(head, pairs)`.
 
     Args:
       bias: differentiable in the head. Static: pass the same function object again to reuse the compilation.
       data: its further arguments, pytrees of arrays.
     """
-    return to_vector(jax.grad(bias)(head, *data))
+    gradient = jax.grad(lambda theta: bias(head.at(theta), *data))(head.theta)
+    return head.at(gradient).vector()
 
 
 @jax.jit
-def pair_gradient(head: AffineHead, pairs: HeadPairs) -> Float[Array, "p"]:
+def pair_gradient(head: Any, pairs: HeadPairs) -> Float[jax.Array, "p"]:
     """Sum over the pairs of grad loss(x) - grad loss(twin): what FMD's edit with external pairs multiplies by H^-1."""
-    e = error(head, pairs.features, pairs.label), error(head, pairs.twin, pairs.label)
-    phi = design(pairs.features, head), design(pairs.twin, head)
-    return (jnp.matmul(phi[0].T, e[0], precision=HIGHEST) - jnp.matmul(phi[1].T, e[1], precision=HIGHEST)).reshape(-1)
+    x, twin = (HeadProblem(z, pairs.label, None, head, 0.0) for z in (pairs.features, pairs.twin))
+    return x.gradient() - twin.gradient()
 
 
 @jax.jit
-def each_pair_gradient(head: AffineHead, pairs: HeadPairs) -> Float[Array, "p m"]:
+def each_pair_gradient(head: AffineHead, pairs: HeadPairs) -> Float[jax.Array, "p m"]:
     """`pair_gradient` of every pair by itself, as columns: right-hand sides that are solved together."""
     def columns(features):
         return jnp.einsum("me,mk->ekm", design(features, head), error(head, features, pairs.label), precision=HIGHEST)
 
     return (columns(pairs.features) - columns(pairs.twin)).reshape(-1, pairs.label.shape[0])
+
+
+def _affine_slopes(model: tuple[AffineHead, jax.Array], rows: tuple[jax.Array, jax.Array]) -> Float[jax.Array, "b m"]:
+    """S phi_i . (p_i - y_i) for every row and every right-hand side; the gradient of a row is never formed."""
+    (head, matrix), (features, label) = model, rows
+    moved = jnp.einsum("be,ekm->bkm", design(features, head), matrix, precision=HIGHEST)
+    return jnp.einsum("bkm,bk->bm", moved, error(head, features, label), precision=HIGHEST)
 
 
 def find_head(head_fn: Callable[[Params, Array], Array], params: Params, path: tuple[str | int, ...], d: int,

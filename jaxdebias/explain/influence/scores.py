@@ -6,21 +6,24 @@ Two signs are in use in the literature; here they have two names.
     score    minus the change. Positive: the sample is harmful, removing it lowers the bias.
 
 With s = H^-1 grad B, removing sample i moves theta by H^-1 grad l_i and so the bias by s . grad l_i. One solve gives
-all n changes, and grad l_i = phi_i (p_i - y_i)^T is never formed: the change is the sum over classes of
-(phi_i S) * (p_i - y_i), S being s as a matrix [e k]; 2 n e k operations. Source: FMD (Chen et al. 2023, section 3).
+all n changes, and grad l_i is never formed: for an affine head grad l_i = phi_i (p_i - y_i)^T and the change is the sum
+over classes of (phi_i S) * (p_i - y_i), S being s as a matrix [e k], 2 n e k operations; for a block it is the forward
+derivative of the losses along s. Source: FMD (Chen et al. 2023, section 3).
 
 These are first-order predictions, exact for one small change. They are not additive over many samples, and at a
 saturated model they rank by leverage: use them to explain, and judge them by leave-one-out.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.batching import map_rows
-from jaxdebias.contracts import describe, expect
+from jaxdebias.contracts import expect
 from jaxdebias.core import Array
-from jaxdebias.explain.influence.objective import HIGHEST, HeadProblem, design, error
+from jaxdebias.explain.influence.objective import HeadProblem
 from jaxdebias.explain.influence.solvers import InverseHessian
 
 
@@ -40,17 +43,17 @@ def change_if_removed(problem: HeadProblem, inverse: InverseHessian, bias_gradie
 
 
 def change_if_replaced(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"],
-                       twin_features: Float[Array, "n d"]) -> Float[Array, "n *m"]:
+                       twin_features: Any) -> Float[Array, "n *m"]:
     """Predicted change of the bias if a sample were replaced by its counterfactual twin (same label).
 
     Rank with this one if replacing is what will be done: samples ranked by removal and then replaced do not lower
     the bias, they destroy the model.
 
     Args:
-      twin_features: `[n d]`, the features of the twins.
+      twin_features: the features of the twins, shaped as those of the problem.
     """
-    expect(twin_features.shape == problem.features.shape, "twin_features", describe(problem.features),
-           describe(twin_features))
+    shapes = [[list(leaf.shape) for leaf in jax.tree.leaves(z)] for z in (problem.features, twin_features)]
+    expect(shapes[0] == shapes[1], "twin_features", f"shapes {shapes[0]}", shapes[1])
     return _change(problem, inverse, bias_gradient, twin_features)
 
 
@@ -75,28 +78,26 @@ def top_harmful(change: Float[Array, "n"], k: int) -> tuple[Int[np.ndarray, "k"]
     return index, -change[index]
 
 
+def top_helpful(change: Float[Array, "n"], k: int) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+    """The k most helpful samples, first the one whose removal would raise the bias most; scores are negative.
+
+    Arguments and order as in `top_harmful`.
+
+    >>> index, score = top_helpful(jnp.array([0.5, -2.0, 1.0]), 2)
+    >>> index.tolist(), score.tolist()
+    ([2, 0], [-1.0, -0.5])
+    """
+    index, score = top_harmful(-np.asarray(change), k)
+    return index, -score
+
+
 def _change(problem, inverse, bias_gradient, twin_features):
     one = bias_gradient.ndim == 1
     gradient = np.asarray(bias_gradient, np.float64)
-    solution = inverse.solve(gradient[:, None] if one else gradient)
-    k, m, dtype = problem.head.kernel.shape[1], solution.shape[1], problem.features.dtype
-    matrix = jnp.asarray(solution.reshape(-1, k, m).astype(dtype))
-    rows = (problem.features, problem.label, problem.weight, twin_features)
-    # At most 16 Mi numbers [b k m] at a time.
-    change = map_rows(_change_rows, (problem.head, matrix), rows, batch_size=int(np.clip(2**24 // (k * m), 1, 16_384)))
+    solution = inverse.solve(gradient[:, None] if one else gradient).value
+    change = problem.slopes(solution)
+    if twin_features is not None:
+        change = change - problem._replace(features=twin_features).slopes(solution)
+    if problem.weight is not None:
+        change = jnp.asarray(problem.weight, change.dtype)[:, None] * change
     return change[:, 0] if one else change
-
-
-def _change_rows(params, rows):
-    head, matrix = params
-    features, label, weight, twin = rows
-    change = _slope(head, matrix, features, label)
-    if twin is not None:
-        change = change - _slope(head, matrix, twin, label)
-    return change if weight is None else weight[:, None] * change
-
-
-def _slope(head, matrix, features, label):
-    """s . grad l for every row and every right-hand side, [b m]."""
-    moved = jnp.einsum("be,ekm->bkm", design(features, head), matrix, precision=HIGHEST)
-    return jnp.einsum("bkm,bk->bm", moved, error(head, features, label), precision=HIGHEST)

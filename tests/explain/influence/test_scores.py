@@ -132,7 +132,7 @@ def test_the_prediction_is_first_order_exact():
     # Halving the weight that 8 samples lose divides the error of the predicted parameters by four.
     data, _, theta, _, inverse, _ = toy_setting(0)
     rows = np.arange(8)
-    predicted = inverse.solve(oracle.example_gradients(theta, data.x, data.y)[rows].sum(0)[:, None])[:, 0]
+    predicted = inverse.solve(oracle.example_gradients(theta, data.x, data.y)[rows].sum(0)[:, None]).value[:, 0]
     errors = []
     for share in (1.0, 0.5, 0.25):
         weight = np.ones(2000)
@@ -166,7 +166,7 @@ def test_replacing_what_the_replacement_score_ranks_first_keeps_the_model_alive(
             rows = influence.top_harmful(change, 200)[0]
             moved = oracle.example_gradients(theta, data.x[rows], data.y[rows])
             moved = moved - oracle.example_gradients(theta, twins[rows], data.y[rows])
-            after = theta + inverse.solve(moved.sum(0)[:, None]).reshape(theta.shape)
+            after = theta + inverse.solve(moved.sum(0)[:, None]).value.reshape(theta.shape)
             right = oracle.probabilities(after, test.x).argmax(1) == test.y
             return oracle.pair_bias(after, outside.x, flip(outside.x), outside.y), right.mean()
 

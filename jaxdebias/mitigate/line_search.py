@@ -1,0 +1,156 @@
+"""How far to go along a step: candidates in units of what they do to the logits, judged on held-out examples."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxdebias.batching import map_rows
+from jaxdebias.core import Array
+from jaxdebias.explain.influence.objective import AffineHead, HeadPairs
+from jaxdebias.measure.counterfactual import true_class_probability
+
+
+class AcceptView(NamedTuple):
+    """The accept sets as cached features."""
+
+    features: Any
+    """What the head takes, n rows."""
+    label: jax.Array
+    """`[n]`"""
+    weight: jax.Array
+    """`[n]`"""
+    pairs: HeadPairs
+    bias_data: Any
+    """What the bias is a function of, beside the head: the pairs, or `HeadRows`."""
+
+
+class Judged(NamedTuple):
+    """A head, or m of them, on the accept sets."""
+
+    bias: Array
+    accuracy: Array
+    aligned: Array
+    """Accuracy on the aligned renderings of the pairs."""
+
+
+class Search(NamedTuple):
+    """All candidates of one round."""
+
+    t: Array
+    """`[m]`, as multiples of the step."""
+    judged: Judged
+    """`[m]` each."""
+    slope: Array
+    """Derivative of the bias by t at 0."""
+    unit: Array
+    """Rms change of the centred logits of the accept pairs at t = 1."""
+
+
+def candidates(steps_per_octave: int) -> Float[np.ndarray, "m"]:
+    """The candidates u: 0 and 2^-5 .. 2^4, in units of the rms change of the centred logits of the accept pairs.
+
+    >>> candidates(1)[:4].tolist(), candidates(1)[-1].item(), len(candidates(4))
+    ([0.0, 0.03125, 0.0625, 0.125], 16.0, 38)
+    """
+    exponents = np.arange(-5 * steps_per_octave, 4 * steps_per_octave + 1) / steps_per_octave
+    return np.concatenate([[0.0], 2.0**exponents]).astype(np.float32)
+
+
+def near(accuracy: Float[Array, "m"], bias: Float[Array, "m"], aligned: Float[Array, "m"], *, floor: float,
+         tolerance: float) -> int:
+    """The candidate of least bias among those within `tolerance` of the best accuracy; the first of equals.
+
+    Candidate 0 is the present head. Others under the floor of aligned accuracy, or not finite, are not candidates.
+
+    >>> near(np.array([0.5, 0.7, 0.795, 0.80]), np.array([0.6, 0.1, 0.2, 0.3]), np.ones(4), floor=0.9, tolerance=0.01)
+    2
+    """
+    allowed = (np.asarray(aligned) >= floor) & np.isfinite(np.asarray(bias))
+    allowed[0] = True
+    accuracy = np.where(allowed, accuracy, -np.inf)
+    enough = accuracy.max() - tolerance - 1e-6  # one point of 2,000 float32 examples is one point
+    return int(np.argmin(np.where(accuracy >= enough, bias, np.inf)))
+
+
+def _judge(head: Any, view: AcceptView, bias_fn: Callable) -> Judged:
+    right = _logits(head, view.features).argmax(axis=1) == view.label
+    aligned = _logits(head, view.pairs.features).argmax(axis=1) == view.pairs.label
+    return Judged(bias_fn(head, view.bias_data), (view.weight * right).sum() / view.weight.sum(), aligned.mean())
+
+
+judge = jax.jit(_judge, static_argnames=("bias_fn",))
+"""(head, view, bias_fn) -> `Judged`."""
+
+
+@functools.partial(jax.jit, static_argnames=("bias_fn",))
+def search(head: Any, direction: Any, view: AcceptView, grid: Float[Array, "m"], bias_fn: Callable) -> Search:
+    """All candidates of one round in one program; `direction` is a head that holds the step."""
+    def moved(t):
+        return head.at(jax.tree.map(lambda leaf, change: leaf + t * change, head.theta, direction.theta))
+
+    # Off the last layer logits are not linear in the step: the unit is that of its first order.
+    both = view.pairs.features, view.pairs.twin
+    change = jnp.concatenate(jax.jvp(lambda t: [moved(t).logits(z) for z in both], (0.0,), (1.0,))[1])
+    unit = jnp.sqrt(((change - change.mean(axis=1, keepdims=True)) ** 2).mean())
+    t = jnp.where(unit > 0, grid / jnp.where(unit > 0, unit, 1.0), 0.0)
+    each = jax.vmap if isinstance(head, AffineHead) else _one_by_one
+    judged = each(lambda t: _judge(moved(t), view, bias_fn))(t)
+    _, slope = jax.jvp(lambda t: bias_fn(moved(t), view.bias_data), (0.0,), (1.0,))
+    return Search(t, judged, slope, unit)
+
+
+def _one_by_one(fn: Callable) -> Callable:
+    """Like `vmap`, in the memory of one: the activations of a block are not those of a head."""
+    return lambda t: jax.lax.map(fn, t)
+
+
+def _logits(head: Any, features: Any) -> jax.Array:
+    return map_rows(_head_logits, head, features, batch_size=8192)
+
+
+def _head_logits(head: Any, features: Any) -> jax.Array:
+    return head.logits(features)
+
+
+@functools.partial(jax.jit, static_argnames=("bias",))
+def fall(before: Any, after: Any, data: Any, bias: str) -> Float[jax.Array, ""]:
+    """By how many of its standard errors the bias falls, on the same examples for both heads.
+
+    Args:
+      before, after: heads.
+      data: `HeadPairs` for the biases `pair` and `gap`, else `HeadRows`.
+      bias: its name.
+    """
+    if bias in ("pair", "gap"):
+        terms = []
+        for head in (before, after):
+            p, p_twin = (true_class_probability(head.logits(z), data.label) for z in (data.features, data.twin))
+            change = p - p_twin
+            terms.append(jnp.abs(change) if bias == "pair" else change * jnp.sign(change.mean()))
+        difference = terms[0] - terms[1]
+        return difference.mean() / jnp.maximum(difference.std(ddof=1) / jnp.sqrt(difference.size), 1e-12)
+    p, p_after = (jax.nn.softmax(head.logits(data.features))[:, 1] for head in (before, after))
+    members = {"demographic_parity": [data.label >= 0], "equal_opportunity": [data.label == 1],
+               "equalised_odds": [data.label == 0, data.label == 1]}[bias]
+    gaps = [_gap_of(p, p_after, member, data.attribute) for member in members]
+    # Equalised odds is the larger gap of two: what counts is the one that was larger.
+    first = jnp.stack([gap for gap, _ in gaps]).argmax()
+    return jnp.stack([errors for _, errors in gaps])[first]
+
+
+def _gap_of(p: jax.Array, p_after: jax.Array, member: jax.Array, attribute: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(the gap between the attributes before, its fall in standard errors) among the members."""
+    gap, moved, variance = 0.0, 0.0, 0.0
+    for value, sign in ((0, 1.0), (1, -1.0)):
+        here = member & (attribute == value)
+        count = jnp.maximum(here.sum(), 1)
+        mean = (here * (p - p_after)).sum() / count
+        gap += sign * (here * p).sum() / count
+        moved += sign * mean
+        variance += (here * (p - p_after - mean) ** 2).sum() / count**2
+    return jnp.abs(gap), jnp.sign(gap) * moved / jnp.maximum(jnp.sqrt(variance), 1e-12)

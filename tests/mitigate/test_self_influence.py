@@ -1,0 +1,127 @@
+"""Self-influence: against the definition, and what it finds among coloured digits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import softmax_head
+
+from jaxdebias import models
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch
+from jaxdebias.data.digits import digits
+from jaxdebias.explain.influence.objective import AffineHead, head_problem
+from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.self_influence import (
+    SelfInfluenceConfig,
+    pivotal_set,
+    self_influence,
+    self_influence_tuning,
+)
+from jaxdebias.train.losses import cross_entropy
+from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train.run import RunConfig, run
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_is_the_quadratic_form_of_each_gradient(biased):
+    rng = np.random.default_rng(0)
+    n, d, k, damping = 120, 5, 3, 0.7
+    z, label = rng.normal(size=(n, d)), rng.integers(0, k, n)
+    theta = rng.normal(size=(d + biased, k))
+    phi = np.concatenate([z, np.ones((n, 1))], axis=1) if biased else z
+    weight = rng.uniform(0.5, 2.0, n)
+    inverse = np.linalg.inv(softmax_head.hessian(theta, phi, 0.3, weight) + damping * np.eye(theta.size))
+    expected = [g @ inverse @ g for g in softmax_head.example_gradients(theta, phi, label)]
+    head = AffineHead(theta[:d].astype(np.float32), theta[d].astype(np.float32) if biased else None)
+    problem = head_problem(z.astype(np.float32), label, head, weight=weight.astype(np.float32), l2=0.3)
+    np.testing.assert_allclose(self_influence(problem, damping=damping), expected, rtol=2e-4)
+
+
+def test_the_head_without_the_sample_does_worse_on_it_by_about_its_self_influence():
+    """First order: leaving sample i out raises its own loss by its self-influence."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.normal(size=(300, 4)), np.ones((300, 1))], axis=1)
+    label = (x[:, 0] + 0.5 * rng.normal(size=300) > 0).astype(int)
+    theta = softmax_head.fit(x, label, 2, 3.0)
+    problem = head_problem(x[:, :4].astype(np.float32), label, AffineHead(*(a.astype(np.float32) for a in
+                                                                             (theta[:4], theta[4]))), l2=3.0)
+    score = self_influence(problem, damping=0.0)
+    rows = np.argsort(score)[::30]
+    actual = []
+    for i in rows:
+        without = softmax_head.fit(np.delete(x, i, 0), np.delete(label, i), 2, 3.0, start=theta)
+        losses = [float(cross_entropy(x[i : i + 1] @ t, label[i : i + 1])[0]) for t in (without, theta)]
+        actual.append(losses[0] - losses[1])
+    np.testing.assert_allclose(score[rows], actual, rtol=0.15, atol=1e-4)
+
+
+def test_pivotal_set_by_hand():
+    label = np.array([0, 0, 0, 1, 1, 1])
+    scores = np.array([[5.0, 4.0, 3.0, 1.0, 2.0, 2.0], [5.0, 3.0, 4.0, 3.0, 2.0, 1.0]])
+    assert pivotal_set(scores, label, 1).tolist() == [True, False, False, False, False, False]
+    assert pivotal_set(scores, label, 2).tolist() == [True, False, False, False, True, False]
+    assert pivotal_set(scores, label, 3).all()
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    """A biased model of coloured digits, one sample in fifty conflicting, and what the tuning made of it."""
+    train = digits(conflicting=0.02, seed=0).splits["train"]
+    classifier = models.mlp(hidden=(32,), classes=10)
+    learner = erm(classifier, Optimizer(learning_rate=1e-3))
+    params = run(jax.random.key(0), learner, train, RunConfig(epochs=20, batch_size=64)).state.variables
+    kept = jax.tree.map(np.array, params)
+    config = SelfInfluenceConfig(per_class=5, epochs=10, batch_size=64, tune_epochs=100)
+    new, info = self_influence_tuning(jax.random.key(1), classifier, params, train, config)
+    jax.tree.map(np.testing.assert_array_equal, params, kept)
+    return train, classifier, params, new, info
+
+
+@pytest.mark.slow
+def test_finds_conflicting_digits_without_their_colour(tuned):
+    train, _, _, _, info = tuned
+    conflicting = train.label != train.attribute
+    base = conflicting.mean()
+    assert base == pytest.approx(0.02, abs=0.002)
+    for score in info.scores:
+        named = pivotal_set(score[None], train.label, 5)
+        assert conflicting[named].mean() > 10 * base
+    assert conflicting[info.pivotal].mean() > 15 * base  # agreement of several models is more precise
+    assert conflicting[info.pivotal].sum() >= 0.7 * conflicting.sum()
+    assert info.per_class.sum() == len(info.pivotal) < 50
+    assert (info.scores >= 0).all()
+
+
+@pytest.mark.slow
+def test_the_bias_labels_are_not_used(tuned):
+    train, classifier, params, new, info = tuned
+    config = SelfInfluenceConfig(per_class=5, epochs=10, batch_size=64, tune_epochs=100)
+    unknown = train._replace(attribute=np.full(len(train.label), -1, np.int32))
+    again, info_again = self_influence_tuning(jax.random.key(1), classifier, params, unknown, config)
+    np.testing.assert_array_equal(info.pivotal, info_again.pivotal)
+    jax.tree.map(np.testing.assert_array_equal, new, again)
+
+
+@pytest.mark.slow
+def test_tuning_learns_the_pivotal_samples(tuned):
+    train, classifier, params, new, info = tuned
+    rows = jnp.asarray(train.x[info.pivotal]), train.label[info.pivotal]
+
+    def loss(p):
+        return float(cross_entropy(classifier.apply(p, rows[0]), rows[1]).mean())
+
+    assert loss(new) < 0.5 * loss(params)
+
+
+def test_bad_input_is_one_line(key):
+    rng = np.random.default_rng(0)
+    train = Batch(rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 2, 60).astype(np.int32),
+                  np.full(60, -1, np.int32))
+    classifier = models.mlp(hidden=(4,), classes=2)
+    with pytest.raises(ContractError, match="`per_class`: expected at most half of the smallest class"):
+        self_influence_tuning(key, classifier, classifier.init(key, train.x), train)
+    with pytest.raises(ContractError, match="`damping`"):
+        SelfInfluenceConfig(damping=0.0)
+    with pytest.raises(ContractError, match="`q`"):
+        SelfInfluenceConfig(q=0.0)
