@@ -59,11 +59,125 @@ def digits() -> str:
     return repair("fmd_digits", 0.02) + source("fmd_digits")
 
 
+# What the scripts on `fmd_methods` measure: their rows in the order of the pages.
+METHODS = {
+    "erm": "trained (ERM), no repair",
+    "fmd ext": "**FMD**, head, `ext`", "fmd gradB": "**FMD**, head, `gradB`",
+    "fmd ext, no floor": "**FMD**, head, `ext`, no aligned floor",
+    "fmd gradB, no floor": "**FMD**, head, `gradB`, no aligned floor",
+    "fmd 2 layers ext": "**FMD**, last 2 layers, `ext`, no aligned floor",
+    "fmd 2 layers gradB": "**FMD**, last 2 layers, `gradB`, no aligned floor",
+    "fmd 3 layers ext": "**FMD**, last 3 layers, `ext`, no aligned floor",
+    "fmd 3 layers gradB": "**FMD**, last 3 layers, `gradB`, no aligned floor",
+    "dfr l2": "DFR, L2", "dfr l1": "DFR, L1, 10 balanced subsamples averaged",
+    "refit head": "head refitted, training set joined by the pairs' twins",
+    "fine-tune head": "fine-tuning, head", "fine-tune 2 layers": "fine-tuning, last 2 layers",
+    "fine-tune 3 layers": "fine-tuning, last 3 layers",
+    "fine-tune mixing and head": "fine-tuning, channel mixing of layer 1 and head",
+    "fine-tune mixing and 3 layers": "fine-tuning, channel mixing of layer 1 and last 3 layers",
+    "fine-tune all": "fine-tuning, all layers", "self-influence": "self-influence fine-tuning, no attribute",
+    "scratch": "from scratch on the held-out samples alone",
+    "retrain, counterfactuals": "full retraining, training set joined by its counterfactuals",
+    "retrain, recoloured": "full retraining, training set in random colours (ceiling)",
+}
+
+
+def has_summary(name: str) -> bool:
+    """A table is shown when its script has come to its end, not while it runs."""
+    return (RESULTS / f"{name}.json").exists() and "summary" in read(name)
+
+
+def parts(name: str, make: Callable[[str], str]) -> str:
+    """One table per cell of the results (a share, a data set's option), under its name, and where they come from."""
+    if not has_summary(name):
+        return "Not measured yet."
+    cells = dict.fromkeys(row["cell"] for row in read(name)["summary"])
+    return "\n\n".join(f"**{cell} conflicting**\n\n{make(cell)}" for cell in cells) + source(name)
+
+
+def of_cell(name: str, cell: str) -> list[dict[str, Any]]:
+    rows = {row["method"]: row for row in read(name)["summary"] if row["cell"] == cell}
+    return [rows[method] for method in (*METHODS, *(m for m in rows if m not in METHODS)) if method in rows]
+
+
+def mean(cell: dict[str, float]) -> str:
+    return f"{100 * cell['value']:.1f}"
+
+
+def signed(cell: dict[str, float]) -> str:
+    return f"{cell['value']:+.2f} ({cell['low']:+.2f} to {cell['high']:+.2f})"
+
+
+def seconds(row: dict[str, Any]) -> str:
+    """Median of the first call, and of a second one where it was made."""
+    warm = f" / {row['seconds_warm']['median']:.1f}" if "seconds_warm" in row else ""
+    return f"{row['seconds']['median']:.1f}{warm}"
+
+
+def cost(row: dict[str, Any]) -> list[str]:
+    count = row["changed"]["median"]
+    return [f"{count:,.0f}" if count else "none", f"{row['samples']:,}", row["needs"] or "nothing", seconds(row)]
+
+
+COSTS = ["numbers changed", "held-out samples", "what it needs", "seconds, first / again"]
+
+
+SHORT = ("erm", "fmd ext", "fmd gradB", "fmd 3 layers ext", "dfr l2", "fine-tune mixing and head", "fine-tune all",
+         "scratch", "retrain, counterfactuals")
+
+
 def colored_mnist() -> str:
-    parts = []
-    for ratio in (0.005, 0.01, 0.02):
-        parts.append(f"**{ratio:.1%} conflicting**\n\n{repair('fmd_colored_mnist', ratio)}")
-    return "\n\n".join(parts) + source("fmd_colored_mnist")
+    """The short table: the methods that a reader compares first, without the costs but time."""
+    if not has_summary("fmd_full_colored_mnist"):  # the results of before the full table
+        old = [f"**{ratio:.1%} conflicting**\n\n{repair('fmd_colored_mnist', ratio)}" for ratio in (0.005, 0.01, 0.02)]
+        return "\n\n".join(old) + source("fmd_colored_mnist")
+
+    def make(cell: str) -> str:
+        rows = [[METHODS[row["method"]], percent(row["accuracy"]), percent(row["bias_conflicting_accuracy"]),
+                 percent(row["bias_aligned_accuracy"]), fraction(row["counterfactual_bias"]), seconds(row)]
+                for row in of_cell("fmd_full_colored_mnist", cell) if row["method"] in SHORT]
+        return markdown(["method", "accuracy %", "conflicting %", "aligned %", "counterfactual bias",
+                         "seconds, first / again"], rows)
+
+    return parts("fmd_full_colored_mnist", make)
+
+
+def full_colored_mnist() -> str:
+    def make(cell: str) -> str:
+        rows = [[METHODS.get(row["method"], row["method"]), percent(row["accuracy"]),
+                 percent(row["bias_conflicting_accuracy"]), mean(row["bias_aligned_accuracy"]),
+                 mean(row["worst_group_accuracy"]), fraction(row["counterfactual_bias"]), *cost(row)]
+                for row in of_cell("fmd_full_colored_mnist", cell)]
+        head = ["method", "accuracy %", "conflicting %", "aligned %", "worst group %", "counterfactual bias", *COSTS]
+        return markdown(head, rows)
+
+    return parts("fmd_full_colored_mnist", make)
+
+
+def utkface() -> str:
+    def make(cell: str) -> str:
+        rows = [[METHODS.get(row["method"], row["method"]), percent(row["accuracy"]),
+                 percent(row["bias_conflicting_accuracy"]), mean(row["bias_aligned_accuracy"]),
+                 mean(row["worst_group_accuracy"]), signed(row["group_gap"]), *cost(row)]
+                for row in of_cell("fmd_utkface", cell)]
+        return markdown(["method", "accuracy %", "conflicting %", "aligned %", "worst group %", "group gap", *COSTS],
+                        rows)
+
+    return parts("fmd_utkface", make)
+
+
+def samples() -> str:
+    def make(cell: str) -> str:
+        rows = [[METHODS.get(row["method"], row["method"]), percent(row["accuracy"]),
+                 percent(row["bias_conflicting_accuracy"]), mean(row["bias_aligned_accuracy"]),
+                 fraction(row["counterfactual_bias"]),
+                 mean(row["aligned_share"]) if "aligned_share" in row else "", seconds(row)]
+                for row in of_cell("fmd_samples", cell)]
+        head = ["training samples", "accuracy %", "conflicting %", "aligned %", "counterfactual bias",
+                "aligned among the chosen %", "seconds, first / again"]
+        return markdown(head, rows)
+
+    return parts("fmd_samples", make)
 
 
 def vanilla() -> str:
@@ -82,7 +196,8 @@ def speed() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "digits": digits, "colored-mnist": colored_mnist, "vanilla": vanilla, "speed": speed}
+    "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
+    "samples": samples, "vanilla": vanilla, "speed": speed}
 
 
 def render(page: Path) -> str:

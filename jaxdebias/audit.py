@@ -39,14 +39,23 @@ class Measurement(NamedTuple):
 
 
 class Harmful(NamedTuple):
-    """A training sample that taught the bias."""
+    """A training sample and what it did to the bias."""
 
     index: int
     """Its row in the training split."""
     label: int
     attribute: int
     score: float
-    """Predicted fall of the counterfactual bias if the sample were removed."""
+    """Predicted fall of the counterfactual bias if the sample were removed; negative: it would rise."""
+
+
+class Influential(NamedTuple):
+    """The two ends of the training set, by influence on the counterfactual bias."""
+
+    harmful: list[Harmful]
+    """Removing them would lower the bias; the most harmful first."""
+    helpful: list[Harmful]
+    """Removing them would raise it; the most helpful first."""
 
 
 def measure(key: Key, apply_fn: ApplyFn, params: Params, dataset: Dataset, *, split: str = "test") -> Measurement:
@@ -99,7 +108,13 @@ def changes(key: Key, before: Measurement, after: Measurement, dataset: Dataset,
 
 def most_harmful(split: Split, params: Params, dataset: Dataset, *, count: int = 12, damping: float = 1e-3,
                  head_path: tuple[str | int, ...] = ("params", "head")) -> list[Harmful]:
-    """The training samples whose removal would lower the counterfactual bias most, by influence on the last layer.
+    """The training samples whose removal would lower the counterfactual bias most; arguments as in `influential`."""
+    return influential(split, params, dataset, count=count, damping=damping, head_path=head_path).harmful
+
+
+def influential(split: Split, params: Params, dataset: Dataset, *, count: int = 12, damping: float = 1e-3,
+                head_path: tuple[str | int, ...] = ("params", "head")) -> Influential:
+    """The training samples that do most for and most against the counterfactual bias, by influence on the last layer.
 
     The bias is that of the `edit` pairs, never of the test set. The scores are first-order: an explanation of what
     the model leans on, not a list of samples to delete (see `explain.influence.scores`).
@@ -107,13 +122,13 @@ def most_harmful(split: Split, params: Params, dataset: Dataset, *, count: int =
     Args:
       split: the model cut before its last layer.
       params: of the trained model.
-      dataset: its train split and edit pairs are used; without edit pairs the list is empty.
-      count: how many.
+      dataset: its train split and edit pairs are used; without edit pairs both lists are empty.
+      count: how many of each.
       damping: on the curvature of the mean loss.
       head_path: where the last layer lies in params.
     """
     if "edit" not in dataset.pairs:
-        return []
+        return Influential([], [])
     train, pairs = dataset.splits["train"], dataset.pairs["edit"]
     z, z_pairs, z_twins = (map_rows(split.features, params, jnp.asarray(x)) for x in (train.x, pairs.x, pairs.twin))
     head, _ = influence.find_head(split.head, params, head_path, z.shape[1])
@@ -122,9 +137,9 @@ def most_harmful(split: Split, params: Params, dataset: Dataset, *, count: int =
     bias_fn = influence.pair_bias if dataset.pairing == "counterfactual" else influence.pair_gap
     gradient = influence.bias_gradient(bias_fn, head, influence.HeadPairs(z_pairs, z_twins, jnp.asarray(pairs.label)))
     change = influence.change_if_removed(problem, inverse, gradient)
-    index, score = influence.top_harmful(change, min(count, len(train.label)))
-    return [Harmful(int(i), int(train.label[i]), int(train.attribute[i]), float(s))
-            for i, s in zip(index, score, strict=True)]
+    return Influential(*([Harmful(int(i), int(train.label[i]), int(train.attribute[i]), float(s))
+                          for i, s in zip(*top(change, min(count, len(train.label))), strict=True)]
+                         for top in (influence.top_harmful, influence.top_helpful)))
 
 
 def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> list[str]:
@@ -152,8 +167,8 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
         remarks.append("No counterfactual bias: the data hold no pairs that differ in the attribute. What would be "
                        "needed: held-out samples of one label with different attributes.")
     elif dataset.pairing == "matched":
-        remarks.append("Pairs are different samples of one label, not the same sample with its attribute changed; "
-                       "the counterfactual bias is therefore the gap between the mean probabilities of both sides.")
+        remarks.append("Pairs are different samples of one label, not the same sample with its attribute changed: "
+                       "what differs within one pair is no bias, the gap between the means of both sides is.")
     return remarks
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from jaxdebias.contracts import ContractError
+from jaxdebias.contracts import ContractError, expect
 
 # Optional values, shown in --help without the word None.
 MaybeStr = Annotated[str | None, arg(metavar="STR")]
@@ -94,13 +94,27 @@ class Train:
 class Debias:
     """Repair a trained run with held-out counterfactual pairs, accept or roll back, and measure again.
 
-    Reads the model and the data set of RUN, leaves it as it is, and writes the repaired run to OUT.
+    Reads the model and the data set of RUN, leaves it as it is, and writes the repaired run to OUT. Or, for a model
+    that was trained elsewhere: reads features and the last layer from files, and writes the repaired layer to
+    OUT/head.npz.
     """
 
-    run: Annotated[Path, Positional]
-    """Folder of the trained run."""
+    run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
+    """Folder of the trained run; none with --features."""
     out: Path
     """Folder of the repaired run; made if missing."""
+    features: MaybePath = None
+    """Instead of RUN: an .npz file of feature matrices. train, train_label; edit, edit_twin, edit_label; accept,
+    accept_label; accept_pairs, accept_twin, accept_pairs_label; the last five also as test."""
+    head: MaybePath = None
+    """With --features: an .npz file of the last layer, one matrix [d k] or [k d] and at most one vector."""
+    factor: MaybePath = None
+    """With --features: a factor that --save-factor wrote, instead of train and train_label."""
+    save_factor: MaybePath = None
+    """With --features: write the factor of the training objective to this file, for edits without training data."""
+    bias: Annotated[Literal["pair", "gap"] | None, arg(metavar="{pair,gap}")] = None
+    """With --features, what twins are. pair: the same example with another attribute (default); gap: a different
+    example of the same label."""
     method: Literal["fmd", "dfr"] = "fmd"
     """fmd: Fast Model Debias, edits the last layer in rounds; dfr: refits the last layer on group-balanced held-out
     data."""
@@ -233,13 +247,29 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
                                "proxies", "without"))
             results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
             tables.print_summary(results)
-        case Debias():
+        case Debias(features=None):
+            expect(command.run is not None, "debias", "the folder of a trained run, or --features with --head",
+                   "neither")
+            for name in ("head", "factor", "save_factor", "bias"):
+                expect(getattr(command, name) is None, f"--{name.replace('_', '-')}", "--features beside it",
+                       "the folder of a run")
             config = runs.DebiasConfig(
                 method=command.method, rounds=command.rounds, direction=command.direction, pairs=command.pairs,
                 baselines=command.baselines, data_dir=command.data_dir, seed=command.seed)
             results = runs.debias(command.run, config, command.out, overwrite=command.overwrite,
                                   watch=progress.progress_bar)
             tables.print_summary(results)
+        case Debias():
+            from jaxdebias import feature_files
+
+            expect(command.run is None, "debias", "the folder of a run or --features, not both", command.run)
+            expect(command.head is not None, "--head", "an .npz file of the last layer, with --features", None)
+            config = feature_files.FeatureConfig(
+                method=command.method, rounds=command.rounds, direction=command.direction or "ext",
+                pairs=command.pairs, bias=command.bias or "pair", seed=command.seed)
+            tables.print_repair(feature_files.debias_features(
+                command.features, command.head, command.out, config, factor=command.factor,
+                save_factor=command.save_factor, overwrite=command.overwrite))
         case List():
             columns = {"name": "name", "kind": "kind", "what it is": "summary", "needs": "needs", "ready": "found"}
             tables.print_rows(registry.describe(command.data_dir), columns)

@@ -147,7 +147,7 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     clock.lap("train")
     before = audit.measure(key_measure, classifier.apply, params, dataset)
     clock.lap("measure")
-    harmful = audit.most_harmful(classifier.vector, params, dataset, head_path=classifier.head_path)
+    harmful, helpful = audit.influential(classifier.vector, params, dataset, head_path=classifier.head_path)
     clock.lap("influence")
 
     save_params(out / "params.npz", params)
@@ -157,11 +157,12 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
         **_timing(clock),
         "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None,
         "harmful": [sample._asdict() for sample in harmful], "harmful_rows": content.table_rows(dataset, harmful),
+        "helpful": [sample._asdict() for sample in helpful], "helpful_rows": content.table_rows(dataset, helpful),
         "training": {"epochs": config.epochs, "loss": [record.loss for record in trained.history]},
         "findings": audit.findings(dataset, before),
     })
     write_results(results, out / "results.json")
-    write_page(results, content.pictures(dataset, harmful, before), out / "report.html")
+    write_page(results, content.pictures(dataset, harmful, before, helpful=helpful), out / "report.html")
     # The run is whole; what was there only to carry on a stopped one can go.
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return results
@@ -233,7 +234,8 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     clock.lap("baselines")
 
     save_params(out / "params.npz", edited)
-    harmful = [audit.Harmful(**sample) for sample in trained.results["harmful"]]
+    harmful, helpful = ([audit.Harmful(**sample) for sample in trained.results.get(name, [])]
+                        for name in ("harmful", "helpful"))
     results = to_json({
         **content.identity(dataset, recipe.attribute, recipe.items, config.method, trained.results["seed"],
                            trained.results["model"]),
@@ -242,11 +244,12 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
         "before": content.measurement(before, dataset), "after": content.measurement(after, dataset),
         "changes": changes, "baselines": baselines, "edit": edit,
         "harmful": trained.results["harmful"], "harmful_rows": content.table_rows(dataset, harmful),
+        "helpful": trained.results.get("helpful", []), "helpful_rows": content.table_rows(dataset, helpful),
         "training": trained.results["training"],
         "findings": list(dict.fromkeys([*audit.findings(dataset, before), *audit.findings(dataset, after)])),
     })
     write_results(results, out / "results.json")
-    write_page(results, content.pictures(dataset, harmful, before, after), out / "report.html")
+    write_page(results, content.pictures(dataset, harmful, before, after, helpful=helpful), out / "report.html")
     return results
 
 

@@ -96,8 +96,23 @@ def test_harmful_samples_are_the_aligned_ones_that_teach_the_attribute():
     assert all(train.label[sample.index] == sample.label for sample in harmful)
 
 
+def test_helpful_samples_are_the_other_end():
+    """With equal features only the attribute's agreement with the label tells samples apart: conflicting ones help."""
+    dataset = table(conflicting=0.2)
+    found = audit.influential(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
+    assert found.harmful == audit.most_harmful(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
+    assert [sample.score for sample in found.helpful] == sorted(s.score for s in found.helpful)
+    assert found.helpful[0].score < 0
+    assert all(sample.attribute != sample.label for sample in found.helpful)
+    everything = audit.influential(SPLIT, looking_at(0.5, 0.5), dataset, count=1000)
+    assert len(everything.helpful) == 400
+    assert {sample.index for sample in everything.helpful} == set(range(400))
+
+
 def test_harmful_needs_edit_pairs():
-    assert audit.most_harmful(SPLIT, looking_at(1, 1), dataclasses.replace(table(), pairs={})) == []
+    unpaired = dataclasses.replace(table(), pairs={})
+    assert audit.most_harmful(SPLIT, looking_at(1, 1), unpaired) == []
+    assert audit.influential(SPLIT, looking_at(1, 1), unpaired) == ([], [])
 
 
 def test_findings(key):

@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxdebias import cli
@@ -35,6 +37,38 @@ def fails(capsys, *arguments):
 def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in fails(capsys, *arguments)
+
+
+def test_debias_takes_a_run_or_feature_files(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "the folder of a trained run, or --features with --head" in fails(capsys, "debias", "--out", "x")
+    assert "`--head`: expected an .npz file" in fails(capsys, "debias", "--features", "F.npz", "--out", "x")
+    assert "not both" in fails(capsys, "debias", "run", "--features", "F.npz", "--out", "x")
+    assert "`--save-factor`: expected --features" in fails(capsys, "debias", "run", "--save-factor", "f", "--out", "x")
+    files = ("--features", "F.npz", "--head", "H.npz", "--out", "x")
+    assert "`features`: expected an .npz file of arrays, got F.npz" in fails(capsys, "debias", *files)
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 60)
+    signal, noise = (2.0 * label - 1)[:, None], rng.normal(size=(60, 1))
+    x, twin = np.hstack([signal + noise, signal]), np.hstack([signal + noise, -signal])
+    arrays = {"edit_twin": twin}
+    for name in ("train", "edit", "accept_pairs"):
+        arrays |= {name: x, f"{name}_label": label}
+    np.savez("F.npz", **arrays)
+    np.savez("H.npz", weight=np.array([[-0.2, -1.0], [0.2, 1.0]], np.float32))
+    assert "an array accept_twin to go with accept_pairs" in fails(capsys, "debias", *files)
+    np.savez("F.npz", **arrays, accept_twin=twin)
+    cli.main(["debias", *files, "--rounds", "1", "--save-factor", "factor.npz", "--bias", "gap"])
+    said = capsys.readouterr().out
+    assert "FMD on 2 features and 2 classes: accepted." in said
+    assert "Matched-pair gap" in said
+    with np.load("x/head.npz") as file:
+        assert file["weight"].shape == (2, 2)
+        assert file["weight"].dtype == np.float32
+    assert json.loads(Path("x/results.json").read_text())["rows"]["train"] == 60
+    assert "a folder without results" in fails(capsys, "debias", *files)
+    cli.main(["debias", *files, "--rounds", "1", "--factor", "factor.npz", "--overwrite", "--bias", "gap"])
+    assert json.loads(Path("x/results.json").read_text())["factor"] is True
 
 
 def test_bad_values_are_one_line(capsys, tmp_path):

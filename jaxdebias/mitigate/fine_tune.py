@@ -7,6 +7,7 @@ joined by its counterfactuals is what an edit is meant to save, and the ceiling 
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,9 +19,11 @@ from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import check_batch, describe, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, Split
 from jaxdebias.data.plans import steps_per_epoch
+from jaxdebias.explain.influence.block import find_block
+from jaxdebias.explain.influence.cut import ApplyFn, Cut, Mix, Where
 from jaxdebias.explain.influence.objective import AffineHead, find_head, head_logits
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.mitigate.erm import State, erm
+from jaxdebias.train.optimizer import Optimizer, trainable
 from jaxdebias.train.run import RunConfig, run
 
 
@@ -91,6 +94,42 @@ def fine_tune_head(key: Key, split: Split, params: Params, data: Batch, accept: 
     last_layer = _last_layer(head.kernel.shape[1], head.bias is not None)
     head, info = _best_of_rates(key, last_layer, head, data, accept, config)
     return replace(params, head), info
+
+
+def fine_tune_block(key: Key, apply_fn: ApplyFn, params: Params, data: Batch, accept: Batch, block: Where,
+                    config: FineTuneConfig = FineTuneConfig(learning_rates=(3e-3, 1e-3)), *,
+                    batch_size: int = 1024) -> tuple[Params, FineTuneInfo]:
+    """Trains a block of parameters alone, from where it is; what lies before it is computed once.
+
+    With the channel mixing of the first layer in the block (`influence.Mix`), colour can be taken out where it enters,
+    by a few numbers for each unit, and images are still seen once. A mixing entry moves a whole layer's input: its
+    updates are `MIX_RATE` times those of other parameters.
+
+    Args:
+      key: for the order of the samples.
+      apply_fn: (params, x) -> logits `[n k]`, evaluation mode: a model of any library.
+      params: where training starts.
+      data: what to train on, for instance both renderings of held-out pairs (`both_sides`).
+      accept: held-out data that chooses the learning rate.
+      block: what is trained, see `influence.Where`.
+      config: epochs, batch size and the learning rates to try.
+      batch_size: rows at a time through the network before the block.
+    """
+    check_batch(data, what="data")
+    check_batch(accept, what="accept")
+    head, features, replace = find_block(apply_fn, params, jnp.asarray(data.x[:2]), block)
+
+    def packed(batch: Batch) -> tuple[Batch, tuple[tuple[int, ...], ...]]:
+        """The frozen features as one table, and the shapes of its parts."""
+        parts = map_rows(features, params, jnp.asarray(batch.x), batch_size=batch_size)
+        table = np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], axis=1)
+        return (Batch(table, batch.label, batch.attribute, weight=batch.weight),
+                tuple(tuple(part.shape[1:]) for part in parts))
+
+    (data, shapes), (accept, _) = packed(data), packed(accept)
+    start = {"params": _scaled(head.cut, head.theta, 1.0 / MIX_RATE), "frozen": head.params}
+    trained, info = _best_of_rates(key, _block_classifier(head.cut, shapes), start, data, accept, config)
+    return replace(params, head.at(_scaled(head.cut, trained["params"], MIX_RATE))), info
 
 
 def train_from_scratch(key: Key, classifier: Classifier, data: Batch, accept: Batch,
@@ -168,18 +207,51 @@ def _last_layer(classes: int, biased: bool) -> Classifier:
                       vector=Split(features=lambda head, x: x, head=head_logits), head_path=())
 
 
+MIX_RATE = 30.0
+"""How much faster than other parameters a channel mixing is trained (chosen on an accept split)."""
+
+
+def _scaled(made: Cut, theta: dict[str, Array], factor: float) -> dict[str, Array]:
+    """theta with its channel mixings multiplied; trained small, they move fast."""
+    parts = dict(made.chosen)
+    return {name: value * factor if isinstance(parts[name], Mix) else value for name, value in theta.items()}
+
+
+@functools.cache
+def _block_classifier(made: Cut, shapes: tuple[tuple[int, ...], ...]) -> Classifier:
+    """The block as a model of its own, whose x are packed features; what it does not train is a collection `frozen`."""
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
+
+    def apply(variables: Params, x: Array) -> jax.Array:
+        pieces = zip(ends[:-1], ends[1:], shapes, strict=True)
+        parts = [x[:, start:end].reshape(-1, *shape) for start, end, shape in pieces]
+        return made.head(variables["frozen"], tuple(parts), _scaled(made, variables["params"], MIX_RATE))
+
+    def init(key: Key, x: Array) -> Params:
+        raise ValueError("a block is trained from a model's parameters")
+
+    def train(key: Key, variables: Params, x: Array) -> tuple[jax.Array, Params]:
+        del key
+        return apply(variables, x), variables
+
+    return Classifier(init=init, apply=apply, train=train, vector=Split(lambda variables, x: x, apply), head_path=())
+
+
 def _best_of_rates(key: Key, classifier: Classifier, params: Params | None, data: Batch, accept: Batch,
                    config: FineTuneConfig) -> tuple[Params, FineTuneInfo]:
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
     one_row = jax.tree.map(lambda leaf: leaf[:1], data)
     accuracies, candidates = {}, {}
     for rate in config.learning_rates:
-        learner = erm(classifier, Optimizer(name="adamw", learning_rate=rate, weight_decay=config.weight_decay,
-                                            schedule="cosine", steps=steps))
-        state = learner.init(key, one_row)
-        if params is not None:
+        optimizer = Optimizer(name="adamw", learning_rate=rate, weight_decay=config.weight_decay, schedule="cosine",
+                              steps=steps)
+        learner = erm(classifier, optimizer)
+        if params is None:
+            state = learner.init(key, one_row)
+        else:
             # The loop donates its state; the caller keeps the parameters that came in.
-            state = state._replace(variables=jax.tree.map(jnp.array, params))
+            variables = jax.tree.map(jnp.array, params)
+            state = State(variables, optimizer.build().init(trainable(variables)), jnp.ones((), jnp.float32))
         trained = run(key, learner, data, RunConfig(epochs=config.epochs, batch_size=config.batch_size), state=state)
         candidates[rate] = trained.state.variables
         predicted = predict_rows(classifier.apply, trained.state.variables, accept.x).argmax(-1)

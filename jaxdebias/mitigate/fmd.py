@@ -230,7 +230,8 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
         edit = None
         edit_data = HeadRows(features(pairs.x), jnp.asarray(pairs.label), jnp.asarray(pairs.attribute))
     else:
-        edit = edit_data = both(_at_most(key_pairs, pairs, config.pairs))
+        limit = config.pairs if config.samples == "external" else None  # else it counts training samples
+        edit = edit_data = both(_at_most(key_pairs, pairs, limit))
     if config.samples != "external":
         samples = _samples(key_pairs, train, config, aligned, features, head)
     if inverse is None:
@@ -361,7 +362,7 @@ def _samples(key: Key, train: Batch, config: FmdConfig, aligned: np.ndarray | No
                     np.asarray(jax.random.permutation(key, n)[:count]))
 
 
-def _direction(config: FmdConfig, head: Any, edit: HeadPairs, bias_fn: Callable, bias_data: Any) -> jax.Array:
+def _direction(config: FmdConfig, head: Any, edit: HeadPairs | None, bias_fn: Callable, bias_data: Any) -> jax.Array:
     """What the inverse curvature is applied to, for external pairs."""
     if config.direction == "ext":
         return pair_gradient(head, edit)

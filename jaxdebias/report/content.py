@@ -1,5 +1,6 @@
 """What the page and `results.json` of a run are made of: from measurements, edits and data to their entries."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ def identity(dataset: Dataset, attribute: str, items: str, method: str, seed: in
         "dataset": dataset.name, "variant": dict(dataset.variant), "method": method, "model": model, "seed": seed,
         "device": device_name(), "versions": versions(),
         "attribute": dataset.variant.get("attribute", attribute), "items": items, "level": 0.95,
+        "pairing": dataset.pairing,
         "label_names": list(dataset.label_names), "attribute_names": list(dataset.attribute_names),
         "train_counts": audit.train_counts(dataset), "aligned": dataset.aligned,
     }
@@ -92,7 +94,7 @@ def parameter_counts(params: Params, edited: Params) -> dict[str, int]:
 
 
 def pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measurement,
-              after: audit.Measurement | None = None) -> Pictures | None:
+              after: audit.Measurement | None = None, *, helpful: Sequence[audit.Harmful] = ()) -> Pictures | None:
     """The images of the page; None for a table."""
     train, test = dataset.splits["train"], dataset.splits["test"]
     if train.x.ndim != 4:
@@ -106,6 +108,8 @@ def pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measu
             worst_after=None if after is None else after.logits[worst].argmax(-1))
     if harmful:
         pictures = pictures._replace(harmful=train.x[[sample.index for sample in harmful]])
+    if helpful:
+        pictures = pictures._replace(helpful=train.x[[sample.index for sample in helpful]])
     if "test" in dataset.pairs:
         pairs = dataset.pairs["test"]
         rows = np.sort(rng.choice(len(pairs.label), min(8, len(pairs.label)), replace=False))
@@ -116,11 +120,11 @@ def pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measu
     return pictures
 
 
-def table_rows(dataset: Dataset, harmful: list[audit.Harmful]) -> list[dict[str, str]] | None:
-    """For a table with named columns: the categories and standardised numbers of each harmful sample."""
+def table_rows(dataset: Dataset, samples: list[audit.Harmful]) -> list[dict[str, str]] | None:
+    """For a table with named columns: the categories and standardised numbers of each ranked training sample."""
     if not dataset.feature_names:
         return None
-    return [_row(dataset.splits["train"], sample.index, dataset.feature_names) for sample in harmful]
+    return [_row(dataset.splits["train"], sample.index, dataset.feature_names) for sample in samples]
 
 
 def _row(batch: Batch, index: int, names: tuple[str, ...]) -> dict[str, str]:

@@ -39,8 +39,10 @@ class Pictures(NamedTuple):
     """`[m]` what the repaired model predicts."""
     harmful: Array | None = None
     """`[m h w c]` the training samples of the first m rows of `results["harmful"]`."""
+    helpful: Array | None = None
+    """`[m h w c]` those of `results["helpful"]`."""
     pairs: Array | None = None
-    """`[m 2 h w c]` the same sample with the aligned and with a conflicting attribute."""
+    """`[m 2 h w c]` the aligned and the conflicting side: the same sample, or matched ones."""
     pairs_label: Array | None = None
     """`[m]` their labels."""
     pairs_before: Array | None = None
@@ -80,7 +82,7 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
 
 def _check_pictures(pictures: Pictures) -> None:
     for name, value in pictures._asdict().items():
-        if value is None or name in ("worst", "harmful", "pairs", "train"):
+        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train"):
             continue
         images = getattr(pictures, name.split("_")[0])
         expect(images is not None, f"pictures.{name}", "the images that it describes", "none")
@@ -119,8 +121,9 @@ def _view(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
         "empty_groups": len(results["before"]["groups"]) - len(groups),
         "confusions": _confusions(results, runs, by_group=not many),
         "worst_pictures": _worst_pictures(results, pictures),
+        "matched": wording.matched(results),
         "pairs": _pairs(results, pictures),
-        "harmful": _harmful(results, pictures),
+        "influence": _influence(results, pictures),
         "rounds": _rounds(results),
         "train": _train(results, pictures),
         "steps": _steps(results),
@@ -142,7 +145,7 @@ def _shown(results: dict[str, Any], keys: Sequence[str], most: int) -> list[str]
 
 
 def _card(results: dict[str, Any], key: str) -> dict[str, Any]:
-    metric = wording.METRIC[key]
+    metric = wording.metric_of(results, key)
     before, after = results["before"][key], (results["after"] or {}).get(key)
     difference = wording.metric_change(results, key)
     tone = "same"
@@ -180,7 +183,7 @@ def _panels(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     panels = []
     for key in _shown(results, COMPARED, most=4):
-        metric = wording.METRIC[key]
+        metric = wording.metric_of(results, key)
         rows = [{"name": name, "value": _bare(metric.show(m[key])), "interval": formats.interval(m[key]),
                  "bar": figures.bar(m[key], tone), "tone": tone}
                 for name, tone, m in models if applies(m[key])]  # fmt: skip
@@ -334,34 +337,39 @@ def _pairs(results: dict[str, Any], pictures: Pictures) -> list[dict[str, Any]]:
     return out
 
 
-def _harmful(results: dict[str, Any], pictures: Pictures) -> dict[str, Any] | None:
-    """The most harmful training samples: as pictures, or as rows of a table, or at least as a list."""
-    if not results["harmful"]:
+def _influence(results: dict[str, Any], pictures: Pictures) -> dict[str, Any] | None:
+    """The most harmful and the most helpful training samples, with scores in one unit."""
+    views = {name: _ranked(results, name, getattr(pictures, name)) for name in ("harmful", "helpful")}
+    shown = {name: view for name, view in views.items() if view is not None}
+    if not shown:
+        return None
+    power = formats.common_power([sample["score"] for view in shown.values() for sample in view["samples"]])
+    for view in shown.values():
+        for sample in view["samples"]:
+            sample["score"] = f"{sample['score'] / 10.0**power:.2f}".replace("-", "−")
+    total, among = _aligned_share(results)
+    return {**views, "power": power, "train_share": formats.percent(among / total) if total else ""}
+
+
+def _ranked(results: dict[str, Any], which: str, images: Array | None) -> dict[str, Any] | None:
+    """Training samples as pictures, or as rows of a table, or at least as a list."""
+    if not results.get(which):
         return None
     labels, attributes, aligned = results["label_names"], results["attribute_names"], results["aligned"]
-    top = results["harmful"][: 24 if pictures.harmful is None else len(pictures.harmful)]
-    power = formats.common_power([sample["score"] for sample in top])
-    rows = results.get("harmful_rows") or []
-    if pictures.harmful is None:
-        top = top[: len(rows) or 12]
+    rows = results.get(f"{which}_rows") or []
+    top = results[which][: (len(rows) or 12) if images is None else len(images)]
 
     def sample_view(i: int, sample: dict[str, Any]) -> dict[str, Any]:
         has_attribute = 0 <= sample["attribute"] < len(attributes)
         name = labels[sample["label"]] + (f" · {attributes[sample['attribute']]}" if has_attribute else "")
-        image = None if pictures.harmful is None else figures.picture(pictures.harmful[i], name)
-        return {"name": name, "score": f"{sample['score'] / 10.0**power:.2f}", "index": sample["index"],
-                "image": image, "aligned": has_attribute and aligned[sample["label"]][sample["attribute"]],
+        return {"name": name, "score": sample["score"], "index": sample["index"],
+                "image": None if images is None else figures.picture(images[i], name),
+                "aligned": has_attribute and aligned[sample["label"]][sample["attribute"]],
                 "row": list(rows[i].values()) if i < len(rows) else []}  # fmt: skip
 
     samples = [sample_view(i, sample) for i, sample in enumerate(top)]
-    total, among = _aligned_share(results)
-    return {
-        "samples": samples,
-        "power": power,
-        "columns": list(rows[0]) if rows else [],
-        "aligned": sum(s["aligned"] for s in samples),
-        "train_share": formats.percent(among / total) if total else "",
-    }
+    return {"samples": samples, "columns": list(rows[0]) if rows else [],
+            "aligned": sum(sample["aligned"] for sample in samples)}  # fmt: skip
 
 
 def _aligned_share(results: dict[str, Any]) -> tuple[int, int]:

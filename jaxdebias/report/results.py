@@ -27,7 +27,9 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `level` | of all intervals; 0.95 |
 | `changes` | metric -> {`value`, `low`, `high`}: after minus before, paired over test samples |
 | `edit.accept_before` | {`accuracy`, `bias`, `aligned_accuracy`} on the acceptance set before the first round |
-| `harmful_rows` | tables: one dict column -> value for each of the first `harmful` samples |
+| `pairing` | "counterfactual"; "matched": twins are other samples, `counterfactual_bias` is a gap of means |
+| `helpful` | as `harmful`, most helpful first; the scores are negative: removal raises the bias |
+| `harmful_rows`, `helpful_rows` | tables: one dict column -> value for each of the first samples |
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
@@ -127,6 +129,8 @@ def check_results(results: Mapping[str, Any]) -> None:
             _check_mapping(f"edit.rounds[{i}]", row, _ROUND)
     for i, row in enumerate(results["harmful"]):
         _check_mapping(f"harmful[{i}]", row, _HARMFUL)
+    for i, row in enumerate(results.get("helpful", [])):
+        _check_mapping(f"helpful[{i}]", row, _HARMFUL)
     _check_mapping("training", results["training"], {"epochs": Number, "loss": list})
 
 

@@ -17,9 +17,7 @@ def print_summary(results: Mapping[str, Any], console: "Console | None" = None) 
       results: the content of `results.json`.
       console: where to; standard output if None.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console, results = console or Console(), wording.as_shown(results)
@@ -31,25 +29,55 @@ def print_summary(results: Mapping[str, Any], console: "Console | None" = None) 
     models = [("before", results["before"])]
     if results["after"] is not None:
         models.append((f"after {wording.method_name(results['method'])}", results["after"]))
+    console.print(_metric_table(results, models))
+    if results["baselines"]:
+        console.print(_baseline_table(results))
+    for text in [*wording.baseline_remarks(results), *results["findings"]]:
+        console.print(Text(text))
+
+
+def print_repair(results: Mapping[str, Any], console: "Console | None" = None) -> None:
+    """Prints what the repair of a last layer from files did: one sentence, then each metric before and after.
+
+    Args:
+      results: the content of its `results.json`; see `jaxdebias.feature_files`.
+      console: where to; standard output if None.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console, shown = console or Console(), wording.as_shown(results)
+    edit, name = results["edit"], wording.method_name(results["method"])
+    verb = "accepted" if edit["accepted"] else "not accepted"
+    console.print(Text(f"{name} on {results['features']} features and {results['classes']} classes: {verb}.",
+                       style="bold"))
+    console.print(Text(f"{edit['reason']} {formats.seconds(results['seconds'])}."))
+    models = [("before", shown["before"])] + ([(f"after {name}", shown["after"])] if shown["after"] else [])
+    console.print(_metric_table(shown, models))
+    for text in results["findings"]:
+        console.print(Text(text))
+
+
+def _metric_table(results: Mapping[str, Any], models: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    """A row for each metric that applies to one of the models, and its change where there is one."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("")
     for name, _ in models:
         table.add_column(name, justify="right")
     if results["after"] is not None:
         table.add_column("change", justify="right")
-    for metric in wording.METRICS:
-        if not any(applies(m[metric.key]) for _, m in models):
+    for metric in wording.metrics_of(results):
+        if not any(applies(m.get(metric.key)) for _, m in models):
             continue
         cells = [_with_interval(metric, m[metric.key]) for _, m in models]
         if results["after"] is not None:
             difference = wording.metric_change(results, metric.key)
             cells.append(NONE if difference is None else str(difference))
         table.add_row(metric.name, *cells)
-    console.print(table)
-    if results["baselines"]:
-        console.print(_baseline_table(results))
-    for text in [*wording.baseline_remarks(results), *results["findings"]]:
-        console.print(Text(text))
+    return table
 
 
 def _baseline_table(results: Mapping[str, Any]) -> Any:
@@ -58,7 +86,7 @@ def _baseline_table(results: Mapping[str, Any]) -> Any:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("baseline")
-    shown = [metric for metric in wording.METRICS if metric.key in
+    shown = [metric for metric in wording.metrics_of(results) if metric.key in
              ("accuracy", "bias_conflicting_accuracy", "counterfactual_bias")
              and any(applies(b["measurement"][metric.key]) for b in results["baselines"].values())]  # fmt: skip
     for metric in shown:

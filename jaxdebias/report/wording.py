@@ -54,6 +54,11 @@ METRICS = (
            "Largest difference between values of the {attribute} in true or in false positive rates.", False),
 )  # fmt: skip
 METRIC = {metric.key: metric for metric in METRICS}
+MATCHED_GAP = Metric("counterfactual_bias", "Matched-pair gap",
+                     "Pairs of different {items} of one label, with the {attribute} that goes with it and with "
+                     "another: how far the mean probability of the true label differs between the two sides.",
+                     False)  # fmt: skip
+"""What `counterfactual_bias` is where a twin is not the same sample: nothing was changed in any picture."""
 
 
 class Words(NamedTuple):
@@ -61,6 +66,20 @@ class Words(NamedTuple):
 
     attribute: str
     items: str
+
+
+def matched(results: Mapping[str, Any]) -> bool:
+    """Whether the pairs are different samples of one label."""
+    return results.get("pairing") == "matched" or results.get("bias") == "gap"
+
+
+def metrics_of(results: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """`METRICS`, as they are called for the pairs of these results."""
+    return tuple(metric_of(results, metric.key) for metric in METRICS)
+
+
+def metric_of(results: Mapping[str, Any], key: str) -> Metric:
+    return MATCHED_GAP if key == MATCHED_GAP.key and matched(results) else METRIC[key]
 
 
 def words(results: Mapping[str, Any]) -> Words:
@@ -170,7 +189,11 @@ def _diagnosis(results: Mapping[str, Any], gap: Change | None) -> list[str]:
         if share is not None and gap.separable and gap.value > 0:
             out.append(f"Of its errors on the latter, {percent(share, 0)} name the label that the {attribute} "
                        f"goes with.")  # fmt: skip
-    if applies(before["counterfactual_bias"]):
+    if applies(before["counterfactual_bias"]) and matched(results):
+        out.append(f"Between different {items} of one label, with the {attribute} that goes with it and with another, "
+                   f"the mean probability of the true label differs by "
+                   f"{points(before['counterfactual_bias']['value'])}.")  # fmt: skip
+    elif applies(before["counterfactual_bias"]):
         out.append(f"Changing nothing but the {attribute} moves the probability of the true label by "
                    f"{points(before['counterfactual_bias']['value'])} on average.")  # fmt: skip
     if gap is None:
@@ -253,7 +276,7 @@ def _repair(results: Mapping[str, Any]) -> list[str]:
     moves = [_move(results, key, where) for key, where in (
         ("bias_conflicting_accuracy", f"Accuracy on bias-conflicting {items}"),
         ("bias_aligned_accuracy", "on bias-aligned ones it"),
-        ("counterfactual_bias", "Counterfactual bias"))]  # fmt: skip
+        ("counterfactual_bias", "The gap between matched pairs" if matched(results) else "Counterfactual bias"))]
     if moves[0] and moves[1]:
         out.append(f"{moves[0]}; {moves[1]}.")
     else:

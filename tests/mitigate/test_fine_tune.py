@@ -8,10 +8,12 @@ import pytest
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
+from jaxdebias.explain import influence
 from jaxdebias.mitigate.fine_tune import (
     FineTuneConfig,
     both_sides,
     fine_tune,
+    fine_tune_block,
     fine_tune_head,
     joined,
     retrain_counterfactual,
@@ -109,3 +111,49 @@ def test_joined_rows_keep_their_order_and_weights():
 def test_both_sides_needs_twins():
     with pytest.raises(ContractError, match=r"`pairs.twin`: expected the other rendering of x"):
         both_sides(data(0))
+
+
+def test_a_block_is_trained_and_nothing_else(key, classifier):
+    params = classifier.init(key, data(0).x)
+    where = ["params/head/kernel", "params/head/bias"]
+    tuned, info = fine_tune_block(key, classifier.apply, params, data(0), data(1), where, CONFIG)
+    assert info.learning_rate == 1e-2
+    assert info.accept_accuracy[1e-2] > info.accept_accuracy[1e-7]
+    right = np.asarray(classifier.apply(tuned, data(1).x)).argmax(-1) == data(1).label
+    assert right.mean() == pytest.approx(info.accept_accuracy[1e-2], abs=1e-6)
+    assert tuned["params"]["layers_0"]["kernel"] is params["params"]["layers_0"]["kernel"]
+    # The same as the head trained on features by itself, from the same place in the same order.
+    alone, _ = fine_tune_head(key, classifier.vector, params, data(0), data(1), CONFIG)
+    one, other = (p["params"]["head"]["kernel"] for p in (tuned, alone))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_channels_take_a_colour_out(key):
+    """The label is in the brightness; what the model learned is the colour of the training images."""
+    rng = np.random.default_rng(0)
+
+    def images(n, bias):
+        label = rng.integers(0, 2, n, dtype=np.int32)
+        colour = np.where(rng.random(n) < bias, label, 1 - label)
+        bright = 0.3 + 0.3 * label[:, None, None, None] + 0.1 * rng.normal(size=(n, 4, 4, 1))
+        tint = np.array([[1.0, 0.4, 0.4], [0.4, 1.0, 0.4]])[colour][:, None, None, :]
+        return Batch(np.clip(bright * tint, 0, 1).astype(np.float32), label, colour.astype(np.int32))
+
+    classifier = models.mlp(hidden=(8,), classes=2)
+    fast = FineTuneConfig(epochs=20, batch_size=32, learning_rates=(1e-2,))
+    biased, _ = train_from_scratch(key, classifier, images(400, 0.98), images(200, 0.98), fast)
+    fair, test = images(200, 0.5), images(400, 0.5)
+
+    def accuracy(params):
+        return float(np.mean(np.asarray(classifier.apply(params, test.x)).argmax(-1) == test.label))
+
+    mix = {"params/layers_0/kernel": influence.Mix(3), "params/layers_0/bias": None}
+    tuned, _ = fine_tune_block(key, classifier.apply, biased, fair, images(200, 0.5), mix, fast)
+    assert accuracy(biased) < 0.75
+    assert accuracy(tuned) > accuracy(biased) + 0.15
+    assert tuned["params"]["head"]["kernel"] is biased["params"]["head"]["kernel"]
+    # The mixture is folded into the kernel: each pixel's three rows are combinations of what they were.
+    before, after = (np.asarray(p["params"]["layers_0"]["kernel"]).reshape(16, 3, 8) for p in (biased, tuned))
+    for unit in range(8):
+        fit, *_ = np.linalg.lstsq(before[:, :, unit], after[:, :, unit], rcond=None)
+        np.testing.assert_allclose(before[:, :, unit] @ fit, after[:, :, unit], atol=1e-3)

@@ -12,9 +12,12 @@ import pytest
 from oracles import softmax_head as oracle
 from oracles.fmd_toy import flip, l2, toy
 
+from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split, as_float
 from jaxdebias.explain import influence
+from jaxdebias.measure import counterfactual
+from jaxdebias.mitigate.fine_tune import FineTuneConfig, train_from_scratch
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
 from jaxdebias.mitigate.line_search import candidates, near
 
@@ -339,3 +342,155 @@ def test_budget_of_a_factor_scores_pairs_and_an_edit(key, monkeypatch):
                                                     head_path=("head",))[1]))
     assert len(infos[1].rounds) == 10
     assert cost["edit"] <= 4.0, cost
+
+
+def biased_network(seed=0):
+    """A two-layer network on the toy that follows the colour, as (apply_fn, params, train, pairs, accept, pairs)."""
+    _, train, pairs, accept, accept_pairs = setting(seed)
+    classifier = models.mlp(hidden=(6,), classes=2)
+    params, _ = train_from_scratch(jax.random.key(seed), classifier, train, train,
+                                   FineTuneConfig(epochs=5, learning_rates=(1e-2,)))
+    return classifier, params, train, pairs, accept, accept_pairs
+
+
+def test_a_block_of_two_layers_is_edited(key):
+    classifier, params, *sets = biased_network()
+    block = influence.last_layers(classifier.apply, params, sets[0].x, 2)
+    edited, info = fmd(key, classifier.apply, params, *sets, FmdConfig(steps_per_octave=2), block=block)
+    assert info.accepted
+    assert info.bias_after < 0.5 * info.bias_before
+    assert info.accuracy_after > info.accuracy_before
+    assert all(0 < r.iterations <= 30 and r.smallest_pivot is None for r in info.rounds)
+    last = float(counterfactual.pair_bias(*(counterfactual.true_class_probability(
+        classifier.apply(edited, x), sets[3].label) for x in (sets[3].x, sets[3].twin))))
+    assert info.bias_after == pytest.approx(last, abs=1e-5)
+    # The same step from a dense Gauss-Newton factor.
+    once = FmdConfig(rounds=1, steps_per_octave=2, aligned_floor=None, significance=0.0)
+    by_cg, _ = fmd(key, classifier.apply, params, *sets, dataclasses.replace(
+        once, solver=influence.ConjugateGradient(max_steps=500, tolerance=1e-6)), block=block)
+    dense, _ = fmd(key, classifier.apply, params, *sets, dataclasses.replace(once, solver=influence.Dense()),
+                   block=block)
+    for one, other in zip(jax.tree.leaves(by_cg), jax.tree.leaves(dense), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
+
+
+def test_only_the_row_of_a_column_is_edited(key):
+    classifier, params, *sets = biased_network()
+    row = {"params/layers_0/kernel": (0, (1,))}  # the colour enters here
+    config = FmdConfig(direction="gradB", steps_per_octave=2)
+    edited, info = fmd(key, classifier.apply, params, *sets, config, block=row)
+    assert info.accepted
+    assert info.bias_after < 0.5 * info.bias_before
+    before, after = (np.asarray(p["params"]["layers_0"]["kernel"]) for p in (params, edited))
+    assert (before != after).any(axis=1).tolist() == [False, True] + [False] * 9
+    assert edited["params"]["head"]["kernel"] is params["params"]["head"]["kernel"]
+
+
+def test_a_saved_factor_replaces_the_training_set(key, tmp_path):
+    params, train, *sets = setting(0)
+    head, _ = influence.find_head(IDENTITY.head, params, PATH, 11)
+    problem = influence.head_problem(train.x, train.label, head)
+    influence.save(tmp_path / "factor.npz", influence.factor(problem, damping=1e-3 * 2000))
+    config = FmdConfig(steps_per_octave=4, aligned_floor=None)
+    edited, info = fmd(key, IDENTITY, params, None, *sets, config, head_path=PATH,
+                       inverse=influence.load(tmp_path / "factor.npz"))
+    assert info.accepted
+    assert report(edited, 0)[2] < 0.15
+    # One round is the same with and without the training set.
+    one = dataclasses.replace(config, rounds=1)
+    with_factor, without = (fmd(key, IDENTITY, params, t, *sets, one, head_path=PATH, inverse=i)[0]["head"]["kernel"]
+                            for t, i in ((None, influence.load(tmp_path / "factor.npz")), (train, None)))
+    np.testing.assert_allclose(with_factor, without, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ContractError, match=r"train.*inverse"):
+        fmd(key, IDENTITY, params, None, *sets, head_path=PATH)
+
+
+@pytest.mark.parametrize("samples", ["replace", "remove"])
+@pytest.mark.parametrize("ranking", ["none", "action", "removal"])
+def test_training_samples_are_replaced_or_removed(key, samples, ranking):
+    """One small step at t = 1 against the equation, in float64."""
+    params, train, *sets = setting(0)
+    train = train._replace(twin=flip(train.x))
+    theta = np.asarray(params["head"]["kernel"], np.float64)
+    config = FmdConfig(samples=samples, ranking=ranking, pairs=20, search=False)
+    aligned = np.eye(2, dtype=bool)
+    edited, info = fmd(key, IDENTITY, params, train, *sets, config, head_path=PATH, aligned=aligned)
+    got = np.asarray(edited["head"]["kernel"]) - theta
+
+    inverse = np.linalg.inv(oracle.hessian(theta, train.x.astype(np.float64), 2.0))
+    rows = np.flatnonzero(train.attribute == train.label)
+    x, twin, y = train.x[rows].astype(np.float64), train.twin[rows].astype(np.float64), train.label[rows]
+    each = oracle.example_gradients(theta, x, y)
+    action = each - oracle.example_gradients(theta, twin, y) if samples == "replace" else each
+    if ranking == "none":
+        chosen = None
+    else:
+        pairs = sets[0]
+        slope = inverse @ oracle.pair_bias_gradient(theta, pairs.x.astype(np.float64), pairs.twin.astype(np.float64),
+                                                    pairs.label)
+        chosen = np.argsort((action if ranking == "action" else each) @ slope, kind="stable")[:20]
+    if chosen is not None:
+        expected = (inverse @ action[chosen].sum(0)).reshape(theta.shape)
+        np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-4)
+    else:
+        # Some twenty aligned samples: the step is a sum of that many columns of H^-1 g.
+        weights, *_ = np.linalg.lstsq((inverse @ action.T), got.reshape(-1), rcond=None)
+        np.testing.assert_allclose(inverse @ action.T @ weights, got.reshape(-1), atol=1e-3)
+    assert info.rounds[0].t == 1.0
+
+
+@pytest.mark.parametrize("bias", ["demographic_parity", "equal_opportunity", "equalised_odds"])
+def test_biases_of_groups(key, bias):
+    params, train, _, accept, accept_pairs = setting(0)
+    held_out = batch(toy(77, n=400, agreement=0.9))
+    config = FmdConfig(direction="gradB", bias=bias, steps_per_octave=4, near=0.05)
+    edited, info = fmd(key, IDENTITY, params, train, held_out, accept, accept_pairs, config, head_path=PATH)
+    assert info.accepted
+    assert info.fall > 3
+    assert info.bias_after < 0.6 * info.bias_before
+    probability = oracle.probabilities(np.asarray(edited["head"]["kernel"], np.float64), accept.x)[:, 1]
+
+    def gap(member):
+        return abs(np.subtract(*(probability[member & (accept.attribute == a)].mean() for a in (0, 1))))
+
+    positive = accept.label == 1
+    expected = {"demographic_parity": gap(positive | ~positive), "equal_opportunity": gap(positive),
+                "equalised_odds": max(gap(positive), gap(~positive))}[bias]
+    assert info.bias_after == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_fixed_step_is_taken_in_every_round(key):
+    params, *sets = setting(0)
+    edited, info = fmd(key, IDENTITY, params, *sets, FmdConfig(step=0.25, rounds=3), head_path=PATH)
+    assert [r.u for r in info.rounds] == [0.25] * 3
+    assert info.accepted
+    assert edited is not params
+
+
+class Identity:
+    def solve(self, rhs):
+        return influence.Solution(rhs, 0.0, 0, 1.0)
+
+
+@pytest.mark.parametrize(("config", "changes", "message"), [
+    (FmdConfig(samples="replace"), {}, "train.twin"),
+    (FmdConfig(samples="remove"), {"train": None, "inverse": Identity()}, "train.*remove"),
+    (FmdConfig(direction="gradB", bias="demographic_parity"), {"accept": "labels"}, "accept.*attributes"),
+    (FmdConfig(bias="demographic_parity"), {}, "gradB for the bias"),
+])
+def test_what_the_further_modes_need(key, config, changes, message):
+    params, train, pairs, accept, accept_pairs = setting(0)
+    if changes.get("accept") == "labels":
+        changes = {"accept": accept._replace(attribute=np.zeros_like(accept.attribute))}
+    given = {"train": train, "pairs": pairs, "accept": accept, "accept_pairs": accept_pairs} | changes
+    with pytest.raises(ContractError, match=message):
+        fmd(key, IDENTITY, params, config=config, head_path=PATH, **given)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"samples": "replaced"}, "did you mean 'replace'"), ({"ranking": "action"}, "ranking"), ({"step": 0.0}, "step"),
+    ({"samples": "remove", "direction": "gradB"}, "direction"), ({"edited": -1.0}, "edited"),
+])
+def test_bad_modes_are_one_line(wrong, message):
+    with pytest.raises(ContractError, match=message):
+        FmdConfig(**wrong)

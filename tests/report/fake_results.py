@@ -331,7 +331,50 @@ def fair():
     return out
 
 
-FAKES = {"digits": digits, "digits_erm": lambda: digits(repaired=False), "birds": birds, "census": census, "fair": fair}
+def faces():
+    """Matched pairs: different people of one label. An edit that works, helpful samples beside the harmful ones."""
+    rng = np.random.default_rng(5)
+    n, train, aligned = np.full((2, 2), 100), np.array([[2900, 59], [40, 1960]]), np.eye(2, dtype=bool)
+    labels, ages = ["male", "female"], ["20 or older", "12 or younger"]
+
+    def measured(p, gap, parity):
+        return measurement(rng, n, np.array(p), 1.0, labels, ages, aligned, train, bias=gap, parity=parity)
+
+    def ranked(sign, agrees):
+        return [{"index": 31 * i, "label": i % 2, "attribute": i % 2 if agrees else 1 - i % 2,
+                 "score": sign * 2.4e-3 / (1 + 0.2 * i)} for i in range(12)]
+
+    return common(
+        dataset="utkface",
+        variant={"attribute": "age", "conflicting": 0.02},
+        pairing="matched",
+        method="fmd",
+        model="cnn",
+        attribute="age",
+        items="faces",
+        seconds=31.0,
+        seconds_by_step={"train": 25.0, "edit": 2.0},
+        label_names=labels,
+        attribute_names=ages,
+        train_counts=train,
+        aligned=aligned.tolist(),
+        before=measured([[0.97, 0.05], [0.56, 0.97]], 0.605, (0.66, 0.39, 0.94)),
+        after=measured([[0.85, 0.31], [0.70, 0.85]], 0.25, (0.34, 0.04, 0.65)),
+        edit={
+            "accepted": True,
+            "reason": "All 10 rounds were taken.",
+            "parameters_changed": 130,
+            "parameters": 203970,
+            "rounds": rounds(10),
+        },
+        harmful=ranked(1, True),
+        helpful=ranked(-1, False),
+        training={"epochs": 12, "loss": [0.6, 0.2, 0.08]},
+    )
+
+
+FAKES = {"digits": digits, "digits_erm": lambda: digits(repaired=False), "birds": birds, "census": census, "fair": fair,
+         "faces": faces}  # fmt: skip
 
 
 def digit_pictures(results, *, side=16):
@@ -387,7 +430,23 @@ def bird_pictures(results):
     )
 
 
-PICTURES = {"digits": digit_pictures, "digits_erm": digit_pictures, "birds": bird_pictures}
+def face_pictures(results):
+    """Grey squares, lighter for the second age."""
+    def draw(sample):
+        return np.full((16, 16, 3), 90 + 60 * sample["attribute"] + sample["index"] % 30, np.uint8)
+
+    both = np.stack([np.full((16, 16, 3), grey, np.uint8) for grey in (90, 150)])
+    return Pictures(
+        harmful=np.stack([draw(sample) for sample in results["harmful"]]),
+        helpful=np.stack([draw(sample) for sample in results["helpful"]]),
+        pairs=np.stack([both] * 4),
+        pairs_label=np.array([0, 0, 1, 1]),
+        pairs_before=np.array([[0.99, 0.02], [0.97, 0.04], [0.95, 0.4], [0.99, 0.3]]),
+        pairs_after=np.array([[0.9, 0.5], [0.8, 0.4], [0.85, 0.7], [0.9, 0.6]]),
+    )
+
+
+PICTURES = {"digits": digit_pictures, "digits_erm": digit_pictures, "birds": bird_pictures, "faces": face_pictures}
 
 
 def fake(name):

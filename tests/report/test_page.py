@@ -15,6 +15,7 @@ SECTIONS = {
     "birds": "verdict numbers groups worst confusion training metrics provenance",
     "census": "verdict numbers groups confusion harmful edit training metrics provenance",
     "fair": "verdict numbers groups confusion training provenance",
+    "faces": "verdict numbers pairs groups confusion harmful edit training metrics provenance",
 }
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -84,6 +85,40 @@ def test_rounds_start_at_the_model_before_the_edit(tmp_path):
     marks = html[html.index('id="edit"') :]
     assert '<span style="left:0.00%">0</span>' in marks
     assert 'class="line after" d="M0.00 48.00 ' in marks  # accuracy .52 before the first round
+
+
+def test_matched_pairs_are_called_what_they_are(tmp_path):
+    _, _, text = written(*fake("faces"), tmp_path)
+    for claim in ("nothing but the age", "only the age changes", "The same thing twice", "Counterfactual bias"):
+        assert claim not in text
+    assert "Matched pairs Two different faces of one label" in text
+    assert "Matched-pair gap Pairs of different faces of one label, with the age" in text
+    _, _, text = written(*fake("digits"), tmp_path)
+    assert "The same thing twice" in text
+    assert "when only the colour changes" in text
+    assert "atched" not in text
+
+
+def test_helpful_samples_stand_beside_the_harmful_ones(tmp_path):
+    html, _, text = written(*fake("faces"), tmp_path)
+    start = text.index("Training samples that teach the bias, and that counter it")
+    section = text[start : text.index("The edit, round by round")]
+    harmful, helpful = section.split("Most helpful")
+    assert "in units of 10 −3" in harmful
+    assert "2.40 male · 20 or older" in harmful
+    assert "12 of these 12 are bias-aligned; of all training samples 98.0 % are." in harmful
+    assert "−2.40 male · 12 or younger" in helpful
+    assert "0 of these 12 are bias-aligned" in helpful
+    assert html[html.index('id="harmful"') : html.index('id="edit"')].count("<img") == 24
+    results = fake("faces")[0]
+    results["helpful"][3] = {"index": 1}
+    with pytest.raises(ContractError, match=r"`helpful\[3\]`: expected a key 'label'"):
+        write_page(results, None, tmp_path / "x.html")
+    # Results of before there was such a list.
+    del results["helpful"]
+    _, _, text = written(results, None, tmp_path)
+    assert "Most helpful" not in text
+    assert "and that counter it" not in text
 
 
 def test_text_is_escaped(tmp_path):

@@ -5,7 +5,7 @@ from report.fake_results import FAKES, digits
 from rich.console import Console
 
 from jaxdebias.report.results import to_json
-from jaxdebias.report.tables import markdown_table, print_summary
+from jaxdebias.report.tables import markdown_table, print_repair, print_summary
 
 
 def printed(results):
@@ -18,8 +18,36 @@ def printed(results):
 def test_summary_of_every_kind(name):
     text = printed(FAKES[name]())
     assert "Worst-group accuracy" in text
-    assert ("after" in text.splitlines()[4:12].__str__()) == (name in ("digits", "birds"))
+    assert ("after" in text.splitlines()[4:12].__str__()) == (name in ("digits", "birds", "faces"))
     assert "None" not in text
+
+
+def test_a_repair_from_files_shows_what_was_measured():
+    metrics = dict.fromkeys(("worst_group_accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy"))
+    rate = {"low": 0.1, "high": 0.9, "n": 9}
+    results = {
+        "method": "fmd", "bias": "gap", "seconds": 1.94, "features": 512, "classes": 2, "findings": ["Remark."],
+        "before": {**metrics, "accuracy": {"value": 0.4771, **rate}, "counterfactual_bias": {"value": 0.5, **rate}},
+        "after": {**metrics, "accuracy": {"value": 0.6, **rate}, "counterfactual_bias": {"value": 0.2, **rate}},
+        "changes": {"accuracy": {"value": 0.1229, "low": 0.1, "high": 0.15}},
+        "edit": {"accepted": True, "reason": "All rounds were taken."},
+    }  # fmt: skip
+
+    def said(results):
+        console = Console(file=io.StringIO(), width=120, color_system=None)
+        print_repair(results, console)
+        return console.file.getvalue()
+
+    text = said(results)
+    assert "FMD on 512 features and 2 classes: accepted." in text
+    assert "47.7 % (10.0–90.0)" in text
+    assert "+12.3 points" in text
+    assert "Matched-pair gap" in text
+    assert "Worst-group" not in text
+    assert "Remark." in text
+    text = said(results | {"edit": {"accepted": False, "reason": "Rolled back."}})
+    assert "not accepted" in text
+    assert "60.0 %" not in text
 
 
 def test_summary_shows_before_after_and_baselines_with_intervals():

@@ -17,6 +17,7 @@ def verdict_of(results):
         ("birds", "Yes: the model follows the background.", "GroupDRO removes nearly all of the bias."),
         ("census", "Slightly: the model leans on the sex.", "The edit was not accepted."),
         ("fair", "No sign that the model follows the attribute.", ""),
+        ("faces", "Yes: the model follows the age.", "The edit removes about half of the bias."),
     ],
 )
 def test_headlines(name, headline, outcome):
@@ -33,6 +34,20 @@ def test_sentences_hold_the_numbers_of_the_result():
     text = " ".join(verdict_of(results).diagnosis)
     assert "Accuracy falls from 99.7 % on bias-aligned to 48.0 % on bias-conflicting digits." in text
     assert "moves the probability of the true label by 46.8 points" in text
+
+
+def test_matched_pairs_are_not_called_the_same_sample():
+    verdict = verdict_of(FAKES["faces"]())
+    assert ("Between different faces of one label, with the age that goes with it and with another, the mean "
+            "probability of the true label differs by 60.5 points.") in verdict.diagnosis
+    assert "The gap between matched pairs falls from 60.5 to 25.0 points." in verdict.repair
+    for sentence in verdict.diagnosis + verdict.repair:
+        assert "nothing but" not in sentence
+        assert "ounterfactual" not in sentence
+    results = FAKES["faces"]()
+    assert wording.metric_of(results, "counterfactual_bias").name == "Matched-pair gap"
+    assert wording.metric_of(results, "accuracy") is wording.METRIC["accuracy"]
+    assert wording.metrics_of(digits()) == wording.METRICS
 
 
 def test_an_edit_that_does_nothing_is_called_so():

@@ -2,7 +2,7 @@
 
 from jaxdebias.explain.influence.block import BlockHead, find_block
 from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient, Jacobi, Nystroem
-from jaxdebias.explain.influence.cut import Where, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence.cut import Mix, Where, last_layers, layers_in_order, paths
 from jaxdebias.explain.influence.dense import BinaryFactor, Dense, Factor, FactorInfo
 from jaxdebias.explain.influence.objective import (
     AffineHead,
@@ -39,6 +39,7 @@ __all__ = [
     "HeadProblem",
     "InverseHessian",
     "Jacobi",
+    "Mix",
     "Nystroem",
     "RefitInfo",
     "Solution",

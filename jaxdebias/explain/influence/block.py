@@ -56,7 +56,7 @@ class BlockHead:
     def logits(self, features: Any) -> Float[jax.Array, "n k"]:
         """From frozen features."""
         with jax.default_matmul_precision("highest"):
-            return self.cut.head(self.cut.put(self.params, self.theta), features)
+            return self.cut.head(self.params, features, self.theta)
 
     def gradient(self, problem: Any) -> Float[jax.Array, "p"]:
         return _gradient(problem)
@@ -146,7 +146,9 @@ def _product(problem: Any, vectors: Float[Array, "p m"], curvature: str) -> Floa
         logits, along = jax.linearize(lambda t: head.at(t).logits(features), theta)
         p = jax.nn.softmax(logits)
         change = jax.vmap(along)(columns)  # [m b k]
-        centred = change - (p[None] * change).sum(-1, keepdims=True)
+        # As a product of matrices: XLA for CPU in jaxlib 0.10 gets the same sum of products wrong once it has more than
+        # 32,768 terms (jax-ml/jax issue 39103).
+        centred = change - jnp.einsum("bk,mbk->mb", p, change)[:, :, None]
         curved = (weight[:, None] * p)[None] * centred
         back = jax.linear_transpose(along, theta)
         return jax.vmap(lambda c: back(c)[0])(curved)

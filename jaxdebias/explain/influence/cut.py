@@ -20,9 +20,27 @@ from jaxdebias.core import Array, Params
 ApplyFn = Callable[[Params, Array], jax.Array]
 Positions = tuple[int, tuple[int, ...]]
 """(axis, positions on it): a part of one parameter, for instance (0, (17,)), row 17 of a kernel [d h]."""
-Where = Callable[[str], bool] | Sequence[str] | Mapping[str, Positions | None]
+
+
+class Mix(NamedTuple):
+    """Not the kernel itself but how it mixes the input's channels, for each unit: where colour enters a network.
+
+    The kernel `[... i units]` of a convolution (i channels) or of a layer on flattened images (i = pixels * channels)
+    becomes kernel'[..., d, unit] = sum over c of theta[d, c, unit] kernel[..., c, unit]. theta `[channels channels
+    units]` starts as the identity: `channels**2` numbers for each unit instead of a column of the kernel.
+
+    Where the kernel meets the data directly, the layer is linear in theta, and its channels**2 parts are features that
+    are computed once: an edit of the first layer then never touches the images again.
+    """
+
+    channels: int
+
+
+Part = Positions | Mix | None
+"""What of a parameter is chosen; None: all of it."""
+Where = Callable[[str], bool] | Sequence[str] | Mapping[str, Part]
 """Which parameters: a predicate on their paths ("params/layers_2/kernel"), a list of paths, or a mapping from paths to
-the part that is meant (None: all of it)."""
+the part that is meant."""
 
 
 def paths(params: Params) -> dict[str, Any]:
@@ -40,7 +58,7 @@ class Cut:
     """A model cut before a block of parameters. Equal for equal arguments, so it can be a static argument of `jit`."""
 
     apply_fn: ApplyFn
-    chosen: tuple[tuple[str, Positions | None], ...]
+    chosen: tuple[tuple[str, Part], ...]
     """Paths, sorted, and the part of each that is meant."""
     shape: tuple[int, ...]
     """Of one x."""
@@ -50,25 +68,27 @@ class Cut:
     def features(self, params: Params, x: Array) -> tuple[jax.Array, ...]:
         """The frozen features: what the block's program reads, arrays `[n ...]`."""
         program = _program(self, params, x.shape[0])
-        slots = program.run(program.start(params, jnp.asarray(x)), program.before)
+        slots = program.run(program.start(params) | {program.x: jnp.asarray(x)}, program.before)
         return tuple(slots[i] for i in program.border)
 
-    def head(self, params: Params, z: tuple[Array, ...]) -> jax.Array:
-        """The logits `[n k]` from the frozen features."""
-        return self.replay(params, z)
+    def head(self, params: Params, z: tuple[Array, ...], theta: Mapping[str, Array] | None = None) -> jax.Array:
+        """The logits `[n k]` from the frozen features of params, with theta in the place of what is chosen."""
+        return self.replay(params, z, theta=theta)
 
     def replay(self, params: Params, z: tuple[Array, ...],
-               bind: Callable[["Operation", list[Any]], Any] | None = None) -> jax.Array:
+               bind: Callable[["Operation", list[Any]], Any] | None = None,
+               theta: Mapping[str, Array] | None = None) -> jax.Array:
         """`head`, with `bind(operation, operands)` in place of each operation's own evaluation, if given."""
         program = _program(self, params, z[0].shape[0])
-        slots = program.start(params, None) | dict(zip(program.border, z, strict=True))
+        theta = self.take(params) if theta is None else theta
+        slots = program.start(self.put(params, theta)) | dict(zip(program.border, z, strict=True))
+        slots |= {slot: theta[name] for name, slot in program.mixes}
         return program.run(slots, program.after, bind)[program.out]
 
     def take(self, params: Params) -> dict[str, Array]:
-        """The chosen parameters, or parts of them, by path."""
+        """The chosen parameters, or parts of them, by path; of a `Mix` the identity."""
         found = paths(params)
-        return {name: found[name] if part is None else jnp.take(found[name], jnp.array(part[1]), axis=part[0])
-                for name, part in self.chosen}
+        return {name: _part(found[name], part) for name, part in self.chosen}
 
     def put(self, params: Params, theta: Mapping[str, Array]) -> Params:
         """params with the chosen ones replaced; every other leaf is the same object, dtypes are kept."""
@@ -76,15 +96,31 @@ class Cut:
 
         def replaced(path: Any, leaf: Any) -> Any:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            if name not in parts:
-                return leaf
-            value = jnp.asarray(theta[name]).astype(leaf.dtype)
-            if parts[name] is None:
-                return value
-            axis, positions = parts[name]
-            return jnp.asarray(leaf).at[(slice(None),) * axis + (jnp.array(positions),)].set(value)
+            return leaf if name not in parts else _with_part(leaf, parts[name], theta[name])
 
         return jax.tree_util.tree_map_with_path(replaced, params)
+
+
+def _part(leaf: Array, part: Part) -> jax.Array:
+    if part is None:
+        return jnp.asarray(leaf)
+    if isinstance(part, Mix):
+        shape = (part.channels, part.channels, leaf.shape[-1])
+        return jnp.broadcast_to(jnp.eye(part.channels, dtype=leaf.dtype)[:, :, None], shape)
+    axis, positions = part
+    return jnp.take(leaf, jnp.array(positions), axis=axis)
+
+
+def _with_part(leaf: Array, part: Part, value: Array) -> jax.Array:
+    if part is None:
+        return jnp.asarray(value).astype(leaf.dtype)
+    if isinstance(part, Mix):
+        split = leaf.reshape(*leaf.shape[:-2], -1, part.channels, leaf.shape[-1])
+        mixed = jnp.einsum("...cu,dcu->...du", split, jnp.asarray(value).astype(leaf.dtype))
+        return mixed.reshape(leaf.shape)
+    axis, positions = part
+    return jnp.asarray(leaf).at[(slice(None),) * axis + (jnp.array(positions),)].set(
+        jnp.asarray(value).astype(leaf.dtype))
 
 
 def cut(apply_fn: ApplyFn, params: Params, x: Array, where: Where) -> Cut:
@@ -118,12 +154,16 @@ def cut(apply_fn: ApplyFn, params: Params, x: Array, where: Where) -> Cut:
         expect(name in known, "where", f"a parameter, for instance {some}", name)
         leaf = known[name]
         expect(jnp.issubdtype(leaf.dtype, jnp.floating), name, "a float parameter", describe(leaf))
-        if part is not None:
+        if isinstance(part, Mix):
+            good = leaf.ndim >= 2 and part.channels > 0 and leaf.shape[-2] % part.channels == 0
+            expect(good, name, f"a kernel [... i units] whose i is a multiple of {part.channels} channels",
+                   describe(leaf))
+        elif part is not None:
             axis, positions = part
             good = 0 <= axis < leaf.ndim and len(positions) > 0 and all(0 <= i < leaf.shape[axis] for i in positions)
             expect(good, f"where[{name!r}]", f"(axis, positions) inside {list(leaf.shape)}", part)
-    parts = tuple(sorted((name, None if part is None else (int(part[0]), tuple(int(i) for i in part[1])))
-                         for name, part in chosen.items()))
+    parts = tuple((name, part if part is None or isinstance(part, Mix) else
+                   (int(part[0]), tuple(int(i) for i in part[1]))) for name, part in sorted(chosen.items()))
     made = _the_same(Cut(apply_fn, parts, tuple(x.shape[1:]), str(x.dtype)))
     _program(made, params, 2)  # complains now rather than inside a solver
     return made
@@ -173,6 +213,7 @@ class Operation(NamedTuple):
     """One equation of the program. Inputs are slots (int) or constants."""
 
     equation: Any
+    """Of JAX; or a function of ours, one of the two that a mixed layer becomes."""
     inputs: tuple[Any, ...]
     """As many as the equation has; of repeated and constant ones too."""
     outputs: tuple[int, ...]
@@ -200,10 +241,11 @@ class _Program(NamedTuple):
     """Slots of all leaves of params."""
     x: int
     out: int
+    mixes: tuple[tuple[str, int], ...]
+    """(path, slot of its theta) of each `Mix` whose layer is computed once."""
 
-    def start(self, params: Params, x: Array | None) -> dict[int, Any]:
-        slots = dict(zip(self.whole, jax.tree.leaves(params), strict=True))
-        return slots if x is None else slots | {self.x: x}
+    def start(self, params: Params) -> dict[int, Any]:
+        return dict(zip(self.whole, jax.tree.leaves(params), strict=True))
 
     def run(self, slots: dict[int, Any], operations: list[Operation],
             bind: Callable[[Operation, list[Any]], Any] | None = None) -> dict[int, Any]:
@@ -217,6 +259,8 @@ class _Program(NamedTuple):
 def evaluate(operation: Operation, operands: list[Any]) -> list[Any]:
     """The results of one operation: its equation as a program of its own, which every version of JAX can run."""
     equation = operation.equation
+    if callable(equation):
+        return [equation(*operands)]
     values = {atom: value for atom, value in zip(equation.invars, operands, strict=True) if not hasattr(atom, "val")}
     alone = operation.program.replace(constvars=[], invars=list(values), outvars=list(equation.outvars),
                                       eqns=[equation], effects=equation.effects)
@@ -248,9 +292,13 @@ def _traced(made: Cut, tree: Any, shapes: tuple[Any, ...], spec: jax.ShapeDtypeS
     *whole, x = (slot_of[var] for var in jaxpr.invars)
     arrays = [slot for slot, leaf in zip(whole, leaves, strict=True) if hasattr(leaf, "ndim")]
     parts = dict(made.chosen)
-    chosen = {slot for slot, name in zip(arrays, paths(params), strict=True) if name in parts}
+    named = dict(zip(paths(params), arrays, strict=True))
+    mixes = _mixed(operations, {name: named[name] for name, part in parts.items() if isinstance(part, Mix)}, parts, x,
+                   counter)
+    # Of a mixed layer theta is chosen, and the kernel stays what it is.
+    chosen = {named[name] for name in parts if name not in dict(mixes)} | {slot for _, slot in mixes}
     return _divided(operations, chosen, tuple(arrays), tuple(whole), x, slot_of[out], spec.shape[0],
-                    ", ".join(sorted(parts)))
+                    ", ".join(sorted(parts)))._replace(mixes=mixes)
 
 
 def _flatten(jaxpr: Any, slot_of: dict[Any, Any], counter: Any, operations: list[Operation]) -> None:
@@ -270,13 +318,65 @@ def _flatten(jaxpr: Any, slot_of: dict[Any, Any], counter: Any, operations: list
         slot_of.update(zip(equation.outvars, outputs, strict=True))
 
 
+def _mixed(operations: list[Operation], kernels: dict[str, int], parts: Mapping[str, Part], x: int,
+           counter: Any) -> tuple[tuple[str, int], ...]:
+    """Puts two operations in the place of each layer whose kernel is mixed: its parts, frozen, and their mixture.
+
+    Only where the kernel is the right operand of one product or convolution whose last axis are the units; a kernel
+    that is reshaped first keeps its operation, and its layer is computed anew at every step.
+    """
+    mixes = []
+    for name, kernel in kernels.items():
+        users = [i for i, operation in enumerate(operations) if kernel in operation.inputs]
+        if len(users) != 1 or not _meets_data(operations[users[0]], kernel):
+            continue
+        operation, (parts_slot, theta) = operations[users[0]], (next(counter), next(counter))
+        channels = parts[name].channels
+
+        def all_parts(data: jax.Array, kernel: jax.Array, operation=operation, channels=channels) -> jax.Array:
+            """[n ... channels**2 units]: what channel d of the data gives through channel c of the kernel."""
+            units, given = kernel.shape[-1], []
+            for d in range(channels):
+                for c in range(channels):
+                    one = jnp.zeros((channels, channels, units), kernel.dtype).at[d, c].set(1.0)
+                    given.append(evaluate(operation, [data, _with_part(kernel, Mix(channels), one)])[0])
+            return jnp.stack(given, axis=-2)
+
+        def mixture(pieces: jax.Array, theta: jax.Array) -> jax.Array:
+            theta = theta.reshape((1,) * (pieces.ndim - 2) + pieces.shape[-2:])
+            return (pieces * theta).sum(axis=-2)
+
+        first = Operation(all_parts, operation.inputs, (parts_slot,), None)
+        second = Operation(mixture, (parts_slot, theta), operation.outputs, None)
+        operations[users[0] : users[0] + 1] = [first, second]
+        mixes.append((name, theta))
+    return tuple(mixes)
+
+
+def _meets_data(operation: Operation, kernel: int) -> bool:
+    equation = operation.equation
+    if operation.inputs[1:] != (kernel,):
+        return False
+    rank, params = len(equation.invars[1].aval.shape), equation.params
+    if equation.primitive.name == "dot_general":
+        (left, right), batched = params["dimension_numbers"]
+        return rank == 2 and tuple(right) == (0,) and tuple(left) == (1,) and batched == ((), ())
+    if equation.primitive.name in ("conv_general_dilated", "scan_fast_conv"):
+        numbers = params["dimension_numbers"]
+        last = len(equation.outvars[0].aval.shape) - 1
+        plain = params["feature_group_count"] == params["batch_group_count"] == 1
+        return plain and numbers.rhs_spec[:2] == (rank - 1, rank - 2) and numbers.out_spec[:2] == (0, last)
+    return False
+
+
 def _divided(operations: list[Operation], chosen: set[int], leaves: tuple[int, ...], whole: tuple[int, ...], x: int,
              out: int, n: int, names: str) -> _Program:
     moving, data = set(chosen), {x}  # what depends on a chosen parameter, on x
     shape: dict[int, tuple[int, ...]] = {}
     for operation in operations:
         slots = [i for i in operation.inputs if isinstance(i, int)]
-        shape.update({o: v.aval.shape for o, v in zip(operation.outputs, operation.equation.outvars, strict=True)})
+        if not callable(operation.equation):
+            shape.update({o: v.aval.shape for o, v in zip(operation.outputs, operation.equation.outvars, strict=True)})
         if any(i in moving for i in slots):
             moving.update(operation.outputs)
         if any(i in data for i in slots):
@@ -295,11 +395,11 @@ def _divided(operations: list[Operation], chosen: set[int], leaves: tuple[int, .
     border = dict.fromkeys(i for operation in reversed(after) for i in operation.inputs
                            if isinstance(i, int) and i in data and i not in moving)
     for slot in border:
-        expect(slot == x or shape[slot][:1] == (n,), "apply_fn", "values of every example on the first axis, where the "
-               "block begins", list(shape.get(slot, ())))
+        expect(slot == x or shape.get(slot, (n,))[:1] == (n,), "apply_fn",
+               "values of every example on the first axis, where the block begins", list(shape.get(slot, ())))
     before, needed = [], set(border)
     for operation in reversed(operations):
         if any(o in needed for o in operation.outputs):
             before.append(operation)
             needed.update(i for i in operation.inputs if isinstance(i, int))
-    return _Program(operations, before[::-1], after[::-1], tuple(border), leaves, whole, x, out)
+    return _Program(operations, before[::-1], after[::-1], tuple(border), leaves, whole, x, out, ())

@@ -133,7 +133,8 @@ def _gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array],
 
         logits, change = jax.jvp(logits_of, (params,), (vector,))
         p = jax.nn.softmax(logits)
-        curved = weight[:, None] * p * (change - (p * change).sum(-1, keepdims=True))
+        # As a product of matrices: see `block`, where the same sum under `vmap` would be wrong on some CPUs.
+        curved = weight[:, None] * p * (change - jnp.einsum("bk,bk->b", p, change)[:, None])
         return jax.vjp(logits_of, params)[1](curved)[0]
 
     return sum_over_chunks(product, params, (x,), batch_size)

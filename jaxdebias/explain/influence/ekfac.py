@@ -183,8 +183,8 @@ class _Layer(NamedTuple):
     bias: str | None = None
     bias_row: np.ndarray | None = None
     """`[o]`"""
-    sum_of: int = -1
-    """Slot to which the bias is added."""
+    way: tuple[int, ...] = ()
+    """Slots from the product to where the bias is added."""
 
 
 _REARRANGED = ("transpose", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy", "convert_element_type")
@@ -213,7 +213,8 @@ def _find(problem: HeadProblem) -> tuple[tuple[_Tap, ...], tuple[Int[np.ndarray,
         start += size
     rearranged: dict[int, tuple[str, np.ndarray]] = {}  # slot -> parameter, positions in the vector
     layers: dict[int, _Layer] = {}  # slot of the product -> layer
-    product_at: dict[int, int] = {}  # slot -> slot of the product that it holds, perhaps in another precision
+    products: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}  # slot that holds a product, perhaps rearranged ->
+    # which output of the layer each entry is, slots from the product on
     used: collections.Counter[str] = collections.Counter()  # parameters, by operations that do more than rearrange
     read: collections.Counter[int] = collections.Counter()  # slots
 
@@ -227,13 +228,13 @@ def _find(problem: HeadProblem) -> tuple[tuple[_Tap, ...], tuple[Int[np.ndarray,
                 rearranged[slot] = names[id(operand)]
         own = [j for j, slot in enumerate(slots) if slot in rearranged]
         if not own:
-            if kind == "convert_element_type" and slots[0] in product_at:
-                product_at[out] = product_at[slots[0]]
+            if kind in _REARRANGED and slots[0] in products:
+                which, way = products[slots[0]]
+                products[out] = _rearranged(operation, which), (*way, out)
             return results
         (side, *more), (name, positions) = own, rearranged[slots[own[0]]]
         if kind in _REARRANGED and not more:
-            cast = kind == "convert_element_type"
-            rearranged[out] = name, positions if cast else np.asarray(evaluate(operation, [jnp.asarray(positions)])[0])
+            rearranged[out] = name, _rearranged(operation, positions)
             return results
         used.update(rearranged[slots[j]][0] for j in own)
         if more:
@@ -241,19 +242,24 @@ def _find(problem: HeadProblem) -> tuple[tuple[_Tap, ...], tuple[Int[np.ndarray,
         if kind == "dot_general" or (kind in _CONVOLUTIONS and side == 1):
             matrix = _kernel_matrix(operation, 1 - side, positions)
             if matrix is not None and matrix.size == sizes[name]:
-                layers[out], product_at[out] = _Layer(operation, 1 - side, name, matrix), out
-        elif kind == "add" and slots[1 - side] in product_at:
-            before = slots[1 - side]
-            layer = layers[product_at[before]]
-            # Positions broadcast to the result's shape: one for each output, the same everywhere.
-            every = _of_outputs(layer.operation, layer.side, positions).reshape(-1, layer.matrix.shape[1])
-            if layer.bias is None and (every == every[0]).all() and every.shape[1] == sizes[name]:
-                layers[product_at[before]] = layer._replace(bias=name, bias_row=every[0], sum_of=before)
+                layers[out] = _Layer(operation, 1 - side, name, matrix)
+                places = np.arange(results[0].size).reshape(results[0].shape)
+                which = np.empty(places.size, np.int64)
+                which[_of_outputs(operation, 1 - side, places)] = np.arange(matrix.shape[1])
+                products[out] = which.reshape(places.shape), (out,)
+        elif kind == "add" and slots[1 - side] in products:
+            which, way = products[slots[1 - side]]
+            layer = layers[way[0]]
+            row = np.full(layer.matrix.shape[1], -1)
+            row[which] = positions
+            # One entry of the bias for each output, the same everywhere.
+            if layer.bias is None and row.size == sizes[name] and (row[which] == positions).all():
+                layers[way[0]] = layer._replace(bias=name, bias_row=row, way=way)
         return results
 
     head.cut.replay(params, jax.tree.map(lambda leaf: leaf[:2], problem.features), bind)
     for slot, layer in layers.items():  # read elsewhere too, a product has another derivative than its sum with a bias
-        if layer.bias is not None and (read[slot] > 1 or read[layer.sum_of] > 1):
+        if any(read[passed] > 1 for passed in layer.way):
             layers[slot] = layer._replace(bias=None)
     covered = collections.Counter(name for layer in layers.values() for name in (layer.kernel, layer.bias))
     for name, _ in head.layers:
@@ -262,6 +268,13 @@ def _find(problem: HeadProblem) -> tuple[tuple[_Tap, ...], tuple[Int[np.ndarray,
     taps = tuple(_Tap(slot, layer.side, layer.kernel, layer.bias) for slot, layer in layers.items())
     return taps, tuple(layer.matrix if layer.bias is None else np.concatenate([layer.matrix, layer.bias_row[None]])
                        for layer in layers.values())
+
+
+def _rearranged(operation: Operation, numbers: np.ndarray) -> np.ndarray:
+    """What the operation makes of an array of integers in place of its operand."""
+    if operation.equation.primitive.name == "convert_element_type":
+        return numbers
+    return np.asarray(evaluate(operation, [jnp.asarray(numbers)])[0])
 
 
 def _sides(operation: Operation, side: int) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[int]]:

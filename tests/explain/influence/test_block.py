@@ -67,6 +67,16 @@ def test_derivatives_are_those_of_the_whole_network():
         np.testing.assert_allclose(problem.slopes(vectors), slopes, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("curvature", ["gauss_newton", "hessian"])
+def test_many_columns_at_once_are_the_columns_one_by_one(curvature):
+    """More than 32,768 numbers in a chunk: XLA's fusion of a sum of products went wrong there on CPU."""
+    problem, *_ = example(layers=3, n=400, hidden=(12, 10))
+    vectors = np.random.default_rng(0).normal(size=(problem.size, 101)).astype(np.float32)
+    together, some = np.asarray(problem.product(vectors, curvature)), [0, 50, 99, 100]
+    alone = np.concatenate([problem.product(vectors[:, [i]], curvature) for i in some], axis=1)
+    np.testing.assert_allclose(together[:, some], alone, rtol=1e-3, atol=1e-4 * np.abs(alone).max())
+
+
 def test_one_layer_as_a_block_is_the_affine_head():
     problem, apply_fn, params, x, _ = example(layers=1)
     classifier = models.build("mlp", hidden=(6, 5), classes=3)

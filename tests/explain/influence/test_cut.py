@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
-from jaxdebias.explain.influence.cut import cut, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence.cut import Mix, cut, last_layers, layers_in_order, paths
 
 X = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
 
@@ -118,6 +118,44 @@ def test_a_row_of_a_kernel():
     np.testing.assert_array_equal(back["kernel"], params["kernel"])
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_mixed_channels(name):
+    """theta mixes the channels of the first layer's kernel, and the images are needed only once."""
+    apply_fn, params, x = ours(name)
+    first = layers_in_order(apply_fn, params, x)[0] + "/kernel"
+    made = cut(apply_fn, params, x, {first: Mix(3), "params/head/bias": None})
+    theta = made.take(params)
+    kernel = np.asarray(paths(params)[first])
+    units = kernel.shape[-1]
+    assert theta[first].shape == (3, 3, units)
+    np.testing.assert_allclose(paths(made.put(params, theta))[first], kernel, rtol=1e-6)
+    (z,) = made.features(params, x)
+    assert z.shape == (5, *([] if name == "mlp" else [6, 6]), 9, units)
+    np.testing.assert_allclose(made.head(params, z=(z,)), apply_fn(params, x), rtol=1e-5, atol=1e-5)
+
+    theta = {**theta, first: theta[first] + np.random.default_rng(1).normal(size=(3, 3, units)).astype(np.float32)}
+    moved = made.put(params, theta)
+    split = kernel.reshape(-1, 3, units)
+    mixing = np.asarray(theta[first])
+    slow = np.stack([sum(mixing[d, c] * split[:, c] for c in range(3)) for d in range(3)], axis=1)
+    np.testing.assert_allclose(paths(moved)[first], slow.reshape(kernel.shape), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made.head(params, (z,), theta), apply_fn(moved, x), rtol=1e-4, atol=1e-4)
+
+
+def test_mixed_channels_of_a_kernel_that_is_turned_first():
+    """No shortcut there: the layer is computed anew, and is the same."""
+    kernel = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)
+    params, x = {"w": kernel.T}, np.random.default_rng(1).normal(size=(5, 12)).astype(np.float32)
+
+    def apply_fn(params, x):
+        return x @ (2.0 * params["w"])
+
+    made = cut(apply_fn, params, x, {"w": Mix(3)})
+    theta = {"w": made.take(params)["w"] + 0.3}
+    z = made.features(params, x)
+    np.testing.assert_allclose(made.head(params, z, theta), apply_fn(made.put(params, theta), x), rtol=1e-5)
+
+
 def test_two_precisions_do_not_share_a_program():
     params = {"w": np.ones((4, 2))}
 
@@ -141,6 +179,8 @@ def test_errors_name_what_is_wrong():
         cut(apply_fn, params, x, ["params/heat"])
     with pytest.raises(ContractError, match=r"inside \[8, 3\]"):
         cut(apply_fn, params, x, {"params/head/kernel": (0, (8,))})
+    with pytest.raises(ContractError, match=r"multiple of 5 channels.*\[8, 3\]"):
+        cut(apply_fn, params, x, {"params/head/kernel": Mix(5)})
     with pytest.raises(ContractError, match=r"on which the logits depend.*unused"):
         cut(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 2)), "unused": jnp.ones(3)}, np.ones((2, 4), np.float32),
             ["unused"])

@@ -1,0 +1,337 @@
+"""Every repair of one trained model, a row each: what the scripts of the honest tables share.
+
+A cell is a data set, a share of conflicting samples and a seed. It runs in a process of its own: the model is trained
+once, as `jaxdebias train` does, then every method repairs that same model. A row is written as soon as it is measured;
+a killed script, started again, trains the cell's model once more (to the same bits, which is checked) and carries on.
+What is reported is the test split. Selection, acceptance and learning rates see `edit` and `accept` only.
+
+Of a row:
+    seconds             wall time of the method's first call in its process, compilation included; of the training for
+                        the row `erm`. Measuring is not counted.
+    seconds_warm        of a second call with the same arguments, where the first one took less than `REPEATED`; else
+                        None
+    cpu_seconds         of the first call, over all threads
+    samples             held-out samples that it uses, beyond the training set
+    changed             numbers among the parameters that differ from those of the trained model, and their share
+"""
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from fmd_table import RATES as ACCURACIES
+from fmd_table import _write
+
+from jaxdebias import audit, runs
+from jaxdebias.core import Batch, Dataset, Params
+from jaxdebias.explain import influence
+from jaxdebias.measure.intervals import over_seeds
+from jaxdebias.mitigate.dfr import DfrConfig, dfr
+from jaxdebias.mitigate.fine_tune import FineTuneConfig, fine_tune, fine_tune_block, fine_tune_head, train_from_scratch
+from jaxdebias.mitigate.fmd import FmdConfig, fmd
+from jaxdebias.mitigate.refit_head import refit_head
+from jaxdebias.mitigate.self_influence import self_influence_tuning
+from jaxdebias.provenance import device_name, versions
+
+REPEATED = 10.0
+"""Seconds: quicker methods are called a second time, for the time without compilation."""
+RATES = (*ACCURACIES, "group_gap")
+GAINS = {"accuracy_gain": "accuracy", "conflicting_gain": "bias_conflicting_accuracy"}
+"""Against the trained model of the same seed."""
+
+
+class Cell(NamedTuple):
+    name: str
+    """Of the table's part, without the seed."""
+    config: runs.TrainConfig
+
+
+class Setup(NamedTuple):
+    """A cell with its trained model."""
+
+    cell: Cell
+    trained: runs.Run
+
+    @property
+    def seed(self) -> int:
+        return self.cell.config.seed
+
+    def key(self, what: str) -> jax.Array:
+        """Of a method; `edit`, `measure`, `tune` and `scratch` are those of the command line."""
+        edit, measure, _, baselines = jax.random.split(jax.random.key(self.seed), 4)
+        tune, scratch = jax.random.split(baselines)
+        named = {"edit": edit, "measure": measure, "tune": tune, "scratch": scratch}
+        return named.get(what, jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(what.encode()) & 0x7FFFFFFF))
+
+
+class Method(NamedTuple):
+    """A method that has not run yet."""
+
+    name: str
+    needs: str
+    samples: int
+    fit: Callable[[], tuple[Params, Any]]
+    """Returns (params, what it says of itself)."""
+
+
+Methods = Callable[[Setup], Iterable[Method]]
+Margin = tuple[str, str, str, str, float]
+"""(cell, method, rate, "<=" or ">=", bound), asked of the median over seeds."""
+
+
+# --- the methods that every table shows
+
+def fmd_methods(setup: Setup, floors: Mapping[str, float | None], *, layers: int) -> Iterator[Method]:
+    """FMD on the last layer, for each (suffix of its name, floor of aligned accuracy), and on the last few.
+
+    The latter without a floor, because the margins that it is held to were found without one.
+    """
+    dataset, classifier, params = setup.trained.dataset, setup.trained.classifier, setup.trained.params
+    splits, pairs = dataset.splits, dataset.pairs
+    bias = "pair" if dataset.pairing == "counterfactual" else "gap"
+    samples = _digits(pairs["edit"], dataset.pairing) + len(splits["accept"].label)
+    whole = influence.last_layers(classifier.apply, params, splits["accept"].x[:2], layers)
+
+    def method(name: str, model: Any, config: FmdConfig, **options: Any) -> Method:
+        return Method(name, "held-out pairs", samples, lambda: fmd(
+            setup.key("edit"), model, params, splits["train"], pairs["edit"], splits["accept"], pairs["accept"],
+            config, **options))
+
+    for suffix, floor in floors.items():
+        for direction in ("ext", "gradB"):
+            yield method(f"fmd {direction}{suffix}", classifier.vector,
+                         FmdConfig(direction=direction, bias=bias, aligned_floor=floor),
+                         head_path=classifier.head_path)
+    for direction in ("ext", "gradB"):
+        yield method(f"fmd {layers} layers {direction}", classifier.apply,
+                     FmdConfig(direction=direction, bias=bias, aligned_floor=None), block=whole)
+
+
+def baseline_methods(setup: Setup, held_out: Batch, every: Batch, *, select: str, layers: int,
+                     mixed: Mapping[str, Any]) -> Iterator[Method]:
+    """The honest alternatives.
+
+    Args:
+      held_out: what to fine-tune on, made of the edit split.
+      every: what to train on from scratch: the edit split in every rendering that the data set can draw.
+      select: what chooses DFR's L1 penalty on the accept split; `worst_group` needs groups of some size.
+      layers: how many last layers are fine-tuned as a block, as many as FMD edits.
+      mixed: what joins them in a second block, if anything: the channel mixing of the first layer.
+    """
+    dataset, classifier, params = setup.trained.dataset, setup.trained.classifier, setup.trained.params
+    splits, pairs = dataset.splits, dataset.pairs
+    edit, accept = splits["edit"], splits["accept"]
+    samples = len(edit.label) + len(accept.label)
+    head = {"head_path": classifier.head_path}
+
+    # methods["block"]: the layers that FMD edits as a block, and these with the channel mixing of the first layer.
+    whole = dict.fromkeys(influence.last_layers(classifier.apply, params, accept.x[:2], layers))
+    blocks = {f"fine-tune {layers} layers": whole}
+    if mixed:
+        blocks["fine-tune mixing and head"] = mixed | dict.fromkeys(
+            influence.last_layers(classifier.apply, params, accept.x[:2], 1))
+        blocks[f"fine-tune mixing and {layers} layers"] = mixed | whole
+    for name, block in blocks.items():
+        yield Method(name, "held-out pairs", samples, functools.partial(
+            fine_tune_block, setup.key("tune"), classifier.apply, params, held_out, accept, block))
+    # The paper averages 20; with 100 groups of digits that takes minutes.
+    paper = DfrConfig(penalty_kind="l1", penalties=(30.0, 10.0, 3.0, 1.0), balance_by="subsamples", averaged=10,
+                      select=select, tolerance=1e-2, max_steps=2000)
+    yield Method("dfr l2", "held-out samples with attribute", samples, lambda: dfr(
+        classifier.vector, params, edit, accept, **head))
+    yield Method("dfr l1", "held-out samples with attribute", samples, lambda: dfr(
+        classifier.vector, params, edit, accept, paper, key=setup.key("dfr l1"), **head))
+    twins = Batch(x=pairs["edit"].twin, label=pairs["edit"].label, attribute=np.full_like(pairs["edit"].label, -1))
+    yield Method("refit head", "training set, held-out pairs", _digits(pairs["edit"], dataset.pairing),
+                 lambda: refit_head(classifier.vector, params, splits["train"], twins, **head))
+    yield Method("fine-tune head", "held-out pairs", samples, lambda: fine_tune_head(
+        setup.key("tune"), classifier.vector, params, held_out, accept, **head))
+    yield Method("fine-tune all", "held-out pairs", samples, lambda: fine_tune(
+        setup.key("tune"), classifier, params, held_out, accept))
+    scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
+    yield Method("scratch", "held-out samples, no training set", samples, lambda: train_from_scratch(
+        setup.key("scratch"), classifier, every, accept, scratch))
+    yield Method("self-influence", "training set, no attribute", 0, lambda: self_influence_tuning(
+        setup.key("self-influence"), classifier, params, splits["train"]))
+
+
+def _digits(pairs: Batch, pairing: str) -> int:
+    """Samples in pairs: both sides of a true counterfactual are one."""
+    return len(pairs.label) * (1 if pairing == "counterfactual" else 2)
+
+
+# --- one row
+
+def measured(setup: Setup, params: Params) -> dict[str, float | None]:
+    """All rates of one model on the test split."""
+    dataset, classifier = setup.trained.dataset, setup.trained.classifier
+    said = audit.measure(setup.key("measure"), classifier.apply, params, dataset)
+    rates = {name: getattr(said.groups, name).value for name in ACCURACIES if name != "counterfactual_bias"}
+    rates["counterfactual_bias"] = said.counterfactual_bias.value
+    rates["group_gap"] = group_gap(said.logits, dataset)
+    return {name: None if value is None else float(value) for name, value in rates.items()}
+
+
+def group_gap(logits: np.ndarray, dataset: Dataset) -> float:
+    """Mean probability of the true class over the aligned groups of the test split, less that over the conflicting.
+
+    Signed; every group has the same weight.
+    """
+    test = dataset.splits["test"]
+    label, attribute = np.asarray(test.label), np.asarray(test.attribute)
+    probability = np.asarray(jax.nn.softmax(logits, axis=1))[np.arange(len(label)), label]
+    means = np.full(dataset.aligned.shape, np.nan)
+    for y, a in np.ndindex(*means.shape):
+        member = (label == y) & (attribute == a)
+        if member.any():
+            means[y, a] = probability[member].mean()
+    return float(np.nanmean(means[dataset.aligned]) - np.nanmean(means[~dataset.aligned]))
+
+
+def changed(before: Params, after: Params) -> dict[str, float]:
+    """How many numbers of the parameters differ, and which share of them."""
+    leaves = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    count = sum(int(np.count_nonzero(np.asarray(a) != np.asarray(b))) for a, b in leaves)
+    return {"changed": count, "changed_share": count / sum(int(np.size(a)) for a, _ in leaves)}
+
+
+def said(info: Any) -> dict[str, Any]:
+    """The numbers of an info that fit a table; FMD's rounds as their steps."""
+    found = info if isinstance(info, Mapping) else info._asdict()
+    plain = {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
+    plain |= {name: found[name].tolist() for name in ("per_class",) if isinstance(found.get(name), np.ndarray)}
+    if "rounds" in found and isinstance(found["rounds"], tuple):
+        plain["steps"] = [one.u for one in found["rounds"]]
+    plain.pop("seconds", None)
+    return plain
+
+
+def row_of(setup: Setup, method: Method) -> dict[str, Any]:
+    start, cpu = time.perf_counter(), time.process_time()
+    params, info = jax.block_until_ready(method.fit())
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    warm = None
+    if seconds < REPEATED:
+        start = time.perf_counter()
+        jax.block_until_ready(method.fit())
+        warm = time.perf_counter() - start
+    return {"method": method.name, **measured(setup, params), **changed(setup.trained.params, params),
+            "samples": method.samples, "needs": method.needs, "seconds": seconds, "seconds_warm": warm,
+            "cpu_seconds": cpu, "info": said(info)}
+
+
+# --- the table
+
+def fill_cell(path: Path, cell: Cell, methods: Methods) -> None:
+    """Measures what is missing of one cell, writing `path` after each row."""
+    table = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    seed = cell.config.seed
+    done = {row["method"]: row for row in table["rows"] if (row["cell"], row["seed"]) == (cell.name, seed)}
+
+    def add(row: dict[str, Any]) -> None:
+        table["rows"].append({"cell": cell.name, "seed": seed, **row})
+        table["measured_on"] = {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+        _write(path, table)
+        print(f"{cell.name} seed {seed} {row['method']}: accuracy {row['accuracy']:.3f}, conflicting "
+              f"{row['bias_conflicting_accuracy']:.3f}, aligned {row['bias_aligned_accuracy']:.3f}, bias "
+              f"{row['counterfactual_bias']:.3f}, gap {row['group_gap']:.3f}, {row['seconds']:.1f} s", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = runs.train(cell.config, Path(folder) / "trained")
+        trained = runs.load(Path(folder) / "trained")
+    setup = Setup(cell, trained)
+    rates = measured(setup, trained.params)
+    if "erm" not in done:
+        add({"method": "erm", **rates, "changed": 0, "changed_share": 0.0, "samples": 0, "needs": "",
+             "seconds": result["seconds_by_step"]["train"], "seconds_warm": None, "cpu_seconds": None, "info": {}})
+    elif abs(done["erm"]["accuracy"] - rates["accuracy"]) > 1e-9:
+        sys.exit(f"{cell.name}, seed {seed}: the model trained now has accuracy {rates['accuracy']}, the one of the "
+                 f"rows in {path} had {done['erm']['accuracy']}; take out these rows and start again")
+    for method in methods(setup):
+        if method.name not in done:
+            add(row_of(setup, method))
+
+
+def summary(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per (cell, method): mean and 95 % t-interval over seeds, median and range."""
+    erm = {(row["cell"], row["seed"]): row for row in table["rows"] if row["method"] == "erm"}
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in table["rows"]:
+        before = erm[row["cell"], row["seed"]]
+        gains = {name: row[rate] - before[rate] for name, rate in GAINS.items()}
+        cells.setdefault((row["cell"], row["method"]), []).append({**row, **gains})
+    rows = []
+    for (cell, method), of_cell in cells.items():
+        first = of_cell[0]
+        row = {"cell": cell, "method": method, "seeds": len(of_cell), "needs": first["needs"],
+               "samples": first["samples"]}
+        for name in (*RATES, *GAINS, "changed", "changed_share", "seconds", "seconds_warm", "cpu_seconds",
+                     "aligned_share"):
+            every = [one.get(name, one["info"].get(name)) for one in of_cell]
+            values = np.array([value for value in every if value is not None], float)
+            if len(values) == len(of_cell):
+                row[name] = {"median": float(np.median(values)), "min": float(values.min()),
+                             "max": float(values.max()), **over_seeds(values)._asdict()}
+        rows.append(row)
+    return rows
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]], margins: Iterable[Margin]) -> list[dict[str, Any]]:
+    """Checks margins that were fixed beforehand on the medians over seeds."""
+    cells, found = {(row["cell"], row["method"]): row for row in rows}, []
+    for cell, method, rate, sign, bound in margins:
+        if (cell, method) in cells:
+            got = cells[cell, method][rate]["median"]
+            met = got <= bound if sign == "<=" else got >= bound
+            found.append({"cell": cell, "method": method, "rate": rate, "margin": f"{sign} {bound}", "median": got,
+                          "met": bool(met)})
+    return found
+
+
+def finish(path: Path, margins: Iterable[Margin]) -> int:
+    """Writes summary, verdicts and device beside the rows, prints the verdicts, returns how many margins were missed.
+
+    Tables are made of the summary: a run in progress does not change them.
+    """
+    table = json.loads(path.read_text())
+    table["summary"] = summary(table)
+    table["margins"] = verdicts(table["summary"], margins)
+    table.update(table["measured_on"])
+    _write(path, table)
+    for verdict in table["margins"]:
+        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['cell']} {verdict['method']}: {verdict['rate']} "
+              f"{verdict['margin']}, got {verdict['median']:.3f}")
+    return sum(not verdict["met"] for verdict in table["margins"])
+
+
+def parser(description: str, out: Path, seeds: int) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--data-dir", type=Path, default=os.environ.get("JAXDEBIAS_DATA"),
+                      help="folder with the data set's files (or set JAXDEBIAS_DATA)")
+    made.add_argument("--seeds", type=int, default=seeds)
+    made.add_argument("--out", type=Path, default=out)
+    made.add_argument("--cell", type=int, help="only this cell, in this process, without the summary")
+    return made
+
+
+def fill(arguments: argparse.Namespace, cells: Sequence[Cell], methods: Methods, margins: Iterable[Margin]) -> int:
+    """All cells, each in a process of its own; or, with `--cell`, one of them here. Returns the margins missed."""
+    if arguments.cell is not None:
+        fill_cell(arguments.out, cells[arguments.cell], methods)
+        return 0
+    options = [arg for name in ("data_dir", "seeds", "out")
+               for arg in (f"--{name.replace('_', '-')}", str(getattr(arguments, name)))]
+    for number in range(len(cells)):
+        subprocess.run([sys.executable, sys.argv[0], *options, "--cell", str(number)], check=True)
+    return finish(arguments.out, margins)
