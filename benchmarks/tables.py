@@ -69,12 +69,12 @@ METHODS = {
     "fmd 2 layers gradB": "**FMD**, last 2 layers, `gradB`, no aligned floor",
     "fmd 3 layers ext": "**FMD**, last 3 layers, `ext`, no aligned floor",
     "fmd 3 layers gradB": "**FMD**, last 3 layers, `gradB`, no aligned floor",
-    "dfr l2": "DFR, L2", "dfr l1": "DFR, L1, 10 balanced subsamples averaged",
+    "dfr l2": "DFR, L2", "dfr l1": "DFR, L1, 5 balanced subsamples averaged",
     "refit head": "head refitted, training set joined by the pairs' twins",
     "fine-tune head": "fine-tuning, head", "fine-tune 2 layers": "fine-tuning, last 2 layers",
     "fine-tune 3 layers": "fine-tuning, last 3 layers",
     "fine-tune mixing and head": "fine-tuning, channel mixing of layer 1 and head",
-    "fine-tune mixing and 3 layers": "fine-tuning, channel mixing of layer 1 and last 3 layers",
+    "fine-tune mixing and 2 layers": "fine-tuning, channel mixing of layer 1 and last 2 layers",
     "fine-tune all": "fine-tuning, all layers", "self-influence": "self-influence fine-tuning, no attribute",
     "scratch": "from scratch on the held-out samples alone",
     "retrain, counterfactuals": "full retraining, training set joined by its counterfactuals",
@@ -116,13 +116,16 @@ def seconds(row: dict[str, Any]) -> str:
 
 def cost(row: dict[str, Any]) -> list[str]:
     count = row["changed"]["median"]
-    return [f"{count:,.0f}" if count else "none", f"{row['samples']:,}", row["needs"] or "nothing", seconds(row)]
+    changed = f"{count:,.0f}" if count else "none"
+    if row.get("free") and row["free"]["median"] < count:
+        changed = f"{row['free']['median']:,.0f} free, in {changed}"
+    return [changed, f"{row['samples']:,}", row["needs"] or "nothing", seconds(row)]
 
 
 COSTS = ["numbers changed", "held-out samples", "what it needs", "seconds, first / again"]
 
 
-SHORT = ("erm", "fmd ext", "fmd gradB", "fmd 3 layers ext", "dfr l2", "fine-tune mixing and head", "fine-tune all",
+SHORT = ("erm", "fmd ext", "fmd gradB", "fmd 3 layers ext", "dfr l2", "fine-tune mixing and 2 layers", "fine-tune all",
          "scratch", "retrain, counterfactuals")
 
 

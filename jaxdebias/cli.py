@@ -115,9 +115,14 @@ class Debias:
     bias: Annotated[Literal["pair", "gap"] | None, arg(metavar="{pair,gap}")] = None
     """With --features, what twins are. pair: the same example with another attribute (default); gap: a different
     example of the same label."""
-    method: Literal["fmd", "dfr"] = "fmd"
-    """fmd: Fast Model Debias, edits the last layer in rounds; dfr: refits the last layer on group-balanced held-out
-    data."""
+    method: Literal["fmd", "dfr", "mixing"] = "fmd"
+    """fmd: Fast Model Debias, edits the last layer (or --block) in rounds; dfr: refits the last layer on group-balanced
+    held-out data; mixing: fine-tunes how the first layer mixes colours, and the last two layers, on held-out pairs."""
+    block: Literal["head", "last-2", "last-3", "input-row"] = "head"
+    """FMD: what is edited. head: the last layer; last-2, last-3: that many layers; input-row: of a table, the input
+    row of the protected column."""
+    aligned_floor: float = 0.10
+    """FMD: accuracy on bias-aligned samples that the edit may cost; 1 for no limit."""
     rounds: int = 10
     """FMD: re-linearised rounds, each with a line search."""
     direction: Annotated[Literal["ext", "gradB"] | None, arg(metavar="{ext,gradB}")] = None
@@ -255,6 +260,7 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
                        "the folder of a run")
             config = runs.DebiasConfig(
                 method=command.method, rounds=command.rounds, direction=command.direction, pairs=command.pairs,
+                block=command.block, aligned_floor=None if command.aligned_floor >= 1 else command.aligned_floor,
                 baselines=command.baselines, data_dir=command.data_dir, seed=command.seed)
             results = runs.debias(command.run, config, command.out, overwrite=command.overwrite,
                                   watch=progress.progress_bar)

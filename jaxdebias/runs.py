@@ -25,9 +25,16 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import registry
 from jaxdebias.data.plans import steps_per_epoch
+from jaxdebias.explain import influence
 from jaxdebias.mitigate.dfr import dfr
 from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.fine_tune import FineTuneConfig, both_sides, fine_tune, train_from_scratch
+from jaxdebias.mitigate.fine_tune import (
+    FineTuneConfig,
+    both_sides,
+    fine_tune,
+    fine_tune_block,
+    train_from_scratch,
+)
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
 from jaxdebias.models import build, load_resnet
 from jaxdebias.report import content
@@ -93,9 +100,13 @@ class DebiasConfig:
     """How to repair a trained run. None: the data set's recipe, or the method's default, decides."""
 
     method: str = "fmd"
+    """`fmd`, `dfr`, or `mixing`: fine-tuning of the first layer's channel mixing and the last two layers."""
     rounds: int = 10
     direction: str | None = None
     pairs: int | None = None
+    block: str = "head"
+    """What FMD edits: `head`, `last-2`, `last-3` layers, or `input-row`, the row of the protected column of a table."""
+    aligned_floor: float | None = 0.10
     search: bool = True
     baselines: bool = True
     data_dir: Path | None = None
@@ -198,7 +209,8 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     Raises:
       ContractError: no trained run, data without pairs to repair with, or results already in `out`.
     """
-    check_choice("method", config.method, ("fmd", "dfr"))
+    check_choice("method", config.method, ("fmd", "dfr", "mixing"))
+    check_choice("block", config.block, ("head", "last-2", "last-3", "input-row"))
     out, folder = Path(out), Path(folder)
     expect(out.resolve() != folder.resolve(), "out", "another folder than the trained run", out)
     clock = _Clock()
@@ -212,11 +224,21 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     splits, pairs = dataset.splits, dataset.pairs
     if config.method == "fmd":
         fmd_config = FmdConfig(rounds=config.rounds, direction=config.direction or recipe.direction,
-                               pairs=config.pairs, search=config.search,
+                               pairs=config.pairs, search=config.search, aligned_floor=config.aligned_floor,
                                bias="pair" if dataset.pairing == "counterfactual" else "gap")
-        edited, info = fmd(key_edit, classifier.vector, params, splits["train"], pairs["edit"], splits["accept"],
-                           pairs["accept"], fmd_config, head_path=classifier.head_path)
+        block = _block(config.block, dataset, classifier, params)
+        edited, info = fmd(key_edit, classifier.vector if block is None else classifier.apply, params, splits["train"],
+                           pairs["edit"], splits["accept"], pairs["accept"], fmd_config, block=block,
+                           head_path=classifier.head_path)
         edit = content.edit(info, params, edited, fmd_config)
+    elif config.method == "mixing":
+        block = _mixing(dataset, classifier, params)
+        edited, info = fine_tune_block(key_edit, classifier.apply, params, both_sides(pairs["edit"]), splits["accept"],
+                                       block)
+        count = influence.find_block(classifier.apply, params, splits["accept"].x[:2], block)[0].vector().size
+        edit = {"accepted": True, "reason": f"{count:,} numbers trained: the first layer's channel mixing and the last "
+                f"two layers, at learning rate {info.learning_rate:g}, chosen on the acceptance split.",
+                **content.parameter_counts(params, edited), "rounds": []}
     else:
         edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"],
                            head_path=classifier.head_path)
@@ -305,6 +327,29 @@ def _resolved(config: TrainConfig) -> TrainConfig:
         # A run is read back from anywhere.
         config = dataclasses.replace(config, data_dir=Path(config.data_dir).resolve())
     return config
+
+
+def _block(name: str, dataset: Dataset, classifier: Classifier, params: Params) -> influence.Where | None:
+    """What FMD edits; None is the last layer, for which there are closed forms."""
+    x = dataset.splits["accept"].x[:2]
+    if name == "head":
+        return None
+    if name == "input-row":
+        column = dataset.variant.get("protected_column")
+        expect(column is not None, "block", "a table with a protected column for input-row", dataset.name)
+        kernel = influence.layers_in_order(classifier.apply, params, x)[0] + "/kernel"
+        return {kernel: (0, (int(column),))}
+    return influence.last_layers(classifier.apply, params, x, int(name.removeprefix("last-")))
+
+
+def _mixing(dataset: Dataset, classifier: Classifier, params: Params) -> influence.Where:
+    """The channel mixing of the first layer, its bias, and the last two layers."""
+    x = dataset.splits["accept"].x[:2]
+    expect(x.ndim == 4 and x.shape[-1] > 1, "method", "images with several channels for mixing", dataset.name)
+    first = influence.layers_in_order(classifier.apply, params, x)[0]
+    bias = {f"{first}/bias": None} if f"{first}/bias" in influence.paths(params) else {}
+    return dict.fromkeys(influence.last_layers(classifier.apply, params, x, 2)) | bias | {
+        f"{first}/kernel": influence.Mix(channels=x.shape[-1])}
 
 
 def _epochs_per_chunk(epochs: int) -> int:

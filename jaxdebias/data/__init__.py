@@ -2,16 +2,20 @@
 
 from jaxdebias.data.adult import adult
 from jaxdebias.data.aligned import aligned_cells, milestone_attribute
+from jaxdebias.data.celeba import celeba
 from jaxdebias.data.colored_mnist import colored_mnist
 from jaxdebias.data.colour import every_colour
 from jaxdebias.data.digits import digits
 from jaxdebias.data.folder import folder
+from jaxdebias.data.matching import matched_pairs, nearest_partners
 from jaxdebias.data.plans import Plan, epoch_plan, steps_per_epoch
 from jaxdebias.data.registry import DATASETS, load
 from jaxdebias.data.scenes import scenes
 from jaxdebias.data.source import from_source
+from jaxdebias.data.utkface import utkface
 
 __all__ = [
-    "DATASETS", "Plan", "adult", "aligned_cells", "colored_mnist", "digits", "epoch_plan", "every_colour", "folder",
-    "from_source", "load", "milestone_attribute", "scenes", "steps_per_epoch",
+    "DATASETS", "Plan", "adult", "aligned_cells", "celeba", "colored_mnist", "digits", "epoch_plan", "every_colour",
+    "folder", "from_source", "load", "matched_pairs", "milestone_attribute", "nearest_partners", "scenes",
+    "steps_per_epoch", "utkface",
 ]

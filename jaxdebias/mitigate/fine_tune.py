@@ -118,6 +118,10 @@ def fine_tune_block(key: Key, apply_fn: ApplyFn, params: Params, data: Batch, ac
     check_batch(data, what="data")
     check_batch(accept, what="accept")
     head, features, replace = find_block(apply_fn, params, jnp.asarray(data.x[:2]), block)
+    of_one = jax.eval_shape(features, params, jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype))
+    size = 4 * len(data.label) * sum(math.prod(part.shape) for part in of_one) / 2**30
+    expect(size <= LARGEST, "block", f"frozen features of at most {LARGEST} GiB (fewer samples, or a later block)",
+           f"{size:.1f} GiB")
 
     def packed(batch: Batch) -> tuple[Batch, tuple[tuple[int, ...], ...]]:
         """The frozen features as one table, and the shapes of its parts."""
@@ -206,6 +210,9 @@ def _last_layer(classes: int, biased: bool) -> Classifier:
     return Classifier(init=init, apply=head_logits, train=train,
                       vector=Split(features=lambda head, x: x, head=head_logits), head_path=())
 
+
+LARGEST = 8
+"""GiB of frozen features that a block may be trained on."""
 
 MIX_RATE = 30.0
 """How much faster than other parameters a channel mixing is trained (chosen on an accept split)."""

@@ -7,7 +7,7 @@ from jaxdebias.report import formats
 from jaxdebias.report.formats import Change, applies, percent, points
 
 METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
-                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR",
+                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR", "mixing": "channel mixing",
                 "fine_tune": "fine-tuning", "scratch": "from scratch", "fine_tune_head": "fine-tuning the last layer",
                 "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",
                 "self_influence": "self-influence fine-tuning",

@@ -1,9 +1,20 @@
 """Which training samples taught the model its bias: influence on any bias, for the last layer or any block."""
 
 from jaxdebias.explain.influence.block import BlockHead, find_block
+from jaxdebias.explain.influence.class_blocks import ClassBlocks
 from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient, Jacobi, Nystroem
 from jaxdebias.explain.influence.cut import Mix, Where, last_layers, layers_in_order, paths
 from jaxdebias.explain.influence.dense import BinaryFactor, Dense, Factor, FactorInfo
+from jaxdebias.explain.influence.ekfac import Ekfac
+from jaxdebias.explain.influence.functionals import (
+    HeadRows,
+    demographic_parity,
+    equal_opportunity,
+    equalised_odds,
+    subset_loss,
+)
+from jaxdebias.explain.influence.lanczos import Lanczos
+from jaxdebias.explain.influence.lissa import Lissa
 from jaxdebias.explain.influence.objective import (
     AffineHead,
     HeadPairs,
@@ -31,14 +42,19 @@ __all__ = [
     "AffineHead",
     "BinaryFactor",
     "BlockHead",
+    "ClassBlocks",
     "ConjugateGradient",
     "Dense",
+    "Ekfac",
     "Factor",
     "FactorInfo",
     "HeadPairs",
     "HeadProblem",
+    "HeadRows",
     "InverseHessian",
     "Jacobi",
+    "Lanczos",
+    "Lissa",
     "Mix",
     "Nystroem",
     "RefitInfo",
@@ -48,7 +64,10 @@ __all__ = [
     "bias_gradient",
     "change_if_removed",
     "change_if_replaced",
+    "demographic_parity",
     "each_pair_gradient",
+    "equal_opportunity",
+    "equalised_odds",
     "factor",
     "find_block",
     "find_head",
@@ -68,6 +87,7 @@ __all__ = [
     "refit",
     "residual",
     "save",
+    "subset_loss",
     "to_head",
     "to_vector",
     "top_harmful",

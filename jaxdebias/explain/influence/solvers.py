@@ -139,6 +139,7 @@ def save(path: str | os.PathLike, inverse: Any) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, inverse_hessian=layout, **arrays)
+        os.chmod(temporary, 0o644)  # made private by mkstemp, but a factor is there to be handed on
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
