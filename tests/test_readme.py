@@ -10,13 +10,16 @@ README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 @pytest.mark.slow
 def test_the_example_runs(capsys):
-    example = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "data.digits" in block)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, further = (next(block for block in blocks if what in block) for what in ("data.digits", "fine_tune_block"))
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["info"].accepted
     assert names["after"].counterfactual_bias.value < names["before"].counterfactual_bias.value
     assert "Harmful(" in capsys.readouterr().out
+    exec(compile(further, "README.md", "exec"), names)
+    assert names["change"].shape == (1000,)
 
 
 def test_its_links_lead_somewhere():

@@ -73,6 +73,24 @@ def test_dfr_as_the_method(trained, tmp_path):
     assert results["method"] == "dfr"
 
 
+@pytest.mark.parametrize(("config", "share"), [
+    ({"method": "mixing"}, 1.0), ({"block": "last-2", "rounds": 2, "aligned_floor": None}, 0.3)])
+def test_other_edits(trained, tmp_path, config, share):
+    results = runs.debias(trained[0], runs.DebiasConfig(baselines=False, **config), tmp_path / "other")
+    check_results(results)
+    edit, (before, after) = results["edit"], (results[name]["accuracy"]["value"] for name in ("before", "after"))
+    assert edit["accepted"]
+    assert after > before
+    assert 0 < edit["parameters_changed"] <= share * edit["parameters"]
+
+
+def test_blocks_that_do_not_fit_are_refused(trained, tmp_path):
+    with pytest.raises(ContractError, match="input-row"):
+        runs.debias(trained[0], runs.DebiasConfig(block="input-row", baselines=False), tmp_path / "a")
+    with pytest.raises(ContractError, match="block.*last-2"):
+        runs.debias(trained[0], runs.DebiasConfig(block="last-4", baselines=False), tmp_path / "b")
+
+
 def test_a_rolled_back_edit_changes_nothing(trained, tmp_path, monkeypatch):
     # The null step is the only candidate: nothing can be accepted. (`jaxdebias.mitigate.fmd` is also the function.)
     monkeypatch.setattr(sys.modules["jaxdebias.mitigate.fmd"], "candidates", lambda steps: np.zeros(1, np.float32))

@@ -239,7 +239,7 @@ def row_of(setup: Setup, method: Method) -> dict[str, Any]:
 
 # --- the table
 
-def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str]) -> None:
+def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str] = ()) -> None:
     """Measures what is missing of one cell, but for the methods to skip, writing `path` after each row."""
     table = json.loads(path.read_text()) if path.exists() else {"rows": []}
     seed = cell.config.seed

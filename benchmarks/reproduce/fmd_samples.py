@@ -10,6 +10,7 @@ the same. No margins: the table is the finding. Beside the rates, of the samples
 """
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,9 +23,9 @@ from fmd_table import RESULTS
 
 from jaxdebias import runs
 from jaxdebias.core import Params
-from jaxdebias.mitigate import fmd as fmd_module
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
 
+fmd_module = importlib.import_module("jaxdebias.mitigate.fmd")  # the package's attribute `fmd` is the function
 NUMBERS = (500, 5000)
 SETS = {
     "replace, random aligned": ("replace", "none"), "replace, by action score": ("replace", "action"),
