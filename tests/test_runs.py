@@ -87,7 +87,7 @@ def test_other_edits(trained, tmp_path, config, share):
 def test_blocks_that_do_not_fit_are_refused(trained, tmp_path):
     with pytest.raises(ContractError, match="input-row"):
         runs.debias(trained[0], runs.DebiasConfig(block="input-row", baselines=False), tmp_path / "a")
-    with pytest.raises(ContractError, match="block.*last-2"):
+    with pytest.raises(ContractError, match=r"block.*last-2"):
         runs.debias(trained[0], runs.DebiasConfig(block="last-4", baselines=False), tmp_path / "b")
 
 

@@ -152,10 +152,10 @@ def baseline_methods(setup: Setup, held_out: Batch, every: Batch, *, select: str
             fine_tune_block, setup.key("tune"), classifier.apply, params, held_out, accept, block),
             influence.find_block(classifier.apply, params, accept.x[:2], block)[0].vector().size)
     # The paper averages 20 and tries more penalties; with 100 groups of digits that takes minutes.
-    paper = DfrConfig(penalty_kind="l1", penalties=(10.0, 3.0), balance_by="subsamples", averaged=5, select=select,
+    paper = DfrConfig(penalty_kind="l1", penalties=(10.0, 3.0, 1.0), balance_by="subsamples", averaged=5, select=select,
                       tolerance=1e-2, max_steps=1000)
     yield Method("dfr l2", "held-out samples with attribute", samples, lambda: dfr(
-        classifier.vector, params, edit, accept, **head))
+        classifier.vector, params, edit, accept, DfrConfig(penalties=(100.0, 10.0, 1.0, 0.1)), **head))
     yield Method("dfr l1", "held-out samples with attribute", samples, lambda: dfr(
         classifier.vector, params, edit, accept, paper, key=setup.key("dfr l1"), **head))
     twins = Batch(x=pairs["edit"].twin, label=pairs["edit"].label, attribute=np.full_like(pairs["edit"].label, -1))

@@ -273,7 +273,9 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
             now = jax.tree.map(np.asarray, judge(head_after, view, bias_fn))
         check_finite("edited head", theta)
         factored = getattr(here, "info", None)
-        norm = factored.gradient_norm if factored is not None else np.linalg.norm(np.asarray(problem.gradient()))
+        norm = np.nan if factored is None else factored.gradient_norm
+        if factored is None and problem is not None:
+            norm = np.linalg.norm(np.asarray(problem.gradient()))
         rounds.append(FmdRound(
             u=float(u), t=float(t), predicted_change=float(t * found.slope), achieved_change=float(now.bias) - bias,
             bias=float(now.bias), accuracy=float(now.accuracy), aligned_accuracy=float(now.aligned),
