@@ -183,6 +183,38 @@ def samples() -> str:
     return parts("fmd_samples", make)
 
 
+def adult() -> str:
+    """Every method at its settings, per attribute; the picture of the same rows is the frontier."""
+    if not has_summary("fmd_adult"):
+        return "Not measured yet."
+    rates = ("accuracy", "counterfactual_bias", "flips", "demographic_parity_difference",
+             "equalised_odds_difference")
+    head = ["method", "setting", "accuracy %", "counterfactual bias", "flips", "demographic parity", "equalised odds",
+            "seconds", "seeds"]
+    said = []
+    for attribute in dict.fromkeys(row["attribute"] for row in read("fmd_adult")["summary"]):
+        rows = [[row["method"], row["setting"], percent(row[rates[0]]), fraction(row[rates[1]]),
+                 *(f"{row[rate]['value']:.3f}" for rate in rates[2:]), f"{row['seconds']['median']:.1f}",
+                 str(row["seeds"])]
+                for row in read("fmd_adult")["summary"] if row["attribute"] == attribute]
+        said.append(f"**{attribute}**\n\n{markdown(head, rows)}")
+    picture = "![accuracy against bias, and against demographic parity]({root}figures/fmd_adult.png)"
+    return "\n\n".join([*said, picture]) + source("fmd_adult")
+
+
+def peers() -> str:
+    """Factor and scores of all samples together, as a multiple of ours."""
+    def row(one: dict[str, Any]) -> list[str]:
+        agreement = one["agreement"]
+        return [one["method"], f"{one['n']:,}", str(one["m"]), f"{one['total']['median']:.3g}",
+                f"{one['ratio']:.1f}x", f"{agreement['pearson']:.4f}", f"{agreement['max_relative_difference']:.0e}",
+                one["note"]]
+
+    head = ["method", "n", "right-hand sides", "seconds", "of ours", "correlation with exact",
+            "largest relative difference", "what it does"]
+    return markdown(head, [row(one) for one in read("influence_peers")["rows"]]) + source("influence_peers")
+
+
 def vanilla() -> str:
     rows = [[f"{row['conflicting']:.1%}", f"{row['value']:.2f} ({row['low']:.2f}–{row['high']:.2f})",
              f"{row['published_mean']:.2f} ± {row['published_std']:.2f}", "yes" if row["met"] else "**no**"]
@@ -200,7 +232,7 @@ def speed() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
-    "samples": samples, "vanilla": vanilla, "speed": speed}
+    "samples": samples, "adult": adult, "vanilla": vanilla, "speed": speed, "peers": peers}
 
 
 def render(page: Path) -> str:
