@@ -364,7 +364,12 @@ def test_a_block_of_two_layers_is_edited(key):
     last = float(counterfactual.pair_bias(*(counterfactual.true_class_probability(
         classifier.apply(edited, x), sets[3].label) for x in (sets[3].x, sets[3].twin))))
     assert info.bias_after == pytest.approx(last, abs=1e-5)
-    # The same step from a dense Gauss-Newton factor.
+
+
+@pytest.mark.slow
+def test_a_step_by_conjugate_gradients_is_that_of_a_dense_factor(key):
+    classifier, params, *sets = biased_network()
+    block = influence.last_layers(classifier.apply, params, sets[0].x, 2)
     once = FmdConfig(rounds=1, steps_per_octave=2, aligned_floor=None, significance=0.0)
     by_cg, _ = fmd(key, classifier.apply, params, *sets, dataclasses.replace(
         once, solver=influence.ConjugateGradient(max_steps=500, tolerance=1e-6)), block=block)

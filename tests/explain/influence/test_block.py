@@ -38,7 +38,7 @@ def whole_loss(problem, apply_fn, params, x):
 
 def test_derivatives_are_those_of_the_whole_network():
     with jax.enable_x64(True):
-        problem, apply_fn, params, x, _ = example(dtype=np.float64)
+        problem, apply_fn, params, x, _ = example(dtype=np.float64, n=12, hidden=(4, 3))
         loss, vector = whole_loss(problem, apply_fn, params, x), problem.head.vector()
         assert problem.size == len(vector) == sum(size for _, size in problem.layers)
         np.testing.assert_allclose(problem.gradient(), jax.grad(loss)(vector), rtol=1e-8, atol=1e-10)

@@ -77,6 +77,7 @@ def test_the_parts_are_the_model(name, count):
     assert all(any(leaf is old for old in jax.tree.leaves(params)) for leaf in untouched)
 
 
+@pytest.mark.slow
 def test_a_residual_network_with_batch_statistics():
     apply_fn, params, x = ours("resnet18")
     order = layers_in_order(apply_fn, params, x)
