@@ -53,7 +53,7 @@ def test_own_images_from_the_command_line(data_dir, tmp_path, capsys):
     # The background is a shortcut here: the model does better where it goes with the object.
     assert before["bias_aligned_accuracy"]["low"] > before["bias_conflicting_accuracy"]["high"]
     # Different objects on both sides of a pair: the bias is a gap of means, and the page says so.
-    assert any("gap between the mean probabilities" in finding for finding in results["findings"])
+    assert any("gap between the means" in finding for finding in results["findings"])
     assert after["counterfactual_bias"]["value"] <= before["counterfactual_bias"]["value"]
     assert {group["label_name"] for group in after["groups"]} == {"animal", "motorbike"}
     assert set(results["baselines"]) == {"dfr", "fine_tune", "scratch"}

@@ -129,6 +129,7 @@ def test_a_block_is_trained_and_nothing_else(key, classifier):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_channels_take_a_colour_out(key):
     """Real digits whose colour is their class: with the mixing the head alone can do much better."""
     dataset = digits(conflicting=0.02, seed=0)

@@ -20,7 +20,7 @@ def example(layers=2, n=40, dtype=np.float32, hidden=(6, 5)):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype) * 2, classifier.init(jax.random.key(1), x))
     where = influence.last_layers(classifier.apply, params, x, layers)
     head, features, replace = find_block(classifier.apply, params, x, where)
-    problem = influence.head_problem(features(params, x), rng.integers(0, 3, n), head,
+    problem = influence.head_problem(jax.jit(features)(params, x), rng.integers(0, 3, n), head,
                                      weight=rng.uniform(0.5, 2, n).astype(dtype), l2=0.3)
     return problem, classifier.apply, params, x, replace
 
@@ -41,8 +41,8 @@ def test_derivatives_are_those_of_the_whole_network():
         problem, apply_fn, params, x, _ = example(dtype=np.float64, n=12, hidden=(4, 3))
         loss, vector = whole_loss(problem, apply_fn, params, x), problem.head.vector()
         assert problem.size == len(vector) == sum(size for _, size in problem.layers)
-        np.testing.assert_allclose(problem.gradient(), jax.grad(loss)(vector), rtol=1e-8, atol=1e-10)
-        dense = np.asarray(jax.hessian(loss)(vector))
+        np.testing.assert_allclose(problem.gradient(), jax.jit(jax.grad(loss))(vector), rtol=1e-8, atol=1e-10)
+        dense = np.asarray(jax.jit(jax.hessian(loss))(vector))
         got = problem.product(np.eye(problem.size), "hessian")
         np.testing.assert_allclose(got, dense, rtol=1e-8, atol=1e-9)
 
@@ -50,7 +50,8 @@ def test_derivatives_are_those_of_the_whole_network():
         def logits(vector):
             return apply_fn(problem.head.cut.put(params, problem.head.with_vector(vector).theta), x)
 
-        jacobian, p = np.asarray(jax.jacobian(logits)(vector)), np.asarray(jax.nn.softmax(logits(vector)))
+        jacobian = np.asarray(jax.jit(jax.jacobian(logits))(vector))
+        p = np.asarray(jax.jit(lambda v: jax.nn.softmax(logits(v)))(vector))
         expected = 0.3 * np.eye(problem.size)
         for row in range(len(x)):
             curved = np.diag(p[row]) - np.outer(p[row], p[row])
@@ -63,7 +64,7 @@ def test_derivatives_are_those_of_the_whole_network():
         def losses(vector):
             return -jnp.take_along_axis(jax.nn.log_softmax(logits(vector)), problem.label[:, None], axis=1)[:, 0]
 
-        slopes = np.asarray(jax.jacobian(losses)(vector)) @ vectors
+        slopes = np.asarray(jax.jit(jax.jacobian(losses))(vector)) @ vectors
         np.testing.assert_allclose(problem.slopes(vectors), slopes, rtol=1e-8, atol=1e-10)
 
 
@@ -81,7 +82,7 @@ def test_one_layer_as_a_block_is_the_affine_head():
     problem, apply_fn, params, x, _ = example(layers=1)
     classifier = models.build("mlp", hidden=(6, 5), classes=3)
     assert classifier.apply is apply_fn
-    z = classifier.vector.features(params, x)
+    z = jax.jit(classifier.vector.features)(params, x)
     head, _ = influence.find_head(classifier.vector.head, params, classifier.head_path, z.shape[1])
     affine = influence.head_problem(z, problem.label, head, weight=problem.weight, l2=0.3)
     # The block's vector starts with the bias, the affine head's with the kernel.
