@@ -131,10 +131,6 @@ SHORT = ("erm", "fmd ext", "fmd gradB", "fmd 3 layers ext", "dfr l2", "fine-tune
 
 def colored_mnist() -> str:
     """The short table: the methods that a reader compares first, without the costs but time."""
-    if not has_summary("fmd_full_colored_mnist"):  # the results of before the full table
-        old = [f"**{ratio:.1%} conflicting**\n\n{repair('fmd_colored_mnist', ratio)}" for ratio in (0.005, 0.01, 0.02)]
-        return "\n\n".join(old) + source("fmd_colored_mnist")
-
     def make(cell: str) -> str:
         rows = [[METHODS[row["method"]], percent(row["accuracy"]), percent(row["bias_conflicting_accuracy"]),
                  percent(row["bias_aligned_accuracy"]), fraction(row["counterfactual_bias"]), seconds(row)]
