@@ -1,6 +1,6 @@
 """Training: the one loop that runs any `Learner`, and what it is made of."""
 
-from jaxdebias.train.augment import chain, random_flip, random_shift
+from jaxdebias.train.augment import chain, random_flip, random_resized_crop, random_shift
 from jaxdebias.train.checkpoint import load_params, save_params
 from jaxdebias.train.log import Progress
 from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
@@ -8,6 +8,7 @@ from jaxdebias.train.mesh import data_mesh
 from jaxdebias.train.optimizer import Optimizer, trainable, with_trainable
 from jaxdebias.train.run import RunConfig, RunResult, run
 from jaxdebias.train.schedule import HELD_OUT_ACCURACY, HELD_OUT_LOSS, EarlyStop, Monitor, Plateau
+from jaxdebias.train.sweep import Portion, map_runs, sweep
 
 __all__ = [
     "HELD_OUT_ACCURACY",
@@ -16,6 +17,7 @@ __all__ = [
     "Monitor",
     "Optimizer",
     "Plateau",
+    "Portion",
     "Progress",
     "RunConfig",
     "RunResult",
@@ -24,10 +26,13 @@ __all__ = [
     "cross_entropy",
     "data_mesh",
     "load_params",
+    "map_runs",
     "random_flip",
+    "random_resized_crop",
     "random_shift",
     "run",
     "save_params",
+    "sweep",
     "trainable",
     "weighted_mean",
     "with_trainable",

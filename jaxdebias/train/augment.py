@@ -5,11 +5,12 @@ function object, so a learner built with it is not compiled again.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Shaped
+from jaxtyping import Float, Int, Shaped
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Key
@@ -51,3 +52,61 @@ def chain(*augments: Augment) -> Augment:
         return x
 
     return augment
+
+
+@functools.cache
+def random_resized_crop(scale: tuple[float, float] = (0.5, 1.0),
+                        ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> Augment:
+    """A random part of each image, resized to the whole image's size by bilinear interpolation (Szegedy et al. 2015).
+
+    The part's area is uniform in `scale` times the image's, the logarithm of its width / height uniform in that of
+    `ratio`; sizes are rounded to pixels. Of ten such draws the first that fits into the image is taken; if none does,
+    the largest central part whose ratio is allowed. The rule is torchvision's, and so are the defaults' ratios; the
+    interpolation never makes an image smaller, so no anti-aliasing enters. The defaults are those of the Corrupted
+    CIFAR-10 protocol (Vandenhirtz et al. 2023).
+    """
+    expect(0 < scale[0] <= scale[1] <= 1, "scale", "shares of the area, 0 < smallest <= largest <= 1", scale)
+    expect(0 < ratio[0] <= ratio[1], "ratio", "width / height, 0 < smallest <= largest", ratio)
+
+    def crop(key: Key, x: Shaped[Array, "n h w c"]) -> Shaped[jax.Array, "n h w c"]:
+        x = jnp.asarray(x)
+        top, left, height, width = random_parts(key, *x.shape[:3], scale, ratio)
+        rows, columns = _interpolation(top, height, x.shape[1]), _interpolation(left, width, x.shape[2])
+        precise = {"precision": jax.lax.Precision.HIGHEST}
+        resized = jnp.einsum("nah,nhwc->nawc", rows, x.astype(jnp.float32), **precise)
+        resized = jnp.einsum("nbw,nawc->nabc", columns, resized, **precise)
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            resized = jnp.round(resized)  # between pixels of the image, so never outside its range
+        return resized.astype(x.dtype)
+
+    return crop
+
+
+def random_parts(key: Key, n: int, height: int, width: int, scale: tuple[float, float],
+                 ratio: tuple[float, float]) -> Int[jax.Array, "4 n"]:
+    """The (top, left, height, width) in pixels of each image's part; see `random_resized_crop`."""
+    key_area, key_ratio, key_place = jax.random.split(key, 3)
+    area = height * width * jax.random.uniform(key_area, (10, n), minval=scale[0], maxval=scale[1])
+    log_ratio = jax.random.uniform(key_ratio, (10, n), minval=math.log(ratio[0]), maxval=math.log(ratio[1]))
+    widths, heights = (jnp.round(jnp.sqrt(area * jnp.exp(sign * log_ratio))).astype(jnp.int32) for sign in (1, -1))
+    fits = (widths > 0) & (heights > 0) & (widths <= width) & (heights <= height)
+    first, images = jnp.argmax(fits, axis=0), jnp.arange(n)
+    nearest = min(max(width / height, ratio[0]), ratio[1])
+    central = min(height, round(width / nearest)), min(width, round(height * nearest))
+    some = fits.any(axis=0)
+    h = jnp.where(some, heights[first, images], central[0])
+    w = jnp.where(some, widths[first, images], central[1])
+    place = jnp.where(some[None], jax.random.uniform(key_place, (2, n)), 0.5)
+    # floor, over one place more than fits beside the part; the central part's margins are halved
+    top = jnp.minimum((place[0] * (height - h + some)).astype(jnp.int32), height - h)
+    left = jnp.minimum((place[1] * (width - w + some)).astype(jnp.int32), width - w)
+    return jnp.stack([top, left, h, w])
+
+
+def _interpolation(start: Int[jax.Array, "n"], length: Int[jax.Array, "n"], size: int) -> Float[jax.Array, "n m m"]:
+    """Per image the matrix that stretches pixels start..start + length - 1 of an axis over all `size` pixels."""
+    ratio = length.astype(jnp.float32) / size
+    position = (jnp.arange(size) + 0.5)[None] * ratio[:, None] - 0.5  # pixel centres on pixel centres
+    position = start[:, None] + jnp.clip(position, 0.0, (length - 1)[:, None].astype(jnp.float32))
+    distance = jnp.abs(position[:, :, None] - jnp.arange(size, dtype=jnp.float32)[None, None])
+    return jnp.maximum(1.0 - distance, 0.0)

@@ -15,6 +15,10 @@ from jaxdebias.data.plans import epoch_plan, steps_per_epoch
 from jaxdebias.train.mesh import constrain, put
 from jaxdebias.train.stream import RowStream
 
+View = Callable[[Any, Batch], Batch]
+"""(shared, rows) -> batch. The rows' `x` may say how to make pixels (which picture, in which colour) of what many runs
+share, so that each run needs memory for little more than its labels. Pure, row by row; one object compiles once."""
+
 
 class Steps(NamedTuple):
     """What happened in some steps, one value each."""
@@ -69,7 +73,7 @@ def memory_feed(
 @functools.partial(
     jax.jit,
     donate_argnames=("state",),
-    static_argnames=("learner", "epochs", "steps", "batch_size", "drop_last", "mesh"),
+    static_argnames=("learner", "epochs", "steps", "batch_size", "drop_last", "mesh", "view"),
 )
 def train_epochs(
     key: Key,
@@ -83,8 +87,15 @@ def train_epochs(
     batch_size: int,
     drop_last: bool = False,
     mesh: Mesh | None = None,
+    shared: Any = None,
+    view: View | None = None,
 ) -> tuple[Any, Steps]:
-    """`epochs` epochs of `steps` steps each, from number `first_epoch` on. Pure, so runs can be mapped over keys."""
+    """`epochs` epochs of `steps` steps each, from number `first_epoch` on. Pure, so runs can be mapped over keys.
+
+    Args:
+      shared: what `view` makes pixels of, the same for all runs that are mapped.
+      view: turns gathered rows into what a step sees; None: the rows as they are.
+    """
     key_epochs, key_steps = jax.random.split(key)
     n = data.label.shape[0]
 
@@ -97,7 +108,9 @@ def train_epochs(
         def step(state, row):
             t, plan = row
             plan = constrain(plan, mesh, "data")
-            return _step(jax.random.fold_in(key_steps, t), state, _gather(data, *plan), learner, mesh)
+            batch = _gather(data, *plan)
+            batch = batch if view is None else view(shared, batch)
+            return _step(jax.random.fold_in(key_steps, t), state, batch, learner, mesh)
 
         return jax.lax.scan(step, state, (number * steps + jnp.arange(steps), plan))
 

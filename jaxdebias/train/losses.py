@@ -26,6 +26,41 @@ def cross_entropy(
     return loss
 
 
+def generalised_cross_entropy(
+    logits: Float[Array, "n k"], label: Int[Array, "n"], q: float | Float[Array, ""] = 0.7, *,
+    scale: float | Float[Array, ""] = 1.0,
+) -> Float[jax.Array, "n"]:
+    """`scale * (1 - p_y^q) / q`, a loss that loses interest in samples the model fails on (Zhang & Sabuncu 2018).
+
+    Its gradient is p_y^q times that of the cross-entropy.
+
+    Args:
+      label: 0..k-1; a label outside gives NaN.
+      q: 0 to 1, may be traced; 0 is the cross-entropy, 1 is 1 - p_y.
+      scale: 1 for the loss itself; q for the convention of LfF's code (Nam et al. 2020), whose loss is q times it.
+
+    >>> [round(float(generalised_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), q)[0]), 4) for q in (0.0, 0.7, 1.0)]
+    [0.6931, 0.5492, 0.5]
+    """
+    log_p = -cross_entropy(logits, label)
+    q = jnp.asarray(q, log_p.dtype)
+    some = jnp.where(q > 0, q, 1.0)
+    # 1 - p^q by expm1, which keeps its digits where p is near 1 or q near 0
+    return scale * jnp.where(q > 0, -jnp.expm1(some * log_p) / some, -log_p)
+
+
+def detached_generalised_cross_entropy(
+    logits: Float[Array, "n k"], label: Int[Array, "n"], q: float | Float[Array, ""] = 0.7, *,
+    scale: float | Float[Array, ""] = 1.0,
+) -> Float[jax.Array, "n"]:
+    """`scale * p_y^q * cross-entropy`, p_y^q held fixed: the gradient of `generalised_cross_entropy`, not its value.
+
+    This is what the code of SiH (`scale` 1) and of LfF and DisEnt (`scale` q) minimises.
+    """
+    loss = cross_entropy(logits, label)
+    return scale * jax.lax.stop_gradient(jnp.exp(-q * loss)) * loss
+
+
 def correct(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[jax.Array, "n"]:
     """1 where the largest logit is that of the label, else 0; ties go to the lower class."""
     return (jnp.argmax(jnp.asarray(logits), axis=-1) == label).astype(jnp.float32)

@@ -21,10 +21,13 @@ from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_choice, check_integers, expect
 from jaxdebias.core import Batch, Key, Learner
 from jaxdebias.train.checkpoint import Checkpoints, Path, Saved, fingerprint
-from jaxdebias.train.feed import Feed, Steps, memory_feed, stream_feed
+from jaxdebias.train.feed import Feed, Steps, View, memory_feed, stream_feed
 from jaxdebias.train.log import Progress, open_log
 from jaxdebias.train.mesh import check_mesh, put
 from jaxdebias.train.schedule import HELD_OUT_LOSS, Bookkeeping, EarlyStop, Monitor, Plateau, Verdict, judge
+
+MONITORED = 0x6D6F6E
+"""Folded into a run's key, with the epoch, for what a monitor draws."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,7 @@ def run(
     """
     mesh = check_mesh(mesh, config.batch_size)
     key_init, key_run = jax.random.split(key)
+    key_monitor = jax.random.fold_in(key, MONITORED)
     feed = _feed(key_run, learner, data, config, mesh)
     with contextlib.ExitStack() as opened:
         store = None
@@ -144,7 +148,8 @@ def run(
 
             value, verdict = None, Verdict(improved=False, lr_factor=1.0)
             if held_out is not None:
-                value = float(_value(state, held_out, learner=learner, monitor=monitor, rows=config.eval_batch_size))
+                value = float(held_out_value(jax.random.fold_in(key_monitor, epoch), state, held_out, learner=learner,
+                                             monitor=monitor, rows=config.eval_batch_size))
                 _stop_unless(np.isfinite(value), f"{monitor.name}: {value} after {epoch} epochs")
                 rules = {"mode": monitor.mode, "plateau": config.plateau, "early_stop": config.early_stop}
                 books, verdict = judge(books, value, epoch, **rules)
@@ -187,11 +192,17 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-@functools.partial(jax.jit, static_argnames=("learner", "monitor", "rows"))
-def _value(state: Any, held_out: Batch, *, learner: Learner, monitor: Monitor, rows: int) -> jax.Array:
-    """The monitor's value, its outputs computed `rows` rows at a time."""
+@functools.partial(jax.jit, static_argnames=("learner", "monitor", "rows", "view"))
+def held_out_value(key: Key, state: Any, held_out: Batch, *, learner: Learner, monitor: Monitor, rows: int,
+                   shared: Any = None, view: View | None = None) -> jax.Array:
+    """The monitor's value, its outputs computed `rows` rows at a time; `shared` and `view` as in `train_epochs`."""
     outputs = monitor.outputs or (lambda state, batch: learner.predict(state, batch.x))
-    return monitor.fn(map_rows(outputs, state, held_out, batch_size=rows), held_out)
+    held_out = held_out if monitor.rows is None else monitor.rows(key, held_out)
+
+    def of(both, part):
+        return outputs(both[0], part if view is None else view(both[1], part))
+
+    return monitor.fn(map_rows(of, (state, shared), held_out, batch_size=rows), held_out)
 
 
 @jax.jit

@@ -34,6 +34,9 @@ class Monitor:
     outputs: Callable[[Any, Batch], Any] | None = None
     """(state, batch) -> one row of outputs per row of the batch, evaluated in chunks of fixed shape; for quantities
     that need more than logits. None: `learner.predict(state, batch.x)`."""
+    rows: Callable[[Any, Batch], Batch] | None = None
+    """(key, held_out) -> the held-out rows, of equal shapes, with the weights that this epoch's value sees, for
+    protocols that watch a random part. None: as they are."""
 
     def __post_init__(self):
         check_choice("monitor.mode", self.mode, ("min", "max"))
