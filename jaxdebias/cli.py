@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from jaxdebias.contracts import ContractError, expect
+from jaxdebias.contracts import ContractError, check_choice, expect
 
 # Optional values, shown in --help without the word None.
 MaybeStr = Annotated[str | None, arg(metavar="STR")]
@@ -68,8 +68,12 @@ class Train:
     image_size: MaybeInt = None
     """Height and width to which the images of folder, utkface or celeba are resized."""
     held_out: MaybeInt = None
-    """Colored MNIST: training digits kept back for the repair (7000); 0 trains on all, as in the published protocol,
-    and leaves nothing to repair with."""
+    """Colored MNIST, Corrupted CIFAR-10: training pictures kept back for the repair (7000); 0 trains on all, as in the
+    published protocol, and leaves nothing to repair with."""
+    limit: MaybeInt = None
+    """Corrupted CIFAR-10: only so many training pictures, those for the repair included."""
+    cache_dir: MaybePath = None
+    """Corrupted CIFAR-10: keep the corrupted pictures there; making them takes about a minute."""
     method: Literal["erm"] = "erm"
     """Training method. erm: plain empirical risk minimisation."""
     model: MaybeStr = None
@@ -141,6 +145,27 @@ class Debias:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """The papers' table on Colored MNIST by the published protocol, beside the published rows.
+
+    Every row is written to OUT as soon as it is measured; the same command carries on where it was stopped.
+    """
+
+    table: Annotated[str, Positional]
+    """Which table: colored-mnist."""
+    out: Path
+    """JSON file of the rows; made if missing, and added to if not."""
+    data_dir: MaybePath = None
+    """Folder with MNIST's files; without it the environment variable JAXDEBIAS_DATA."""
+    seeds: int = 1
+    """Seeds 0 to SEEDS - 1; the papers use 10."""
+    methods: tuple[str, ...] = ("erm", "sih", "aug-cell")
+    """Of: erm, gce, sih, sih-fixed, aug-cell, lff, disent, jtt, group-balanced, group-dro."""
+    ratios: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+    """Shares of conflicting training samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List:
     """The data sets by name, what each needs, and whether its files are there."""
 
@@ -174,6 +199,7 @@ Command = (
     Annotated[Quickstart, subcommand("quickstart")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Debias, subcommand("debias")]
+    | Annotated[Reproduce, subcommand("reproduce")]
     | Data
 )
 
@@ -191,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | List | Prepare:
+def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | Reproduce | List | Prepare:
     """Parses the command; tyro's boxed error becomes one line."""
     box = io.StringIO()
     try:
@@ -233,7 +259,7 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
+def _run(command: Quickstart | Train | Debias | Reproduce | List | Prepare) -> None:
     from jaxdebias import runs
     from jaxdebias.data import registry
     from jaxdebias.report import progress, tables
@@ -249,7 +275,7 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
                 weights=command.weights, epochs=command.epochs, batch_size=command.batch_size,
                 learning_rate=command.learning_rate, weight_decay=command.weight_decay, seed=command.seed,
                 options=_given(command, "conflicting", "attribute", "target", "image_size", "held_out", "max_train",
-                               "proxies", "without"))
+                               "proxies", "without", "limit", "cache_dir"))
             results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
             tables.print_summary(results)
         case Debias(features=None):
@@ -276,6 +302,13 @@ def _run(command: Quickstart | Train | Debias | List | Prepare) -> None:
             tables.print_repair(feature_files.debias_features(
                 command.features, command.head, command.out, config, factor=command.factor,
                 save_factor=command.save_factor, overwrite=command.overwrite))
+        case Reproduce():
+            from jaxdebias import reproduce
+
+            check_choice("table", command.table, ("colored-mnist",))
+            config = reproduce.TableConfig(data_dir=registry.files_of(command.table, command.data_dir),
+                                           seeds=command.seeds, methods=command.methods, ratios=command.ratios)
+            tables.print_reproduced(reproduce.colored_mnist_table(config, command.out, observe=progress.print_line))
         case List():
             columns = {"name": "name", "kind": "kind", "what it is": "summary", "needs": "needs", "ready": "found"}
             tables.print_rows(registry.describe(command.data_dir), columns)

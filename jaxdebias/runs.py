@@ -70,6 +70,7 @@ RECIPES = {
     "glyphs": Recipe(model="cnn", epochs=15, batch_size=64, attribute="second letter", items="images"),
     "colored-mnist": Recipe(model="mlp", model_options={"initial": "he"}, epochs=20, batch_size=256,
                             attribute="colour", items="digits"),
+    "corrupted-cifar10": Recipe(model="cnn", epochs=20, batch_size=256, attribute="corruption", items="images"),
     "adult": Recipe(model="mlp", epochs=15, batch_size=256, weight_decay=1e-2, direction="gradB", items="people"),
     "utkface": Recipe(model="cnn", epochs=12, batch_size=64, items="faces"),
     "celeba": Recipe(model="cnn", epochs=10, batch_size=256, items="faces"),

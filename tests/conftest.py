@@ -6,7 +6,7 @@ import pathlib
 import jax
 import pytest
 
-collect_ignore = ["oracles/torch_resnet.py"]  # has no doctests, and PyTorch need not be there
+collect_ignore = ["oracles/torch_resnet.py", "oracles/torch_sih.py"]  # no doctests, and PyTorch need not be there
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdebias import cli
+from jaxdebias.data import registry
 
 
 def fails(capsys, *arguments):
@@ -104,7 +105,7 @@ def test_help_explains_every_option(capsys, command):
 def test_data_list(capsys):
     cli.main(["data", "list"])
     said = capsys.readouterr().out
-    for name in ("digits", "scenes", "glyphs", "colored-mnist", "adult", "utkface", "celeba", "folder"):
+    for name in registry.DATASETS:
         assert name in said
 
 

@@ -11,7 +11,14 @@ from train.tiny import BARE, NORMED
 
 from jaxdebias import models
 from jaxdebias.core import Batch, Learner
+from jaxdebias.mitigate.disent import DisentConfig, disent
 from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.gce import gce
+from jaxdebias.mitigate.group_balanced import group_balanced
+from jaxdebias.mitigate.group_dro import group_dro
+from jaxdebias.mitigate.jtt import drawn_by_weight
+from jaxdebias.mitigate.lff import lff
+from jaxdebias.mitigate.sih import sih
 from jaxdebias.train import Optimizer, random_flip
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, clip=1.0)
@@ -33,6 +40,17 @@ LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
     "erm_mlp_sgd": (erm(MLP, SGD, class_weights=(1.0, 2.0, 0.5), label_smoothing=0.1), IMAGES, True),
     "erm_cnn_augment": (erm(CNN, augment=random_flip), IMAGES, True),
     "erm_batch_norm": (erm(NORMED, SGD), TABLE, False),
+    "gce": (gce(BARE), TABLE, True),
+    "group_balanced": (group_balanced(BARE, classes=3, attributes=2), TABLE, True),
+    "group_dro": (group_dro(BARE, SGD, counts=((9, 1), (1, 5), (2, 0)), adjustment=1.0), TABLE, True),
+    "group_dro_batch_norm": (group_dro(NORMED, counts=((9, 1), (1, 5), (2, 1)), balanced=False), TABLE, False),
+    "jtt_drawn": (drawn_by_weight(erm(BARE)), TABLE, True),
+    "lff": (lff(BARE, samples=8), TABLE, True),
+    "lff_batch_norm": (lff(NORMED, SGD, samples=20), TABLE, False),
+    "disent": (disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
+               IMAGES, True),
+    "sih": (sih(models.mlp_vae(image=(8, 8, 3), hidden=(8,), latent=4, decoder=(6,), classes=3), augment=random_flip),
+            IMAGES, True),
 }
 every_learner = pytest.mark.parametrize("name", LEARNERS)
 

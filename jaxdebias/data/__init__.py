@@ -5,6 +5,7 @@ from jaxdebias.data.aligned import aligned_cells, milestone_attribute
 from jaxdebias.data.celeba import celeba
 from jaxdebias.data.colored_mnist import colored_mnist
 from jaxdebias.data.colour import every_colour
+from jaxdebias.data.corrupted_cifar10 import corrupted_cifar10
 from jaxdebias.data.digits import digits
 from jaxdebias.data.folder import folder
 from jaxdebias.data.matching import matched_pairs, nearest_partners
@@ -15,7 +16,7 @@ from jaxdebias.data.source import from_source
 from jaxdebias.data.utkface import utkface
 
 __all__ = [
-    "DATASETS", "Plan", "adult", "aligned_cells", "celeba", "colored_mnist", "digits", "epoch_plan", "every_colour",
-    "folder", "from_source", "load", "matched_pairs", "milestone_attribute", "nearest_partners", "scenes",
-    "steps_per_epoch", "utkface",
+    "DATASETS", "Plan", "adult", "aligned_cells", "celeba", "colored_mnist", "corrupted_cifar10", "digits",
+    "epoch_plan", "every_colour", "folder", "from_source", "load", "matched_pairs", "milestone_attribute",
+    "nearest_partners", "scenes", "steps_per_epoch", "utkface",
 ]

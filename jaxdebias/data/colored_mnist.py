@@ -3,6 +3,7 @@
 import gzip
 import pathlib
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -10,7 +11,15 @@ from jaxtyping import Int, UInt8
 from jaxdebias.contracts import ContractError, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data.aligned import check_share, milestone_attribute
-from jaxdebias.data.colour import COLOUR_NAMES, SEVERITY_4, coloured_pairs, every_colour, one_colour
+from jaxdebias.data.colour import (
+    COLOUR_NAMES,
+    SEVERITY_4,
+    Tint,
+    coloured_pairs,
+    every_colour,
+    noisy_colours,
+    one_colour,
+)
 from jaxdebias.data.streams import stream
 
 FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz",
@@ -87,6 +96,39 @@ def colored_mnist(data_dir: str | pathlib.Path, *, conflicting: float = 0.005, s
     )
     check_dataset(dataset)
     return dataset
+
+
+class MnistDigits(NamedTuple):
+    """MNIST's files: all grey digits `[m 28 28]`, training first, and the labels of both parts."""
+
+    gray: UInt8[np.ndarray, "m h w"]
+    label_train: Int[np.ndarray, "n"]
+    label_test: Int[np.ndarray, "t"]
+
+
+def all_digits(data_dir: str | pathlib.Path) -> MnistDigits:
+    """Both parts of MNIST, read once for many tables."""
+    (gray, label), (gray_test, label_test) = (read_mnist(data_dir, part) for part in ("train", "t10k"))
+    return MnistDigits(np.concatenate([gray, gray_test]), label, label_test)
+
+
+def tinted_mnist(digits: MnistDigits, *, conflicting: float, seed: int,
+                 sigma: float = SEVERITY_4) -> tuple[Batch, Batch]:
+    """The train and test split of `colored_mnist(held_out=0)`, undrawn: `x` is a `Tint` of the digits.
+
+    Runs of other ratios and seeds differ in these rows alone and share the grey digits. `draw_tints(digits.gray, rows)`
+    gives the pixels, the same to the bit.
+    """
+    check_share("conflicting", conflicting)
+
+    def rows(name: str, label: np.ndarray, first: int, aligned: float) -> Batch:
+        attribute = milestone_attribute(label, aligned, 10)
+        colour = noisy_colours(stream(seed, f"colored-mnist {name}"), attribute, sigma=sigma)
+        picture = np.arange(first, first + len(label), dtype=np.int32)
+        return Batch(x=Tint(picture, colour), label=label, attribute=attribute)
+
+    return (rows("train", digits.label_train, 0, 1.0 - conflicting),
+            rows("test", digits.label_test, len(digits.label_train), 0.1))
 
 
 def read_mnist(data_dir: str | pathlib.Path, part: str) -> tuple[UInt8[np.ndarray, "n h w"], Int[np.ndarray, "n"]]:

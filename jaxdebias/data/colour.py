@@ -1,7 +1,10 @@
 """Grey digits in class-correlated colours: the palette of Colored MNIST, its noise, and every rendering of a digit."""
 
+from typing import NamedTuple
+
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch
@@ -28,20 +31,43 @@ SEVERITY_4 = 0.005
 """Standard deviation of the colour noise in the published protocol (severity 4 of 1..5)."""
 
 
+class Tint(NamedTuple):
+    """A coloured picture before it is drawn: which grey one, in which colour. Runs that share pictures differ in it."""
+
+    picture: Int[Array, "n"]
+    """int32, the row of the grey pictures."""
+    colour: Float[Array, "n 3"]
+    """float32 in [0, 1]."""
+
+
+def draw_tints(gray: UInt8[Array, "m h w"], batch: Batch) -> Batch:
+    """A batch whose `x` is a `Tint` -> the batch of its pictures `[n h w 3]` uint8; a `View` of the training loop.
+
+    To the bit what `colourise` stores.
+    """
+    pictures = jnp.asarray(gray)[batch.x.picture]
+    return batch._replace(x=(pictures[..., None] * batch.x.colour[:, None, None, :]).astype(jnp.uint8))
+
+
+def noisy_colours(rng: np.random.Generator, attribute: Int[Array, "n"], *,
+                  sigma: float = SEVERITY_4) -> Float[np.ndarray, "n 3"]:
+    """clip(PALETTE[attribute] + sigma * noise, 0, 1), one standard normal draw per image and channel."""
+    expect(bool(np.isfinite(sigma) and sigma >= 0), "sigma", "at least 0", describe(sigma))
+    noise = rng.standard_normal((len(attribute), 3), dtype=np.float32)
+    return np.clip(PALETTE[attribute] + np.float32(sigma) * noise, 0.0, 1.0)
+
+
 def colourise(rng: np.random.Generator, gray: UInt8[Array, "n h w"], attribute: Int[Array, "n"], *,
               sigma: float = SEVERITY_4) -> UInt8[np.ndarray, "n h w 3"]:
     """Each grey image times its colour; the background stays black.
 
-    x = trunc(gray * clip(PALETTE[attribute] + sigma * noise, 0, 1)), the noise standard normal, one draw per image and
-    channel (SiH, Vandenhirtz et al. 2023, official code).
+    x = trunc(gray * colour), with the colours of `noisy_colours` (SiH, Vandenhirtz et al. 2023, official code).
 
     >>> image = np.full((1, 1, 1), 255, np.uint8)
     >>> colourise(np.random.default_rng(0), image, np.array([6]), sigma=0.0).ravel().tolist()
     [6, 60, 193]
     """
-    expect(bool(np.isfinite(sigma) and sigma >= 0), "sigma", "at least 0", describe(sigma))
-    noise = rng.standard_normal((len(gray), 3), dtype=np.float32)
-    colour = np.clip(PALETTE[attribute] + np.float32(sigma) * noise, 0.0, 1.0)
+    colour = noisy_colours(rng, attribute, sigma=sigma)
     out = np.empty((*gray.shape, 3), np.uint8)
     for start in range(0, len(gray), 1024):  # keeps the float intermediate small
         part = slice(start, start + 1024)

@@ -12,6 +12,7 @@ from jaxdebias.core import Dataset
 from jaxdebias.data.adult import adult, adult_folder
 from jaxdebias.data.celeba import celeba, celeba_folder
 from jaxdebias.data.colored_mnist import colored_mnist, mnist_folder
+from jaxdebias.data.corrupted_cifar10 import cifar10_folder, corrupted_cifar10
 from jaxdebias.data.digits import digits
 from jaxdebias.data.folder import METADATA, folder
 from jaxdebias.data.scenes import scenes
@@ -58,6 +59,9 @@ DATASETS: Mapping[str, DatasetInfo] = {
                           "generated letters, left the class and right the bias", "images", ""),
     "colored-mnist": DatasetInfo(colored_mnist, "MNIST, coloured by class as in LfF and SiH", "images",
                                  "MNIST's four .gz files, in DIR or DIR/mnist", mnist_folder),
+    "corrupted-cifar10": DatasetInfo(corrupted_cifar10, "CIFAR-10, corrupted by class as in LfF and SiH", "images",
+                                     "CIFAR-10's six python files or their packed copies, in DIR, DIR/cifar10 or "
+                                     "DIR/cifar-10-batches-py", cifar10_folder),
     "adult": DatasetInfo(adult, "census income, with sex or race as the attribute", "table",
                          "UCI's adult.data and adult.test, in DIR or DIR/adult", adult_folder),
     "utkface": DatasetInfo(utkface, "faces, gender with age or race as the attribute", "images",
@@ -91,11 +95,20 @@ def load(name: str, *, data_dir: str | pathlib.Path | None = None, **options: An
     check_choice("data", name, DATASETS)
     _check_options(name, options)
     info = DATASETS[name]
-    if info.find is None:
-        return info.builder(**options)
-    place = _data_dir(data_dir)
+    return info.builder(**options) if info.find is None else info.builder(files_of(name, data_dir), **options)
+
+
+def files_of(name: str, data_dir: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Where the files of a data set are, in `data_dir` (None: JAXDEBIAS_DATA).
+
+    Raises:
+      ContractError: an unknown name, no folder given, or missing files.
+    """
+    check_choice("data", name, DATASETS)
+    info, place = DATASETS[name], _data_dir(data_dir)
+    expect(info.find is not None, "data", "a data set that is made of files", name)
     expect(place is not None, "data_dir", f"{info.needs} (or set {VARIABLE})", "nothing")
-    return info.builder(info.find(place), **options)
+    return info.find(place)
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -5,6 +5,24 @@ from jaxdebias.models.conv import conv_general_dilated, max_pool
 from jaxdebias.models.mlp import mlp
 from jaxdebias.models.registry import build
 from jaxdebias.models.resnet import resnet
+from jaxdebias.models.resnet_cifar import resnet20
 from jaxdebias.models.torchvision_weights import load_resnet
+from jaxdebias.models.two_encoders import TwoEncoders, mlp_two_encoders, resnet_two_encoders
+from jaxdebias.models.vae import Branches, mlp_vae, resnet_vae
 
-__all__ = ["build", "cnn", "conv_general_dilated", "load_resnet", "max_pool", "mlp", "resnet"]
+__all__ = [
+    "Branches",
+    "TwoEncoders",
+    "build",
+    "cnn",
+    "conv_general_dilated",
+    "load_resnet",
+    "max_pool",
+    "mlp",
+    "mlp_two_encoders",
+    "mlp_vae",
+    "resnet",
+    "resnet20",
+    "resnet_two_encoders",
+    "resnet_vae",
+]

@@ -9,10 +9,12 @@ from jaxdebias.core import Classifier
 from jaxdebias.models.cnn import cnn
 from jaxdebias.models.mlp import mlp
 from jaxdebias.models.resnet import resnet
+from jaxdebias.models.resnet_cifar import resnet20
 
 BUILDERS = {
     "mlp": mlp,
     "cnn": cnn,
+    "resnet20": resnet20,
     "resnet18": functools.partial(resnet, depth=18),
     "resnet50": functools.partial(resnet, depth=50),
 }

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report.formats import applies
+from jaxdebias.report.formats import applies, interval, percent
 
 
 def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0) -> str:
@@ -146,3 +146,38 @@ def picture(image: Array, alt: str, *, longest: int = 128) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     kind = ' class="pixels"' if small else ""
     return f'<img{kind} src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+
+
+def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows of pictures, one column per example, and rates with their intervals beside them.
+
+    For what `explain.shift_images` returns: the original, its reconstruction, and the reconstruction with the bias
+    code moved to another class, beside the rates of its `outcomes`.
+
+    Args:
+      rows: name of a row -> images `[m h w c]`, as many in each row.
+      rates: what is counted -> `{value, low, high, n}`.
+
+    Raises:
+      ContractError: rows of different lengths, or a picture of another shape or dtype.
+    """
+    columns = {len(images) for images in rows.values()}
+    expect(len(columns) == 1 and columns != {0}, "rows", "as many pictures in each row", sorted(columns))
+    (count,) = columns
+    cells = "".join(
+        f'<span class="row-name">{escape(name)}</span>'
+        + "".join(picture(image, f"{name}, example {i}") for i, image in enumerate(images, 1))
+        for name, images in rows.items()
+    )
+    counted = "".join(
+        f'<div class="rate"><span>{escape(name)} <b>{percent(rate["value"])}</b> '
+        f'<small>{interval(rate)}, n {rate["n"]:,}</small></span>{bar(rate, "after")}</div>'
+        for name, rate in rates.items()
+    )
+    # `minmax(0, ...)` lets pictures shrink on a phone instead of pushing the page wide.
+    return (
+        '<div class="shifted" style="display:flex;flex-wrap:wrap;gap:1.5rem;align-items:center">'
+        '<div class="strip shifted-rows" style="display:grid;gap:.35rem .5rem;align-items:center;'
+        f'grid-template-columns:auto repeat({count},minmax(0,4.5rem))">{cells}</div>'
+        f'<div class="shifted-rates" style="flex:1;min-width:14rem;display:grid;gap:.8rem">{counted}</div></div>'
+    )

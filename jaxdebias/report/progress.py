@@ -38,6 +38,11 @@ def progress_bar(
     yield from (_bar if console.is_terminal else _lines)(console, total_epochs, label, every_seconds)
 
 
+def print_line(text: str) -> None:
+    """A line of a long table's progress, shown at once."""
+    print(text, flush=True)
+
+
 def _bar(console: "Console", total: int, label: str, every_seconds: float) -> Iterator[Observe]:
     del every_seconds
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jaxdebias.published import published
 from jaxdebias.report import formats, wording
 from jaxdebias.report.formats import NONE, applies
 
@@ -122,6 +123,53 @@ def print_rows(rows: Sequence[Any], columns: Mapping[str, str], console: "Consol
         table.add_row(*({True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
                         for value in values))
     (console or Console()).print(table, markup=False)
+
+
+def print_reproduced(table: Mapping[str, Any], console: "Console | None" = None) -> None:
+    """Prints a reproduced table: ours beside the published row, for each method and share of conflicting samples.
+
+    Args:
+      table: what `jaxdebias.reproduce` returns.
+      console: where to; standard output if None.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    for header in ("method", "conflicting", "seeds", "accuracy %", "published %", "", "against erm",
+                   "conflicting acc. %", "aligned acc. %", "seconds"):
+        shown.add_column(header, justify="left" if header in ("method", "") else "right")
+    for row in reproduced_rows(table):
+        shown.add_row(*row.values())
+    console = console or Console()
+    console.print(shown)
+    console.print(f"Accuracy on the test digits: {table['protocol']} Published: {published(table['data']).source}.",
+                  markup=False)
+
+
+def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of a reproduced table as text, by column."""
+    gains = {(gain["method"], gain["conflicting"]): gain for gain in table["paired"]}
+    rows = []
+    for row in table["summary"]:
+        beside, gain = row["published"], gains.get((row["method"], row["conflicting"]))
+        rows.append({
+            "method": row["method"], "share": f"{100 * row['conflicting']:g} %", "seeds": str(row["seeds"]),
+            "accuracy": _mean_and_interval(row["accuracy"]),
+            "published": NONE if beside is None else f"{beside['mean']:.1f} ± {beside['deviation']:.1f}",
+            "verdict": "" if beside is None else beside["verdict"],
+            "gain": NONE if gain is None else f"{formats.signed_points(gain['difference'])}"
+                    + (" (not separable)" if gain["verdict"] == "not separable" else ""),
+            "conflicting": f"{100 * row['bias_conflicting_accuracy']['mean']:.1f}",
+            "aligned": f"{100 * row['bias_aligned_accuracy']['mean']:.1f}",
+            "seconds": f"{row['seconds']['mean']:.0f}"})
+    return rows
+
+
+def _mean_and_interval(rate: Mapping[str, Any]) -> str:
+    ends = "" if rate["low"] is None else f" ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
+    return f"{100 * rate['mean']:.1f}{ends}"
 
 
 def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] | Sequence[str]) -> str:

@@ -1,9 +1,15 @@
 """Training: the one loop that runs any `Learner`, and what it is made of."""
 
-from jaxdebias.train.augment import chain, random_flip, random_resized_crop, random_shift
+from jaxdebias.train.augment import chain, random_affine, random_flip, random_resized_crop, random_shift
 from jaxdebias.train.checkpoint import load_params, save_params
 from jaxdebias.train.log import Progress
-from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
+from jaxdebias.train.losses import (
+    correct,
+    cross_entropy,
+    detached_generalised_cross_entropy,
+    generalised_cross_entropy,
+    weighted_mean,
+)
 from jaxdebias.train.mesh import data_mesh
 from jaxdebias.train.optimizer import Optimizer, trainable, with_trainable
 from jaxdebias.train.run import RunConfig, RunResult, run
@@ -25,8 +31,11 @@ __all__ = [
     "correct",
     "cross_entropy",
     "data_mesh",
+    "detached_generalised_cross_entropy",
+    "generalised_cross_entropy",
     "load_params",
     "map_runs",
+    "random_affine",
     "random_flip",
     "random_resized_crop",
     "random_shift",

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from oracles.cifar import write_packed
 from oracles.faces import celeba_values, utkface_rows, write_celeba, write_packed_utkface
 from oracles.files import folder_rows, write_adult, write_folder, write_mnist
 
@@ -14,6 +15,7 @@ from jaxdebias.data.registry import DATASETS, VARIABLE, describe, load, options_
 def files(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     write_mnist(root / "mnist")
+    write_packed(root / "cifar10", train=20, test=10)
     write_adult(root / "adult")
     write_packed_utkface(root / "utkface", utkface_rows())
     write_celeba(root / "celeba", celeba_values())
@@ -26,7 +28,8 @@ def without_variable(monkeypatch):
 
 
 FEW = {"train": 40, "edit": 8, "accept": 8, "test": 8}
-OPTIONS = {"scenes": FEW, "glyphs": FEW, "colored-mnist": {"held_out": 14}, "adult": {"edit": 10, "accept": 8},
+OPTIONS = {"scenes": FEW, "glyphs": FEW, "colored-mnist": {"held_out": 14},
+           "corrupted-cifar10": {"held_out": 7}, "adult": {"edit": 10, "accept": 8},
            "utkface": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "celeba": {"image_size": 8},
            "folder": {"image_size": 8}}
 

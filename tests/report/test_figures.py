@@ -56,3 +56,16 @@ def test_large_pictures_are_made_smaller():
 def test_other_pictures_are_refused(bad):
     with pytest.raises(ContractError, match="expected images"):
         figures.picture(bad, "")
+
+
+def test_shifted_pictures_shows_every_row_and_rate():
+    images = np.random.default_rng(0).random((3, 6, 6, 3))
+    rates = {"bias <moved>": {"value": 0.955, "low": 0.9, "high": 0.98, "n": 1200}}
+    html = figures.shifted_pictures({"original": images, "bias moved": images[::-1]}, rates)
+    assert html.count("<img") == 6
+    assert html.index("original") < html.index("bias moved, example 1")
+    assert "repeat(3," in html
+    assert "bias &lt;moved&gt; <b>95.5 %</b> <small>90.0–98.0, n 1,200</small>" in html
+    assert 'width="95.50%"' in html
+    with pytest.raises(ContractError, match="rows"):
+        figures.shifted_pictures({"original": images, "moved": images[:2]}, rates)

@@ -1,0 +1,80 @@
+import jax
+import numpy as np
+import pytest
+from train.glyphs import glyphs
+
+from jaxdebias import models
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch
+from jaxdebias.explain.cells import CellsConfig, find_cells, reweighing
+from jaxdebias.mitigate.gce import gce
+from jaxdebias.train import random_affine
+
+COUNTS = np.array([[90, 10], [20, 80]])
+CONFIG = CellsConfig(steps=40, batch_size=64)
+JUDGE = gce(models.mlp(hidden=(32,), classes=4), CONFIG.optimizer, augment=random_affine(shift=1.0))
+KEY = jax.random.key(0)
+
+
+def test_weights_make_guess_and_label_independent():
+    weights = reweighing(COUNTS)
+    np.testing.assert_allclose(weights, [[0.61111111, 4.5], [2.75, 0.5625]], atol=1e-7)
+    assert (weights * COUNTS).sum() == pytest.approx(200)
+    np.testing.assert_allclose(weights * COUNTS, [[55, 45], [55, 45]])
+
+
+def test_weights_of_empty_and_rare_cells():
+    weights = reweighing(np.array([[10**6, 0], [1, 10**6]]))
+    assert weights[0, 1] == 0
+    assert weights[1, 0] == 1000  # not 5e5
+
+
+def test_a_sample_is_judged_by_models_that_have_not_seen_it():
+    """Changing the labels of a fold changes no guess of that fold, to the bit; and it changes others."""
+    data = glyphs(201, conflicting=0.1)
+    before = find_cells(KEY, JUDGE, data, CONFIG)
+    mine = before.fold[0] == 1
+    assert 90 <= mine.sum() <= 110
+    after = find_cells(KEY, JUDGE, data._replace(label=np.where(mine, (data.label + 1) % 4, data.label)), CONFIG)
+    np.testing.assert_array_equal(before.probability[mine], after.probability[mine])
+    assert not np.array_equal(before.probability[~mine], after.probability[~mine])
+
+
+def test_the_attribute_is_not_read():
+    data = glyphs(200, conflicting=0.1)
+    one, other = (find_cells(KEY, JUDGE, data._replace(attribute=attribute), CONFIG)
+                  for attribute in (data.attribute, np.full(200, -1, np.int32)))
+    np.testing.assert_array_equal(one.probability, other.probability)
+
+
+def test_counts_repeats_and_probabilities():
+    data = glyphs(203, conflicting=0.1)
+    cells = find_cells(KEY, JUDGE, data, CellsConfig(steps=10, folds=3, repeats=2, batch_size=64))
+    assert cells.fold.shape == (2, 203)
+    assert set(np.unique(cells.fold)) == {0, 1, 2}
+    np.testing.assert_allclose(cells.probability.sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(cells.guess, cells.probability.argmax(1))
+    assert cells.counts[2, 1] == ((data.label == 2) & (cells.guess == 1)).sum()
+    assert cells.flagged_share == pytest.approx((cells.guess != data.label).mean())
+
+
+def test_a_view_draws_the_rows():
+    """The same judges see the same pictures, whether stored or made inside the step."""
+    data = glyphs(200, conflicting=0.1)
+    rows = data._replace(x=np.arange(200, dtype=np.int32)[::-1].copy())
+
+    def view(shared, batch: Batch) -> Batch:
+        return batch._replace(x=shared[batch.x])
+
+    lazy = find_cells(KEY, JUDGE, rows, CONFIG, shared=data.x[::-1].copy(), view=view)
+    np.testing.assert_allclose(lazy.probability, find_cells(KEY, JUDGE, data, CONFIG).probability, atol=1e-6)
+
+
+def test_refuses():
+    data = glyphs(200, conflicting=0.1)
+    with pytest.raises(ContractError, match="label"):
+        find_cells(KEY, JUDGE, data._replace(label=data.label + 1), CONFIG)
+    with pytest.raises(ContractError, match="at least 4 rows"):
+        find_cells(KEY, JUDGE, jax.tree.map(lambda leaf: leaf[:3], data), CONFIG)
+    with pytest.raises(ContractError, match="folds"):
+        CellsConfig(folds=1)

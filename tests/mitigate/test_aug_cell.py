@@ -1,0 +1,188 @@
+import functools
+import inspect
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from train.glyphs import glyphs
+
+from jaxdebias import models
+from jaxdebias.batching import predict_rows
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch
+from jaxdebias.explain.cells import CellsConfig, find_cells
+from jaxdebias.mitigate.aug_cell import (
+    CANDIDATES,
+    AugCellConfig,
+    Candidate,
+    CandidateScore,
+    aug_cell,
+    cell_balanced,
+    cell_tables,
+    choose,
+    score,
+)
+from jaxdebias.train import Optimizer, RunConfig, random_affine, run
+
+COUNTS = np.array([[90, 10], [20, 80]])
+MLP = models.mlp(hidden=(64, 64), classes=4)
+KEY = jax.random.key(0)
+PLAIN, _, CELLS, _ = CANDIDATES
+SMALL = AugCellConfig(cells=CellsConfig(steps=10, batch_size=64), steps=20, batch_size=64, candidates=(PLAIN, CELLS))
+
+
+def test_half_weights_half_offset():
+    tables = cell_tables(COUNTS)
+    mass = COUNTS * tables.draw
+    np.testing.assert_allclose(mass, [[70.356236, 21.213203], [33.166248, 60]], atol=1e-5)
+    np.testing.assert_allclose(tables.offset[:, 0], [-0.386217, -1.138256], atol=1e-5)
+    np.testing.assert_allclose(tables.offset[:, 1], [-1.342454, -0.302733], atol=1e-5)
+
+
+def test_all_weights_or_all_offset():
+    counts = np.array([[95, 3, 2], [4, 90, 6], [1, 7, 92]])
+    drawn = cell_tables(counts, 1.0)
+    prior = counts.sum(1) / counts.sum()
+    np.testing.assert_allclose(drawn.offset, np.log(prior)[:, None] * np.ones((1, 3)), atol=1e-5)
+    offset = cell_tables(counts, 0.0)
+    np.testing.assert_array_equal(offset.draw, 1)
+    np.testing.assert_allclose(offset.offset, np.log(counts / counts.sum(0)), atol=5e-4)  # a millionth is added
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_a_model_that_sees_only_the_guess_learns_nothing(tau):
+    """Offset and weights together leave nothing for the guess to say: the optimum is constant."""
+    tables, (label, guess) = cell_tables(COUNTS, tau), np.divmod(np.arange(4), 2)
+    mass = (COUNTS * tables.draw).ravel() / (COUNTS * tables.draw).sum()
+
+    def loss(logits):  # [guess, class]
+        shown = jax.nn.log_softmax(logits[guess] + tables.offset.T[guess])
+        return -(mass * shown[np.arange(4), label]).sum()
+
+    logits, gradient = jnp.ones((2, 2)) * jnp.array([[1.0], [-1.0]]) * jnp.array([[1.0, 0.0]]), jax.jit(jax.grad(loss))
+    for _ in range(3000):
+        logits = logits - 2.0 * gradient(logits)
+    difference = logits[:, 0] - logits[:, 1]
+    assert abs(difference[0] - difference[1]) < 1e-2
+
+
+def test_draws_and_offsets_are_used():
+    """A step with offset equals one on shifted logits; draws follow the table."""
+    learner = cell_balanced(MLP, Optimizer(name="sgd", learning_rate=0.1), classes=4, attributes=4)
+    data = glyphs(64, conflicting=0.5)
+    state = learner.init(KEY, data)
+    tables = cell_tables(np.arange(1, 17).reshape(4, 4))
+    state = state._replace(hyper=jax.tree.map(jnp.asarray, tables))
+    _, info = learner.step(KEY, state, data)
+    logits = MLP.apply(state.variables, data.x) + tables.offset.T[data.attribute]
+    expected = -jax.nn.log_softmax(logits)[np.arange(64), data.label].mean()
+    assert float(info.loss) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(learner.weights(state, data), tables.draw[data.label, data.attribute], rtol=1e-6)
+
+
+def test_input_dropout_keeps_the_mean():
+    learner = cell_balanced(MLP, classes=4, attributes=4, input_dropout=0.5)
+    data = glyphs(64, conflicting=0.5)
+    seen = []
+    spy = MLP._replace(train=lambda key, params, x: (seen.append(x), MLP.train(key, params, x))[1])
+    learner = cell_balanced(spy, classes=4, attributes=4, input_dropout=0.5)
+    state = learner.init(KEY, data)
+    with jax.disable_jit():
+        learner.step(KEY, state, data)
+    x = np.asarray(data.x) / 255.0
+    got = np.asarray(seen[0])
+    kept = got != 0
+    np.testing.assert_allclose(got[kept], 2 * x[kept], rtol=1e-5)
+    assert abs(kept[x > 0].mean() - 0.5) < 0.02
+
+
+def test_no_function_takes_a_bias_array():
+    for fn in (find_cells, aug_cell):
+        assert not {"attribute", "bias", "group", "groups"} & set(inspect.signature(fn).parameters)
+    data = glyphs(300, conflicting=0.05)
+    known, info = aug_cell(KEY, MLP, data, SMALL)
+    unknown, other = aug_cell(KEY, MLP, data._replace(attribute=np.full(300, -1, np.int32)), SMALL)
+    jax.tree.map(np.testing.assert_array_equal, known, unknown)
+    assert info.scores == other.scores
+
+
+def test_selection_by_hand():
+    right, erm = np.array([1.0, 1, 0, 1]), np.array([1.0, 1, 0, 0])
+    weights = np.array([1.0, 1, 2, 4])
+    got = score(right, erm, weights, floor=0.1)
+    assert got.accuracy == 0.75
+    assert got.cell_accuracy == pytest.approx(6 / 8)
+    assert got.lead == pytest.approx(4 / 8)
+    share, d = weights / 8, right - erm
+    assert got.lead_error == pytest.approx(np.sqrt((share**2 * (d - 0.5) ** 2).sum()))
+    assert not got.refused
+    assert score(erm, right, weights, floor=0.1).refused
+
+
+def candidate(cell_accuracy, lead, lead_error, *, refused=False):
+    return CandidateScore(0.9, cell_accuracy, 0.01, lead, lead_error, refused)
+
+
+def test_plain_training_wins_ties_and_refusals():
+    erm = candidate(0.80, 0.0, 0.0)
+    assert choose({"erm": erm, "a": candidate(0.90, 0.10, 0.02)}, margin=2.0) == "a"
+    assert choose({"erm": erm, "a": candidate(0.83, 0.03, 0.02)}, margin=2.0) == "erm"
+    assert choose({"erm": erm, "a": candidate(0.90, 0.10, 0.02, refused=True)}, margin=2.0) == "erm"
+    assert choose({"erm": erm}, margin=2.0) == "erm"
+
+
+@functools.cache
+def glyph_result():
+    data = glyphs(4000, conflicting=0.02)
+    config = AugCellConfig(cells=CellsConfig(steps=100), steps=1000)
+    params, info = aug_cell(KEY, MLP, data, config, augment=random_affine(shift=1.0))
+    return data, params, info
+
+
+@pytest.mark.slow
+def test_finds_and_removes_the_colour_of_glyphs():
+    data, params, info = glyph_result()
+    flagged, conflicting = info.cells.guess != data.label, data.attribute != data.label
+    assert flagged[conflicting].mean() >= 0.9
+    assert info.chosen.startswith("aug-cell")
+    assert info.directed > 0.6
+    test = glyphs(2000, conflicting=0.75, seed=1)
+    plain = run(KEY, cell_balanced(MLP, Optimizer(), classes=4, attributes=4), data, RunConfig(epochs=30))
+
+    def accuracy(variables):
+        return float((predict_rows(MLP.apply, variables, test.x).argmax(1) == test.label).mean())
+
+    assert accuracy(params) >= accuracy(plain.state.variables) + 0.20
+
+
+def test_without_held_out_rows_one_candidate_is_trained():
+    data = glyphs(200, conflicting=0.05)
+    _, info = aug_cell(KEY, MLP, data, replace(SMALL, held_out=0.0))
+    assert (info.chosen, info.scores, len(info.held_out)) == ("aug-cell", {}, 0)
+    assert np.isnan(info.directed)
+
+
+def test_refuses():
+    with pytest.raises(ContractError, match="erm"):
+        AugCellConfig(candidates=(Candidate(name="aug-cell", tau=0.5, augmented=True),))
+    with pytest.raises(ContractError, match="tau"):
+        cell_tables(COUNTS, 2.0)
+    with pytest.raises(ContractError, match="input_dropout"):
+        cell_balanced(MLP, classes=4, attributes=4, input_dropout=1.0)
+    assert {one.name for one in CANDIDATES} >= {"erm", "aug-cell"}
+
+
+@pytest.mark.slow
+def test_views():
+    """Pictures drawn inside the step give what stored ones give."""
+    data = glyphs(200, conflicting=0.05)
+    rows = data._replace(x=np.arange(200, dtype=np.int32))
+    lazy, _ = aug_cell(KEY, MLP, rows, SMALL, shared=data.x, view=_indexed)
+    plain, _ = aug_cell(KEY, MLP, data, SMALL)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), lazy, plain)
+
+
+def _indexed(shared, batch: Batch) -> Batch:
+    return batch._replace(x=shared[batch.x])

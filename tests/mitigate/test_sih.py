@@ -1,0 +1,356 @@
+"""Signal is Harder: its numbers by hand, its gradients' stops, and its steps beside an independent PyTorch."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch, as_float
+from jaxdebias.data.digits import digits
+from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.sih import (
+    Hyper,
+    SihConfig,
+    SihState,
+    Terms,
+    evaluate,
+    kl_to_standard_normal,
+    loss_terms,
+    sample,
+    signal_weight,
+    sih,
+    sih_monitor,
+    sih_run_config,
+    train_terms,
+    weights,
+)
+from jaxdebias.models import mlp
+from jaxdebias.models.vae import Code, Codes, mlp_vae
+from jaxdebias.train import EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run
+from jaxdebias.train.losses import cross_entropy
+
+SIZES = {"hidden": (12, 12), "latent": 6, "decoder": (16, 20), "classes": 3}
+SMALL = mlp_vae(image=(4, 5, 3), **SIZES)
+
+
+def rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(x=rng.integers(0, 256, (n, 4, 5, 3)).astype(np.uint8),
+                 label=rng.integers(0, 3, n).astype(np.int32), attribute=np.full(n, -1, np.int32))
+
+
+@functools.cache
+def started():
+    """A learner, a state whose parameters NumPy drew (compiling `init` takes longer than a test), and its step."""
+    learner, draw = sih(SMALL), np.random.default_rng(0)
+    shapes = jax.eval_shape(learner.init, jax.random.key(0), rows(8))
+
+    def uniform(leaf):
+        return jnp.asarray(draw.uniform(-0.3, 0.3, leaf.shape), jnp.float32)
+
+    params = jax.tree.map(uniform, shapes.variables)
+    state = SihState(params, Optimizer().build().init(params["params"]), jnp.float32(1), SihConfig(gamma=1.3).hyper())
+    return learner, state, jax.jit(learner.step)
+
+
+# The table of the specification, computed in float64: logits (2, 0, -1), q = 0.7.
+LOGITS = np.array([[2.0, 0.0, -1.0]] * 3, np.float32)
+LABEL = np.arange(3, dtype=np.int32)
+
+
+def test_weights_by_hand():
+    signal, bias = weights(LOGITS, LABEL)
+    np.testing.assert_allclose(signal, [0.27263836, 0.91862153, 0.97040419], atol=1e-6)
+    np.testing.assert_allclose(bias, [0.88790350, 0.21895431, 0.10872949], atol=1e-6)
+    np.testing.assert_allclose(bias * cross_entropy(LOGITS, LABEL), [0.15080688, 0.47509713, 0.34465575], atol=1e-6)
+    signal, bias = weights(np.zeros((1, 10), np.float32), LABEL[:1])
+    np.testing.assert_allclose([signal[0], bias[0]], [0.92890170, 0.19952623], atol=1e-6)
+
+
+@pytest.mark.parametrize(("logit", "rtol"), [(10.0, 1e-5), (60.0, 1e-4)])
+def test_weight_of_a_sure_bias_branch_keeps_its_digits(logit, rtol):
+    signal, _ = weights(np.array([[logit, 0.0, 0.0]], np.float32), LABEL[:1])
+    failure = 2 * math.exp(-logit) / (1 + 2 * math.exp(-logit))
+    np.testing.assert_allclose(signal[0], failure**0.7, rtol=rtol)
+    if logit == 10.0:
+        assert float(signal[0]) == pytest.approx(0.00148126, rel=1e-4)
+
+
+def test_exponents_are_those_asked_for_and_zero_is_cross_entropy():
+    p = np.array([0.84379473, 0.11419520, 0.04201007])
+    signal, bias = weights(LOGITS, LABEL, q=0.3, gamma=2.0)
+    np.testing.assert_allclose(signal, (1 - p) ** 2, atol=1e-6)
+    np.testing.assert_allclose(bias, p**0.3, atol=1e-6)
+    np.testing.assert_array_equal(weights(LOGITS, LABEL, q=0.0, gamma=0.0)[1], 1.0)
+
+
+def test_gradient_of_the_bias_term_is_that_of_generalised_cross_entropy():
+    def detached(logits):
+        return (weights(logits, LABEL)[1] * cross_entropy(logits, LABEL)).sum()
+
+    def exact(logits):
+        return ((1 - jnp.exp(-0.7 * cross_entropy(logits, LABEL))) / 0.7).sum()
+
+    ours = jax.grad(detached)(LOGITS)
+    np.testing.assert_allclose(ours[0], [-0.13869520, 0.10139432, 0.03730088], atol=1e-6)
+    np.testing.assert_allclose(ours, jax.grad(exact)(LOGITS), atol=1e-6)
+    np.testing.assert_allclose((1 - np.exp(-0.7 * cross_entropy(LOGITS, LABEL))) / 0.7,
+                               [0.16013786, 1.11577956, 1.27324358], atol=1e-6)
+
+
+def test_gradients_stop_where_they_should():
+    _, state, _ = started()
+    batch = rows(8)
+
+    def values(params):
+        terms, *_ = train_terms(SMALL, SihConfig(), jax.random.key(3), {"params": params}, as_float(batch.x),
+                                batch.label, state.hyper)
+        means = jnp.stack(terms).mean(axis=1)
+        return means, means
+
+    gradients = jax.jit(jax.jacrev(values, has_aux=True))
+    params = state.variables["params"]
+    gradient, means = gradients(params)
+    touched = {term: {part for part, tree in gradient.items() if any(leaf[i].any() for leaf in jax.tree.leaves(tree))}
+               for i, term in enumerate(Terms._fields)}
+    assert touched == {
+        "signal": {"signal", "signal_head"},
+        "bias": {"bias", "bias_head"},
+        "reconstruction": {"signal", "bias", "decoder"},
+        "kl_signal": {"signal"},
+        "kl_bias": {"bias"},
+        "signal_weight": set(),
+    }
+    # The value of the signal term does depend on the bias branch.
+    other = {**params, "bias_head": jax.tree.map(lambda leaf: 2 * leaf, params["bias_head"])}
+    assert abs(gradients(other)[1][0] - means[0]) > 1e-4
+
+
+def test_kl_by_hand():
+    code = Code(np.array([[1.0, 0.0], [0.0, 0.0]], np.float32), np.array([[0.0, math.log(4)], [0.0, 0.0]], np.float32))
+    np.testing.assert_allclose(kl_to_standard_normal(code), [1.30685282, 0.0], atol=1e-6)
+
+
+def test_linear_gaussian_elbo_is_exact(key):
+    """With a linear decoder and squared error the best loss is -log N(x; c, W W' + I / 200), up to scale."""
+    w = np.array([[1, 0], [0, 0.5], [0, 0], [0.5, 0]])
+    c, x = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.7, 0.1, 0.35, 0.9])
+    variance, mean = np.array([0.00398406, 0.01960784]), np.array([0.67729084, -0.19607843])
+
+    def loss(mean, variance):
+        error = ((x - c - w @ mean) ** 2).sum() + (w**2 @ variance).sum()
+        code = Code(np.float32(mean)[None], np.float32(np.log(variance))[None])
+        zero = jnp.zeros(1)
+        terms = Terms(zero, zero, jnp.array([error / 4]), kl_to_standard_normal(code) / 4, zero, zero)
+        return float(terms.total(SihConfig(reconstruction="gaussian").hyper())[0]), error
+
+    best, error = loss(mean, variance)
+    assert error == pytest.approx(0.04439506, abs=1e-6)
+    assert best == pytest.approx(2.10713150, abs=2e-6)
+    covariance = w @ w.T + np.eye(4) / 200
+    log_density = -0.5 * ((x - c) @ np.linalg.solve(covariance, x - c) + np.linalg.slogdet(2 * np.pi * covariance)[1])
+    assert 4 * best + 2 * math.log(2 * math.pi / 200) == pytest.approx(-log_density, abs=1e-5)
+    for change in np.random.default_rng(0).normal(scale=0.1, size=(20, 2, 2)):
+        assert loss(mean + change[0], variance * np.exp(change[1]))[0] > best
+
+    tile = lambda values: jnp.tile(jnp.float32(values)[None], (100_000, 1))  # noqa: E731
+    code = Code(tile(mean), tile(np.log(variance)))
+    drawn = [np.asarray(z) for z in sample(key, Codes(code, code))]
+    assert abs(np.corrcoef(drawn[0][:, 0], drawn[1][:, 0])[0, 1]) < 0.02  # noise of its own for each branch
+    for z in drawn:
+        assert ((x[None] - c[None] - z @ w.T) ** 2).sum(1).mean() == pytest.approx(error, rel=0.01)
+
+
+def test_steps_equal_pytorch(torch):
+    """Same weights, same noise: the terms of the first step, and all parameters after ten."""
+    from oracles.torch_sih import Sih
+
+    _, state, step = started()
+    theirs = Sih((3, 4, 5), 12, 6, (16, 20), 3)
+    theirs.load(state.variables["params"])
+    adam = torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    for i in range(10):
+        batch, key = rows(8, seed=i), jax.random.key(100 + i)
+        keys = jax.random.split(jax.random.split(key)[1])
+        noise = [torch.tensor(np.array(jax.random.normal(one, (8, 6)))) for one in keys]
+        x = torch.tensor(np.ascontiguousarray(batch.x.transpose(0, 3, 1, 2))).float() / 255
+        args = x, torch.tensor(batch.label).long(), *noise
+        terms = theirs.terms(*args, gamma=1.3)
+        state, info = step(key, state, batch)
+        if i == 0:
+            ours = info.signal, info.bias, info.reconstruction, info.kl_signal + info.kl_bias
+            np.testing.assert_allclose(ours, [float(term.mean().detach()) for term in terms], atol=1e-5)
+        loss = theirs.loss(*args, gamma=1.3)
+        assert float(info.loss) == pytest.approx(float(loss.detach()), abs=1e-4)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    differences = theirs.differences(state.variables["params"])
+    assert max(differences.values()) < 1e-4, differences
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "gaussian"])
+def test_loss_terms_by_hand(kind):
+    rng = np.random.default_rng(0)
+    label = np.array([2, 0])
+    s, b, pixels = rng.normal(size=(2, 3)), rng.normal(size=(2, 3)), rng.normal(size=(2, 4, 5, 3))
+    x, codes = rng.random((2, 4, 5, 3)), rng.normal(size=(2, 2, 2, 6))
+    p_s, p_b = ((np.exp(one) / np.exp(one).sum(1, keepdims=True))[[0, 1], label] for one in (s, b))
+    image = 1 / (1 + np.exp(-pixels))
+    loss = (image - x) ** 2 if kind == "gaussian" else -x * np.log(image) - (1 - x) * np.log(1 - image)
+    kl = [-0.5 * (1 + v - m**2 - np.exp(v)).sum(1) / 60 for m, v in codes]
+    expected = ((1 - p_b) ** 2 * -np.log(p_s), p_b**0.5 * -np.log(p_b), loss.mean((1, 2, 3)), *kl, (1 - p_b) ** 2)
+    single = jax.tree.map(np.float32, (s, b, Codes(*(Code(*one) for one in codes)), pixels, x))
+    hyper = SihConfig(q=0.5, gamma=2.0, reconstruction_weight=7.0, kl_weight=3.0).hyper()
+    terms = loss_terms(*single, label, hyper, kind)
+    for ours, by_hand in zip(terms, expected, strict=True):
+        np.testing.assert_allclose(ours, by_hand, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(terms.total(hyper), expected[0] + expected[1] + 7 * expected[2] + 3 * (kl[0] + kl[1]),
+                               rtol=1e-5)
+
+
+def test_evaluation_uses_mean_codes_and_says_which_rows_contradict_the_bias():
+    learner, state, _ = started()
+    batch = rows(8)
+    terms = evaluate(SMALL, SihConfig(), state, batch)
+    np.testing.assert_array_equal(terms.signal_weight, evaluate(SMALL, SihConfig(), state, batch).signal_weight)
+    np.testing.assert_allclose(signal_weight(SMALL, state, batch), terms.signal_weight, rtol=1e-5)
+    logits = np.asarray(SMALL.bias.apply(state.variables, batch.x), np.float64)
+    p = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[np.arange(8), batch.label]
+    np.testing.assert_allclose(terms.signal_weight, (1 - p) ** 1.3, rtol=1e-4)
+    ce = cross_entropy(learner.predict(state, batch.x), batch.label)
+    np.testing.assert_allclose(terms.signal, terms.signal_weight * ce, rtol=1e-4)
+    np.testing.assert_allclose(terms.bias, p**0.7 * -np.log(p), rtol=1e-3, atol=1e-6)
+
+
+def test_monitors(key):
+    """Fixed: all rows, divided by what was summed. Official: random whole batches, divided by the number of rows."""
+    _, state, _ = started()
+    held_out = rows(23)
+    loss = np.asarray(evaluate(SMALL, SihConfig(), state, held_out).total(state.hyper))
+    fixed = sih_monitor(SMALL)
+    assert fixed is sih_monitor(SMALL)
+    outputs = fixed.outputs(state, held_out)
+    np.testing.assert_allclose(outputs, loss, rtol=1e-5)
+    assert float(fixed.fn(outputs, held_out)) == pytest.approx(loss.mean(), rel=1e-5)
+    weight = np.linspace(0, 1, 23).astype(np.float32)
+    weighted = fixed.fn(outputs, held_out._replace(weight=weight))
+    assert float(weighted) == pytest.approx((weight * loss).sum() / weight.sum(), rel=1e-5)
+
+    official = sih_monitor(SMALL, protocol="official", batch_size=5)
+    assert official.name != fixed.name
+    seen = [official.rows(jax.random.fold_in(key, epoch), held_out) for epoch in range(2)]
+    assert not np.array_equal(seen[0].weight, seen[1].weight)
+    for batch in seen:
+        assert sorted(set(batch.weight.tolist())) == [0.0, 1.0]
+        assert batch.weight.sum() == 20
+        expected = loss[np.asarray(batch.weight) > 0].sum() / 23
+        assert float(official.fn(official.outputs(state, batch), batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_official_monitor_can_augment_the_held_out_rows(key):
+    monitor = sih_monitor(SMALL, protocol="official", batch_size=5, augment=negative)
+    seen = monitor.rows(key, rows(8))
+    np.testing.assert_array_equal(seen.x, 255 - rows(8).x)
+
+
+def negative(key, x):
+    del key
+    return 255 - x
+
+
+def test_schedule_of_the_paper():
+    config = sih_run_config()
+    assert (config.epochs, config.batch_size, config.drop_last, config.keep) == (500, 256, True, "last")
+    assert (config.plateau, config.early_stop) == (Plateau(patience=0), EarlyStop(patience=2))
+    assert sih_run_config(patience=20).plateau == Plateau(factor=0.1, patience=9, threshold=1e-5, relative=True)
+
+
+def test_the_loop_lowers_the_rate_stops_and_restores(key):
+    values = jnp.array([5.0, 4.0, 4.0, 4.0])
+    learner, state, _ = started()
+
+    # The values of the specification, told apart by the epoch that adam's counter gives.
+    def epoch(state, batch):
+        return jnp.full(batch.label.shape, state.opt_state[0][0].count // 4)
+
+    monitor = Monitor(name="sequence", fn=lambda epochs, held_out: values[epochs[0] - 1], outputs=epoch)
+    config = sih_run_config(batch_size=4, epochs=10)
+    result = run(key, learner, rows(16), config, state=state, held_out=rows(4), monitor=monitor)
+    np.testing.assert_allclose([record.lr_scale for record in result.history], [1, 1, 0.1, 0.01], rtol=1e-6)
+    assert (result.stopped_early, result.epoch, result.best_epoch) == (True, 4, 2)
+    assert int(result.state.opt_state[0][0].count) == 8
+
+
+def test_the_official_monitor_runs_in_the_loop(key):
+    learner, state, _ = started()
+    monitor, config = sih_monitor(SMALL, protocol="official", batch_size=8), sih_run_config(batch_size=4, epochs=2)
+    result = run(key, learner, rows(16), config, state=state, held_out=rows(20), monitor=monitor)
+    values = [record.held_out for record in result.history]
+    loss = evaluate(SMALL, SihConfig(), result.state, rows(20)).total(state.hyper)
+    assert values[-1] == pytest.approx(float(loss.mean()) * 16 / 20, rel=0.05)
+    assert len(set(values)) == 2
+
+
+def test_settings_are_inputs_of_one_program(key):
+    learner, state, step = started()
+    batch = rows(8)
+    settings = Hyper(jnp.array([0.7, 0.2]), jnp.array([0.7, 2.0]), jnp.array([100.0, 1.0]), jnp.array([1.0, 4.0]))
+    mapped, info = jax.jit(jax.vmap(lambda hyper: learner.step(key, state._replace(hyper=hyper), batch)))(settings)
+    for i in range(2):
+        one, info_one = step(key, state._replace(hyper=jax.tree.map(lambda leaf, i=i: leaf[i], settings)), batch)
+        np.testing.assert_allclose(info.loss[i], info_one.loss, rtol=1e-5)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-5), mapped.variables, one.variables)
+    assert abs(info.loss[0] - info.loss[1]) > 1
+
+
+def test_config_fills_the_state():
+    hyper = SihConfig(q=0.5, gamma=2.0, kl_weight=3.0).hyper()
+    assert [float(value) for value in hyper] == [0.5, 2.0, 100.0, 3.0]
+    assert float(SihConfig(q=0.5).hyper().gamma) == 0.5
+
+
+def test_equal_arguments_give_one_learner():
+    assert sih(SMALL) is sih(SMALL, SihConfig(), Optimizer())
+    assert sih(SMALL) is not sih(SMALL, SihConfig(q=0.5))
+
+
+def test_refuses(key):
+    with pytest.raises(ContractError, match="q`"):
+        SihConfig(q=-0.1)
+    with pytest.raises(ContractError, match="patience"):
+        sih_run_config(patience=1)
+    official = sih_monitor(SMALL, protocol="official")
+    with pytest.raises(ContractError, match="256"):
+        official.rows(key, rows(8))
+
+
+@pytest.mark.slow
+def test_learns_the_signal_without_bias_labels():
+    """Bounds of the specification (check 15). Sizes and epochs were chosen by hand, never by the test split."""
+    dataset = digits(conflicting=0.02)
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    branches = mlp_vae(image=(16, 16, 3), decoder=(128, 256))
+    learner, config = sih(branches), RunConfig(epochs=150, batch_size=50, epochs_per_chunk=150, drop_last=True)
+    state = run(jax.random.key(0), learner, train, config).state
+    plain = run(jax.random.key(0), erm(mlp()), train, config).state
+    aligned = test.label == test.attribute
+
+    def right(logits):
+        return np.asarray(logits.argmax(1) == test.label)
+
+    bias, ours = right(branches.bias.apply(state.variables, test.x)), right(learner.predict(state, test.x))
+    theirs = right(mlp().apply(plain.variables, test.x))
+    weight = np.asarray(signal_weight(branches, state, train))
+    conflicting = train.label != train.attribute
+    found = {"bias aligned": bias[aligned].mean(), "bias conflicting": bias[~aligned].mean(), "ours": ours.mean(),
+             "erm": theirs.mean(), "weight ratio": weight[conflicting].mean() / weight[~conflicting].mean()}
+    print(found)
+    assert found["bias aligned"] > 0.95, found
+    assert found["bias conflicting"] < 0.30, found
+    assert found["weight ratio"] > 5, found
+    assert found["ours"] > found["erm"] + 0.10, found

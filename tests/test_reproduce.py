@@ -1,0 +1,141 @@
+import copy
+import json
+
+import jax
+import numpy as np
+import pytest
+from oracles.files import write_mnist
+
+from jaxdebias import models, reproduce
+from jaxdebias.batching import predict_rows
+from jaxdebias.contracts import ContractError
+from jaxdebias.data.colored_mnist import all_digits, colored_mnist
+from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.sih import sih, sih_monitor, sih_run_config
+from jaxdebias.published import Published, published
+from jaxdebias.reproduce import Method, TableConfig, colored_mnist_table, compare, paired, summary
+from jaxdebias.train import RunConfig, run
+
+SMALL = models.mlp(hidden=(8,))
+EPOCHS = RunConfig(epochs=2, batch_size=32)
+BRANCHES = models.mlp_vae(latent=4, hidden=(8,), decoder=(8,))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_mnist(tmp_path_factory.mktemp("files") / "mnist")
+
+
+@pytest.fixture(autouse=True)
+def quick_methods(monkeypatch):
+    monkeypatch.setitem(reproduce.METHODS, "erm", Method("none", "last weights", reproduce._swept(
+        lambda case: erm(SMALL), EPOCHS)))
+    monkeypatch.setitem(reproduce.METHODS, "sih", Method("none", "own loss", reproduce._swept(
+        lambda case: sih(BRANCHES), sih_run_config(epochs=3, batch_size=32), held_out=True,
+        monitor=sih_monitor(BRANCHES),
+        others={"bias_branch": lambda state, x: BRANCHES.bias.apply(state.variables, x)})))
+
+
+def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
+    """One grey array and a view give what a data set of stored pixels gives (specification of SiH, check 14)."""
+    config = TableConfig(data_dir=folder, seeds=2, methods=("erm",), ratios=(0.1,))
+    table = colored_mnist_table(config, tmp_path / "table.json")
+    assert [(row["seed"], row["epochs"]) for row in table["rows"]] == [(0, 2), (1, 2)]
+    for seed, row in enumerate(table["rows"]):
+        splits = colored_mnist(folder, conflicting=0.1, seed=seed, held_out=0).splits
+        train, test = (splits[name]._replace(unit=None) for name in ("train", "test"))
+        trained = run(jax.random.key(seed), erm(SMALL), train, EPOCHS)
+        right = np.asarray(predict_rows(SMALL.apply, trained.state.variables, test.x)).argmax(1) == test.label
+        assert row["accuracy"] == right.mean()
+        assert row["bias_aligned_accuracy"] == right[test.label == test.attribute].mean()
+        assert row["bias_conflicting_accuracy"] == right[test.label != test.attribute].mean()
+
+
+def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
+    config = TableConfig(data_dir=folder, seeds=2, methods=("erm", "sih"), ratios=(0.1, 0.2))
+    whole = colored_mnist_table(config, tmp_path / "whole.json")
+    assert len(whole["rows"]) == 8
+    part = copy.deepcopy(whole)
+    part["rows"] = [row for row in part["rows"] if (row["method"], row["seed"]) != ("sih", 1)]
+    (tmp_path / "part.json").write_text(json.dumps(part))
+    said = []
+    again = colored_mnist_table(config, tmp_path / "part.json", observe=said.append)
+
+    def timeless(table):
+        return [{**row, "seconds": 0} for row in table["rows"]]
+
+    assert timeless(again) == timeless(whole)
+    assert json.loads((tmp_path / "part.json").read_text()) == again
+    assert sum("rows)" in line for line in said) == 2
+    assert {"bias_branch_accuracy", "best_epoch"} <= set(again["rows"][-1])
+
+
+def test_refuses(folder, tmp_path):
+    with pytest.raises(ContractError, match="methods"):
+        TableConfig(data_dir=folder, methods=("ermm",))
+    with pytest.raises(ContractError, match="ratios"):
+        TableConfig(data_dir=folder, ratios=(5.0,))
+    (tmp_path / "other.json").write_text('{"data": "adult"}')
+    with pytest.raises(ContractError, match="colored-mnist"):
+        colored_mnist_table(TableConfig(data_dir=folder), tmp_path / "other.json")
+
+
+def test_comparison_with_a_published_row():
+    beside = Published("erm", 0.1, (50.0, 51.0, 49.0, 50.0))  # mean 50, deviation .816
+    assert compare(np.array([50.2, 49.9, 50.1]), beside)["verdict"] == "match"
+    assert compare(np.array([60.0, 61.0, 59.0]), beside)["verdict"] == "above"
+    assert compare(np.array([40.0, 41.0, 39.0]), beside)["verdict"] == "below"
+    assert compare(np.array([50.0, 60.0, 42.0]), beside)["verdict"] == "not separable"
+    assert compare(np.array([50.0]), beside)["verdict"] == "not separable"
+    # Welch by hand: variances .02333/3 and .66667/4, freedom 3.27, t .975 = 3.04
+    said = compare(np.array([50.2, 49.9, 50.1]), beside)
+    assert said["high"] - said["difference"] == pytest.approx(3.0363 * 0.41767, rel=5e-3)
+
+
+def row(method, seed, accuracy, ratio=0.02):
+    return {"method": method, "conflicting": ratio, "seed": seed, "accuracy": accuracy, "seconds": 1.0,
+            "bias_aligned_accuracy": 1.0, "bias_conflicting_accuracy": accuracy}
+
+
+def test_summary_and_paired_gains():
+    rows = [row("erm", s, 0.73 + 0.001 * s) for s in range(3)] + [row("sih", s, 0.83 + 0.001 * s) for s in range(3)]
+    said = {one["method"]: one for one in summary(rows)}
+    assert said["sih"]["accuracy"]["mean"] == pytest.approx(0.831)
+    assert said["sih"]["accuracy"]["deviation"] == pytest.approx(0.001)
+    assert said["sih"]["published"]["mean"] == pytest.approx(83.799, abs=1e-3)
+    (gain,) = paired(rows)
+    assert (gain["method"], gain["seeds"], gain["verdict"]) == ("sih", 3, "above")
+    assert gain["difference"] == pytest.approx(0.1)
+    (alone,) = paired([row("erm", 0, 0.7), row("sih", 0, 0.8)])
+    assert (alone["verdict"], alone["low"]) == ("not separable", None)
+
+
+def test_published_means_are_those_of_the_papers_tables():
+    table = published("colored-mnist")
+    for method, mean, deviation in (("erm", 43.70, 0.83), ("lff", 60.42, 2.72), ("disent", 63.98, 4.78),
+                                    ("sih", 71.62, 2.49)):
+        runs = np.array(table.find(method, 0.005).runs)
+        assert (round(runs.mean(), 2), round(runs.std(ddof=1), 2)) == (mean, deviation)
+    assert len({len(row.runs) for row in table.rows}) == 1
+    assert table.find("sih", 0.3) is None
+    assert published("corrupted-cifar10").find("sih", 0.2).runs[0] == 66.88
+    with pytest.raises(ContractError, match="data"):
+        published("cifar")
+
+
+@pytest.mark.slow
+def test_every_method_of_the_table_runs(folder, monkeypatch, tmp_path):
+    """Two steps of each as it is, on a miniature; JTT and AUG-CELL with their stages."""
+    digits = all_digits(folder)
+    cases = reproduce.Cases(digits, [(0.2, 0)])
+    quick = RunConfig(epochs=1, batch_size=32)
+    monkeypatch.setattr(reproduce, "EPOCHS", quick)
+    from jaxdebias.explain.cells import CellsConfig
+    from jaxdebias.mitigate.aug_cell import AugCellConfig
+
+    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32)
+    (fitted,) = reproduce._fit_aug_cell(cases, digits, print, config)
+    assert fitted.logits[""].shape == (40, 10)
+    assert {"chosen", "scores", "flagged_recall"} <= set(fitted.said)
+    (fitted,) = reproduce._fit_jtt(cases, digits, print)
+    assert fitted.logits[""].shape == (40, 10)
