@@ -11,7 +11,8 @@ README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 @pytest.mark.slow
 def test_the_example_runs(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    example, further = (next(block for block in blocks if what in block) for what in ("data.digits", "fine_tune_block"))
+    example, further, cells = (next(block for block in blocks if what in block)
+                               for what in ("data.digits", "fine_tune_block", "find_cells"))
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
     names = {}
     exec(compile(example, "README.md", "exec"), names)
@@ -20,6 +21,9 @@ def test_the_example_runs(capsys):
     assert "Harmful(" in capsys.readouterr().out
     exec(compile(further, "README.md", "exec"), names)
     assert names["change"].shape == (1000,)
+    exec(compile(cells, "README.md", "exec"), names)
+    assert names["cells"].guess.shape == (1000,)
+    assert [part.epoch.tolist() for part in names["runs"]] == [[5], [5], [5]]
 
 
 def test_its_links_lead_somewhere():

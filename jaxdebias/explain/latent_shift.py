@@ -34,6 +34,9 @@ class ShiftConfig:
     """Most steps; the paper takes 20 for figures, 10 while training."""
     overshoot: float = 0.02
     """Every step goes this share further than to the linearised boundary."""
+    margin: float = 0.0
+    """By how much the target's logit is to lead. At 0, as in the paper, a code ends just beyond the boundary, and its
+    picture, encoded again, may fall back; a lead of a few nats makes pictures of a bias that is seen again."""
     official: bool = False
     """As the paper's code: coordinates at or below 0, which the ReLU hides, never move, and ties stay. Some codes then
     reach no other class at all."""
@@ -41,6 +44,8 @@ class ShiftConfig:
     def __post_init__(self):
         expect(self.steps >= 1, "config.steps", "at least 1", self.steps)
         expect(self.overshoot >= 0, "config.overshoot", "no negative number", self.overshoot)
+        expect(self.margin >= 0, "config.margin", "no negative number", self.margin)
+        expect(not (self.official and self.margin), "config.margin", "0 with official", self.margin)
 
 
 class Shift(NamedTuple):
@@ -49,7 +54,7 @@ class Shift(NamedTuple):
     z: Float[jax.Array, "n l"]
     target: Int[Array, "n"]
     success: Bool[jax.Array, "n"]
-    """Whether the classifier now says the target."""
+    """Whether the classifier now says the target, by the margin."""
     steps: Int[jax.Array, "n"]
     """Steps taken; 0 where it said so before."""
 
@@ -88,22 +93,26 @@ def latent_shift(head: Callable[[Params, Array], jax.Array], params: Params, z: 
     def logits(z: jax.Array) -> jax.Array:
         return head(params, jax.nn.relu(z) if relu else z)
 
-    def top(z: jax.Array) -> jax.Array:
-        return logits(z).argmax(axis=1)
+    def there(z: jax.Array) -> jax.Array:
+        f = logits(z)
+        first = f.argmax(axis=1) == target
+        of_target = jax.nn.one_hot(target, f.shape[1], dtype=bool)
+        lead = jnp.where(of_target, f, -jnp.inf).max(axis=1) - jnp.where(of_target, -jnp.inf, f).max(axis=1)
+        return first & (lead >= config.margin)
 
     def step(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         t, z, steps = carry
-        active = top(z) != target
+        active = ~there(z)
         z = jnp.where(active[:, None], z + (1.0 + config.overshoot) * _move(head, params, z, target, config, relu), z)
         return t + 1, z, steps + active
 
     def unfinished(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         t, z, _ = carry
-        return (t < config.steps) & (top(z) != target).any()
+        return (t < config.steps) & ~there(z).all()
 
     z = jnp.asarray(z)
     _, z, steps = jax.lax.while_loop(unfinished, step, (jnp.int32(0), z, jnp.zeros(target.shape, jnp.int32)))
-    return Shift(z, target, top(z) == target, steps)
+    return Shift(z, target, there(z), steps)
 
 
 def _move(head: Callable[[Params, Array], jax.Array], params: Params, z: Float[Array, "n l"], target: Int[Array, "n"],
@@ -114,7 +123,8 @@ def _move(head: Callable[[Params, Array], jax.Array], params: Params, z: Float[A
     towards = jax.nn.one_hot(target, classes)[None, :, :] - jnp.eye(classes)[:, None, :]
     gradient = jnp.moveaxis(jax.vmap(pull)(towards)[0], 0, 1)  # [n k l], of f_target - f_k
     gap = f - jnp.take_along_axis(f, target[:, None], axis=1)
-    top = f.argmax(axis=1)[:, None]
+    of_target = jax.nn.one_hot(target, classes, dtype=bool)
+    top = jnp.where(of_target & (config.margin > 0), -jnp.inf, f).argmax(axis=1)[:, None]  # the one to overtake
     shown = (z > 0) if relu else jnp.ones(z.shape, bool)
     gap_top = jnp.take_along_axis(gap, top, axis=1)[:, 0]
     gradient_top = jnp.take_along_axis(gradient, top[:, :, None], axis=1)[:, 0]
@@ -122,8 +132,9 @@ def _move(head: Callable[[Params, Array], jax.Array], params: Params, z: Float[A
     if config.official:
         return deepfool
 
+    gap = gap + config.margin
     gap = jnp.where(jnp.abs(gap) < TIE, TIE, gap)
-    gap = jnp.where(jnp.arange(classes)[None, :] == target[:, None], -1.0, gap)  # asks nothing
+    gap = jnp.where(of_target, -1.0, gap)  # asks nothing
     move, good = _shortest(gap, gradient * shown[:, None, :])
     move = jnp.where(good[:, None], move, deepfool)
     if not relu:

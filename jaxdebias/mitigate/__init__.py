@@ -1,5 +1,6 @@
 """Methods that train without the shortcut (a `Learner` each), or take it out of a trained model (params -> params)."""
 
+from jaxdebias.mitigate.aug_cell import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
 from jaxdebias.mitigate.dfr import DfrConfig, DfrInfo, balanced_subsamples, balanced_weights, dfr
 from jaxdebias.mitigate.disent import DisentConfig, disent
 from jaxdebias.mitigate.erm import erm
@@ -32,6 +33,8 @@ from jaxdebias.mitigate.self_influence import (
 from jaxdebias.mitigate.sih import SihConfig, signal_weight, sih, sih_monitor, sih_run_config
 
 __all__ = [
+    "AugCellConfig",
+    "AugCellInfo",
     "DfrConfig",
     "DfrInfo",
     "DisentConfig",
@@ -48,9 +51,12 @@ __all__ = [
     "SelfInfluenceConfig",
     "SelfInfluenceInfo",
     "SihConfig",
+    "aug_cell",
     "balanced_subsamples",
     "balanced_weights",
     "both_sides",
+    "cell_balanced",
+    "cell_tables",
     "dfr",
     "difficulty",
     "disent",

@@ -246,13 +246,16 @@ def _check(learner: Learner, config: RunConfig, state: Any, data: Any, example: 
 def _made_by(key, learner, data, example, config, state, held_out, monitor) -> dict[str, Any]:
     """What fixes the bits of a run, as JSON, by the names that an error message uses.
 
-    Of a learner that is what `step` closes over, as far as it can be written down (numbers, names, configurations).
+    Of a learner that is what its functions close over, as far as it can be written down (numbers, names,
+    configurations).
     """
     key_data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    step = inspect.unwrap(learner.step)
-    closed = inspect.getclosurevars(step).nonlocals if inspect.isfunction(step) else {}
+    step, closed = inspect.unwrap(learner.step), {}
+    for function in map(inspect.unwrap, filter(None, (learner.init, learner.weights, step))):
+        closed |= inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     return {
         "method": getattr(step, "__module__", type(step).__name__),
+        "weights": getattr(inspect.unwrap(learner.weights), "__module__", "some") if learner.weights else None,
         **{name: entry for field in sorted(closed) for name, entry in _settings(f"method.{field}", closed[field])},
         **dict(_settings("config", config)),
         "key": np.asarray(key_data).tolist(),

@@ -102,6 +102,19 @@ def test_official_routine_by_hand():
     assert ours.success.sum() > np.sum(success)
 
 
+def test_margin_is_a_lead_of_the_target():
+    rng = np.random.default_rng(2)
+    params = {"kernel": rng.normal(size=(8, 5)).astype(np.float32), "bias": rng.normal(size=5).astype(np.float32)}
+    z, target = rng.normal(size=(40, 8)).astype(np.float32), rng.integers(0, 5, 40).astype(np.int32)
+    shift = latent_shift(affine, params, z, target, ShiftConfig(margin=2.0))
+    f = np.maximum(shift.z, 0) @ params["kernel"] + params["bias"]
+    of_target = f[np.arange(40), target]
+    f[np.arange(40), target] = -np.inf
+    assert shift.success.all()
+    assert (of_target - f.max(axis=1)).min() >= 2 - 1e-4
+    np.testing.assert_allclose(shifted([2, 1], 1, ShiftConfig(margin=1.0)).z[0], [0.98, 2.02], atol=1e-5)
+
+
 def test_any_smooth_classifier():
     def curved(params, z):
         return jnp.stack([jnp.tanh(z[:, 0]), params * z[:, 1] ** 3, -z[:, 0]], axis=1)
@@ -153,19 +166,27 @@ def test_a_trained_model_moves_and_comes_back(key):
     branches = mlp_vae(image=(16, 16, 3), decoder=(128, 256))
     config = RunConfig(epochs=150, batch_size=50, epochs_per_chunk=150, drop_last=True)
     state = run(jax.random.key(0), sih(branches), train, config).state
-    target = draw_targets(key, held_out.label, 10)
-    out = shift_images(branches, state.variables, held_out.x, np.asarray(target))
-    rates = {name: float(np.mean(hit)) for name, hit in out.outcomes().items()}
-    print(rates, np.mean(both_right(branches, state.variables, held_out)))
-    codes = branches.encode(state.variables, held_out.x)
-    before = branches.signal.vector.head(state.variables, jax.nn.relu(codes.signal.mean)).argmax(1)
-    np.testing.assert_array_equal(out.signal_before, before)
-    assert rates["bias code moved to the target"] >= 0.95, rates
-    assert rates["bias branch sees the target"] >= 0.80, rates
-    assert rates["signal branch sees what it saw"] >= 0.80, rates
+    target = np.asarray(draw_targets(key, held_out.label, 10))
+    signal = np.asarray(branches.signal.apply(state.variables, held_out.x).argmax(1))
+
+    def rates(config):
+        out = shift_images(branches, state.variables, held_out.x, target, config)
+        np.testing.assert_array_equal(out.signal_before, signal)  # the signal code is not touched
+        return {name: float(np.mean(hit)) for name, hit in out.outcomes().items()}
+
+    near, far = rates(ShiftConfig()), rates(ShiftConfig(margin=15.0))
+    print(near, far)
+    assert near["bias code moved to the target"] >= 0.95, near
+    assert near["signal branch sees what it saw"] >= 0.80, near
+    # A picture of a code just beyond the boundary falls back; one with a clear lead does not.
+    assert near["bias branch sees the target"] < 0.5, near
+    assert far["bias code moved to the target"] >= 0.95, far
+    assert far["bias branch sees the target"] >= 0.80, far
+    assert far["signal branch sees what it saw"] >= 0.75, far
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"overshoot": -0.1}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"overshoot": -0.1}, {"margin": -1.0},
+                                   {"margin": 1.0, "official": True}])  # fmt: skip
 def test_refuses_settings(wrong):
     with pytest.raises(ContractError, match=next(iter(wrong))):
         ShiftConfig(**wrong)

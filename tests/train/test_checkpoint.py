@@ -17,6 +17,8 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.gce import gce
+from jaxdebias.mitigate.group_balanced import group_balanced
 from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, Monitor, Optimizer, RunConfig, load_params, run, save_params
 from jaxdebias.train.checkpoint import Checkpoints, Saved, fingerprint
 
@@ -104,6 +106,17 @@ def test_a_run_refuses_the_checkpoint_of_another(tmp_path):
     for name, arguments in cases.items():
         with pytest.raises(ContractError, match=name):
             run(**arguments, checkpoint=tmp_path)
+
+
+def test_settings_that_only_init_or_weights_know_are_part_of_a_run(tmp_path):
+    """As `state.hyper`, or how rows are drawn."""
+    run(**changed(learner=gce(BARE, q=0.7)), checkpoint=tmp_path / "gce")
+    with pytest.raises(ContractError, match=r"method\.q=0.5"):
+        run(**changed(learner=gce(BARE, q=0.5)), checkpoint=tmp_path / "gce")
+    drawn = group_balanced(BARE, classes=3, attributes=2)
+    run(**changed(learner=drawn), checkpoint=tmp_path / "drawn")
+    with pytest.raises(ContractError, match="weights="):
+        run(**changed(learner=erm(BARE)), checkpoint=tmp_path / "drawn")
 
 
 def test_a_finished_run_is_returned_and_its_log_restored(tmp_path):
