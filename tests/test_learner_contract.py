@@ -11,6 +11,7 @@ from train.tiny import BARE, NORMED
 
 from jaxdebias import models
 from jaxdebias.core import Batch, Learner
+from jaxdebias.mitigate.aug_cell import cell_balanced
 from jaxdebias.mitigate.disent import DisentConfig, disent
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.gce import gce
@@ -47,12 +48,23 @@ LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
     "jtt_drawn": (drawn_by_weight(erm(BARE)), TABLE, True),
     "lff": (lff(BARE, samples=8), TABLE, True),
     "lff_batch_norm": (lff(NORMED, SGD, samples=20), TABLE, False),
+    "cell_balanced": (cell_balanced(BARE, classes=3, attributes=2, input_dropout=0.1), TABLE, True),
     "disent": (disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
                IMAGES, True),
     "sih": (sih(models.mlp_vae(image=(8, 8, 3), hidden=(8,), latent=4, decoder=(6,), classes=3), augment=random_flip),
             IMAGES, True),
 }
-every_learner = pytest.mark.parametrize("name", LEARNERS)
+# Compiling takes its time: of each kind of learner one is among the quick tests.
+QUICK = ("erm_bare", "erm_mlp_sgd", "erm_cnn_augment", "erm_batch_norm", "gce", "group_dro", "lff")
+
+
+def names(*, independent: bool = False) -> list:
+    """Of the learners, or of those whose rows are independent, for `parametrize`."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+            for name, (*_, rows_are) in LEARNERS.items() if rows_are or not independent]
+
+
+every_learner = pytest.mark.parametrize("name", names())
 
 
 @functools.cache
@@ -150,7 +162,7 @@ def test_vmap_over_seeds_equals_a_loop(name):
     assert moved(states[0], states[1])
 
 
-@pytest.mark.parametrize("name", [name for name, (*_, independent) in LEARNERS.items() if independent])
+@pytest.mark.parametrize("name", names(independent=True))
 def test_rows_of_weight_zero_change_nothing(name, key):
     _, batch, _ = LEARNERS[name]
     init, step, _ = compiled(name)

@@ -51,6 +51,7 @@ def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
         assert row["bias_conflicting_accuracy"] == right[test.label != test.attribute].mean()
 
 
+@pytest.mark.slow
 def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm", "sih"), ratios=(0.1, 0.2))
     whole = colored_mnist_table(config, tmp_path / "whole.json")

@@ -11,7 +11,6 @@ Source: Jung et al., "A Simple Remedy for Dataset Bias via Self-Influence: A Mis
 exact softmax curvature of the last layer with damping, how the draws are weighed, and all default numbers.
 """
 
-import functools
 import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,12 +22,12 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_finite, expect
-from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params, take
+from jaxdebias.core import Array, Batch, Classifier, Key, Params, take
 from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.explain.influence.objective import HIGHEST, HeadProblem, design, error, find_head, head_problem, hessian
-from jaxdebias.mitigate.erm import Info, State, erm
-from jaxdebias.train.losses import correct, weighted_mean
-from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainable
+from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate.gce import gce
+from jaxdebias.train.optimizer import Optimizer
 from jaxdebias.train.run import RunConfig, run
 
 
@@ -109,7 +108,7 @@ def self_influence_tuning(key: Key, classifier: Classifier, params: Params, trai
     key_models, key_draw, key_tune = jax.random.split(key, 3)
     data = train._replace(twin=None, mask=None, attribute=np.full(len(label), -1, np.int32))
 
-    learner = _biased(classifier, Optimizer(learning_rate=config.learning_rate), config.q)
+    learner = gce(classifier, Optimizer(learning_rate=config.learning_rate), q=config.q)
     scores = []
     for key_model in jax.random.split(key_models, config.repeats):
         state = run(key_model, learner, data, RunConfig(epochs=config.epochs, batch_size=config.batch_size)).state
@@ -191,29 +190,6 @@ def pivotal_set(scores: Float[np.ndarray, "s n"], label: Int[np.ndarray, "n"], p
         top[order] = np.arange(len(label)) - first < per_class
         chosen &= top
     return chosen
-
-
-@functools.cache
-def _biased(classifier: Classifier, optimizer: Optimizer, q: float) -> Learner:
-    """Plain training with the generalised cross-entropy (Zhang and Sabuncu 2018)."""
-    plain = erm(classifier, optimizer)
-
-    def step(key: Key, state: State, batch: Batch) -> tuple[State, Info]:
-        weight = jnp.ones(batch.label.shape, jnp.float32) if batch.weight is None else batch.weight
-
-        def loss_fn(params: Params) -> tuple[jax.Array, tuple[jax.Array, Params]]:
-            logits, variables = classifier.train(key, with_trainable(state.variables, params), batch.x)
-            log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.label[:, None], axis=-1)[:, 0]
-            # (1 - p^q) / q without the loss of digits where p is near 1
-            return weighted_mean(-jnp.expm1(q * log_p) / q, weight), (logits, variables)
-
-        params = trainable(state.variables)
-        (loss, (logits, variables)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        params, opt_state = update(optimizer.build(), gradient, state.opt_state, params, state.lr_scale)
-        state = State(with_trainable(variables, params), opt_state, state.lr_scale)
-        return state, Info(loss=loss, accuracy=weighted_mean(correct(logits, batch.label), weight))
-
-    return plain._replace(step=step)
 
 
 def _total(batch: Batch) -> float:

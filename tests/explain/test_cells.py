@@ -47,6 +47,7 @@ def test_the_attribute_is_not_read():
     np.testing.assert_array_equal(one.probability, other.probability)
 
 
+@pytest.mark.slow
 def test_counts_repeats_and_probabilities():
     data = glyphs(203, conflicting=0.1)
     cells = find_cells(KEY, JUDGE, data, CellsConfig(steps=10, folds=3, repeats=2, batch_size=64))
@@ -58,6 +59,7 @@ def test_counts_repeats_and_probabilities():
     assert cells.flagged_share == pytest.approx((cells.guess != data.label).mean())
 
 
+@pytest.mark.slow
 def test_a_view_draws_the_rows():
     """The same judges see the same pictures, whether stored or made inside the step."""
     data = glyphs(200, conflicting=0.1)

@@ -132,6 +132,7 @@ def test_targets_differ_from_labels_and_are_uniform(key):
     np.testing.assert_allclose(counts[~np.eye(4, dtype=bool)], 1000, atol=120)
 
 
+@pytest.mark.slow
 def test_pictures_keep_the_signal_code():
     x = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), np.uint8)
     variables = random_params(SMALL, x)

@@ -98,6 +98,7 @@ def test_input_dropout_keeps_the_mean():
     assert abs(kept[x > 0].mean() - 0.5) < 0.02
 
 
+@pytest.mark.slow
 def test_no_function_takes_a_bias_array():
     for fn in (find_cells, aug_cell):
         assert not {"attribute", "bias", "group", "groups"} & set(inspect.signature(fn).parameters)
@@ -157,6 +158,7 @@ def test_finds_and_removes_the_colour_of_glyphs():
     assert accuracy(params) >= accuracy(plain.state.variables) + 0.20
 
 
+@pytest.mark.slow
 def test_without_held_out_rows_one_candidate_is_trained():
     data = glyphs(200, conflicting=0.05)
     _, info = aug_cell(KEY, MLP, data, replace(SMALL, held_out=0.0))

@@ -149,6 +149,7 @@ def test_rate_halves_from_step_20000_on():
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.125]
 
 
+@pytest.mark.slow
 def test_learns_through_the_loop_and_its_classifier_predicts_the_same(key):
     data = table(64)
     networks = mlp_two_encoders(hidden=(8,), classes=3)

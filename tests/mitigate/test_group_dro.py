@@ -76,6 +76,7 @@ def test_two_steps_equal_the_steps_by_hand(key):
     assert state.group_weight[4] == 0
 
 
+@pytest.mark.slow
 def test_trains_through_the_loop_with_balanced_draws(key):
     data = table(64)
     data = data._replace(attribute=np.where(np.arange(64) < 60, 0, 1).astype(np.int32))

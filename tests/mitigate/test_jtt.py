@@ -31,6 +31,7 @@ def test_weights_have_mean_1_and_multiply():
     np.testing.assert_allclose(weight, np.array([4, 2, 0, 4]) / 2.5)
 
 
+@pytest.mark.slow
 def test_upweight_0_reproduces_erm(key):
     result, info = jtt(key, BARE, ADAM, DATA, JttConfig(upweight=0.0, **RUNS))
     plain = run(jax.random.split(key)[1], erm(BARE, ADAM), DATA, RUNS["second"])
@@ -40,6 +41,7 @@ def test_upweight_0_reproduces_erm(key):
     assert 0 < info.errors.sum() < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["weights", "draws"])
 def test_the_error_set_is_learned_better(key, by):
     # Six rows that contradict others: the same x, another label. One of the two stays an error in stage 1.

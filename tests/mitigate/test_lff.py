@@ -74,6 +74,7 @@ def test_predicts_with_the_debiased_network(key):
     np.testing.assert_array_equal(learner.predict(state, DATA.x), BARE.apply(state.variables, DATA.x))
 
 
+@pytest.mark.slow
 def test_through_the_loop_every_sample_is_visited_and_statistics_move(key):
     data = table(22)
     result = run(key, lff(NORMED, SGD, samples=22), data, RunConfig(epochs=2, batch_size=8, epochs_per_chunk=2))

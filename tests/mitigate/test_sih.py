@@ -167,6 +167,7 @@ def test_linear_gaussian_elbo_is_exact(key):
         assert ((x[None] - c[None] - z @ w.T) ** 2).sum(1).mean() == pytest.approx(error, rel=0.01)
 
 
+@pytest.mark.slow
 def test_steps_equal_pytorch(torch):
     """Same weights, same noise: the terms of the first step, and all parameters after ten."""
     from oracles.torch_sih import Sih
@@ -229,6 +230,7 @@ def test_evaluation_uses_mean_codes_and_says_which_rows_contradict_the_bias():
     np.testing.assert_allclose(terms.bias, p**0.7 * -np.log(p), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_monitors(key):
     """Fixed: all rows, divided by what was summed. Official: random whole batches, divided by the number of rows."""
     _, state, _ = started()
@@ -254,6 +256,7 @@ def test_monitors(key):
         assert float(official.fn(official.outputs(state, batch), batch)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_official_monitor_can_augment_the_held_out_rows(key):
     monitor = sih_monitor(SMALL, protocol="official", batch_size=5, augment=negative)
     seen = monitor.rows(key, rows(8))
@@ -272,6 +275,7 @@ def test_schedule_of_the_paper():
     assert sih_run_config(patience=20).plateau == Plateau(factor=0.1, patience=9, threshold=1e-5, relative=True)
 
 
+@pytest.mark.slow
 def test_the_loop_lowers_the_rate_stops_and_restores(key):
     values = jnp.array([5.0, 4.0, 4.0, 4.0])
     learner, state, _ = started()
@@ -288,6 +292,7 @@ def test_the_loop_lowers_the_rate_stops_and_restores(key):
     assert int(result.state.opt_state[0][0].count) == 8
 
 
+@pytest.mark.slow
 def test_the_official_monitor_runs_in_the_loop(key):
     learner, state, _ = started()
     monitor, config = sih_monitor(SMALL, protocol="official", batch_size=8), sih_run_config(batch_size=4, epochs=2)
@@ -298,6 +303,7 @@ def test_the_official_monitor_runs_in_the_loop(key):
     assert len(set(values)) == 2
 
 
+@pytest.mark.slow
 def test_settings_are_inputs_of_one_program(key):
     learner, state, step = started()
     batch = rows(8)

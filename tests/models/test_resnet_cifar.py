@@ -31,6 +31,7 @@ def test_size_of_the_paper():
     assert maps.shape == (2, 8, 8, 64)
 
 
+@pytest.mark.slow
 def test_logits_equal_torch(network, torch):
     classifier, variables = network
     params, stats = (variables[kind] for kind in ("params", "batch_stats"))

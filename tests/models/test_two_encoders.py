@@ -53,6 +53,7 @@ def test_sizes_of_the_papers():
     assert [code.shape for code in codes] == [(2, 512), (2, 512)]
 
 
+@pytest.mark.slow
 def test_statistics_of_both_residual_networks_move_in_training_only(key):
     networks = resnet_two_encoders(stem="small", width=2, classes=3)
     shapes = jax.eval_shape(networks.init, key, PIXELS)

@@ -98,6 +98,7 @@ def test_shapes_and_modes(network):
     np.testing.assert_allclose(alone["pixels"][0], out["pixels"][0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_two_encoders_share_nothing_and_the_decoder_uses_both(network):
     _, variables, x, everything = network
     params = variables["params"]
@@ -109,6 +110,7 @@ def test_the_two_encoders_share_nothing_and_the_decoder_uses_both(network):
     assert np.abs(one["pixels"] - one["pixels_swapped"]).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_each_branch_is_a_classifier(network):
     branches, variables, x, everything = network
     out = everything(variables, x)
@@ -123,6 +125,7 @@ def test_each_branch_is_a_classifier(network):
         np.testing.assert_allclose(vector @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_explicit(network):
     _, variables, x, everything = network
     out = everything(variables, x)
@@ -141,6 +144,7 @@ def test_batch_statistics_are_explicit(network):
         jax.tree.map(np.testing.assert_array_equal, variables["params"], out[name]["params"])
 
 
+@pytest.mark.slow
 def test_log_variance_of_the_resnet_is_cut():
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     variables = random_params(RESNET, x)

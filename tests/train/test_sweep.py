@@ -50,6 +50,7 @@ def test_a_run_of_a_sweep_is_the_run_alone():
     assert seen == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_vmapped_equals_in_turn(monkeypatch):
     config = RunConfig(epochs=4, batch_size=16, early_stop=EarlyStop(patience=1))
 
