@@ -1,3 +1,4 @@
+import importlib
 import os
 import pickle
 
@@ -8,16 +9,15 @@ from oracles.cifar import pictures, python2_pickle, write_batches, write_packed
 from oracles.colored_mnist import attribute_by_walking
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data import corrupted_cifar10 as module
 from jaxdebias.data.aligned import milestone_attribute
 from jaxdebias.data.corrupted_cifar10 import cifar10_folder, corrupted_cifar10, read_cifar10
 from jaxdebias.data.corruptions import CORRUPTIONS, corrupt
 
 # Published counts on CIFAR-10's 5,000 training pictures of each class: conflicting share -> conflicting pictures.
 CONFLICTING = {0.005: 250, 0.01: 500, 0.02: 1000, 0.05: 2500, 0.1: 5000, 0.2: 10000}
-
-
 TRAIN, TEST = 150, 50
+
+module = importlib.import_module("jaxdebias.data.corrupted_cifar10")  # the package gives the function this name
 
 
 @pytest.fixture(scope="module")
