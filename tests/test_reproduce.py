@@ -132,9 +132,10 @@ def test_every_method_of_the_table_runs(folder, monkeypatch, tmp_path):
     quick = RunConfig(epochs=1, batch_size=32)
     monkeypatch.setattr(reproduce, "EPOCHS", quick)
     from jaxdebias.explain.cells import CellsConfig
-    from jaxdebias.mitigate.aug_cell import AugCellConfig
+    from jaxdebias.mitigate.aug_cell import CANDIDATES, AugCellConfig
 
-    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32)
+    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32,
+                           candidates=(CANDIDATES[0], CANDIDATES[2]))
     (fitted,) = reproduce._fit_aug_cell(cases, digits, print, config)
     assert fitted.logits[""].shape == (40, 10)
     assert {"chosen", "scores", "flagged_recall"} <= set(fitted.said)
