@@ -14,7 +14,7 @@ def device_name() -> str:
     name = f"{kind} x{len(devices)}"
     if devices[0].platform == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        name += f" ({cores} cores, {platform.machine()})"
+        name += f" ({cores} core{'s' if cores != 1 else ''}, {platform.machine()})"
     return name
 
 
