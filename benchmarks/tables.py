@@ -109,7 +109,7 @@ def signed(cell: dict[str, float]) -> str:
 
 
 def processor(row: dict[str, Any]) -> str:
-    """Median processor time of the first call, all threads together; for training, where it was not taken, wall time."""
+    """Median processor time of the first call, all threads together; of training, which has none, wall time."""
     return f"{row['cpu_seconds']['median']:.1f}" if "cpu_seconds" in row else f"{row['seconds']['median']:.1f} wall"
 
 
