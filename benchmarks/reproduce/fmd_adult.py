@@ -50,6 +50,7 @@ from jaxdebias.mitigate.fine_tune import (
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
 from jaxdebias.mitigate.protected_column import flip_column, zero_column
 from jaxdebias.mitigate.refit_head import refit_head
+from jaxdebias.mitigate.self_influence import self_influence_tuning
 from jaxdebias.provenance import device_name, versions
 from jaxdebias.train.optimizer import Optimizer
 from jaxdebias.train.run import RunConfig, run
@@ -217,6 +218,7 @@ def _head_and_network_entries(setup: Setup) -> Iterator[Entry]:
     yield entry("fine-tune all", "", lambda key: fine_tune(key, classifier, params, held_out, accept, tune))
     yield entry("from scratch", "", lambda key: train_from_scratch(
         key, classifier, held_out, accept, dataclasses.replace(tune, epochs=15)))
+    yield entry("self-influence", "no attribute", lambda key: self_influence_tuning(key, classifier, params, train))
     recipe = runs.RECIPES["adult"]
     yield entry("retrain + flipped", "", lambda key: retrain_counterfactual(
         key, classifier, train, flip_column(train, column), accept,
@@ -401,6 +403,7 @@ STYLES = {
     "fine-tune head": ("head fine-tuned on pairs", "#7b3f9d", "v"),
     "fine-tune all": ("all layers fine-tuned on pairs", "#7b3f9d", "^"),
     "from scratch": ("from scratch on the pairs alone", "#7b3f9d", "<"),
+    "self-influence": ("self-influence fine-tuning", "#7b3f9d", "p"),
     "logistic regression": ("logistic regression (LR)", "#6e6e6e", "*"),
     "CorrelationRemover + MLP": ("CorrelationRemover, MLP", "#7fc29b", "h"),
     "CorrelationRemover + LR": ("CorrelationRemover, LR", "#2e8b57", "H"),

@@ -80,8 +80,8 @@ class FmdConfig:
     ranking: str = "none"
     """For `replace` and `remove`, which samples. `none`: random ones, aligned if `aligned` is given. `action`: by the
     score of what is done. `removal`: by the paper's score, whatever is done. Ranked samples did worse than random ones
-    in what was measured so far (one seed, benchmarks/results/fmd_samples.json): scores are not additive and pick one
-    kind of sample."""
+    wherever it was measured (3 seeds, benchmarks/results/fmd_samples.json): scores are not additive and pick one kind
+    of sample."""
     edited: float = 0.0
     """How often each pair's twin counts in the curvature, beside the training rows; 0 is the paper's."""
     near: float = 0.01
