@@ -98,7 +98,7 @@ def test_a_table_shows_finished_runs_only(fmd_methods, tables, tmp_path):
     lines = tables.utkface().splitlines()
     first = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("|")][2:]
     assert first == ["trained (ERM), no repair", "**FMD**, head, `ext`", "fine-tuning, all layers", "new"]
-    assert "| 12,345 | 700 | pairs | 3.5 |" in lines[5]
+    assert "| 12,345 | 700 | pairs | 3.5 wall |" in lines[5]
     assert "-0.30" in lines[5]
     assert "today" in lines[-1]
 

@@ -26,9 +26,9 @@ def fails(capsys, *arguments):
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    ((), "Expected one of {quickstart, train, debias, data}"),
+    ((), "Expected one of {quickstart, train, debias, reproduce, data}"),
     (("train",), "Missing from jaxdebias train: --data, --out"),
-    (("tran",), "Available subcommands: quickstart, train, debias, data"),
+    (("tran",), "Available subcommands: quickstart, train, debias, reproduce, data"),
     (("train", "--data", "digits", "--ot", "x", "--out", "y"), "did you mean --out?"),
     (("train", "--data", "digits", "--out", "x", "--epochs", "many"), "--epochs"),
     (("train", "--data", "digit", "--out", "x"), "got 'digit' (did you mean 'digits'?)"),

@@ -36,6 +36,7 @@ def quick_methods(monkeypatch):
         others={"bias_branch": lambda state, x: BRANCHES.bias.apply(state.variables, x)})))
 
 
+@pytest.mark.slow
 def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
     """One grey array and a view give what a data set of stored pixels gives (specification of SiH, check 14)."""
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm",), ratios=(0.1,))

@@ -382,8 +382,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 # --- the picture
 
-# Settings of one method share colour and marker; those of a sweep are joined by a line. Self-influence fine-tuning is left
-# out: it loses 60 points of accuracy, and the scale would show nothing else.
+# Settings of one method share colour and marker; those of a sweep are joined by a line. Self-influence fine-tuning is
+# left out: it loses 60 points of accuracy, and the scale would show nothing else.
 STYLES = {
     "erm": ("MLP, trained", "#000000", "*"),
     "zero column": ("column held at its mean", "#000000", "X"),

@@ -75,8 +75,9 @@ def cell_tables(counts: Int[Array, "k a"] | Float[Array, "k a"], tau: float = 0.
       counts: samples of label y and attribute a, guessed or known.
       tau: 1 balances by drawing alone (the offset is then log p(y)), 0 by the offset alone.
 
-    >>> cell_tables(np.array([[90, 10], [20, 80]])).offset.round(4).tolist()
-    [[-0.3862, -1.3425], [-1.1383, -0.3027]]
+    >>> print(cell_tables(np.array([[90, 10], [20, 80]])).offset.round(3))
+    [[-0.386 -1.342]
+     [-1.138 -0.303]]
     """
     expect(0 <= tau <= 1, "tau", "a number in [0, 1]", tau)
     counts = np.asarray(counts, np.float64)

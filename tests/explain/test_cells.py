@@ -40,6 +40,7 @@ def test_a_sample_is_judged_by_models_that_have_not_seen_it():
     assert not np.array_equal(before.probability[~mine], after.probability[~mine])
 
 
+@pytest.mark.slow
 def test_the_attribute_is_not_read():
     data = glyphs(200, conflicting=0.1)
     one, other = (find_cells(KEY, JUDGE, data._replace(attribute=attribute), CONFIG)

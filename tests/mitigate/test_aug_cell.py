@@ -82,6 +82,7 @@ def test_draws_and_offsets_are_used():
     np.testing.assert_allclose(learner.weights(state, data), tables.draw[data.label, data.attribute], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_input_dropout_keeps_the_mean():
     learner = cell_balanced(MLP, classes=4, attributes=4, input_dropout=0.5)
     data = glyphs(64, conflicting=0.5)

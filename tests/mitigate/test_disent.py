@@ -86,6 +86,7 @@ def by_hand(net, partners):
         yield net, losses[0] + 0.5 * (t > 0) * losses[1], losses[1]
 
 
+@pytest.mark.slow
 def test_steps_equal_the_steps_by_hand(key):
     learner = disent(BARE_TWO, SGD, CONFIG, samples=10)
     step = jax.jit(learner.step)

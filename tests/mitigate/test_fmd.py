@@ -295,6 +295,7 @@ def test_wrong_labels_are_rolled_back_on_coloured_digits(key, seed):
     assert edited is not params
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_budget_of_a_factor_scores_pairs_and_an_edit(key, monkeypatch):
     # Warm: factor, all scores and 500 pairs at n = 53,000, d = 100, k = 10 in 4 s, a ten-round edit in 4 s. The best

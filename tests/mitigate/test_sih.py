@@ -216,6 +216,7 @@ def test_loss_terms_by_hand(kind):
                                rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_uses_mean_codes_and_says_which_rows_contradict_the_bias():
     learner, state, _ = started()
     batch = rows(8)

@@ -150,6 +150,7 @@ def test_max_pool_passes_nan_on(place):
     assert jnp.isnan(max_pool(x, (2, 2), (2, 2))).all()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="only XLA's CPU compiler needs the cure")
 def test_training_step_in_a_scan_costs_what_it_costs_outside():

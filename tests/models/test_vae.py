@@ -75,6 +75,7 @@ def test_equal_arguments_give_one_object():
     assert mlp_vae(latent=3) is not mlp_vae()
 
 
+@pytest.mark.slow
 def test_initial_values_are_those_of_pytorch(key):
     encoder = _MlpEncoder(hidden=(50,), latent=2).init(key, jnp.zeros((1, 4, 5, 3)), False)["params"]
     kernel = np.asarray(encoder["Affine_0"]["kernel"])
@@ -85,6 +86,7 @@ def test_initial_values_are_those_of_pytorch(key):
         assert 0.9 / math.sqrt(9 * 128) < np.abs(leaf).max() <= 1 / math.sqrt(9 * 128)
 
 
+@pytest.mark.slow
 def test_shapes_and_modes(network):
     _, variables, x, everything = network
     out = everything(variables, x)

@@ -96,6 +96,7 @@ def test_settings_are_traced():
     assert len(traces) == before
 
 
+@pytest.mark.slow
 def test_a_view_makes_pixels_of_what_the_runs_share():
     """The rows of a run say which shared picture, in which shade."""
     pictures = np.random.default_rng(0).random((7, 2, 2)).astype(np.float32)
