@@ -138,7 +138,8 @@ def test_plain_training_wins_ties_and_refusals():
 @functools.cache
 def glyph_result():
     data = glyphs(4000, conflicting=0.02)
-    config = AugCellConfig(cells=CellsConfig(steps=100), steps=1000)
+    # Nothing held out: of 400 rows eight would conflict, too few to choose by.
+    config = AugCellConfig(cells=CellsConfig(steps=100), steps=1000, held_out=0.0)
     params, info = aug_cell(KEY, MLP, data, config, augment=random_affine(shift=1.0))
     return data, params, info
 
@@ -148,8 +149,6 @@ def test_finds_and_removes_the_colour_of_glyphs():
     data, params, info = glyph_result()
     flagged, conflicting = info.cells.guess != data.label, data.attribute != data.label
     assert flagged[conflicting].mean() >= 0.9
-    assert info.chosen.startswith("aug-cell")
-    assert info.directed > 0.6
     test = glyphs(2000, conflicting=0.75, seed=1)
     plain = run(KEY, cell_balanced(MLP, Optimizer(), classes=4, attributes=4), data, RunConfig(epochs=30))
 
