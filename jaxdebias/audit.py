@@ -17,6 +17,7 @@ import numpy as np
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import check_choice, check_logits, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split
+from jaxdebias.data.aligned import cell_counts
 from jaxdebias.explain import influence
 from jaxdebias.measure import counterfactual, fairness, groups
 from jaxdebias.measure.intervals import Interval, paired_difference
@@ -175,10 +176,7 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
 def train_counts(dataset: Dataset) -> np.ndarray:
     """`[k a]` training samples per group; samples of unknown attribute are left out."""
     train = dataset.splits["train"]
-    counts = np.zeros(dataset.aligned.shape, np.int64)
-    known = np.asarray(train.attribute) >= 0
-    np.add.at(counts, (np.asarray(train.label)[known], np.asarray(train.attribute)[known]), 1)
-    return counts
+    return cell_counts(train.label, train.attribute, *dataset.aligned.shape)
 
 
 def worst_rows(batch: Batch, said: Measurement, *, count: int = 12) -> np.ndarray:

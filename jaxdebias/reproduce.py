@@ -23,10 +23,10 @@ import numpy as np
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array, Batch, Learner, take
+from jaxdebias.data.aligned import cell_counts
 from jaxdebias.data.colored_mnist import MnistDigits, all_digits, tinted_mnist
 from jaxdebias.data.colour import draw_tints
 from jaxdebias.data.streams import stream
-from jaxdebias.explain.cells import count_cells
 from jaxdebias.measure.intervals import over_seeds, paired_over_seeds
 from jaxdebias.mitigate.aug_cell import AugCellConfig, aug_cell
 from jaxdebias.mitigate.disent import disent
@@ -179,8 +179,8 @@ def _swept(learner_of: Callable[[Case], Learner], config: RunConfig, *, others: 
     """
     def fit(cases: Sequence[Case], digits: MnistDigits, observe: Observe) -> Iterator[Fitted]:
         gray = jax.device_put(digits.gray)
-        for learner, group in itertools.groupby(range(len(cases)), key=lambda i: learner_of(cases[i])):
-            own = [cases[i] for i in group]
+        for learner, group in itertools.groupby(cases, key=learner_of):
+            own = list(group)
             kept = [_tenth(case) if held_out else (case.train, None) for case in own]
 
             def look(runs: tuple[int, ...], epoch: int, means: Mapping[str, float], own: Sequence[Case] = own) -> None:
@@ -224,14 +224,12 @@ EPOCHS = RunConfig(epochs=100, batch_size=256)
 BRANCHES = mlp_vae()
 
 
-@functools.cache
-def _bias_branch() -> Logits:
-    return lambda state, x: BRANCHES.bias.apply(state.variables, x)
+def _bias_branch(state: Any, x: Array) -> jax.Array:
+    return BRANCHES.bias.apply(state.variables, x)
 
 
-@functools.cache
-def _biased_network() -> Logits:
-    return lambda state, x: mlp().apply(state.biased_variables, x)
+def _biased_network(state: Any, x: Array) -> jax.Array:
+    return mlp().apply(state.biased_variables, x)
 
 
 def _fit_jtt(cases: Sequence[Case], digits: MnistDigits, observe: Observe) -> Iterator[Fitted]:
@@ -249,10 +247,11 @@ def _fit_jtt(cases: Sequence[Case], digits: MnistDigits, observe: Observe) -> It
 
 def _fit_aug_cell(cases: Sequence[Case], digits: MnistDigits, observe: Observe,
                   config: AugCellConfig = AugCellConfig()) -> Iterator[Fitted]:
+    gray = jax.device_put(digits.gray)
     for case in cases:
         began = time.perf_counter()
         unlabelled = case.train._replace(attribute=np.full_like(case.train.label, -1))
-        params, info = aug_cell(jax.random.key(case.seed), mlp(), unlabelled, config, shared=digits.gray,
+        params, info = aug_cell(jax.random.key(case.seed), mlp(), unlabelled, config, shared=gray,
                                 view=draw_tints)
         seconds = time.perf_counter() - began
         logits = map_rows(mlp().apply, params, _drawn(digits, case.test).x)
@@ -273,7 +272,7 @@ def _share(flags: np.ndarray) -> float | None:
 
 
 def _counts(case: Case) -> tuple[tuple[int, ...], ...]:
-    return tuple(map(tuple, count_cells(case.train.label, case.train.attribute, 10, 10).tolist()))
+    return tuple(map(tuple, cell_counts(case.train.label, case.train.attribute, 10, 10).tolist()))
 
 
 LAST = "last weights"
@@ -282,14 +281,14 @@ METHODS: dict[str, Method] = {
                                                                              drop_last=True))),
     "gce": Method("none", LAST, _swept(lambda case: gce(mlp(), ADAM), EPOCHS)),
     "sih": Method("none", "own loss on a biased tenth of the training digits (official protocol)", _swept(
-        lambda case: sih(BRANCHES), sih_run_config(), others={"bias_branch": _bias_branch()}, held_out=True,
+        lambda case: sih(BRANCHES), sih_run_config(), others={"bias_branch": _bias_branch}, held_out=True,
         monitor=sih_monitor(BRANCHES, protocol="official"))),
     "sih-fixed": Method("none", "own loss on a biased tenth of the training digits (all of them, every epoch)", _swept(
-        lambda case: sih(BRANCHES), sih_run_config(), others={"bias_branch": _bias_branch()}, held_out=True,
+        lambda case: sih(BRANCHES), sih_run_config(), others={"bias_branch": _bias_branch}, held_out=True,
         monitor=sih_monitor(BRANCHES))),
     "aug-cell": Method("none", "guessed cells of a held-out tenth, no bias label", _fit_aug_cell),
     "lff": Method("none", LAST, _swept(lambda case: lff(mlp(), ADAM, samples=len(case.train.label)), EPOCHS,
-                                       others={"biased_network": _biased_network()})),
+                                       others={"biased_network": _biased_network})),
     "disent": Method("none", LAST, _swept(
         lambda case: disent(mlp_two_encoders(), samples=len(case.train.label)),
         RunConfig(epochs=214, steps_per_epoch=234, batch_size=256))),

@@ -68,11 +68,22 @@ def aligned_cells(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: i
     >>> aligned_cells(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 2, 2).tolist()
     [[True, False], [False, True]]
     """
-    known = np.asarray(attribute) >= 0
-    cells = np.zeros((classes, attributes), np.int64)
-    np.add.at(cells, (np.asarray(label)[known], np.asarray(attribute)[known]), 1)
+    cells = cell_counts(label, attribute, classes, attributes)
     independent = cells.sum(1, keepdims=True) * cells.sum(0, keepdims=True)
     return cells * cells.sum() > independent  # integers: an exactly independent cell is not aligned
+
+
+def cell_counts(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int,
+                attributes: int) -> Int[np.ndarray, "k a"]:
+    """How many examples have label y and attribute a, known or guessed; unknown attributes (-1) are left out.
+
+    >>> cell_counts(np.array([0, 0, 1]), np.array([1, 1, -1]), 2, 2).tolist()
+    [[0, 2], [0, 0]]
+    """
+    known = np.asarray(attribute) >= 0
+    counts = np.zeros((classes, attributes), np.int64)
+    np.add.at(counts, (np.asarray(label)[known], np.asarray(attribute)[known]), 1)
+    return counts
 
 
 def check_share(what: str, value: float) -> None:

@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_integers, expect
 from jaxdebias.core import Array, Batch, Key, Learner, take
+from jaxdebias.data.aligned import cell_counts
 from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.train.feed import View
 from jaxdebias.train.optimizer import Optimizer
@@ -120,14 +121,7 @@ def find_cells(key: Key, learner: Learner, data: Batch, config: CellsConfig = Ce
             found[repeat, mine] = np.asarray(said)[: len(mine)]
     mean = found.mean(axis=0)
     guess = mean.argmax(axis=1).astype(np.int32)
-    return Cells(guess, mean, fold, count_cells(np.asarray(data.label), guess, classes, classes))
-
-
-def count_cells(label: Int[Array, "n"], guess: Int[Array, "n"], classes: int, values: int) -> Int[np.ndarray, "k s"]:
-    """How many samples have label y and guess s."""
-    counts = np.zeros((classes, values), np.int64)
-    np.add.at(counts, (np.asarray(label), np.asarray(guess)), 1)
-    return counts
+    return Cells(guess, mean, fold, cell_counts(data.label, guess, classes, classes))
 
 
 def reweighing(counts: Float[Array, "k s"] | Int[Array, "k s"], *, cap: float = 1000.0) -> Float[np.ndarray, "k s"]:

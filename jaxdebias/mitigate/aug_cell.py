@@ -32,8 +32,9 @@ from jaxtyping import Float, Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params, as_float
+from jaxdebias.data.aligned import cell_counts
 from jaxdebias.data.plans import steps_per_epoch
-from jaxdebias.explain.cells import Cells, CellsConfig, count_cells, find_cells, reweighing
+from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, reweighing
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.train.augment import Augment, random_affine
 from jaxdebias.train.feed import View
@@ -250,7 +251,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     held, kept = np.sort(order[: round(config.held_out * n)]), np.sort(order[round(config.held_out * n):])
     guessed = data._replace(attribute=cells.guess, twin=None, mask=None, unit=None)
     train, held_rows = _take(guessed, kept), _take(guessed, held)
-    counts = count_cells(train.label, train.attribute, classes, classes)
+    counts = cell_counts(train.label, train.attribute, classes, classes)
 
     candidates = {one.name: one for one in config.candidates if len(held) or one.name == "aug-cell"}
     params, right, predicted = {}, {}, {}
@@ -268,7 +269,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     if not len(held):
         return params["aug-cell"], AugCellInfo("aug-cell", {}, cells, float("nan"), held)
 
-    weights = reweighing(count_cells(held_rows.label, held_rows.attribute, classes, classes))
+    weights = reweighing(cell_counts(held_rows.label, held_rows.attribute, classes, classes))
     weights = weights[held_rows.label, held_rows.attribute]
     scores = {name: score(right[name], right["erm"], weights, floor=config.floor) for name in candidates}
     chosen = choose(scores, margin=config.margin)

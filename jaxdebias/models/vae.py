@@ -17,9 +17,7 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Classifier, Key, Params, Split, as_float
 from jaxdebias.models.linen import Affine, Conv
 from jaxdebias.models.resnet import _Block
-
-CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR_STD = (0.2023, 0.1994, 0.2010)
+from jaxdebias.models.resnet_cifar import CIFAR_MEAN, CIFAR_STD
 
 
 class Code(NamedTuple):
