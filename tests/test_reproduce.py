@@ -135,10 +135,14 @@ def test_every_method_of_the_table_runs(folder, monkeypatch, tmp_path):
     from jaxdebias.explain.cells import CellsConfig
     from jaxdebias.mitigate.aug_cell import CANDIDATES, AugCellConfig
 
-    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32,
+    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32, cleaning_steps=2,
                            candidates=(CANDIDATES[0], CANDIDATES[2]))
-    (fitted,) = reproduce._fit_aug_cell(cases, digits, print, config)
+    (fitted,) = reproduce._aug_cell(reproduce.mlp(), config)(cases, digits, print)
     assert fitted.logits[""].shape == (40, 10)
-    assert {"chosen", "scores", "flagged_recall"} <= set(fitted.said)
+    assert {"chosen", "scores", "flagged_recall", "left_out"} <= set(fitted.said)
+    candidates = fitted.said["candidates"]
+    assert set(candidates) == {"erm", "aug-cell"}
+    assert candidates[fitted.said["chosen"]] == reproduce.accuracies(fitted.logits, cases[0].test)
+    json.dumps(fitted.said, allow_nan=False)
     (fitted,) = reproduce._fit_jtt(cases, digits, print)
     assert fitted.logits[""].shape == (40, 10)

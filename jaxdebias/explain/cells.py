@@ -14,24 +14,18 @@ Source: ours, after the held-out twins of XRM (Pezeshki et al. 2024) and GCE (Zh
 & Calders (2012).
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_integers, expect
-from jaxdebias.core import Array, Batch, Key, Learner, take
+from jaxdebias.contracts import expect
+from jaxdebias.core import Array, Batch, Key, Learner
 from jaxdebias.data.aligned import cell_counts
-from jaxdebias.data.plans import steps_per_epoch
+from jaxdebias.train.cross_fit import cross_fit
 from jaxdebias.train.feed import View
 from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig
-from jaxdebias.train.sweep import sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +67,15 @@ class Cells(NamedTuple):
         """Share of samples whose guess is not their label."""
         return 1.0 - float(np.trace(self.counts) / self.counts.sum())
 
+    def confidence(self, label: Int[Array, "n"]) -> tuple[float, float]:
+        """The judges' mean confidence in their guess, over the flagged samples and over the others; NaN over none.
+
+        Where there is a shortcut they are nearly as sure of the flagged ones: what they go by is plain to see there
+        too. Where there is none, or the views hide it, flagged samples are merely hard and the judges hesitate.
+        """
+        sure, flagged = self.probability.max(axis=1), self.guess != np.asarray(label)
+        return tuple(float(sure[rows].mean()) if rows.any() else float("nan") for rows in (flagged, ~flagged))
+
 
 def find_cells(key: Key, learner: Learner, data: Batch, config: CellsConfig = CellsConfig(), *, shared: Any = None,
                view: View | None = None) -> Cells:
@@ -91,37 +94,13 @@ def find_cells(key: Key, learner: Learner, data: Batch, config: CellsConfig = Ce
     Raises:
       ContractError: labels that are no integers from 0, fewer samples than folds.
     """
-    n = data.label.shape[0]
-    expect(n >= 2 * config.folds, "data", f"at least {2 * config.folds} rows for {config.folds} folds", n)
-    key_folds, key_judges = jax.random.split(key)
-    key_folds = jax.random.split(key_folds, config.repeats)
-    places = np.stack([np.asarray(jax.random.permutation(one, n)) for one in key_folds])
-    fold = (places % config.folds).astype(np.int32)
-
-    # A judge's own rows are numbers of rows of `data`, which is on the device once.
-    everything = jax.device_put((shared, data._replace(attribute=None, twin=None, mask=None, unit=None, index=None)))
-    size = n - n // config.folds
-    judges = [(repeat, held) for repeat in range(config.repeats) for held in range(config.folds)]
-    rows = [_rows(np.flatnonzero(fold[repeat] != held), size) for repeat, held in judges]
-    per_pass = steps_per_epoch(size, config.batch_size)
-    epochs = -(-config.steps // per_pass)
-    portions = RunConfig(epochs=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size)
-    fetch = _fetch(view)
-    classes = jax.eval_shape(lambda: _untrained(learner, fetch(everything, take(rows[0], slice(2))))).shape[1]
-    check_integers("data.label", data.label, n, 0, classes)
-
-    found = np.zeros((config.repeats, n, classes), np.float32)
-    for part in sweep(jax.random.split(key_judges, len(judges)), learner, rows, portions, shared=everything,
-                      view=fetch):
-        for place, number in enumerate(part.runs):
-            repeat, held = judges[number]
-            mine = np.flatnonzero(fold[repeat] == held)
-            state = jax.tree.map(lambda leaf, place=place: leaf[place], part.state)
-            said = _judge(state, everything, _rows(mine, -(-n // config.folds)), learner=learner, fetch=fetch)
-            found[repeat, mine] = np.asarray(said)[: len(mine)]
-    mean = found.mean(axis=0)
-    guess = mean.argmax(axis=1).astype(np.int32)
-    return Cells(guess, mean, fold, cell_counts(data.label, guess, classes, classes))
+    unknown = np.full(data.label.shape, -1, np.int32)
+    unlabelled = Batch(x=data.x, label=data.label, attribute=unknown, weight=data.weight)
+    said = cross_fit(key, learner, unlabelled, steps=config.steps, folds=config.folds, repeats=config.repeats,
+                     batch_size=config.batch_size, shared=shared, view=view)
+    guess = said.probability.argmax(axis=1).astype(np.int32)
+    classes = said.probability.shape[1]
+    return Cells(guess, said.probability, said.fold, cell_counts(data.label, guess, classes, classes))
 
 
 def reweighing(counts: Float[Array, "k s"] | Int[Array, "k s"], *, cap: float = 1000.0) -> Float[np.ndarray, "k s"]:
@@ -136,38 +115,3 @@ def reweighing(counts: Float[Array, "k s"] | Int[Array, "k s"], *, cap: float = 
     expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
     weights = np.divide(expected, counts, out=np.zeros_like(counts), where=counts > 0)
     return np.minimum(weights, cap)
-
-
-def _rows(index: np.ndarray, size: int) -> Batch:
-    """Rows of the data by number, filled up to `size` with rows of weight 0."""
-    filled = np.concatenate([index, np.zeros(size - len(index), index.dtype)]).astype(np.int32)
-    # Labels are fetched with the pixels; the loop wants to see a field of the right length.
-    return Batch(x=filled, label=filled, attribute=None, weight=(np.arange(size) < len(index)).astype(np.float32))
-
-
-def _untrained(learner: Learner, batch: Batch) -> jax.Array:
-    """Logits of an untrained learner; for their shape."""
-    return learner.predict(learner.init(jax.random.key(0), batch), batch.x)
-
-
-@functools.cache
-def _fetch(view: View | None) -> View:
-    """Rows by number -> the batch; the same object for the same view."""
-
-    def fetch(everything: Any, rows: Batch) -> Batch:
-        shared, data = everything
-        at = rows.x
-        weight = rows.weight if data.weight is None else rows.weight * data.weight[at]
-        batch = Batch(x=jax.tree.map(lambda leaf: leaf[at], data.x), label=data.label[at],
-                      attribute=jnp.full(at.shape, -1, jnp.int32), weight=weight, index=rows.index)
-        return batch if view is None else view(shared, batch)
-
-    return fetch
-
-
-@functools.partial(jax.jit, static_argnames=("learner", "fetch"))
-def _judge(state: Any, everything: Any, rows: Batch, *, learner: Learner, fetch: View) -> Float[jax.Array, "n k"]:
-    def probabilities(both: Any, part: Batch) -> jax.Array:
-        return jax.nn.softmax(learner.predict(both[0], fetch(both[1], part).x))
-
-    return map_rows(probabilities, (state, everything), rows)

@@ -1,5 +1,6 @@
 import functools
 import inspect
+import sys
 from dataclasses import replace
 
 import jax
@@ -12,10 +13,12 @@ from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.explain.cells import CellsConfig, find_cells
+from jaxdebias.explain.cells import Cells, CellsConfig, find_cells
+from jaxdebias.explain.wrong_labels import WrongLabels
 from jaxdebias.mitigate.aug_cell import (
     CANDIDATES,
     AugCellConfig,
+    AugCellInfo,
     Candidate,
     CandidateScore,
     aug_cell,
@@ -167,6 +170,58 @@ def test_without_held_out_rows_one_candidate_is_trained():
     _, info = aug_cell(KEY, MLP, data, replace(SMALL, held_out=0.0))
     assert (info.chosen, info.scores, len(info.held_out)) == ("aug-cell", {}, 0)
     assert np.isnan(info.directed)
+
+
+def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), suspect=0, scores=None):
+    """100 samples, 10 of them flagged."""
+    cells = cells or Cells(np.zeros(100), np.zeros((100, 2)), np.zeros((1, 100)), np.array([[45, 5], [5, 45]]))
+    return AugCellInfo(chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, {}, confidence)
+
+
+def test_says_what_is_odd():
+    assert info().said == []
+    (hesitant,) = info(confidence=(0.69, 0.90)).said
+    assert "No structured bias found" in hesitant
+    assert "0.69" in hesitant
+    assert "position, size, orientation" in hesitant
+    assert info(confidence=(float("nan"), 0.9)).said == []  # nothing is flagged
+    (wrong,) = info(suspect=4).said
+    assert wrong.startswith("4 of 10 flagged samples look wrongly labelled")
+    assert info(suspect=1).said == []
+    scores = {"erm": candidate(0.8, 0.0, 0.0), "a": candidate(0.9, 0.1, 0.02, refused=True)}
+    refused, plain = info(chosen="erm", scores=scores).said
+    assert refused.startswith("Refused: a;")
+    assert "plain training" in plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refused", [False, True])
+def test_wrong_labels_are_looked_for_where_the_candidate_is_refused(monkeypatch, refused):
+    """What the search finds is left out of training and comparison; plain training is not repeated."""
+    data, asked = glyphs(400, conflicting=0.1), []
+    suspect = np.arange(400) % 10 == 0
+    module = sys.modules[aug_cell.__module__]
+
+    def search(key, learner, rows, **options):
+        asked.append(options)
+        return WrongLabels(suspect, np.zeros((400, 4), np.float32))
+
+    def judged(right, erm_right, weights, *, floor):
+        return score(right, erm_right, weights, floor=floor)._replace(refused=refused and right is not erm_right)
+
+    monkeypatch.setattr(module, "find_wrong_labels", search)
+    monkeypatch.setattr(module, "score", judged)
+    config = replace(SMALL, held_out=0.25)
+    _, found = aug_cell(KEY, MLP, data, config)
+    assert len(asked) == refused
+    np.testing.assert_array_equal(found.suspect, suspect if refused else np.zeros(400, bool))
+    if refused:
+        _, blind = aug_cell(KEY, MLP, data, replace(config, cleaning_rounds=0))
+        same = [np.array_equal(a, b) for name in ("erm", "aug-cell")
+                for a, b in zip(*map(jax.tree.leaves, (found.trained[name], blind.trained[name])), strict=True)]
+        half = len(same) // 2
+        assert all(same[:half])
+        assert not any(same[half:])
 
 
 def test_refuses():
