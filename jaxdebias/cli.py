@@ -56,7 +56,8 @@ class Train:
     conflicting: MaybeFloat = None
     """Share of bias-conflicting training samples, for data sets that are made with one."""
     attribute: MaybeStr = None
-    """Bias attribute, for data sets that have several (adult: sex, race; utkface: age, race; celeba: any of its 40)."""
+    """Bias attribute, for data sets that have several (adult: sex, race; utkface: age, race; celeba, celeba-mask: any of
+    their 40)."""
     target: MaybeStr = None
     """CelebA: the attribute to classify (Blond_Hair)."""
     max_train: MaybeInt = None
@@ -66,7 +67,7 @@ class Train:
     without: MaybeNames = None
     """Adult: columns that the model does not get to see, for instance sex."""
     image_size: MaybeInt = None
-    """Height and width to which the images of folder, utkface or celeba are resized."""
+    """Height and width to which the images of folder, utkface, celeba, waterbirds or composites are resized."""
     held_out: MaybeInt = None
     """Colored MNIST, Corrupted CIFAR-10: training pictures kept back for the repair (7000); 0 trains on all, as in the
     published protocol, and leaves nothing to repair with."""
@@ -77,7 +78,7 @@ class Train:
     method: Literal["erm"] = "erm"
     """Training method. erm: plain empirical risk minimisation."""
     model: MaybeStr = None
-    """mlp, cnn, resnet18 or resnet50; by default what suits the data set."""
+    """mlp, cnn, vit, resnet18 or resnet50; by default what suits the data set."""
     weights: MaybePath = None
     """Start a ResNet from a torchvision state dict (.safetensors or .npz); its last layer is left out."""
     epochs: MaybeInt = None

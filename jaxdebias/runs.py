@@ -74,6 +74,9 @@ RECIPES = {
     "adult": Recipe(model="mlp", epochs=15, batch_size=256, weight_decay=1e-2, direction="gradB", items="people"),
     "utkface": Recipe(model="cnn", epochs=12, batch_size=64, items="faces"),
     "celeba": Recipe(model="cnn", epochs=10, batch_size=256, items="faces"),
+    "celeba-mask": Recipe(model="cnn", epochs=10, batch_size=256, items="faces"),
+    "waterbirds": Recipe(model="cnn", epochs=15, batch_size=64, attribute="background", items="images"),
+    "composites": Recipe(model="cnn", epochs=22, batch_size=64, attribute="place", items="images"),
     "folder": Recipe(model="cnn", epochs=30, batch_size=64, items="images"),
 }
 

@@ -3,8 +3,10 @@
 from jaxdebias.data.adult import adult
 from jaxdebias.data.aligned import aligned_cells, milestone_attribute
 from jaxdebias.data.celeba import celeba
+from jaxdebias.data.celeba_mask import celeba_mask
 from jaxdebias.data.colored_mnist import colored_mnist
 from jaxdebias.data.colour import every_colour
+from jaxdebias.data.composites import composites
 from jaxdebias.data.corrupted_cifar10 import corrupted_cifar10
 from jaxdebias.data.digits import digits
 from jaxdebias.data.folder import folder
@@ -13,10 +15,13 @@ from jaxdebias.data.plans import Plan, epoch_plan, steps_per_epoch
 from jaxdebias.data.registry import DATASETS, load
 from jaxdebias.data.scenes import scenes
 from jaxdebias.data.source import from_source
+from jaxdebias.data.subsample import Subsamples, matthews_correlation, one_sided, subsample_by_correlation
 from jaxdebias.data.utkface import utkface
+from jaxdebias.data.waterbirds import waterbirds
 
 __all__ = [
-    "DATASETS", "Plan", "adult", "aligned_cells", "celeba", "colored_mnist", "corrupted_cifar10", "digits",
-    "epoch_plan", "every_colour", "folder", "from_source", "load", "matched_pairs", "milestone_attribute",
-    "nearest_partners", "scenes", "steps_per_epoch", "utkface",
+    "DATASETS", "Plan", "Subsamples", "adult", "aligned_cells", "celeba", "celeba_mask", "colored_mnist", "composites",
+    "corrupted_cifar10", "digits", "epoch_plan", "every_colour", "folder", "from_source", "load", "matched_pairs",
+    "matthews_correlation", "milestone_attribute", "nearest_partners", "one_sided", "scenes", "steps_per_epoch",
+    "subsample_by_correlation", "utkface", "waterbirds",
 ]

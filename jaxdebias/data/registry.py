@@ -11,12 +11,15 @@ from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Dataset
 from jaxdebias.data.adult import adult, adult_folder
 from jaxdebias.data.celeba import celeba, celeba_folder
+from jaxdebias.data.celeba_mask import celeba_mask, celeba_mask_folder
 from jaxdebias.data.colored_mnist import colored_mnist, mnist_folder
+from jaxdebias.data.composites import composites, composites_folder
 from jaxdebias.data.corrupted_cifar10 import cifar10_folder, corrupted_cifar10
 from jaxdebias.data.digits import digits
 from jaxdebias.data.folder import METADATA, folder
 from jaxdebias.data.scenes import scenes
 from jaxdebias.data.utkface import utkface, utkface_folder
+from jaxdebias.data.waterbirds import waterbirds, waterbirds_folder
 
 VARIABLE = "JAXDEBIAS_DATA"
 """Environment variable with the folder of real data, used where no data_dir is given."""
@@ -69,6 +72,15 @@ DATASETS: Mapping[str, DatasetInfo] = {
                            utkface_folder),
     "celeba": DatasetInfo(celeba, "faces, any of 40 attributes with any other as the bias", "images",
                           "CelebA's two .txt lists and img_align_celeba/, in DIR or DIR/celeba", celeba_folder),
+    "celeba-mask": DatasetInfo(celeba_mask, "30,000 faces with masks of 14 regions, attributes as in celeba", "images",
+                               "CelebAMask-HQ's list, CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/, in DIR or "
+                               "DIR/CelebAMask-HQ", celeba_mask_folder),
+    "waterbirds": DatasetInfo(waterbirds, "land and water birds on land and water, with masks", "images",
+                              "a folder of group_DRO's generator and CUB's segmentations, in DIR, DIR/waterbirds or "
+                              "DIR/waterbird_*", waterbirds_folder),
+    "composites": DatasetInfo(composites, "motorbikes and other things in forests and at sea, with masks and twins",
+                              "images", "cutouts.npz and scenes.npz, in DIR or DIR/objects_on_scenes",
+                              composites_folder),
     "folder": DatasetInfo(folder, "your own images", "images",
                           "metadata.csv in DIR with columns filename, split, y, a", _metadata_folder),
 }

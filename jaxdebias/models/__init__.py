@@ -9,10 +9,12 @@ from jaxdebias.models.resnet_cifar import resnet20
 from jaxdebias.models.torchvision_weights import load_resnet
 from jaxdebias.models.two_encoders import TwoEncoders, mlp_two_encoders, resnet_two_encoders
 from jaxdebias.models.vae import Branches, mlp_vae, resnet_vae
+from jaxdebias.models.vit import attention_weights, vit
 
 __all__ = [
     "Branches",
     "TwoEncoders",
+    "attention_weights",
     "build",
     "cnn",
     "conv_general_dilated",
@@ -25,4 +27,5 @@ __all__ = [
     "resnet20",
     "resnet_two_encoders",
     "resnet_vae",
+    "vit",
 ]

@@ -10,6 +10,7 @@ from jaxdebias.models.cnn import cnn
 from jaxdebias.models.mlp import mlp
 from jaxdebias.models.resnet import resnet
 from jaxdebias.models.resnet_cifar import resnet20
+from jaxdebias.models.vit import vit
 
 BUILDERS = {
     "mlp": mlp,
@@ -17,6 +18,7 @@ BUILDERS = {
     "resnet20": resnet20,
     "resnet18": functools.partial(resnet, depth=18),
     "resnet50": functools.partial(resnet, depth=50),
+    "vit": vit,
 }
 
 

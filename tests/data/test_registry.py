@@ -6,6 +6,7 @@ import pytest
 from oracles.cifar import write_packed
 from oracles.faces import celeba_values, utkface_rows, write_celeba, write_packed_utkface
 from oracles.files import folder_rows, write_adult, write_folder, write_mnist
+from oracles.masked_files import waterbirds_rows, write_celeba_mask, write_objects_on_scenes, write_waterbirds
 
 from jaxdebias.contracts import ContractError, check_dataset
 from jaxdebias.data.registry import DATASETS, VARIABLE, describe, load, options_of, prepare
@@ -19,6 +20,9 @@ def files(tmp_path_factory):
     write_adult(root / "adult")
     write_packed_utkface(root / "utkface", utkface_rows())
     write_celeba(root / "celeba", celeba_values())
+    write_celeba_mask(root / "CelebAMask-HQ", celeba_values(200))
+    write_waterbirds(root / "waterbirds", waterbirds_rows())
+    write_objects_on_scenes(root / "objects_on_scenes")
     return write_folder(root, folder_rows())
 
 
@@ -31,6 +35,8 @@ FEW = {"train": 40, "edit": 8, "accept": 8, "test": 8}
 OPTIONS = {"scenes": FEW, "glyphs": FEW, "colored-mnist": {"held_out": 14},
            "corrupted-cifar10": {"held_out": 7}, "adult": {"edit": 10, "accept": 8},
            "utkface": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "celeba": {"image_size": 8},
+           "celeba-mask": {"image_size": 8, "accept_share": 0.5}, "waterbirds": {"image_size": 8},
+           "composites": {**FEW, "image_size": 16, "selection_share": 0.4},
            "folder": {"image_size": 8}}
 
 
