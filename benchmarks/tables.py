@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxdebias.report.tables import reproduced_rows
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
@@ -210,12 +212,38 @@ def peers() -> str:
     return markdown(head, [row(one) for one in read("influence_peers")["rows"]]) + source("influence_peers")
 
 
-def vanilla() -> str:
-    rows = [[f"{row['conflicting']:.1%}", f"{row['value']:.2f} ({row['low']:.2f}–{row['high']:.2f})",
-             f"{row['published_mean']:.2f} ± {row['published_std']:.2f}", "yes" if row["met"] else "**no**"]
-            for row in read("vanilla_colored_mnist")["summary"]]
-    head = ["conflicting", "ours %", "published %", "within 2 deviations"]
-    return markdown(head, rows) + source("vanilla_colored_mnist")
+def reproduced() -> str:
+    """Methods x ratios beside the published rows, and what chose each method's weights."""
+    table = read("colored_mnist")
+    rows = [[row["method"], row["share"], row["seeds"], row["accuracy"], row["published"], row["verdict"], row["gain"],
+             row["conflicting"], row["aligned"]] for row in reproduced_rows(table)]
+    head = ["method", "conflicting", "seeds", "accuracy %", "published %", "ours is", "points against erm",
+            "conflicting acc. %", "aligned acc. %"]
+    chosen = {row["method"]: f"- `{row['method']}`: labels of the bias {row['labels']}; weights: {row['selection']}."
+              for row in table["summary"]}
+    return "\n\n".join([markdown(head, rows), "\n".join(chosen.values())]) + source("colored_mnist")
+
+
+def aug_cell() -> str:
+    """A row per case and seed, a column per candidate."""
+    table = read("aug_cell")
+    names = list(dict.fromkeys(name for row in table["rows"] for name in row["candidates"]))
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        if name not in row["candidates"]:
+            return ""
+        said = row["candidates"][name]
+        return f"{100 * said['accuracy']:.1f} ({100 * said['bias_aligned_accuracy']:.1f} / " \
+               f"{100 * said['bias_conflicting_accuracy']:.1f})"
+
+    rows = [[row["case"], f"{100 * row['conflicting']:g} %", str(row["seed"]), *(cell(row, name) for name in names),
+             row["chosen"], f"{100 * row['flagged_share']:.1f}",
+             f"{row['confidence'][0]:.2f} / {row['confidence'][1]:.2f}",
+             f"{row['left_out_wrong']} / {row['left_out_conflicting']}" if "wrong" in row else ""]
+            for row in table["rows"]]
+    head = ["case", "conflicting", "seed", *names, "returned", "flagged %", "judges' confidence, flagged / others",
+            "left out: wrong / conflicting"]
+    return markdown(head, rows) + source("aug_cell")
 
 
 def speed() -> str:
@@ -227,7 +255,8 @@ def speed() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
-    "samples": samples, "adult": adult, "vanilla": vanilla, "speed": speed, "peers": peers}
+    "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell, "speed": speed,
+    "peers": peers}
 
 
 def render(page: Path) -> str:

@@ -56,8 +56,8 @@ class Train:
     conflicting: MaybeFloat = None
     """Share of bias-conflicting training samples, for data sets that are made with one."""
     attribute: MaybeStr = None
-    """Bias attribute, for data sets that have several (adult: sex, race; utkface: age, race; celeba, celeba-mask: any of
-    their 40)."""
+    """Bias attribute, for data sets that have several (adult: sex, race; utkface: age, race; celeba and
+    celeba-mask: any of their 40)."""
     target: MaybeStr = None
     """CelebA: the attribute to classify (Blond_Hair)."""
     max_train: MaybeInt = None
