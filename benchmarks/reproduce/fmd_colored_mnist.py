@@ -1,8 +1,8 @@
 """FMD and its alternatives on Colored MNIST: `python benchmarks/reproduce/fmd_colored_mnist.py --data-dir DIR`.
 
 DIR holds MNIST's four .gz files. See `fmd_methods`: 53,000 digits to train on, 5,000 to edit with, 2,000 to accept
-with, tested on the official 10,000. Methods that fine-tune see both sides of the edit pairs; training from scratch sees the
-edit digits in all ten colours. The head is refitted on the training set joined by the twins of the edit pairs.
+with, tested on the official 10,000. Methods that fine-tune see both sides of the edit pairs; training from scratch sees
+the edit digits in all ten colours. The head is refitted on the training set joined by the twins of the edit pairs.
 Retraining on counterfactuals gets every training digit in one random other colour beside the biased rendering; the
 ceiling is that of all training digits in one uniformly random colour each. Both use the gray training digits, which no
 repair of a trained model has.

@@ -6,7 +6,9 @@ from train.glyphs import glyphs
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.explain.cells import CellsConfig, find_cells, reweighing
+from jaxdebias.data.colored_mnist import all_digits, tinted_mnist
+from jaxdebias.data.colour import draw_tints
+from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, reweighing
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.train import random_affine
 
@@ -81,3 +83,30 @@ def test_refuses():
         find_cells(KEY, JUDGE, jax.tree.map(lambda leaf: leaf[:3], data), CONFIG)
     with pytest.raises(ContractError, match="folds"):
         CellsConfig(folds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_finds_the_colours_of_real_digits_and_hesitates_without_bias(data_dir):
+    """Of 300 conflicting digits among 60,000 nearly all are found and nothing else; random colours leave doubt."""
+    digits = all_digits(data_dir)
+    for conflicting in (0.005, 0.9):  # 0.9: colours mean nothing
+        train, _ = tinted_mnist(digits, conflicting=conflicting, seed=0)
+        config = CellsConfig()
+        judges = gce(models.mlp(), config.optimizer, augment=random_affine())
+        cells = find_cells(KEY, judges, train, config, shared=digits.gray, view=draw_tints)
+        flagged, apart = cells.guess != train.label, train.attribute != train.label
+        sure, _ = cells.confidence(train.label)
+        if conflicting == 0.005:
+            assert apart[flagged].mean() >= 0.98
+            assert flagged[apart].mean() >= 0.97
+            assert sure > 0.9
+        else:
+            assert sure < 0.8
+
+
+def test_confidence_of_flagged_and_other_samples():
+    probability = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], np.float32)
+    cells = Cells(np.array([0, 1, 1]), probability, np.zeros((1, 3), int), np.array([[1, 1], [0, 1]]))
+    assert cells.confidence(np.array([0, 0, 1])) == pytest.approx((0.6, 0.85))
+    assert np.isnan(cells.confidence(np.array([0, 1, 1]))[0])
