@@ -226,6 +226,8 @@ def reproduced() -> str:
 
 def aug_cell() -> str:
     """A row per case and seed, a column per candidate."""
+    if not (RESULTS / "aug_cell.json").exists():
+        return "Not measured yet."
     table = read("aug_cell")
     names = list(dict.fromkeys(name for row in table["rows"] for name in row["candidates"]))
 
@@ -246,6 +248,38 @@ def aug_cell() -> str:
     return markdown(head, rows) + source("aug_cell")
 
 
+def attention_iou() -> str:
+    """A row per level, with the chance level beside each score; below it how the scores follow the bias."""
+    if not has_summary("attention_iou"):
+        return "Not measured yet."
+    table = read("attention_iou")
+
+    def scored(row: dict[str, Any], region: str) -> list[str]:
+        of = [row[f"{region}_{name}"] for name in ("all", "aligned", "conflicting")]
+        return [fraction(of[0]), f"{row[f'{region}_chance']:.3f}", *(f"{one['value']:.3f}" for one in of[1:])]
+
+    head = ["aligned in training %", *(f"{name} %" for name in ("accuracy", "aligned", "conflicting", "worst group")),
+            *(f"{region}{of}" for region in ("object", "background")
+              for of in (" score", ", chance", ", aligned", ", conflicting"))]
+    rates = ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "worst_group_accuracy")
+    said = []
+    for data, trend in table["trends"].items():
+        rows = [[str(row["level"]), *(percent(row[rate]) for rate in rates), *scored(row, "object"),
+                 *scored(row, "background")] for row in table["summary"] if row["data"] == data]
+        taus = "; ".join(f"{region} {signed(trend[f'{region} tau, levels'])} over the levels' means, "
+                         f"{signed(trend[f'{region} tau, networks'])} over all networks"
+                         for region in ("object", "background"))
+        first, last = trend["levels"][0], trend["levels"][-1]
+        margins = [f"- {'met' if one['met'] else '**missed**'}: {one['quantity']} {one['margin']}, got {one['got']:.2f}"
+                   for one in table["margins"] if one["data"] == data]
+        said += [f"**{data}**, {len(trend['seeds'])} networks per level", markdown(head, rows),
+                 f"From {first} to {last} % the object score falls by {signed(trend['object fall'])}, the background "
+                 f"score rises by {signed(trend['background rise'])}. Kendall's tau-b with the accuracy on conflicting "
+                 f"pictures: {taus}.", "\n".join(margins)]
+    picture = "![both scores against the share of aligned training pictures]({root}figures/attention_iou.png)"
+    return "\n\n".join([*filter(None, said), picture]) + source("attention_iou")
+
+
 def speed() -> str:
     rows = [[row["what"], row["size"], f"{row['median']:.3g} s", f"{row['min']:.3g}–{row['max']:.3g} s",
              row.get("bound", ""), row.get("beside", "")] for row in read("speed")["rows"]]
@@ -255,8 +289,8 @@ def speed() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
-    "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell, "speed": speed,
-    "peers": peers}
+    "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
+    "attention-iou": attention_iou, "speed": speed, "peers": peers}
 
 
 def render(page: Path) -> str:

@@ -146,22 +146,40 @@ class Debias:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Show what a run has measured, and with --maps where its model looks.
+
+    The maps go into the results.json and the report.html of RUN: averages by group, pictures with their maps and, for
+    data with masks, the Attention-IoU of maps and regions beside its chance level.
+    """
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """Folder of the run."""
+    maps: bool = False
+    """Class maps (Grad-CAM of the predicted class) of every test picture; the model has to be one for pictures that
+    keeps places: train with --model cnn."""
+    data_dir: MaybePath = None
+    """With --maps: folder with the data set's files, if it has moved since the training."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """The papers' table on Colored MNIST by the published protocol, beside the published rows.
+    """The papers' tables by the published protocol, beside the published rows.
 
     Every row is written to OUT as soon as it is measured; the same command carries on where it was stopped.
     """
 
     table: Annotated[str, Positional]
-    """Which table: colored-mnist."""
+    """Which table: colored-mnist, or corrupted-cifar10, whose ResNets want an accelerator."""
     out: Path
     """JSON file of the rows; made if missing, and added to if not."""
     data_dir: MaybePath = None
-    """Folder with MNIST's files; without it the environment variable JAXDEBIAS_DATA."""
+    """Folder with the data set's files; without it the environment variable JAXDEBIAS_DATA."""
     seeds: int = 1
     """Seeds 0 to SEEDS - 1; the papers use 10."""
     methods: tuple[str, ...] = ("erm", "sih", "aug-cell")
-    """Of: erm, gce, sih, sih-fixed, aug-cell, lff, disent, jtt, group-balanced, group-dro."""
+    """Of erm, sih, sih-fixed, aug-cell, lff, disent, group-balanced; on digits also gce, aug-cell-cnn, jtt and
+    group-dro."""
     ratios: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     """Shares of conflicting training samples."""
 
@@ -200,6 +218,7 @@ Command = (
     Annotated[Quickstart, subcommand("quickstart")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Debias, subcommand("debias")]
+    | Annotated[Audit, subcommand("audit")]
     | Annotated[Reproduce, subcommand("reproduce")]
     | Data
 )
@@ -218,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | Reproduce | List | Prepare:
+def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | Audit | Reproduce | List | Prepare:
     """Parses the command; tyro's boxed error becomes one line."""
     box = io.StringIO()
     try:
@@ -260,7 +279,7 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _run(command: Quickstart | Train | Debias | Reproduce | List | Prepare) -> None:
+def _run(command: Quickstart | Train | Debias | Audit | Reproduce | List | Prepare) -> None:
     from jaxdebias import runs
     from jaxdebias.data import registry
     from jaxdebias.report import progress, tables
@@ -303,13 +322,16 @@ def _run(command: Quickstart | Train | Debias | Reproduce | List | Prepare) -> N
             tables.print_repair(feature_files.debias_features(
                 command.features, command.head, command.out, config, factor=command.factor,
                 save_factor=command.save_factor, overwrite=command.overwrite))
+        case Audit():
+            tables.print_summary(runs.audit_run(command.run, maps=command.maps, data_dir=command.data_dir))
         case Reproduce():
             from jaxdebias import reproduce
 
-            check_choice("table", command.table, ("colored-mnist",))
-            config = reproduce.TableConfig(data_dir=registry.files_of(command.table, command.data_dir),
-                                           seeds=command.seeds, methods=command.methods, ratios=command.ratios)
-            tables.print_reproduced(reproduce.colored_mnist_table(config, command.out, observe=progress.print_line))
+            check_choice("table", command.table, reproduce.DATA)
+            config = reproduce.TableConfig(
+                data=command.table, data_dir=registry.files_of(command.table, command.data_dir), seeds=command.seeds,
+                methods=command.methods, ratios=command.ratios)
+            tables.print_reproduced(reproduce.reproduce_table(config, command.out, observe=progress.print_line))
         case List():
             columns = {"name": "name", "kind": "kind", "what it is": "summary", "needs": "needs", "ready": "found"}
             tables.print_rows(registry.describe(command.data_dir), columns)

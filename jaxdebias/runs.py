@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdebias import audit
+from jaxdebias import audit, audit_maps
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import registry
@@ -204,6 +204,43 @@ def load(folder: Path, *, data_dir: Path | None = None) -> Run:
     classifier = _classifier(config["data"], config["model"], dataset)
     like = jax.eval_shape(classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
     return Run(results, dataset, classifier, load_params(folder / "params.npz", like))
+
+
+def audit_run(folder: Path, *, maps: bool = False, data_dir: Path | None = None) -> dict[str, Any]:
+    """What a run has measured; with `maps` also where its model looks, added to its results and its page.
+
+    Args:
+      folder: of a run that `train` wrote; without `maps`, of any run.
+      maps: class maps on the test split, by group and beside the regions of the data's masks (`audit_maps`).
+      data_dir: where the data set's files are now, if they have moved.
+
+    Raises:
+      ContractError: no run there; with `maps`, one that was not trained, a table, or a model without maps.
+    """
+    folder = Path(folder)
+    if not maps:
+        return read_results(folder)
+    clock = _Clock()
+    results, dataset, classifier, params = load(folder, data_dir=data_dir)
+    expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
+    expect(classifier.spatial is not None, "maps", "a model whose last layers keep places (train with --model cnn)",
+           results["model"])
+    clock.lap("data")
+    # As in `train`: the same keys, so that the pictures of the page are the same.
+    _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
+    before = audit.measure(key_measure, classifier.apply, params, dataset)
+    seen = audit_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
+    clock.lap("maps")
+    harmful, helpful = ([audit.Harmful(**sample) for sample in results.get(name, [])]
+                        for name in ("harmful", "helpful"))
+    laps = {**results["seconds_by_step"], "maps": sum(clock.laps.values())}
+    results = to_json({**results, "maps": content.maps(seen, dataset), "seconds": sum(laps.values()),
+                       "seconds_by_step": laps})
+    pictures = content.pictures(dataset, harmful, before, helpful=helpful)._replace(
+        maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
+    write_results(results, folder / "results.json")
+    write_page(results, pictures, folder / "report.html")
+    return results
 
 
 def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = False,

@@ -128,3 +128,69 @@ def test_a_killed_cell_carries_on(fmd_methods, tmp_path):
     path.write_text(json.dumps({"rows": [whole[0] | {"accuracy": 0.123}]}))
     with pytest.raises(SystemExit, match="take out these rows"):
         fmd_methods.fill_cell(path, cell, methods)
+
+
+@pytest.fixture
+def attention_iou(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "reproduce"))
+    return importlib.import_module("attention_iou")
+
+
+def looked(found, data, level, seed, **values):
+    """A row of the script: every rate .5 unless `values` says otherwise."""
+    rates = {name: {"value": values.get(name, 0.5), "low": 0.0, "high": 1.0, "n": 9}
+             for name in (*found.ACCURACIES, *found.SCORES)}
+    return {"data": data, "level": level, "seed": seed, "empty_maps": 0, "object_chance": 0.4, "background_chance": 0.9,
+            **rates}
+
+
+def test_tau_of_levels_and_of_networks(attention_iou):
+    accuracy = np.array([[0.8, 0.7], [0.5, 0.6], [0.2, 0.1]])
+    score = np.array([[0.1, 0.3], [0.4, 0.2], [0.9, 0.8]])
+    got = attention_iou.taus(score, accuracy)
+    # Means: accuracies .75 .55 .15, scores .2 .3 .85. First seed against order; second: one of three pairs with it.
+    assert got.levels.value == pytest.approx(-1)
+    assert got.seeds == pytest.approx([-1, -1 / 3])
+
+    def sign_products(a, b):
+        pairs = [(i, j) for i in range(len(a)) for j in range(i)]
+        return np.mean([np.sign((a[i] - a[j]) * (b[i] - b[j])) for i, j in pairs])
+
+    assert got.networks.value == pytest.approx(sign_products(score.ravel(), accuracy.ravel()))
+    # Four draws of two seeds: (0, 0), (0, 1), (1, 0), (1, 1).
+    low, high = np.quantile([-1, -1, -1, -1 / 3], [0.025, 0.975])
+    assert (got.levels.low, got.levels.high, got.levels.n) == (pytest.approx(low), pytest.approx(high), 2)
+
+
+def test_trends_and_margins_of_attention_iou(attention_iou, tables, tmp_path):
+    rows = [looked(attention_iou, data, level, seed, bias_conflicting_accuracy=0.9 - step / 10 + seed / 100,
+                   object_all=0.7 - rate * step + seed / 50, background_all=0.6 + rate * step)
+            for data, rate in (("composites", 0.04), ("scenes", 0.02)) for step, level in
+            enumerate(attention_iou.LEVELS) for seed in range(3)]
+    said = attention_iou.trends(rows[::-1])
+    assert said["composites"]["object fall"]["value"] == pytest.approx(0.2)
+    assert said["scenes"]["background rise"]["value"] == pytest.approx(0.1)
+    assert said["scenes"]["object tau, levels"]["value"] == pytest.approx(1)
+    assert said["scenes"]["background tau, seeds"] == pytest.approx([-1, -1, -1])
+    met = {(one["data"], one["quantity"]): one["met"] for one in attention_iou.verdicts(said)}
+    assert len(met) == len(attention_iou.MARGINS)
+    # A step of .02 is as large as that between two seeds, so single networks are out of order; ties within a level
+    # leave the background's tau at -135 / sqrt(135 * 153) = -.94.
+    assert {margin for margin, good in met.items() if not good} == {
+        ("scenes", "object fall"), ("scenes", "background rise"), ("scenes", "object tau, networks")}
+    assert said["scenes"]["background tau, networks"]["value"] == pytest.approx(-(135 / 153) ** 0.5)
+    # Goals hold for all levels only, and a seed counts where it has all of them.
+    assert attention_iou.verdicts(attention_iou.trends(rows[:9])) == []
+    assert attention_iou.trends(rows[1:18])["composites"]["seeds"] == [1, 2]
+
+    with pytest.raises(SystemExit, match=r"composites: accuracy at 50 % has to be at least 0.72 .* got 0.5"):
+        attention_iou.check_learned("composites", rows)
+    assert tables.attention_iou() == "Not measured yet."
+    table = {"rows": rows, "summary": attention_iou.summary(rows), "trends": said,
+             "margins": attention_iou.verdicts(said), "device": "cpu", "date": "today",
+             "versions": {"jax": "1", "flax": "2", "python": "3"}}
+    (tmp_path / "attention_iou.json").write_text(json.dumps(table))
+    page = tables.attention_iou()
+    assert "| 100 | 50.0 (50.0–50.0) |" in page
+    assert "- **missed**: object fall >= 0.15, got 0.10" in page
+    assert "the object score falls by +0.20 (+0.20 to +0.20)" in page

@@ -26,13 +26,16 @@ def fails(capsys, *arguments):
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    ((), "Expected one of {quickstart, train, debias, reproduce, data}"),
+    ((), "Expected one of {quickstart, train, debias, audit, reproduce, data}"),
     (("train",), "Missing from jaxdebias train: --data, --out"),
-    (("tran",), "Available subcommands: quickstart, train, debias, reproduce, data"),
+    (("tran",), "Available subcommands: quickstart, train, debias, audit, reproduce, data"),
     (("train", "--data", "digits", "--ot", "x", "--out", "y"), "did you mean --out?"),
     (("train", "--data", "digits", "--out", "x", "--epochs", "many"), "--epochs"),
     (("train", "--data", "digit", "--out", "x"), "got 'digit' (did you mean 'digits'?)"),
     (("debias", "nowhere", "--out", "x"), "the folder of a finished `jaxdebias train`"),
+    (("audit",), "Missing from jaxdebias audit: RUN"),
+    (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
+    (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
     (("data", "prepare", "digitz", "--data-dir", "."), "did you mean 'digits'?"),
 ])
 def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, expected):
@@ -86,7 +89,7 @@ def test_bad_values_are_one_line(capsys, tmp_path):
     assert "a model resnet18 or resnet50" in message
 
 
-@pytest.mark.parametrize("command", [[], ["quickstart"], ["train"], ["debias"], ["data"], ["data", "list"],
+@pytest.mark.parametrize("command", [[], ["quickstart"], ["train"], ["debias"], ["audit"], ["data"], ["data", "list"],
                                      ["data", "prepare"]])
 def test_help_explains_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:

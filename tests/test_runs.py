@@ -1,5 +1,6 @@
 """Runs on disk: what is written, read back, carried on and refused."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -101,6 +102,53 @@ def test_a_rolled_back_edit_changes_nothing(trained, tmp_path, monkeypatch):
     old, new = (np.load(folder / "params.npz") for folder in (trained[0], tmp_path / "same"))
     for name in old.files:
         np.testing.assert_array_equal(old[name], new[name])
+
+
+def test_an_audit_without_maps_reads_what_was_measured(trained, tmp_path):
+    folder, results = trained
+    assert runs.audit_run(folder) == results
+    with pytest.raises(ContractError, match=r"results\.json that a run has written"):
+        runs.audit_run(tmp_path)
+
+
+def test_maps_of_what_has_none_are_refused_in_one_line(trained, monkeypatch):
+    folder, _ = trained
+    kept = (folder / "results.json").read_bytes()
+    with pytest.raises(ContractError, match=r"`maps`: expected .*train with --model cnn\), got mlp"):
+        runs.audit_run(folder, maps=True)
+    run = runs.load(folder)
+    table = run.dataset.splits["test"]._replace(x=np.zeros((4, 3), np.float32))
+    monkeypatch.setattr(runs, "load", lambda *_, **__: run._replace(
+        dataset=dataclasses.replace(run.dataset, name="adult", splits={"test": table})))
+    with pytest.raises(ContractError, match="`maps`: expected a run on images, got adult, a table"):
+        runs.audit_run(folder, maps=True)
+    assert (folder / "results.json").read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_maps_are_added_to_a_run(tmp_path):
+    folder = tmp_path / "scenes"
+    sizes = {"train": 160, "edit": 40, "accept": 40, "test": 60}
+    trained = runs.train(config(data="scenes", options=sizes, epochs=1), folder)
+    old_page = (folder / "report.html").read_text()
+    results = runs.audit_run(folder, maps=True)
+    check_results(results)
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert {key: results[key] for key in ("before", "harmful", "findings", "config")} == {
+        key: trained[key] for key in ("before", "harmful", "findings", "config")}
+    maps = results["maps"]
+    assert maps["regions"] == ["object", "background"]
+    assert [row["n"] for row in maps["rows"]] == [60, 30, 30, 15, 15, 15, 15]
+    for row in maps["rows"]:
+        assert all(region["chance"] > region["area"] > 0 for region in row["regions"])
+    page = (folder / "report.html").read_text()
+    start, end = page.index('<section id="maps">'), page.index('<section id="confusion">')
+    # What was there before is there still, picture by picture; only the time has grown.
+    assert (page[:start] + page[end:]).split("<footer")[0].split() == old_page.split("<footer")[0].split()
+    assert "chance 0." in page[start:end]
+    again = runs.audit_run(folder, maps=True)
+    assert again["maps"] == maps
+    assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "maps"}
 
 
 def test_refusals(trained, tmp_path):

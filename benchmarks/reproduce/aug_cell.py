@@ -37,7 +37,8 @@ from jaxdebias.data.colour import draw_tints
 from jaxdebias.data.streams import stream
 from jaxdebias.mitigate.aug_cell import AugCellConfig, aug_cell
 from jaxdebias.provenance import device_name, versions
-from jaxdebias.reproduce import CNN_RECIPE, accuracies, aug_cell_said
+from jaxdebias.reproduce import accuracies, aug_cell_said
+from jaxdebias.reproduce.methods import CNN, CNN_RECIPE
 from jaxdebias.train.augment import Augment, chain, random_affine, random_flip
 
 OUT = Path(__file__).parents[1] / "results" / "aug_cell.json"
@@ -103,8 +104,7 @@ def placed(digits: MnistDigits, rows: np.ndarray, where: np.ndarray) -> np.ndarr
 
 def corrupted(data_dir: Path, conflicting: float, seed: int) -> Task:
     data = registry.load("corrupted-cifar10", data_dir=data_dir, conflicting=conflicting, seed=seed, held_out=0)
-    return Task(data.splits["train"], data.splits["test"], models.cnn(channels=(16, 32, 64), dense=128), CNN_RECIPE,
-                chain(random_flip, random_affine()))
+    return Task(data.splits["train"], data.splits["test"], CNN, CNN_RECIPE, chain(random_flip, random_affine()))
 
 
 CASES = {

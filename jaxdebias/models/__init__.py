@@ -1,6 +1,6 @@
 """Networks behind `Classifier`. Builders return the same object for equal arguments."""
 
-from jaxdebias.models.cnn import cnn
+from jaxdebias.models.cnn import cnn, pooled_cnn
 from jaxdebias.models.conv import conv_general_dilated, max_pool
 from jaxdebias.models.mlp import mlp
 from jaxdebias.models.registry import build
@@ -23,6 +23,7 @@ __all__ = [
     "mlp",
     "mlp_two_encoders",
     "mlp_vae",
+    "pooled_cnn",
     "resnet",
     "resnet20",
     "resnet_two_encoders",

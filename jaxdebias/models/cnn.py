@@ -1,9 +1,10 @@
-"""A small convolutional network, for images of some ten to a hundred pixels a side."""
+"""Two small convolutional networks, for images of some ten to a hundred pixels a side."""
 
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Classifier
@@ -43,3 +44,48 @@ def cnn(*, channels: Sequence[int] = (32, 64, 64), dense: int = 64, classes: int
     """
     expect(len(channels) > 0, "channels", "at least one convolution", channels)
     return classifier(_CNN(channels=tuple(channels), dense=dense, classes=classes), spatial=True)
+
+
+class _PooledCNN(Network):
+    channels: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    classes: int
+
+    def setup(self):
+        he = nn.initializers.he_normal()
+        self.convs = [Conv(width, (kernel, kernel), strides=(stride, stride), padding="SAME", kernel_init=he)
+                      for width, kernel, stride in zip(self.channels, self.kernels, self.strides, strict=True)]
+        self.norms = [nn.LayerNorm() for _ in self.channels]
+        self.head = Affine(self.classes)
+
+    def trunk(self, x: jax.Array, train: bool) -> jax.Array:
+        del train  # nothing here differs between training and evaluation
+        x = (x - 0.5) * 4  # to -2..2
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = nn.relu(norm(conv(x)))
+        return x
+
+    def pool(self, z: jax.Array) -> jax.Array:
+        return jnp.mean(z, axis=(1, 2))
+
+    def logits(self, vector: jax.Array) -> jax.Array:
+        return self.head(vector)
+
+
+def pooled_cnn(*, channels: Sequence[int] = (32, 64, 64), kernels: Sequence[int] = (5, 3, 3),
+               strides: Sequence[int] = (4, 2, 1), classes: int = 2) -> Classifier:
+    """Convolutions with layer normalisation over the channels of each pixel and ReLU, their mean, and the head.
+
+    Made for maps: what is where does not get lost before the mean, so the last convolution's output, `[n h/8 w/8
+    channels[-1]]` by default, times the head's weights is the logit, spread over the image. Any image size fits.
+
+    Args:
+      channels, kernels, strides: width, side and stride of each convolution; padding "SAME".
+      classes: of the head.
+    """
+    expect(len(channels) > 0, "channels", "at least one convolution", channels)
+    for name, values in (("kernels", kernels), ("strides", strides)):
+        expect(len(values) == len(channels), name, f"{len(channels)}, one per convolution", values)
+    return classifier(_PooledCNN(channels=tuple(channels), kernels=tuple(kernels), strides=tuple(strides),
+                                 classes=classes), spatial=True)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdebias import audit
+from jaxdebias import audit, audit_maps
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
 from jaxdebias.provenance import device_name, versions
@@ -84,6 +84,40 @@ def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> di
                               "aligned_accuracy": info.aligned_before},
             "accept_after": {"accuracy": info.accuracy_after, "bias": info.bias_after,
                              "aligned_accuracy": info.aligned_after}}
+
+
+def maps(seen: audit_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
+    """Where a model looks, as the Maps of `jaxdebias.report.results`."""
+    test = dataset.splits["test"]
+    k, a = dataset.aligned.shape
+    sets = [("all", None, None, seen.everything), ("aligned", None, None, seen.aligned),
+            ("conflicting", None, None, seen.conflicting),
+            *(("group", label, attribute, seen.groups[label * a + attribute])
+              for label in range(k) for attribute in range(a))]
+
+    def row(kind: str, label: int | None, attribute: int | None, looked: audit_maps.Looked) -> dict[str, Any]:
+        seen_any = looked.rows > looked.without_map
+        return {
+            "kind": kind, "label": label, "attribute": attribute, "n": looked.rows,
+            "without_map": looked.without_map, "average": looked.average if seen_any else None,
+            "regions": [{
+                "region": name, "score": _rate_of(looked.score, i), "chance": looked.chance[i],
+                "inside": _rate_of(looked.inside, i), "area": looked.area[i], "n": looked.used[i],
+                "flagged": bool(looked.small[i]),
+            } for i, name in enumerate(seen.regions)],
+        }
+
+    return {
+        "method": "gradcam", "target": "predicted", "grid": list(seen.grid), "regions": list(seen.regions),
+        "agreement": seen.agreement,
+        "rows": [row(*one) for one in sets if one[3] is not None],
+        "examples": [{"row": int(i), "label": int(test.label[i]), "attribute": int(test.attribute[i]),
+                      "predicted": int(seen.predicted[i])} for i in seen.examples],
+    }
+
+
+def _rate_of(interval: Any, i: int) -> dict[str, Any]:
+    return {name: field[i] for name, field in interval._asdict().items()}
 
 
 def parameter_counts(params: Params, edited: Params) -> dict[str, int]:

@@ -18,8 +18,10 @@ from jaxdebias.core import Array
 from jaxdebias.report.formats import applies, interval, percent
 
 
-def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0) -> str:
+def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0, mark: float | None = None) -> str:
     """A horizontal bar from 0 to the rate's value on a track of length `full`, with its interval as a whisker.
+
+    `mark`: a level to compare it with, as a line across the track.
 
     >>> bar(None, "before")
     '<svg class="bar" aria-hidden="true"><rect class="track" width="100%" height="100%"/></svg>'
@@ -32,6 +34,9 @@ def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0) -> str:
             low, high = _at(rate["low"], scale), _at(rate["high"], scale)
             parts.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="50%" y2="50%"/>')
             parts += [f'<line class="whisker" x1="{x}" x2="{x}" y1="25%" y2="75%"/>' for x in (low, high)]
+        if mark is not None:
+            at = _at(mark, scale)
+            parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="0" y2="100%"/>')
     return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
 
 
@@ -146,6 +151,46 @@ def picture(image: Array, alt: str, *, longest: int = 128) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     kind = ' class="pixels"' if small else ""
     return f'<img{kind} src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+
+
+# Evenly spaced colours of viridis: dark to light also in grey, and for every common colour vision.
+_VIRIDIS = np.array([(68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141), (39, 173, 129),
+                     (92, 200, 99), (170, 220, 50), (253, 231, 37)], float)
+
+
+def _coloured(values: Array) -> np.ndarray:
+    """Values in 0..1 -> `[... 3]` in 0..255."""
+    at = np.clip(np.asarray(values, float), 0.0, 1.0) * (len(_VIRIDIS) - 1)
+    return np.stack([np.interp(at, np.arange(len(_VIRIDIS)), channel) for channel in _VIRIDIS.T], axis=-1)
+
+
+def heat_map(values: Array, alt: str) -> str:
+    """An `<img>` of a map `[h w]` in 0..1, a square per cell."""
+    values = np.asarray(values)
+    expect(values.ndim == 2, "map", "a map [h w]", describe(values))
+    return picture(np.rint(_coloured(values)).astype(np.uint8), alt)
+
+
+def heat_legend(marks: Mapping[float, str]) -> str:
+    """The colours of `heat_map` as a strip, with words at some of its values."""
+    stops = ",".join(f"rgb({','.join(f'{c:.0f}' for c in colour)})" for colour in _VIRIDIS)
+    words = "".join(f'<span style="left:{100 * at:.0f}%">{escape(text)}</span>' for at, text in marks.items())
+    return f'<div class="scale"><div style="background:linear-gradient(90deg,{stops})"></div>{words}</div>'
+
+
+def overlay(image: Array, values: Array, alt: str, *, longest: int = 128) -> str:
+    """An `<img>` of one image `[h w c]` in grey, under a map `[u v]` in 0..1 that is enlarged without edges."""
+    from PIL import Image
+
+    image, values = np.asarray(image), np.asarray(values, np.float32)
+    expect(values.ndim == 2, "map", "a map [h w]", describe(values))
+    pixels = np.asarray(image, float) * (1.0 if image.dtype == np.uint8 else 255.0)
+    grey = np.repeat(pixels.mean(axis=-1, keepdims=True), 3, axis=-1).clip(0, 255).astype(np.uint8)
+    # At a size at which a coarse map is smooth, whatever the image's own.
+    size = tuple(max(1, round(side * longest / max(grey.shape[:2]))) for side in (grey.shape[1], grey.shape[0]))
+    ground = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), float)
+    smooth = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    return picture(np.rint(0.45 * ground + 0.55 * _coloured(smooth)).astype(np.uint8), alt, longest=longest)
 
 
 def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report import figures, formats, wording
+from jaxdebias.report import figures, formats, map_view, wording
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.results import check_results, to_json, write_text
@@ -51,6 +51,10 @@ class Pictures(NamedTuple):
     """`[m 2]` the same, repaired model."""
     train: Array | None = None
     """`[m h w c]` training samples drawn at random."""
+    maps: Array | None = None
+    """`[m h w c]` the test images of `results["maps"]["examples"]`."""
+    maps_shown: Array | None = None
+    """`[m u v]` their maps, in 0..1."""
 
 
 def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str | os.PathLike) -> None:
@@ -82,11 +86,12 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
 
 def _check_pictures(pictures: Pictures) -> None:
     for name, value in pictures._asdict().items():
-        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train"):
+        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps"):
             continue
         images = getattr(pictures, name.split("_")[0])
         expect(images is not None, f"pictures.{name}", "the images that it describes", "none")
         shape = (len(images), 2) if name in ("pairs_before", "pairs_after") else (len(images),)
+        shape += np.shape(value)[1:] if name == "maps_shown" else ()
         expect(np.shape(value) == shape, f"pictures.{name}", f"shape {list(shape)}", describe(value))
 
 
@@ -121,6 +126,7 @@ def _view(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
         "empty_groups": len(results["before"]["groups"]) - len(groups),
         "confusions": _confusions(results, runs, by_group=not many),
         "worst_pictures": _worst_pictures(results, pictures),
+        "maps": map_view.view(results, pictures.maps, pictures.maps_shown),
         "matched": wording.matched(results),
         "pairs": _pairs(results, pictures),
         "influence": _influence(results, pictures),

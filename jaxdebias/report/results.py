@@ -30,6 +30,7 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `pairing` | "counterfactual"; "matched": twins are other samples, `counterfactual_bias` is a gap of means |
 | `helpful` | as `harmful`, most helpful first; the scores are negative: removal raises the bias |
 | `harmful_rows`, `helpful_rows` | tables: one dict column -> value for each of the first samples |
+| `maps` | Maps: where the trained model looks on the test set |
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
@@ -40,6 +41,14 @@ flagged where n < 30; `confusion_by_group`: [k][a][k] ints: true label, attribut
 Round: `round`, `u` (step, as rms change of the logits), `t` (the same step as a factor), `predicted_change` and
 `achieved_change` of the bias, `accept_accuracy`, `accept_bias`, `aligned_accuracy` on the held-out acceptance set,
 `residual` of the linear solve, `seconds`.
+
+Maps: `method`, `target`: of the class maps; `grid`: [h, w]; `regions`: names, empty without masks; `agreement`:
+mean Attention-IoU of these maps with HiResCAM's, or null; `rows`: [{`kind`:
+"all", "aligned", "conflicting" or "group", `label`, `attribute`: of a group, else null, `n` images, `without_map`:
+those whose map is empty, `average`: [h][w] mean map, 1 is what looking everywhere alike gives, or null, `regions`:
+[{`region`, `score`: Attention-IoU over the images where it is present, `chance`: what a uniform map scores on them,
+`inside`: share of the map within the region, `area`: share of the image that it fills, `n` images that entered,
+`flagged`}]}]; `examples`: [{`row` of the test set, `label`, `attribute`, `predicted`}].
 """
 
 import json
@@ -98,6 +107,13 @@ _EDIT = {"accepted": bool, "reason": str, "parameters_changed": int, "parameters
 _ROUND = dict.fromkeys(
     ("round", "u", "t", "predicted_change", "achieved_change", "accept_accuracy", "accept_bias", "aligned_accuracy",
      "residual", "seconds"), (Number, type(None)))  # fmt: skip
+_MAPS = {"method": str, "target": str, "grid": list, "regions": list,
+         "agreement": (Number, type(None)), "rows": list, "examples": list}  # fmt: skip
+_MAPS_ROW = {"kind": str, "label": (int, type(None)), "attribute": (int, type(None)), "n": int, "without_map": int,
+             "average": (list, type(None)), "regions": list}  # fmt: skip
+_REGION = {"region": str, "score": Mapping, "chance": (Number, type(None)), "inside": Mapping,
+           "area": (Number, type(None)), "n": int, "flagged": bool}  # fmt: skip
+_EXAMPLE = {"row": int, "label": int, "attribute": int, "predicted": int}
 _HARMFUL = {"index": int, "label": int, "attribute": int, "score": Number}
 _RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),
          "n": (int, type(None))}  # fmt: skip
@@ -132,6 +148,24 @@ def check_results(results: Mapping[str, Any]) -> None:
     for i, row in enumerate(results.get("helpful", [])):
         _check_mapping(f"helpful[{i}]", row, _HARMFUL)
     _check_mapping("training", results["training"], {"epochs": Number, "loss": list})
+    if results.get("maps") is not None:
+        _check_maps(results["maps"])
+
+
+def _check_maps(maps: Any) -> None:
+    _check_mapping("maps", maps, _MAPS)
+    for i, row in enumerate(maps["rows"]):
+        _check_mapping(f"maps.rows[{i}]", row, _MAPS_ROW)
+        if row["average"] is not None:
+            _check_table(f"maps.rows[{i}].average", row["average"], tuple(maps["grid"]))
+        count = len(maps["regions"])
+        expect(len(row["regions"]) == count, f"maps.rows[{i}].regions", f"{count} of them", len(row["regions"]))
+        for j, region in enumerate(row["regions"]):
+            _check_mapping(f"maps.rows[{i}].regions[{j}]", region, _REGION)
+            for key in ("score", "inside"):
+                _check_rate(f"maps.rows[{i}].regions[{j}].{key}", region[key])
+    for i, example in enumerate(maps["examples"]):
+        _check_mapping(f"maps.examples[{i}]", example, _EXAMPLE)
 
 
 def _check_mapping(what: str, value: Any, keys: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxdebias.published import published
-from jaxdebias.report import formats, wording
+from jaxdebias.report import formats, map_view, wording
 from jaxdebias.report.formats import NONE, applies
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def print_summary(results: Mapping[str, Any], console: "Console | None" = None) 
     console.print(_metric_table(results, models))
     if results["baselines"]:
         console.print(_baseline_table(results))
+    if results.get("maps") is not None:
+        _print_maps(results, console)
     for text in [*wording.baseline_remarks(results), *results["findings"]]:
         console.print(Text(text))
 
@@ -97,6 +99,33 @@ def _baseline_table(results: Mapping[str, Any]) -> Any:
         cells = [_with_interval(metric, baseline["measurement"][metric.key]) for metric in shown]
         table.add_row(wording.method_name(name), *cells, formats.seconds(baseline["seconds"]))
     return table
+
+
+def _print_maps(results: Mapping[str, Any], console: "Console") -> None:
+    """Where the model looks: a row for each region and set of images, never without its chance level."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(" ".join([map_view.about(results), *map_view.remarks(results)])))
+    if not results["maps"]["regions"]:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    for name, side in (("Attention-IoU", "left"), ("", "left"), ("score", "right"), ("chance", "right"),
+                       ("n present", "right")):
+        table.add_column(name, justify=side)
+    rows = map_view.shown_rows(results)
+    for i, region in enumerate(results["maps"]["regions"]):
+        for row in rows:
+            one = row["regions"][i]
+            if applies(one["score"]):
+                table.add_row(region if row is rows[0] else "", map_view.set_name(row, results),
+                              f"{map_view.score(one['score'])} ({map_view.score_interval(one['score'])})",
+                              f"{one['chance']:.2f}", formats.count(one["n"]) + (" few" if one["flagged"] else ""))
+    console.print(table)
+    for region in rows[0]["regions"]:
+        name = region["region"]
+        console.print(Text(f"{name[:1].upper()}{name[1:]}: {map_view.reading_in_words(region, results)}."))
 
 
 def _with_interval(metric: wording.Metric, rate: Mapping[str, Any] | None) -> str:
@@ -168,7 +197,8 @@ def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _mean_and_interval(rate: Mapping[str, Any]) -> str:
-    ends = "" if rate["low"] is None else f" ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
+    # A t-interval of few seeds may leave the range of a share.
+    ends = "" if rate["low"] is None else f" ({100 * max(rate['low'], 0):.1f}–{100 * min(rate['high'], 1):.1f})"
     return f"{100 * rate['mean']:.1f}{ends}"
 
 

@@ -8,12 +8,13 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import as_float
-from jaxdebias.models import build, cnn, mlp, resnet
+from jaxdebias.models import build, cnn, mlp, pooled_cnn, resnet
 
 SMALL = {"classes": 3, "width": 4, "stem": "small"}
 NETWORKS = {
     "mlp": (mlp, {"hidden": (8, 6), "classes": 3}),
     "cnn": (cnn, {"channels": (4, 6), "dense": 5, "classes": 3}),
+    "pooled cnn": (pooled_cnn, {"channels": (4, 6), "kernels": (5, 3), "strides": (4, 1), "classes": 3}),
     "resnet18": (resnet, {"depth": 18, **SMALL}),
     "resnet18, group, bf16": (resnet, {"depth": 18, "norm": "group", "bf16": True, **SMALL}),
 }

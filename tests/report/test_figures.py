@@ -16,6 +16,33 @@ def test_bar_is_as_long_as_its_value_and_interval():
     assert 'width="50.00%"' in figures.bar({"value": 2.0, "low": None, "high": None}, "other", full=4.0)
 
 
+def test_bar_marks_a_level():
+    rate = {"value": 0.25, "low": None, "high": None}
+    assert 'class="mark" x1="40.00%" x2="40.00%"' in figures.bar(rate, "before", mark=0.4)
+    assert "mark" not in figures.bar(rate, "before")
+
+
+def pixels_of(tag):
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", tag)[1]))))
+
+
+def test_heat_map_gets_lighter_with_its_values():
+    drawn = pixels_of(figures.heat_map(np.linspace(0, 1, 12).reshape(2, 6), "map"))
+    assert drawn.shape == (2, 6, 3)
+    assert (np.diff(drawn.reshape(12, 3) @ (0.3, 0.59, 0.11)) > 0).all()
+    legend = figures.heat_legend({0.0: "0", 0.25: "a<b"})
+    assert '<span style="left:25%">a&lt;b</span>' in legend
+
+
+@pytest.mark.parametrize("image", [np.zeros((10, 20, 3), np.uint8), np.zeros((10, 20, 1), np.float32)])
+def test_overlay_lies_where_the_map_is_high(image):
+    drawn = pixels_of(figures.overlay(image, np.array([[1.0, 0.0]]), "map")).astype(float)
+    assert drawn.shape == (64, 128, 3)
+    assert drawn[:, :20].mean() > 2 * drawn[:, -20:].mean()
+
+
 def test_lines_put_values_where_they_belong():
     html = figures.lines([figures.Series("a<b", "after", [0.0, None, 1.0])], [1, 2, 3], step_name="round")
     assert 'd="M0.00 100.00 L100.00 0.00"' in html

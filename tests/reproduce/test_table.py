@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from oracles.files import write_mnist
 
-from jaxdebias import models, reproduce
+from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.colored_mnist import all_digits, colored_mnist
+from jaxdebias.data.colored_mnist import colored_mnist
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.sih import sih, sih_monitor, sih_run_config
 from jaxdebias.published import Published, published
-from jaxdebias.reproduce import Method, TableConfig, colored_mnist_table, compare, paired, summary
+from jaxdebias.reproduce import Method, TableConfig, compare, methods, paired, reproduce_table, summary
 from jaxdebias.train import RunConfig, run
 
 SMALL = models.mlp(hidden=(8,))
@@ -28,9 +28,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick_methods(monkeypatch):
-    monkeypatch.setitem(reproduce.METHODS, "erm", Method("none", "last weights", reproduce._swept(
+    monkeypatch.setitem(methods.COLORED_MNIST, "erm", Method("none", "last weights", methods._swept(
         lambda case: erm(SMALL), EPOCHS)))
-    monkeypatch.setitem(reproduce.METHODS, "sih", Method("none", "own loss", reproduce._swept(
+    monkeypatch.setitem(methods.COLORED_MNIST, "sih", Method("none", "own loss", methods._swept(
         lambda case: sih(BRANCHES), sih_run_config(epochs=3, batch_size=32), held_out=True,
         monitor=sih_monitor(BRANCHES),
         others={"bias_branch": lambda state, x: BRANCHES.bias.apply(state.variables, x)})))
@@ -40,7 +40,7 @@ def quick_methods(monkeypatch):
 def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
     """One grey array and a view give what a data set of stored pixels gives (specification of SiH, check 14)."""
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm",), ratios=(0.1,))
-    table = colored_mnist_table(config, tmp_path / "table.json")
+    table = reproduce_table(config, tmp_path / "table.json")
     assert [(row["seed"], row["epochs"]) for row in table["rows"]] == [(0, 2), (1, 2)]
     for seed, row in enumerate(table["rows"]):
         splits = colored_mnist(folder, conflicting=0.1, seed=seed, held_out=0).splits
@@ -55,13 +55,13 @@ def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
 @pytest.mark.slow
 def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm", "sih"), ratios=(0.1, 0.2))
-    whole = colored_mnist_table(config, tmp_path / "whole.json")
+    whole = reproduce_table(config, tmp_path / "whole.json")
     assert len(whole["rows"]) == 8
     part = copy.deepcopy(whole)
     part["rows"] = [row for row in part["rows"] if (row["method"], row["seed"]) != ("sih", 1)]
     (tmp_path / "part.json").write_text(json.dumps(part))
     said = []
-    again = colored_mnist_table(config, tmp_path / "part.json", observe=said.append)
+    again = reproduce_table(config, tmp_path / "part.json", observe=said.append)
 
     def timeless(table):
         return [{**row, "seconds": 0} for row in table["rows"]]
@@ -75,11 +75,15 @@ def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
 def test_refuses(folder, tmp_path):
     with pytest.raises(ContractError, match="methods"):
         TableConfig(data_dir=folder, methods=("ermm",))
+    with pytest.raises(ContractError, match="methods"):
+        TableConfig(data="corrupted-cifar10", data_dir=folder, methods=("jtt",))
+    with pytest.raises(ContractError, match="data"):
+        TableConfig(data="cifar", data_dir=folder)
     with pytest.raises(ContractError, match="ratios"):
         TableConfig(data_dir=folder, ratios=(5.0,))
     (tmp_path / "other.json").write_text('{"data": "adult"}')
     with pytest.raises(ContractError, match="colored-mnist"):
-        colored_mnist_table(TableConfig(data_dir=folder), tmp_path / "other.json")
+        reproduce_table(TableConfig(data_dir=folder), tmp_path / "other.json")
 
 
 def test_comparison_with_a_published_row():
@@ -123,26 +127,3 @@ def test_published_means_are_those_of_the_papers_tables():
     assert published("corrupted-cifar10").find("sih", 0.2).runs[0] == 66.88
     with pytest.raises(ContractError, match="data"):
         published("cifar")
-
-
-@pytest.mark.slow
-def test_every_method_of_the_table_runs(folder, monkeypatch, tmp_path):
-    """Two steps of each as it is, on a miniature; JTT and AUG-CELL with their stages."""
-    digits = all_digits(folder)
-    cases = reproduce.Cases(digits, [(0.2, 0)])
-    quick = RunConfig(epochs=1, batch_size=32)
-    monkeypatch.setattr(reproduce, "EPOCHS", quick)
-    from jaxdebias.explain.cells import CellsConfig
-    from jaxdebias.mitigate.aug_cell import CANDIDATES, AugCellConfig
-
-    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32, cleaning_steps=2,
-                           candidates=(CANDIDATES[0], CANDIDATES[2]))
-    (fitted,) = reproduce._aug_cell(reproduce.mlp(), config)(cases, digits, print)
-    assert fitted.logits[""].shape == (40, 10)
-    assert {"chosen", "scores", "flagged_recall", "left_out"} <= set(fitted.said)
-    candidates = fitted.said["candidates"]
-    assert set(candidates) == {"erm", "aug-cell"}
-    assert candidates[fitted.said["chosen"]] == reproduce.accuracies(fitted.logits, cases[0].test)
-    json.dumps(fitted.said, allow_nan=False)
-    (fitted,) = reproduce._fit_jtt(cases, digits, print)
-    assert fitted.logits[""].shape == (40, 10)
