@@ -78,7 +78,7 @@ class Train:
     method: Literal["erm"] = "erm"
     """Training method. erm: plain empirical risk minimisation."""
     model: MaybeStr = None
-    """mlp, cnn, vit, resnet18 or resnet50; by default what suits the data set."""
+    """mlp, cnn, pooled-cnn, vit, resnet20, resnet18 or resnet50; by default what suits the data set."""
     weights: MaybePath = None
     """Start a ResNet from a torchvision state dict (.safetensors or .npz); its last layer is left out."""
     epochs: MaybeInt = None
@@ -157,7 +157,7 @@ class Audit:
     """Folder of the run."""
     maps: bool = False
     """Class maps (Grad-CAM of the predicted class) of every test picture; the model has to be one for pictures that
-    keeps places: train with --model cnn."""
+    keeps places: train with --model cnn or pooled-cnn."""
     data_dir: MaybePath = None
     """With --maps: folder with the data set's files, if it has moved since the training."""
 
@@ -179,7 +179,8 @@ class Reproduce:
     """Seeds 0 to SEEDS - 1; the papers use 10."""
     methods: tuple[str, ...] = ("erm", "sih", "aug-cell")
     """Of erm, sih, sih-fixed, aug-cell, lff, disent, group-balanced; on digits also gce, aug-cell-cnn, jtt and
-    group-dro."""
+    group-dro. A name with @plain, @worst-class or @worst-group (an oracle) chooses the epoch on held-out rows, not by
+    the protocol."""
     ratios: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     """Shares of conflicting training samples."""
 

@@ -74,9 +74,9 @@ RECIPES = {
     "adult": Recipe(model="mlp", epochs=15, batch_size=256, weight_decay=1e-2, direction="gradB", items="people"),
     "utkface": Recipe(model="cnn", epochs=12, batch_size=64, items="faces"),
     "celeba": Recipe(model="cnn", epochs=10, batch_size=256, items="faces"),
-    "celeba-mask": Recipe(model="cnn", epochs=10, batch_size=256, items="faces"),
-    "waterbirds": Recipe(model="cnn", epochs=15, batch_size=64, attribute="background", items="images"),
-    "composites": Recipe(model="cnn", epochs=22, batch_size=64, attribute="place", items="images"),
+    "celeba-mask": Recipe(model="pooled-cnn", epochs=10, batch_size=256, items="faces"),
+    "waterbirds": Recipe(model="pooled-cnn", epochs=15, batch_size=64, attribute="background", items="images"),
+    "composites": Recipe(model="pooled-cnn", epochs=22, batch_size=64, attribute="place", items="images"),
     "folder": Recipe(model="cnn", epochs=30, batch_size=64, items="images"),
 }
 
@@ -223,8 +223,8 @@ def audit_run(folder: Path, *, maps: bool = False, data_dir: Path | None = None)
     clock = _Clock()
     results, dataset, classifier, params = load(folder, data_dir=data_dir)
     expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
-    expect(classifier.spatial is not None, "maps", "a model whose last layers keep places (train with --model cnn)",
-           results["model"])
+    expect(classifier.spatial is not None, "maps",
+           "a model whose last layers keep places (train with --model cnn or pooled-cnn)", results["model"])
     clock.lap("data")
     # As in `train`: the same keys, so that the pictures of the page are the same.
     _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)

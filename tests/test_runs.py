@@ -114,7 +114,7 @@ def test_an_audit_without_maps_reads_what_was_measured(trained, tmp_path):
 def test_maps_of_what_has_none_are_refused_in_one_line(trained, monkeypatch):
     folder, _ = trained
     kept = (folder / "results.json").read_bytes()
-    with pytest.raises(ContractError, match=r"`maps`: expected .*train with --model cnn\), got mlp"):
+    with pytest.raises(ContractError, match=r"`maps`: expected .*train with --model cnn or pooled-cnn\), got mlp"):
         runs.audit_run(folder, maps=True)
     run = runs.load(folder)
     table = run.dataset.splits["test"]._replace(x=np.zeros((4, 3), np.float32))

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdebias.contracts import check_choice
 from jaxdebias.core import Classifier
-from jaxdebias.models.cnn import cnn
+from jaxdebias.models.cnn import cnn, pooled_cnn
 from jaxdebias.models.mlp import mlp
 from jaxdebias.models.resnet import resnet
 from jaxdebias.models.resnet_cifar import resnet20
@@ -15,6 +15,7 @@ from jaxdebias.models.vit import vit
 BUILDERS = {
     "mlp": mlp,
     "cnn": cnn,
+    "pooled-cnn": pooled_cnn,
     "resnet20": resnet20,
     "resnet18": functools.partial(resnet, depth=18),
     "resnet50": functools.partial(resnet, depth=50),

@@ -8,7 +8,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias.batching import map_rows
+from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array, Batch, Classifier, Learner, Params
 from jaxdebias.data.aligned import cell_counts
 from jaxdebias.mitigate.aug_cell import CANDIDATES, AugCellConfig, AugCellInfo, Candidate, aug_cell
@@ -34,7 +35,13 @@ from jaxdebias.train.augment import Augment, chain, random_affine, random_flip, 
 from jaxdebias.train.feed import View
 from jaxdebias.train.optimizer import Optimizer
 from jaxdebias.train.run import RunConfig
-from jaxdebias.train.schedule import HELD_OUT_LOSS, Monitor
+from jaxdebias.train.schedule import (
+    HELD_OUT_ACCURACY,
+    HELD_OUT_LOSS,
+    Monitor,
+    worst_class_accuracy,
+    worst_group_accuracy,
+)
 from jaxdebias.train.sweep import map_runs, sweep
 
 Observe = Callable[[str], None]
@@ -81,45 +88,52 @@ def accuracies(logits: Mapping[str, np.ndarray], test: Batch) -> dict[str, float
 
 # --- how methods are trained
 
-def _swept(learner_of: Callable[[Case], Learner], config: RunConfig, *, others: Mapping[str, Logits] | None = None,
-           held_out: bool = False, monitor: Monitor = HELD_OUT_LOSS, block: int | None = None) -> Fit:
-    """One sweep over all cases whose learner is the same, which for most methods are all.
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """A `Fit`: one sweep over all cases whose learner is the same, which for most methods are all."""
 
-    Args:
-      others: further networks to be measured on the test rows.
-      held_out: keep back a random tenth of the training rows, drawn by the seed.
-      block: how many cases are in memory at a time; None: all.
-    """
-    def fit(cases: Cases, observe: Observe) -> Iterator[Fitted]:
-        for first in range(0, len(cases), block or max(1, len(cases))):
-            some = [cases[i] for i in range(first, min(first + (block or len(cases)), len(cases)))]
-            for learner, group in itertools.groupby(some, key=learner_of):
-                yield from together(learner, list(group), cases, observe)
+    learner_of: Callable[[Case], Learner]
+    config: RunConfig
+    others: Mapping[str, Logits] = field(default_factory=dict)
+    """Further networks to be measured on the test rows."""
+    held_out: bool = False
+    """Keep back a random tenth of the training rows, drawn by the seed."""
+    monitor: Monitor = HELD_OUT_LOSS
+    block: int | None = None
+    """How many cases are in memory at a time; None: all."""
 
-    def together(learner: Learner, own: list[Case], cases: Cases, observe: Observe) -> Iterator[Fitted]:
-        kept = [cases.tenth(case) if held_out else (case.train, None) for case in own]
+    def selected(self, monitor: Monitor) -> "Swept":
+        """The same, with the epoch's weights that the monitor likes best on the tenth."""
+        return replace(self, held_out=True, monitor=monitor, config=replace(self.config, keep="best"))
+
+    def __call__(self, cases: Cases, observe: Observe) -> Iterator[Fitted]:
+        for first in range(0, len(cases), self.block or max(1, len(cases))):
+            some = [cases[i] for i in range(first, min(first + (self.block or len(cases)), len(cases)))]
+            for learner, group in itertools.groupby(some, key=self.learner_of):
+                yield from self._together(learner, list(group), cases, observe)
+
+    def _together(self, learner: Learner, own: list[Case], cases: Cases, observe: Observe) -> Iterator[Fitted]:
+        kept = [cases.tenth(case) if self.held_out else (case.train, None) for case in own]
         pictures = cases.pictures
 
         def look(runs: tuple[int, ...], epoch: int, means: Mapping[str, float]) -> None:
             which = ", ".join(f"{own[i].conflicting:.1%} seed {own[i].seed}" for i in runs[:3])
-            observe(f"{which}{' ...' if len(runs) > 3 else ''}: epoch {epoch} of at most {config.epochs}, loss "
+            observe(f"{which}{' ...' if len(runs) > 3 else ''}: epoch {epoch} of at most {self.config.epochs}, loss "
                     f"{means['loss']:.4g}")
 
         parts = sweep(
-            [jax.random.key(case.seed) for case in own], learner, [train for train, _ in kept], config,
-            held_out=[rest for _, rest in kept] if held_out else None, monitor=monitor, shared=pictures.shared,
-            view=pictures.view, observe=look)
+            [jax.random.key(case.seed) for case in own], learner, [train for train, _ in kept], self.config,
+            held_out=[rest for _, rest in kept] if self.held_out else None, monitor=self.monitor,
+            shared=pictures.shared, view=pictures.view, observe=look)
         for part in parts:
             tests = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(own[i].test for i in part.runs))
-            networks = {"": learner.predict, **(others or {})}
+            networks = {"": learner.predict, **self.others}
             logits = {name: np.asarray(_logits(part.state, tests, pictures.shared, of=of, view=pictures.view))
                       for name, of in networks.items()}
             for place, i in enumerate(part.runs):
                 yield Fitted(own[i], {name: values[place] for name, values in logits.items()},
                              part.seconds / len(part.runs),
                              {"epochs": int(part.epoch[place]), "best_epoch": int(part.best_epoch[place])})
-
-    return fit
 
 
 @functools.partial(jax.jit, static_argnames=("of", "view"))
@@ -201,6 +215,8 @@ def _share(flags: np.ndarray) -> float | None:
     return float(flags.mean()) if flags.size else None
 
 
+# --- Colored MNIST
+
 def _counts(case: Case) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, cell_counts(case.train.label, case.train.attribute, 10, 10).tolist()))
 
@@ -210,32 +226,31 @@ CNN_RECIPE = AugCellConfig(steps=5000, learning_rate=2e-3, candidates=(
     CANDIDATES[0], Candidate(name="aug-cell", tau=0.5, augmented=True)))
 """Chosen on 50,000 of the training digits of seed 101, by the other 10,000 in balanced colours; test digits and the
 table's seeds played no part, colours of training digits did."""
-# --- Colored MNIST
-
 LAST = "last weights"
 GUESSED = "guessed cells of a held-out tenth, no bias label"
 COLORED_MNIST: dict[str, Method] = {
-    "erm": Method("none", LAST, _swept(lambda case: erm(mlp(), ADAM), RunConfig(epochs=100, batch_size=256,
-                                                                             drop_last=True))),
-    "gce": Method("none", LAST, _swept(lambda case: gce(mlp(), ADAM), EPOCHS)),
-    "sih": Method("none", "own loss on a biased tenth of the training digits (official protocol)", _swept(
-        lambda case: sih(BRANCHES), sih_run_config(), others={"bias_branch": _bias_branch}, held_out=True,
-        monitor=sih_monitor(BRANCHES, protocol="official"))),
-    "sih-fixed": Method("none", "own loss on a biased tenth of the training digits (all of them, every epoch)", _swept(
-        lambda case: sih(BRANCHES), sih_run_config(), others={"bias_branch": _bias_branch}, held_out=True,
-        monitor=sih_monitor(BRANCHES))),
+    "erm": Method("none", LAST, Swept(
+        learner_of=lambda case: erm(mlp(), ADAM), config=replace(EPOCHS, drop_last=True))),
+    "gce": Method("none", LAST, Swept(learner_of=lambda case: gce(mlp(), ADAM), config=EPOCHS)),
+    "sih": Method("none", "own loss on a biased tenth of the training digits (official protocol)", Swept(
+        learner_of=lambda case: sih(BRANCHES), config=sih_run_config(), others={"bias_branch": _bias_branch},
+        held_out=True, monitor=sih_monitor(BRANCHES, protocol="official"))),
+    "sih-fixed": Method("none", "own loss on a biased tenth of the training digits (all of them, every epoch)", Swept(
+        learner_of=lambda case: sih(BRANCHES), config=sih_run_config(), others={"bias_branch": _bias_branch},
+        held_out=True, monitor=sih_monitor(BRANCHES))),
     "aug-cell": Method("none", GUESSED, _aug_cell(mlp())),
     "aug-cell-cnn": Method("none", GUESSED, _aug_cell(CNN, CNN_RECIPE, judge=mlp())),
-    "lff": Method("none", LAST, _swept(lambda case: lff(mlp(), ADAM, samples=len(case.train.label)), EPOCHS,
-                                       others={"biased_network": _biased_network})),
-    "disent": Method("none", LAST, _swept(
-        lambda case: disent(mlp_two_encoders(), samples=len(case.train.label)),
-        RunConfig(epochs=214, steps_per_epoch=234, batch_size=256))),
+    "lff": Method("none", LAST, Swept(
+        learner_of=lambda case: lff(mlp(), ADAM, samples=len(case.train.label)), config=EPOCHS,
+        others={"biased_network": _biased_network})),
+    "disent": Method("none", LAST, Swept(
+        learner_of=lambda case: disent(mlp_two_encoders(), samples=len(case.train.label)),
+        config=RunConfig(epochs=214, steps_per_epoch=234, batch_size=256))),
     "jtt": Method("none, with settings that were not tuned", LAST, _fit_jtt),
-    "group-balanced": Method("all training samples", LAST, _swept(
-        lambda case: group_balanced(mlp(), ADAM, classes=10, attributes=10), EPOCHS)),
-    "group-dro": Method("all training samples", LAST, _swept(
-        lambda case: group_dro(mlp(), ADAM, counts=_counts(case)), EPOCHS)),
+    "group-balanced": Method("all training samples", LAST, Swept(
+        learner_of=lambda case: group_balanced(mlp(), ADAM, classes=10, attributes=10), config=EPOCHS)),
+    "group-dro": Method("all training samples", LAST, Swept(
+        learner_of=lambda case: group_dro(mlp(), ADAM, counts=_counts(case)), config=EPOCHS)),
 }
 
 
@@ -264,8 +279,9 @@ def _sih_on_pictures(protocol: str) -> Fit:
     # The published code crops the held-out pictures at random too.
     monitor = sih_monitor(RESNET_BRANCHES, GAUSSIAN, protocol=protocol,
                           augment=CROPS if protocol == "official" else None)
-    return _swept(lambda case: sih(RESNET_BRANCHES, GAUSSIAN, augment=CROPS), sih_run_config(patience=20),
-                  others={"bias_branch": _resnet_bias_branch}, held_out=True, monitor=monitor, block=SIX)
+    return Swept(learner_of=lambda case: sih(RESNET_BRANCHES, GAUSSIAN, augment=CROPS),
+                 config=sih_run_config(patience=20), others={"bias_branch": _resnet_bias_branch}, held_out=True,
+                 monitor=monitor, block=SIX)
 
 
 def _disent_on_pictures(case: Case) -> Learner:
@@ -277,19 +293,47 @@ def _disent_on_pictures(case: Case) -> Learner:
 
 
 CORRUPTED_CIFAR10: dict[str, Method] = {
-    "erm": Method("none", LAST, _swept(lambda case: erm(RESNET_BRANCHES.signal, ADAM, augment=CROPS),
-                                       replace(LONG, drop_last=True), block=SIX)),
+    "erm": Method("none", LAST, Swept(learner_of=lambda case: erm(RESNET_BRANCHES.signal, ADAM, augment=CROPS),
+                                      config=replace(LONG, drop_last=True), block=SIX)),
     "sih": Method("none", "own loss on a biased tenth of the training pictures (official protocol)",
                   _sih_on_pictures("official")),
     "sih-fixed": Method("none", "own loss on a biased tenth of the training pictures (all of them, every epoch)",
                         _sih_on_pictures("fixed")),
     "aug-cell": Method("none", GUESSED, _aug_cell(CNN, CNN_RECIPE, augment=chain(random_flip, random_affine()))),
-    "lff": Method("none", LAST, _swept(
-        lambda case: lff(resnet20(), ADAM, samples=len(case.train.label), augment=PADDED), LONG,
+    "lff": Method("none", LAST, Swept(
+        learner_of=lambda case: lff(resnet20(), ADAM, samples=len(case.train.label), augment=PADDED), config=LONG,
         others={"biased_network": _biased_resnet}, block=SIX)),
-    "disent": Method("none", LAST, _swept(_disent_on_pictures, RunConfig(epochs=256, steps_per_epoch=195,
-                                                                         batch_size=256), block=SIX)),
-    "group-balanced": Method("all training samples", LAST, _swept(
-        lambda case: group_balanced(resnet20(), ADAM, classes=10, attributes=10, augment=PADDED), LONG, block=SIX)),
+    "disent": Method("none", LAST, Swept(
+        learner_of=_disent_on_pictures, config=RunConfig(epochs=256, steps_per_epoch=195, batch_size=256),
+        block=SIX)),
+    "group-balanced": Method("all training samples", LAST, Swept(
+        learner_of=lambda case: group_balanced(resnet20(), ADAM, classes=10, attributes=10, augment=PADDED),
+        config=LONG, block=SIX)),
 }
 METHODS: dict[str, dict[str, Method]] = {"colored-mnist": COLORED_MNIST, "corrupted-cifar10": CORRUPTED_CIFAR10}
+
+SELECTIONS: dict[str, tuple[str, str, Monitor]] = {
+    "plain": ("none", "best accuracy on a biased tenth of the training rows", HELD_OUT_ACCURACY),
+    "worst-class": ("none", "best worst class on a biased tenth of the training rows", worst_class_accuracy(10)),
+    "worst-group": ("a tenth of the training samples", "best worst group on a biased tenth of the training rows",
+                    worst_group_accuracy(10, 10)),
+}
+"""What may choose the epoch in place of the protocol: (labels of the bias, in words, monitor)."""
+
+
+def method_of(data: str, name: str) -> Method:
+    """A method of a table: a name in `METHODS`, or with another choice of the epoch, `lff@worst-class`.
+
+    Raises:
+      ContractError: unknown names, or a method that is not trained by epochs alone.
+    """
+    name, _, selection = name.partition("@")
+    check_choice("methods", name, METHODS[data])
+    method = METHODS[data][name]
+    if not selection:
+        return method
+    check_choice("methods", selection, SELECTIONS)
+    expect(isinstance(method.fit, Swept), "methods", f"a method whose epoch can be chosen, before @{selection}", name)
+    labels, words, monitor = SELECTIONS[selection]
+    needs = labels if method.labels == "none" else method.labels
+    return Method(needs, words, method.fit.selected(monitor))

@@ -20,7 +20,7 @@ from jaxdebias.provenance import device_name, versions
 from jaxdebias.published import Published, published
 from jaxdebias.report.results import to_json
 from jaxdebias.reproduce.cases import DATA, Cases
-from jaxdebias.reproduce.methods import METHODS, accuracies
+from jaxdebias.reproduce.methods import METHODS, accuracies, method_of
 
 RATIOS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -40,7 +40,7 @@ class TableConfig:
         check_choice("data", self.data, DATA)
         expect(self.seeds >= 1, "seeds", "at least 1", self.seeds)
         for name in self.methods:
-            check_choice("methods", name, METHODS[self.data])
+            method_of(self.data, name)
         for ratio in self.ratios:
             expect(0 < ratio < 1, "ratios", "shares between 0 and 1", ratio)
 
@@ -56,7 +56,6 @@ def reproduce_table(config: TableConfig, out: Path, *,
     Raises:
       ContractError: unknown methods, missing files, an `out` of something else.
     """
-    methods = METHODS[config.data]
     table = {"data": config.data, "protocol": published(config.data).protocol, "rows": []}
     if out.exists():
         table = json.loads(out.read_text())
@@ -67,10 +66,11 @@ def reproduce_table(config: TableConfig, out: Path, *,
         done = {(row["conflicting"], row["seed"]) for row in table["rows"] if row["method"] == name}
         # Seeds first: a table that is stopped early has every ratio.
         todo = [(ratio, seed) for seed in range(config.seeds) for ratio in config.ratios if (ratio, seed) not in done]
-        for fitted in methods[name].fit(Cases(pictures, todo), lambda line, name=name: observe(f"{name}: {line}")):
+        method = method_of(config.data, name)
+        for fitted in method.fit(Cases(pictures, todo), lambda line, name=name: observe(f"{name}: {line}")):
             row = {"method": name, "conflicting": fitted.case.conflicting, "seed": fitted.case.seed,
                    **accuracies(fitted.logits, fitted.case.test), "seconds": fitted.seconds,
-                   "selection": methods[name].selection, **fitted.said}
+                   "selection": method.selection, **fitted.said}
             table["rows"].append(row)
             table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
             _write(out, table)
@@ -89,10 +89,10 @@ def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> l
     cells: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault((row["method"], row["conflicting"]), []).append(row)
-    found, methods = [], METHODS[data]
+    found, order = [], list(METHODS[data])
     for (method, ratio), of_cell in cells.items():
-        row = {"method": method, "conflicting": ratio, "seeds": len(of_cell), "labels": methods[method].labels,
-               "selection": methods[method].selection}
+        row = {"method": method, "conflicting": ratio, "seeds": len(of_cell), "labels": method_of(data, method).labels,
+               "selection": method_of(data, method).selection}
         for rate in ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "seconds"):
             values = np.array([one[rate] for one in of_cell])
             interval = over_seeds(values)
@@ -103,7 +103,8 @@ def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> l
         if (beside := published(data).find(method, ratio)) is not None:
             row["published"] = compare(100 * np.array([one["accuracy"] for one in of_cell]), beside)
         found.append(row)
-    return sorted(to_json(found), key=lambda row: (list(methods).index(row["method"]), row["conflicting"]))
+    return sorted(to_json(found), key=lambda row: (
+        order.index(row["method"].partition("@")[0]), row["method"], row["conflicting"]))
 
 
 def compare(ours: np.ndarray, beside: Published) -> dict[str, Any]:

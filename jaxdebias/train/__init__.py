@@ -2,6 +2,7 @@
 
 from jaxdebias.train.augment import chain, random_affine, random_flip, random_resized_crop, random_shift
 from jaxdebias.train.checkpoint import load_params, save_params
+from jaxdebias.train.cross_fit import CrossFit, cross_fit
 from jaxdebias.train.log import Progress
 from jaxdebias.train.losses import (
     correct,
@@ -13,12 +14,21 @@ from jaxdebias.train.losses import (
 from jaxdebias.train.mesh import data_mesh
 from jaxdebias.train.optimizer import Optimizer, trainable, with_trainable
 from jaxdebias.train.run import RunConfig, RunResult, run
-from jaxdebias.train.schedule import HELD_OUT_ACCURACY, HELD_OUT_LOSS, EarlyStop, Monitor, Plateau
+from jaxdebias.train.schedule import (
+    HELD_OUT_ACCURACY,
+    HELD_OUT_LOSS,
+    EarlyStop,
+    Monitor,
+    Plateau,
+    worst_class_accuracy,
+    worst_group_accuracy,
+)
 from jaxdebias.train.sweep import Portion, map_runs, sweep
 
 __all__ = [
     "HELD_OUT_ACCURACY",
     "HELD_OUT_LOSS",
+    "CrossFit",
     "EarlyStop",
     "Monitor",
     "Optimizer",
@@ -30,6 +40,7 @@ __all__ = [
     "chain",
     "correct",
     "cross_entropy",
+    "cross_fit",
     "data_mesh",
     "detached_generalised_cross_entropy",
     "generalised_cross_entropy",
@@ -45,4 +56,6 @@ __all__ = [
     "trainable",
     "weighted_mean",
     "with_trainable",
+    "worst_class_accuracy",
+    "worst_group_accuracy",
 ]

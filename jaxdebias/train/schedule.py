@@ -3,13 +3,17 @@
 Pure bookkeeping on the host, on one number per chunk of epochs; the device never sees it.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Batch
+from jaxdebias.core import Batch, group_of
 from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
 
 
@@ -44,6 +48,37 @@ class Monitor:
 
 HELD_OUT_LOSS = Monitor(name="held_out_loss", fn=mean_cross_entropy, mode="min")
 HELD_OUT_ACCURACY = Monitor(name="held_out_accuracy", fn=accuracy, mode="max")
+
+
+@functools.cache
+def worst_class_accuracy(classes: int) -> Monitor:
+    """Accuracy of the class that is predicted worst: chooses weights without labels of the bias.
+
+    Where a class has no held-out row it is left out.
+    """
+    def worst(logits: Any, batch: Batch) -> Any:
+        return _worst(logits, batch, batch.label, classes)
+
+    return Monitor(name="held_out_worst_class_accuracy", fn=worst, mode="max")
+
+
+@functools.cache
+def worst_group_accuracy(classes: int, attributes: int) -> Monitor:
+    """Accuracy of the worst group of held-out rows: an oracle's choice, which needs their labels of the bias.
+
+    Groups without a held-out row, and rows of unknown attribute, are left out.
+    """
+    def worst(logits: Any, batch: Batch) -> Any:
+        return _worst(logits, batch, group_of(batch.label, batch.attribute, attributes), classes * attributes)
+
+    return Monitor(name="held_out_worst_group_accuracy", fn=worst, mode="max")
+
+
+def _worst(logits: Any, batch: Batch, group: Any, groups: int) -> Any:
+    weight = jnp.ones(len(group)) if batch.weight is None else batch.weight
+    total = jax.ops.segment_sum(weight, group, groups)  # drops group -1
+    right = jax.ops.segment_sum(weight * correct(logits, batch.label), group, groups)
+    return jnp.where(total > 0, right / jnp.maximum(total, 1e-9), jnp.inf).min()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,10 +49,9 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
     small = models.resnet_vae(latent=8, width=4)
     monkeypatch.setattr(methods, "RESNET_BRANCHES", small)
     config = RunConfig(epochs=1, steps_per_epoch=2, batch_size=8, drop_last=True, early_stop=EarlyStop(patience=2))
-    fit = methods._swept(lambda case: sih(small, methods.GAUSSIAN, augment=methods.CROPS), config,
-                         others={"bias_branch": methods._resnet_bias_branch}, held_out=True, block=1,
-                         monitor=sih_monitor(small, methods.GAUSSIAN, protocol="official", batch_size=4,
-                                             augment=methods.CROPS))
+    monitor = sih_monitor(small, methods.GAUSSIAN, protocol="official", batch_size=4, augment=methods.CROPS)
+    fit = methods.Swept(learner_of=lambda case: sih(small, methods.GAUSSIAN, augment=methods.CROPS), config=config,
+                        others={"bias_branch": methods._resnet_bias_branch}, held_out=True, block=1, monitor=monitor)
     first, second = fit(cases, print)
     assert {one.case.seed for one in (first, second)} == {0, 1}
     for one in (first, second):

@@ -28,10 +28,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick_methods(monkeypatch):
-    monkeypatch.setitem(methods.COLORED_MNIST, "erm", Method("none", "last weights", methods._swept(
-        lambda case: erm(SMALL), EPOCHS)))
-    monkeypatch.setitem(methods.COLORED_MNIST, "sih", Method("none", "own loss", methods._swept(
-        lambda case: sih(BRANCHES), sih_run_config(epochs=3, batch_size=32), held_out=True,
+    monkeypatch.setitem(methods.COLORED_MNIST, "erm", Method("none", "last weights", methods.Swept(
+        learner_of=lambda case: erm(SMALL), config=EPOCHS)))
+    monkeypatch.setitem(methods.COLORED_MNIST, "sih", Method("none", "own loss", methods.Swept(
+        learner_of=lambda case: sih(BRANCHES), config=sih_run_config(epochs=3, batch_size=32), held_out=True,
         monitor=sih_monitor(BRANCHES),
         others={"bias_branch": lambda state, x: BRANCHES.bias.apply(state.variables, x)})))
 
@@ -79,11 +79,28 @@ def test_refuses(folder, tmp_path):
         TableConfig(data="corrupted-cifar10", data_dir=folder, methods=("jtt",))
     with pytest.raises(ContractError, match="data"):
         TableConfig(data="cifar", data_dir=folder)
+    with pytest.raises(ContractError, match="worst-class"):
+        TableConfig(data_dir=folder, methods=("erm@worst",))
+    with pytest.raises(ContractError, match="epoch can be chosen"):
+        TableConfig(data_dir=folder, methods=("jtt@plain",))
     with pytest.raises(ContractError, match="ratios"):
         TableConfig(data_dir=folder, ratios=(5.0,))
     (tmp_path / "other.json").write_text('{"data": "adult"}')
     with pytest.raises(ContractError, match="colored-mnist"):
         reproduce_table(TableConfig(data_dir=folder), tmp_path / "other.json")
+
+
+@pytest.mark.slow
+def test_the_choice_of_the_epoch_is_an_axis(folder, tmp_path):
+    """The epoch that the monitor likes best on the tenth is kept; the table says what chose it, and by which labels."""
+    config = TableConfig(data_dir=folder, methods=("erm", "erm@worst-group", "erm@plain"), ratios=(0.2,))
+    table = reproduce_table(config, tmp_path / "table.json")
+    said = {row["method"]: row for row in table["summary"]}
+    assert said["erm@worst-group"]["labels"] == "a tenth of the training samples"
+    assert "worst group" in said["erm@worst-group"]["selection"]
+    assert said["erm@plain"]["labels"] == "none"
+    assert said["erm@plain"]["published"] is None
+    assert {row["best_epoch"] for row in table["rows"] if "@" in row["method"]} <= {1, 2}
 
 
 def test_comparison_with_a_published_row():

@@ -5,7 +5,16 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.train.schedule import HELD_OUT_ACCURACY, HELD_OUT_LOSS, Bookkeeping, EarlyStop, Plateau, judge
+from jaxdebias.train.schedule import (
+    HELD_OUT_ACCURACY,
+    HELD_OUT_LOSS,
+    Bookkeeping,
+    EarlyStop,
+    Plateau,
+    judge,
+    worst_class_accuracy,
+    worst_group_accuracy,
+)
 
 
 def replay(values, **rules):
@@ -72,3 +81,16 @@ def test_monitors_count_rows_by_weight():
     assert float(HELD_OUT_ACCURACY.fn(logits, batch)) == 0.5
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
     assert float(HELD_OUT_LOSS.fn(logits, batch)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_worst_class_and_group_are_found():
+    """Classes 0, 1 right in 3/4 and 1/2 of the weight; group (1, 0) never; empty and unknown ones do not count."""
+    logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]], np.float32)
+    batch = Batch(x=np.zeros((6, 1)), label=np.array([0, 0, 0, 1, 1, 1]), attribute=np.array([0, 1, 1, 1, 0, -1]),
+                  weight=np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0], np.float32))
+    assert float(worst_class_accuracy(2).fn(logits, batch)) == 0.5
+    assert float(worst_class_accuracy(3).fn(logits, batch)) == 0.5
+    assert float(worst_group_accuracy(2, 2).fn(logits, batch)) == 0.0
+    known = batch._replace(weight=np.array([2.0, 1.0, 1.0, 1.0, 0.0, 1.0], np.float32))
+    assert float(worst_group_accuracy(2, 2).fn(logits, known)) == 0.5  # (0, 1); the wrong row of class 1 is unknown
+    assert worst_group_accuracy(2, 2) is worst_group_accuracy(2, 2)
