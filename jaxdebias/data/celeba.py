@@ -131,20 +131,31 @@ def read_lists(folder: pathlib.Path) -> Annotations:
         expect(good, f"{PARTITION} line {number}", "a file name and 0, 1 or 2", describe(" ".join(words)))
         part[words[0]] = int(words[1])
 
-    lines = _lines(folder / ATTRIBUTES)
-    expect(len(lines) > 2, ATTRIBUTES, "a count, a line of names and rows", f"{len(lines)} lines")
+    names, rows, values = read_attributes(folder / ATTRIBUTES)
+    for number, file in rows:
+        expect(file in part, f"{ATTRIBUTES} line {number}", f"a file that {PARTITION} lists", repr(file))
+    files = tuple(file for _, file in rows)
+    return Annotations(names, files, values, np.array([part[file] for file in files]))
+
+
+def read_attributes(path: pathlib.Path) -> tuple[tuple[str, ...], list[tuple[int, str]], Bool[np.ndarray, "n t"]]:
+    """An attribute list as CelebA and CelebAMask-HQ have it: names, (line number, file name) of each row, values.
+
+    Raises:
+      ContractError: naming the file and line of the first bad row.
+    """
+    lines = _lines(path)
+    expect(len(lines) > 2, path.name, "a count, a line of names and rows", f"{len(lines)} lines")
     (_, count), (_, names), *rows = lines
-    expect(count == [str(len(rows))], f"{ATTRIBUTES} line 1", f"the number of rows, {len(rows)}",
+    expect(count == [str(len(rows))], f"{path.name} line 1", f"the number of rows, {len(rows)}",
            describe(" ".join(count)))
-    files, values = [], np.empty((len(rows), len(names)), bool)
+    values = np.empty((len(rows), len(names)), bool)
     for i, (number, words) in enumerate(rows):
         good = len(words) == len(names) + 1 and {"1", "-1"}.issuperset(words[1:])
-        expect(good, f"{ATTRIBUTES} line {number}", f"a file name and {len(names)} values of -1 or 1",
+        expect(good, f"{path.name} line {number}", f"a file name and {len(names)} values of -1 or 1",
                describe(" ".join(words)))
-        expect(words[0] in part, f"{ATTRIBUTES} line {number}", f"a file that {PARTITION} lists", repr(words[0]))
-        files.append(words[0])
         values[i] = [word == "1" for word in words[1:]]
-    return Annotations(tuple(names), tuple(files), values, np.array([part[name] for name in files]))
+    return tuple(names), [(number, words[0]) for number, words in rows], values
 
 
 def _lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:

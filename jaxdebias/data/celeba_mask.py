@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
+from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data.aligned import aligned_cells
+from jaxdebias.data.celeba import read_attributes
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
 from jaxdebias.data.matching import matched_pairs
 from jaxdebias.data.streams import stream
@@ -164,24 +165,13 @@ def read_annotations(folder: pathlib.Path) -> Annotations:
     Raises:
       ContractError: naming the line of the first bad row.
     """
-    try:
-        text = (folder / ATTRIBUTES).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"`{ATTRIBUTES}`: expected a readable text file, got {error}") from error
-    lines = [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
-    expect(len(lines) > 2, ATTRIBUTES, "a count, a line of names and rows", f"{len(lines)} lines")
-    (_, count), (_, names), *rows = lines
-    expect(count == [str(len(rows))], f"{ATTRIBUTES} line 1", f"the number of rows, {len(rows)}",
-           describe(" ".join(count)))
-    numbers, values = np.empty(len(rows), np.int64), np.empty((len(rows), len(names)), bool)
-    for i, (line, words) in enumerate(rows):
-        stem, _, suffix = words[0].partition(".")
-        good = len(words) == len(names) + 1 and {"1", "-1"}.issuperset(words[1:]) and stem.isdigit() and suffix == "jpg"
-        expect(good, f"{ATTRIBUTES} line {line}", f"a name like 0.jpg and {len(names)} values of -1 or 1",
-               describe(" ".join(words)))
+    names, rows, values = read_attributes(folder / ATTRIBUTES)
+    numbers = np.empty(len(rows), np.int64)
+    for i, (line, file) in enumerate(rows):
+        stem, _, suffix = file.partition(".")
+        expect(stem.isdigit() and suffix == "jpg", f"{ATTRIBUTES} line {line}", "a name like 0.jpg", repr(file))
         numbers[i] = int(stem)
-        values[i] = [word == "1" for word in words[1:]]
-    return Annotations(tuple(names), numbers, values)
+    return Annotations(names, numbers, values)
 
 
 def read_faces(folder: pathlib.Path, listed: Annotations, rows: Int[np.ndarray, " m"], *, image_size: int = 64,

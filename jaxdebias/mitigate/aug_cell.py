@@ -247,8 +247,8 @@ class AugCellInfo(NamedTuple):
     def hesitant(self) -> bool:
         """Whether the judges hesitate over what they flag: then no shortcut has been found that the views leave.
 
-        On coloured digits their confidence is .94 and more at 0.5 to 20 % conflicting samples, .69 where colours mean
-        nothing and .72 to .84 where the shortcut is a place in the picture.
+        They are nearly as sure of flagged samples as of others where there is one (coloured digits), and in doubt where
+        there is none or where it is a place in the picture; `HESITANT` lies between, chosen on one seed of each.
         """
         return self.confidence[0] < HESITANT
 

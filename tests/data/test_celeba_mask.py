@@ -120,8 +120,8 @@ def test_bad_files_are_named(tmp_path):
     path = files / "CelebAMask-HQ-attribute-anno.txt"
     text = path.read_text()
     for old, new, message in (("20\n", "21\n", "line 1`: expected the number of rows, 20, got"),
-                              ("\n3.jpg", "\nx.jpg", "line 6`: expected a name like 0.jpg and 6 values of -1 or 1"),
-                              ("\n3.jpg ", "\n3.jpg 0 ", "line 6`: expected a name like 0.jpg and 6 values")):
+                              ("\n3.jpg", "\nx.jpg", "line 6`: expected a name like 0.jpg, got 'x.jpg'"),
+                              ("\n3.jpg ", "\n3.jpg 0 ", "line 6`: expected a file name and 6 values of -1 or 1")):
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(ContractError, match=message):
             read_annotations(files)
