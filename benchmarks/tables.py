@@ -287,10 +287,41 @@ def speed() -> str:
     return markdown(head, rows) + source("speed")
 
 
+def milliseconds(side: dict[str, float]) -> str:
+    return f"{1e3 * side['median']:.1f} ({1e3 * side['min']:.1f}-{1e3 * side['max']:.1f})"
+
+
+def sih_step() -> str:
+    """A row per side; ratios are theirs over ours."""
+    rows = []
+    for of in read("sih_step")["rows"]:
+        for side, times in of["sides"].items():
+            ratio = f"{of['ratios'][side]:.2f}x" if side in of["ratios"] else ""
+            met = "met" if of["met"] else "**missed**"
+            bound = f"{of['bound']:g}x, {met}" if of["bound"] and side == "pytorch" else ""
+            rows.append([of["what"], side.replace("_", " "), milliseconds(times), ratio, bound])
+    return markdown(["what", "side", "ms, median (range)", "of ours", "asked"], rows) + source("sih_step")
+
+
+def cam() -> str:
+    """Times, then the ratios that were asked for, then memory."""
+    table = read("cam")
+    times = [[of["what"], side.replace("_", " "), milliseconds(seconds)]
+             for of in table["rows"] for side, seconds in of["sides"].items()]
+    asked = {**{name: f"at most {bound:g}" for name, bound in table["at_most"].items()},
+             **{name: f"at least {bound:g}" for name, bound in table["at_least"].items()}}
+    figures = [[of["what"].split(",")[0], name, f"{value:.2f}", asked.get(name, ""),
+                ("**missed**" if name in of["missed"] else "met") if name in asked else ""]
+               for of in table["rows"] for name, value in of["figures"].items()]
+    return "\n\n".join([markdown(["what", "side", "ms, median (range)"], times),
+                        markdown(["what", "figure", "measured", "asked", ""], figures)]) + source("cam")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
     "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
-    "attention-iou": attention_iou, "speed": speed, "peers": peers}
+    "attention-iou": attention_iou, "speed": speed, "sih-step": sih_step,
+    "cam": cam, "peers": peers}
 
 
 def render(page: Path) -> str:

@@ -1,11 +1,12 @@
 """Maps of 40 classes from one forward pass, beside PyTorch: `python benchmarks/speed/cam.py`.
 
 ResNet-18 with 40 logits, 8 images of 224 x 224, the map of |logit| at the last stage's output, for every class. All
-sides have the same random weights and images, in float32 on the same cores, in one process, in turn, after one warm
-call. Beside our own jitted forward pass stand two PyTorch sides: maps as the `grad-cam` package makes them, one forward
-and one whole backward pass per class (the package itself where it imports, else the same steps by hand; JSON says
-which), and what a good programmer would write: one forward pass without a graph, then all classes' gradients of pooling
-and head by one batched call. The ratio to the first is the algorithm's, to the second what is left for the compiler.
+sides have the same random weights and images, in float32 on the same cores, each library in a process of its own, the
+two asked in turn after one warm call of each side. Beside our own jitted forward pass stand two PyTorch sides: maps as
+the `grad-cam` package makes them, one forward and one whole backward pass per class (the package itself where it
+imports, else the same steps by hand; JSON says which), and what a good programmer would write: one forward pass without
+a graph, then all classes' gradients of pooling and head by one batched call. The ratio to the first is the algorithm's,
+to the second what is left for the compiler.
 
 A deeper layer, the third stage's output, has a pullback that is not free; there the other side is 40 separate
 gradients of ours, each with its forward pass, compiled once. Memory is the compiler's own count for ResNet-50 and
@@ -14,6 +15,7 @@ batch 32: what maps need beyond the forward pass, for chunks of several sizes, b
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import sys
@@ -54,8 +56,11 @@ def in_turn(repeats: int, **sides: Callable[[], Any]) -> dict[str, dict[str, flo
             jax.block_until_ready(fn())
             if i:
                 measured[name].append(time.perf_counter() - start)
-    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": repeats}
-            for name, values in measured.items()}
+    return {name: spread(values) for name, values in measured.items()}
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "repeats": len(seconds)}
 
 
 def package_loop(net: Any, x: Any) -> tuple[str, Callable[[int], np.ndarray]]:
@@ -111,22 +116,57 @@ def sides(*, classes: int, batch: int, size: int, width: int) -> tuple[Any, Any,
     return ours, jax.tree.map(jnp.asarray, params), jnp.asarray(images), net, x
 
 
-def last_stage(repeats: int, **size: int) -> dict[str, Any]:
-    ours, params, images, net, x = sides(**size)
-    found, one = package_loop(net, x)
+def our_sides(**size: int) -> dict[str, Callable[[], Any]]:
+    ours, params, images, *_ = sides(**size)
     upsample = jax.jit(lambda params, images: maps.resize(class_maps(ours.spatial, params, images).maps, size["size"]))
     forward = jax.jit(ours.apply)
-    difference = np.abs(np.asarray(class_maps(ours.spatial, params, images).maps) - by_hand(net, x).numpy()).max()
-    measured = in_turn(
-        repeats, forward=lambda: forward(params, images), native=lambda: class_maps(ours.spatial, params, images),
-        upsampled=lambda: upsample(params, images), torch_forward=lambda: by_no_grad(net, x),
-        by_hand=lambda: by_hand(net, x), by_hand_upsampled=lambda: by_hand(net, x, upsampled=True))
+    return {"forward": lambda: forward(params, images), "native": lambda: class_maps(ours.spatial, params, images).maps,
+            "upsampled": lambda: upsample(params, images)}
+
+
+def torch_sides(**size: int) -> dict[str, Callable[[], Any]]:
+    *_, net, x = sides(**size)
     # One class a call; every class costs the same, and 40 of them a repeat would take minutes.
-    loop = in_turn(repeats, one=lambda: one(0))["one"]
-    measured["grad_cam_loop"] = {name: value * (size["classes"] if name != "repeats" else 1)
-                                 for name, value in loop.items()}
-    median = {name: side["median"] for name, side in measured.items()}
-    return row(f"last stage, {size}", measured, {
+    _, one = package_loop(net, x)
+    return {"torch_forward": lambda: by_no_grad(net, x), "by_hand": lambda: by_hand(net, x),
+            "by_hand_upsampled": lambda: by_hand(net, x, upsampled=True), "one_class": lambda: one(0)}
+
+
+def serve(connection: Any, library: str, cores: int, size: dict[str, int]) -> None:
+    """One library's process: runs the side that it is asked for, and answers with seconds and the result."""
+    torch.set_num_threads(cores)
+    known = {"ours": our_sides, "PyTorch": torch_sides}[library](**size)
+    connection.send(list(known))
+    while (name := connection.recv()) is not None:
+        start = time.perf_counter()
+        result = jax.block_until_ready(known[name]())
+        connection.send((time.perf_counter() - start, np.asarray(result)))
+
+
+def last_stage(repeats: int, cores: int, **size: int) -> dict[str, Any]:
+    measured: dict[str, list[float]] = {}
+    results: dict[str, np.ndarray] = {}
+    context = multiprocessing.get_context("spawn")
+    asked, processes = {}, []
+    for library in ("ours", "PyTorch"):
+        here, there = context.Pipe()
+        processes.append(context.Process(target=serve, args=(there, library, cores, size), daemon=True))
+        processes[-1].start()
+        asked |= dict.fromkeys(here.recv(), here)
+    for i in range(repeats + 1):
+        for name, library in asked.items():
+            library.send(name)
+            seconds, results[name] = library.recv()
+            if i:
+                measured.setdefault(name, []).append(seconds)
+    for library in set(asked.values()):
+        library.send(None)
+    for process in processes:
+        process.join()
+    measured["grad_cam_loop"] = [seconds * size["classes"] for seconds in measured.pop("one_class")]
+    times = {name: spread(values) for name, values in measured.items()}
+    median = {name: side["median"] for name, side in times.items()}
+    return row(f"last stage, {said(**size)}", times, {
         "native / forward": median["native"] / median["forward"],
         "upsampled / forward": median["upsampled"] / median["forward"],
         "native / PyTorch by hand": median["native"] / median["by_hand"],
@@ -134,7 +174,8 @@ def last_stage(repeats: int, **size: int) -> dict[str, Any]:
         "forward / PyTorch's forward": median["forward"] / median["torch_forward"],
         "grad-cam loop / native": median["grad_cam_loop"] / median["native"],
         "grad-cam loop / upsampled": median["grad_cam_loop"] / median["upsampled"],
-    }, loop=f"{found}; one class measured, times {size['classes']}", largest_difference=float(difference))
+    }, loop=f"{package_loop(None, None)[0]}; one class measured, times {size['classes']}",
+        largest_difference=float(np.abs(results["native"] - results["by_hand"]).max()))
 
 
 def by_no_grad(net: Any, x: Any) -> torch.Tensor:
@@ -162,7 +203,7 @@ def deeper_stage(repeats: int, **size: int) -> dict[str, Any]:
     measured = in_turn(repeats, all_at_once=lambda: class_maps(tap, params, images).maps,
                        one_by_one=lambda: [single(params, images, k) for k in every])
     median = {name: side["median"] for name, side in measured.items()}
-    return row(f"deeper stage {DEEPER}, {size}", measured,
+    return row(f"deeper stage {DEEPER}, {said(**size)}", measured,
                {"all at once / one by one": median["all_at_once"] / median["one_by_one"]})
 
 
@@ -180,8 +221,12 @@ def memory(*, classes: int, batch: int, size: int, width: int, depth: int) -> di
     for chunk in sorted({1, 8, classes}):
         tap = linen_tap(ours.apply, last)
         extra[f"tap, chunk {chunk}"] = needs(lambda p, x, t=tap, c=chunk: class_maps(t, p, x, chunk=c)) - forward
-    return row(f"memory, resnet{depth}, {classes} classes, batch {batch}, {size} x {size}", {},
+    return row(f"memory, {said(classes=classes, batch=batch, size=size, width=width, depth=depth)}", {},
                {"extra GiB": max(extra.values())}, extra_gib=extra, forward_gib=forward)
+
+
+def said(*, classes: int, batch: int, size: int, width: int, depth: int = 18) -> str:
+    return f"ResNet-{depth} of width {width}, {classes} classes, batch {batch}, {size} x {size}"
 
 
 def row(what: str, measured: dict[str, dict[str, float]], figures: dict[str, float], **more: Any) -> dict[str, Any]:
@@ -207,7 +252,7 @@ def main() -> bool:
     if arguments.trial:
         size, repeats = {"classes": 5, "batch": 2, "size": 64, "width": 8}, 2
         large = {**size, "depth": 18}
-    rows = [last_stage(repeats, **size), deeper_stage(repeats, **size), memory(**large)]
+    rows = [last_stage(repeats, cores, **size), deeper_stage(repeats, **size), memory(**large)]
     if not arguments.trial:
         table = {"device": device_name(), "cores": cores, "versions": versions(), "torch": torch.__version__,
                  "date": time.strftime("%Y-%m-%d"), "at_most": AT_MOST, "at_least": AT_LEAST, "rows": rows}
