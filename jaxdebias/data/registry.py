@@ -15,8 +15,12 @@ from jaxdebias.data.celeba_mask import celeba_mask, celeba_mask_folder
 from jaxdebias.data.colored_mnist import colored_mnist, mnist_folder
 from jaxdebias.data.composites import composites, composites_folder
 from jaxdebias.data.corrupted_cifar10 import cifar10_folder, corrupted_cifar10
+from jaxdebias.data.darkened_utkface import darkened_utkface
 from jaxdebias.data.digits import digits
+from jaxdebias.data.faces import faces
 from jaxdebias.data.folder import METADATA, folder
+from jaxdebias.data.four_cells import four_cells
+from jaxdebias.data.planted import planted
 from jaxdebias.data.scenes import scenes
 from jaxdebias.data.utkface import utkface, utkface_folder
 from jaxdebias.data.waterbirds import waterbirds, waterbirds_folder
@@ -60,6 +64,8 @@ DATASETS: Mapping[str, DatasetInfo] = {
     "scenes": DatasetInfo(scenes, "generated objects on backgrounds, with masks and twins", "images", ""),
     "glyphs": DatasetInfo(functools.partial(scenes, kind="glyphs"),
                           "generated letters, left the class and right the bias", "images", ""),
+    "faces": DatasetInfo(faces, "generated faces, expressions, with a group that is rare in training, and twins",
+                         "images", ""),
     "colored-mnist": DatasetInfo(colored_mnist, "MNIST, coloured by class as in LfF and SiH", "images",
                                  "MNIST's four .gz files, in DIR or DIR/mnist", mnist_folder),
     "corrupted-cifar10": DatasetInfo(corrupted_cifar10, "CIFAR-10, corrupted by class as in LfF and SiH", "images",
@@ -70,8 +76,16 @@ DATASETS: Mapping[str, DatasetInfo] = {
     "utkface": DatasetInfo(utkface, "faces, gender with age or race as the attribute", "images",
                            "utkface_96.npz or UTKFace's .jpg files, in DIR, DIR/utkface or DIR/UTKFace",
                            utkface_folder),
+    "utkface-darkened": DatasetInfo(darkened_utkface, "faces, gender with almost all women darkened, with twins",
+                                    "images", "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
+                                    utkface_folder),
+    "utkface-planted": DatasetInfo(planted, "faces, gender with a marker planted in a corner, with masks and twins",
+                                   "images", "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
+                                   utkface_folder),
     "celeba": DatasetInfo(celeba, "faces, any of 40 attributes with any other as the bias", "images",
                           "CelebA's two .txt lists and img_align_celeba/, in DIR or DIR/celeba", celeba_folder),
+    "celeba-four-cells": DatasetInfo(four_cells, "faces of celeba in four cells of chosen sizes, one of them empty",
+                                     "images", "the files of celeba, in DIR or DIR/celeba", celeba_folder),
     "celeba-mask": DatasetInfo(celeba_mask, "30,000 faces with masks of 14 regions, attributes as in celeba", "images",
                                "CelebAMask-HQ's list, CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/, in DIR or "
                                "DIR/CelebAMask-HQ", celeba_mask_folder),

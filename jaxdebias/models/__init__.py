@@ -3,17 +3,22 @@
 from jaxdebias.models.cnn import cnn, pooled_cnn
 from jaxdebias.models.conv import conv_general_dilated, max_pool
 from jaxdebias.models.mlp import mlp
+from jaxdebias.models.patch_net import PatchNet, patch_net
 from jaxdebias.models.registry import build
 from jaxdebias.models.resnet import resnet
 from jaxdebias.models.resnet_cifar import resnet20
 from jaxdebias.models.torchvision_weights import load_resnet
 from jaxdebias.models.two_encoders import TwoEncoders, mlp_two_encoders, resnet_two_encoders
 from jaxdebias.models.vae import Branches, mlp_vae, resnet_vae
+from jaxdebias.models.vae_classifier import Encoding, VaeClassifier, vae_classifier
 from jaxdebias.models.vit import attention_weights, vit
 
 __all__ = [
     "Branches",
+    "Encoding",
+    "PatchNet",
     "TwoEncoders",
+    "VaeClassifier",
     "attention_weights",
     "build",
     "cnn",
@@ -23,10 +28,12 @@ __all__ = [
     "mlp",
     "mlp_two_encoders",
     "mlp_vae",
+    "patch_net",
     "pooled_cnn",
     "resnet",
     "resnet20",
     "resnet_two_encoders",
     "resnet_vae",
+    "vae_classifier",
     "vit",
 ]

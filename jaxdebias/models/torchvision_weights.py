@@ -15,7 +15,8 @@ import numpy as np
 from jaxdebias.contracts import ContractError, check_choice, check_finite, describe, expect
 from jaxdebias.core import Params
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64}
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
+           "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -23,7 +24,7 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file: eight bytes of header length, a JSON header, the raw bytes.
 
     Raises:
-      ContractError: not such a file, cut short, or of a dtype other than f64, f32, f16, bf16 and i64.
+      ContractError: not such a file, cut short, or of a dtype other than f64, f32, f16, bf16, i64, i32, u8 and bool.
     """
     raw = pathlib.Path(path).read_bytes()
     try:

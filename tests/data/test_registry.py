@@ -32,9 +32,13 @@ def without_variable(monkeypatch):
 
 
 FEW = {"train": 40, "edit": 8, "accept": 8, "test": 8}
-OPTIONS = {"scenes": FEW, "glyphs": FEW, "colored-mnist": {"held_out": 14},
+OPTIONS = {"scenes": FEW, "glyphs": FEW, "faces": FEW | {"image_size": 16},
+           "utkface-darkened": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "colored-mnist": {"held_out": 14},
            "corrupted-cifar10": {"held_out": 7}, "adult": {"edit": 10, "accept": 8},
            "utkface": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "celeba": {"image_size": 8},
+           "utkface-planted": {"edit": 8, "accept": 8, "test": 8, "image_size": 16},
+           "celeba-four-cells": {"image_size": 8, "target": "Blond_Hair", "attribute": "Male", "cells": (2, 10, 10, 0),
+                                 "per_cell": 3},
            "celeba-mask": {"image_size": 8, "accept_share": 0.5}, "waterbirds": {"image_size": 8},
            "composites": {**FEW, "image_size": 16, "selection_share": 0.4},
            "folder": {"image_size": 8}}
@@ -77,7 +81,7 @@ def test_describe_says_what_is_there(files, tmp_path):
     assert rows["colored-mnist"].detail == str(files / "mnist")
     for place in (tmp_path, None):
         there = {row.name: row.found for row in describe(place)}
-        assert [name for name, found in there.items() if found] == ["digits", "scenes", "glyphs"]
+        assert [name for name, found in there.items() if found] == ["digits", "scenes", "glyphs", "faces"]
     assert all("\n" not in row.detail for row in describe(tmp_path))
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -18,6 +20,13 @@ JUDGE = gce(models.mlp(hidden=(32,), classes=4), CONFIG.optimizer, augment=rando
 KEY = jax.random.key(0)
 
 
+@functools.cache
+def found():
+    """(data, what the judges say of it): one shape for many tests, so one set of programs."""
+    data = glyphs(201, conflicting=0.1)
+    return data, find_cells(KEY, JUDGE, data, CONFIG)
+
+
 def test_weights_make_guess_and_label_independent():
     weights = reweighing(COUNTS)
     np.testing.assert_allclose(weights, [[0.61111111, 4.5], [2.75, 0.5625]], atol=1e-7)
@@ -33,8 +42,7 @@ def test_weights_of_empty_and_rare_cells():
 
 def test_a_sample_is_judged_by_models_that_have_not_seen_it():
     """Changing the labels of a fold changes no guess of that fold, to the bit; and it changes others."""
-    data = glyphs(201, conflicting=0.1)
-    before = find_cells(KEY, JUDGE, data, CONFIG)
+    data, before = found()
     mine = before.fold[0] == 1
     assert 90 <= mine.sum() <= 110
     after = find_cells(KEY, JUDGE, data._replace(label=np.where(mine, (data.label + 1) % 4, data.label)), CONFIG)
@@ -44,10 +52,9 @@ def test_a_sample_is_judged_by_models_that_have_not_seen_it():
 
 @pytest.mark.slow
 def test_the_attribute_is_not_read():
-    data = glyphs(200, conflicting=0.1)
-    one, other = (find_cells(KEY, JUDGE, data._replace(attribute=attribute), CONFIG)
-                  for attribute in (data.attribute, np.full(200, -1, np.int32)))
-    np.testing.assert_array_equal(one.probability, other.probability)
+    data, cells = found()
+    other = find_cells(KEY, JUDGE, data._replace(attribute=np.full(201, -1, np.int32)), CONFIG)
+    np.testing.assert_array_equal(cells.probability, other.probability)
 
 
 @pytest.mark.slow
@@ -65,14 +72,14 @@ def test_counts_repeats_and_probabilities():
 @pytest.mark.slow
 def test_a_view_draws_the_rows():
     """The same judges see the same pictures, whether stored or made inside the step."""
-    data = glyphs(200, conflicting=0.1)
-    rows = data._replace(x=np.arange(200, dtype=np.int32)[::-1].copy())
+    data, cells = found()
+    rows = data._replace(x=np.arange(201, dtype=np.int32)[::-1].copy())
 
     def view(shared, batch: Batch) -> Batch:
         return batch._replace(x=shared[batch.x])
 
     lazy = find_cells(KEY, JUDGE, rows, CONFIG, shared=data.x[::-1].copy(), view=view)
-    np.testing.assert_allclose(lazy.probability, find_cells(KEY, JUDGE, data, CONFIG).probability, atol=1e-6)
+    np.testing.assert_allclose(lazy.probability, cells.probability, atol=1e-6)
 
 
 def test_refuses():

@@ -17,17 +17,15 @@ def blank(classifier):
 
 
 @pytest.fixture(scope="module")
-def torch_weights():
+def torch_weights(torch):
     """A narrow ResNet-18's state dict as NumPy arrays."""
-    pytest.importorskip("torch")
     from oracles.torch_resnet import random_resnet
 
     return {name: value.numpy() for name, value in random_resnet(18, 5, width=8).state_dict().items()}
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_logits_agree_with_pytorch(depth):
-    torch = pytest.importorskip("torch")
+def test_logits_agree_with_pytorch(depth, torch):
     from oracles.torch_resnet import random_resnet
 
     theirs = random_resnet(depth, 7)

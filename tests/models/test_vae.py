@@ -49,7 +49,7 @@ def compiled(name):
 
 
 @pytest.fixture(params=NETWORKS)
-def network(request):
+def network(request, unoptimised):
     branches, image = NETWORKS[request.param]
     x = np.random.default_rng(0).integers(0, 256, (4, *image), np.uint8)
     return branches, random_params(branches, x), x, compiled(request.param)
@@ -147,6 +147,7 @@ def test_batch_statistics_are_explicit(network):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_log_variance_of_the_resnet_is_cut():
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     variables = random_params(RESNET, x)
