@@ -2,13 +2,41 @@
 
 import os
 import pathlib
+import platform
 
 import jax
 import pytest
 
-collect_ignore = ["oracles/torch_resnet.py", "oracles/torch_sih.py"]  # no doctests, and PyTorch need not be there
+# No doctests there, and PyTorch need not be installed.
+collect_ignore = ["oracles/torch_language.py", "oracles/torch_resnet.py", "oracles/torch_sih.py"]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled programs in pytest's cache folder: most of the time of these tests is the compiler's.
+
+    Workers and child processes share them, and the next session finds them; `pytest --cache-clear` drops them, and
+    `-p no:cacheprovider` does without. A folder for each machine: the programs are made for its processor.
+    """
+    cache = getattr(config, "cache", None)
+    if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(cache.mkdir(f"jax-{platform.node() or 'programs'}")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # for child processes
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker("torch")
 
 
 @pytest.fixture
@@ -17,6 +45,17 @@ def key():
 
 
 @pytest.fixture
+def unoptimised():
+    """Programs of this test compile fast and run slowly: for a large one that takes a few steps.
+
+    For tests of what happens, never of what a number is: XLA's faults come with its optimisations.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
 def torch():
     """PyTorch, or a skip: it is no dependency of the tests, because its newest build brings gigabytes of CUDA."""
     return pytest.importorskip("torch")

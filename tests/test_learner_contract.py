@@ -12,6 +12,7 @@ from train.tiny import BARE, NORMED
 from jaxdebias import models
 from jaxdebias.core import Batch, Learner
 from jaxdebias.mitigate.aug_cell import cell_balanced
+from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
 from jaxdebias.mitigate.disent import DisentConfig, disent
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.gce import gce
@@ -19,6 +20,7 @@ from jaxdebias.mitigate.group_balanced import group_balanced
 from jaxdebias.mitigate.group_dro import group_dro
 from jaxdebias.mitigate.jtt import drawn_by_weight
 from jaxdebias.mitigate.lff import lff
+from jaxdebias.mitigate.patch_noise import corruption, patch_noise
 from jaxdebias.mitigate.sih import sih
 from jaxdebias.train import Optimizer, random_flip
 
@@ -49,6 +51,10 @@ LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
     "lff": (lff(BARE, samples=8), TABLE, True),
     "lff_batch_norm": (lff(NORMED, SGD, samples=20), TABLE, False),
     "cell_balanced": (cell_balanced(BARE, classes=3, attributes=2, input_dropout=0.1), TABLE, True),
+    "patch_noise": (patch_noise(gce(CNN), corruption(np.arange(64).reshape(1, 8, 8).repeat(8, 0) % 3 == 0)), IMAGES,
+                    True),
+    "dbvae": (dbvae(models.vae_classifier(image=(8, 8, 3), classes=3, latent=4, encoder=MLP, decoder=(4,)), SGD,
+                    DbVaeConfig(debiased=(0, 2), stale=True), samples=8), IMAGES, True),
     "disent": (disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
                IMAGES, True),
     "sih": (sih(models.mlp_vae(image=(8, 8, 3), hidden=(8,), latent=4, decoder=(6,), classes=3), augment=random_flip),
