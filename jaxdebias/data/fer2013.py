@@ -89,7 +89,8 @@ def fer2013(data_dir: str | pathlib.Path, *, attribute: str = "none", rare: floa
     dataset = Dataset(
         name="fer2013",
         variant={"attribute": attribute, "rare": rare if attribute != "none" else None,
-                 "test_of": USAGES[2] if len(private) else USAGES[1], **{name: len(rows) for name, rows in parts.items()}},
+                 "test_of": USAGES[2] if len(private) else USAGES[1],
+                 **{name: len(rows) for name, rows in parts.items()}},
         splits={name: take(everything, rows) for name, rows in parts.items()},
         pairs={},
         label_names=EMOTIONS,

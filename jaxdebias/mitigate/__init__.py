@@ -1,8 +1,10 @@
 """Methods that train without the shortcut (a `Learner` each), or take it out of a trained model (params -> params)."""
 
 from jaxdebias.mitigate.aug_cell import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
+from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae, encode_all, reconstructions
 from jaxdebias.mitigate.dfr import DfrConfig, DfrInfo, balanced_subsamples, balanced_weights, dfr
 from jaxdebias.mitigate.disent import DisentConfig, disent
+from jaxdebias.mitigate.draw_diagnostics import DrawReport, draw_report, weight_auc
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.fine_tune import (
     FineTuneConfig,
@@ -20,8 +22,26 @@ from jaxdebias.mitigate.gce import gce
 from jaxdebias.mitigate.group_balanced import group_balanced, group_weighted
 from jaxdebias.mitigate.group_dro import group_dro
 from jaxdebias.mitigate.jtt import JttConfig, JttInfo, drawn_by_weight, error_set, jtt, jtt_weights
+from jaxdebias.mitigate.latent_weights import EQUATION_4, MIT_LAB, LatentWeights, RarityConfig, latent_weights
 from jaxdebias.mitigate.lff import lff
 from jaxdebias.mitigate.loss_history import LossHistory, difficulty
+from jaxdebias.mitigate.patch_masks import (
+    Protected,
+    budget_mask,
+    mask_iou,
+    protect,
+    quantile_mask,
+    soft_strength,
+)
+from jaxdebias.mitigate.patch_noise import (
+    Corruption,
+    PatchNoiseConfig,
+    PatchNoiseHyper,
+    corrupt,
+    corruption,
+    corruptions_of_mode,
+    patch_noise,
+)
 from jaxdebias.mitigate.protected_column import flip_column, zero_column
 from jaxdebias.mitigate.refit_head import RefitHeadConfig, RefitHeadInfo, refit_head
 from jaxdebias.mitigate.self_influence import (
@@ -33,11 +53,16 @@ from jaxdebias.mitigate.self_influence import (
 from jaxdebias.mitigate.sih import SihConfig, signal_weight, sih, sih_monitor, sih_run_config
 
 __all__ = [
+    "EQUATION_4",
+    "MIT_LAB",
     "AugCellConfig",
     "AugCellInfo",
+    "Corruption",
+    "DbVaeConfig",
     "DfrConfig",
     "DfrInfo",
     "DisentConfig",
+    "DrawReport",
     "FineTuneConfig",
     "FineTuneInfo",
     "FmdConfig",
@@ -45,7 +70,12 @@ __all__ = [
     "FmdRound",
     "JttConfig",
     "JttInfo",
+    "LatentWeights",
     "LossHistory",
+    "PatchNoiseConfig",
+    "PatchNoiseHyper",
+    "Protected",
+    "RarityConfig",
     "RefitHeadConfig",
     "RefitHeadInfo",
     "SelfInfluenceConfig",
@@ -55,12 +85,19 @@ __all__ = [
     "balanced_subsamples",
     "balanced_weights",
     "both_sides",
+    "budget_mask",
     "cell_balanced",
     "cell_tables",
+    "corrupt",
+    "corruption",
+    "corruptions_of_mode",
+    "dbvae",
     "dfr",
     "difficulty",
     "disent",
+    "draw_report",
     "drawn_by_weight",
+    "encode_all",
     "erm",
     "error_set",
     "fine_tune",
@@ -75,7 +112,13 @@ __all__ = [
     "joined",
     "jtt",
     "jtt_weights",
+    "latent_weights",
     "lff",
+    "mask_iou",
+    "patch_noise",
+    "protect",
+    "quantile_mask",
+    "reconstructions",
     "refit_head",
     "retrain_counterfactual",
     "self_influence",
@@ -84,6 +127,8 @@ __all__ = [
     "sih",
     "sih_monitor",
     "sih_run_config",
+    "soft_strength",
     "train_from_scratch",
+    "weight_auc",
     "zero_column",
 ]

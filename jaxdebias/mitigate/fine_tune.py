@@ -249,16 +249,19 @@ def _best_of_rates(key: Key, classifier: Classifier, params: Params | None, data
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
     one_row = jax.tree.map(lambda leaf: leaf[:1], data)
     accuracies, candidates = {}, {}
+    # One learner, scaled to each rate: the rates then share one compiled program.
+    first = config.learning_rates[0]
+    optimizer = Optimizer(name="adamw", learning_rate=first, weight_decay=config.weight_decay, schedule="cosine",
+                          steps=steps)
+    learner = erm(classifier, optimizer)
     for rate in config.learning_rates:
-        optimizer = Optimizer(name="adamw", learning_rate=rate, weight_decay=config.weight_decay, schedule="cosine",
-                              steps=steps)
-        learner = erm(classifier, optimizer)
+        lr_scale = jnp.asarray(rate / first, jnp.float32)
         if params is None:
-            state = learner.init(key, one_row)
+            state = learner.init(key, one_row)._replace(lr_scale=lr_scale)
         else:
             # The loop donates its state; the caller keeps the parameters that came in.
             variables = jax.tree.map(jnp.array, params)
-            state = State(variables, optimizer.build().init(trainable(variables)), jnp.ones((), jnp.float32))
+            state = State(variables, optimizer.build().init(trainable(variables)), lr_scale)
         trained = run(key, learner, data, RunConfig(epochs=config.epochs, batch_size=config.batch_size), state=state)
         candidates[rate] = trained.state.variables
         predicted = predict_rows(classifier.apply, trained.state.variables, accept.x).argmax(-1)

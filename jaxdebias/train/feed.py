@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from jaxdebias.contracts import check_batch, expect
 from jaxdebias.core import Array, Batch, Key, Learner, take
-from jaxdebias.data.plans import epoch_plan, steps_per_epoch
+from jaxdebias.data.draws import draw_summary, systematic_rows, usable_weights
+from jaxdebias.data.plans import Plan, epoch_plan, steps_per_epoch
 from jaxdebias.train.mesh import constrain, put
 from jaxdebias.train.stream import RowStream
 
@@ -27,6 +28,8 @@ class Steps(NamedTuple):
     """What `learner.step` reports, every leaf `[s]`."""
     rows: Array
     """`[s]` sum of the row weights: the number of rows, padding not counted."""
+    draws: Any = None
+    """Of a learner with `weights`: `draw_summary` of the epoch, every leaf `[s]`."""
 
 
 class Feed(NamedTuple):
@@ -48,12 +51,14 @@ def memory_feed(
     batch_size: int,
     steps: int | None = None,
     drop_last: bool = False,
+    draws: str = "independent",
     mesh: Mesh | None = None,
 ) -> Feed:
     """Data that fits: on the device once, as stored; some epochs are one program.
 
     Args:
       steps: per epoch, at most those of a pass; None: a pass.
+      draws: see `RunConfig.draws`.
     """
     check_batch(data)
     n = data.label.shape[0]
@@ -61,7 +66,8 @@ def memory_feed(
     steps = steps or most
     expect(steps <= most, "steps_per_epoch", f"at most the {most} steps of a pass over data in memory", steps)
     data = put(data._replace(index=None), mesh)
-    static = {"learner": learner, "steps": steps, "batch_size": batch_size, "drop_last": drop_last, "mesh": mesh}
+    static = {"learner": learner, "steps": steps, "batch_size": batch_size, "drop_last": drop_last, "draws": draws,
+              "mesh": mesh}
 
     def advance(state: Any, epoch: int, epochs: int) -> tuple[Any, Steps]:
         return train_epochs(key, state, data, np.int32(epoch), epochs=epochs, **static)
@@ -73,7 +79,7 @@ def memory_feed(
 @functools.partial(
     jax.jit,
     donate_argnames=("state",),
-    static_argnames=("learner", "epochs", "steps", "batch_size", "drop_last", "mesh", "view"),
+    static_argnames=("learner", "epochs", "steps", "batch_size", "drop_last", "draws", "mesh", "view"),
 )
 def train_epochs(
     key: Key,
@@ -86,6 +92,7 @@ def train_epochs(
     steps: int,
     batch_size: int,
     drop_last: bool = False,
+    draws: str = "independent",
     mesh: Mesh | None = None,
     shared: Any = None,
     view: View | None = None,
@@ -102,7 +109,7 @@ def train_epochs(
     def epoch(state, number):
         draw = None if learner.weights is None else learner.weights(state, data)
         key_plan = jax.random.fold_in(key_epochs, number)
-        plan = epoch_plan(key_plan, n, batch_size, draw_weights=draw, drop_last=drop_last)
+        plan = _plan(key_plan, n, batch_size, draw, draws=draws, drop_last=drop_last)
         plan = jax.tree.map(lambda leaf: leaf[:steps], plan)
 
         def step(state, row):
@@ -112,7 +119,11 @@ def train_epochs(
             batch = batch if view is None else view(shared, batch)
             return _step(jax.random.fold_in(key_steps, t), state, batch, learner, mesh)
 
-        return jax.lax.scan(step, state, (number * steps + jnp.arange(steps), plan))
+        state, happened = jax.lax.scan(step, state, (number * steps + jnp.arange(steps), plan))
+        if draw is not None:
+            summary = jax.tree.map(lambda value: jnp.full(steps, value), draw_summary(draw))
+            happened = happened._replace(draws=summary)
+        return state, happened
 
     state, happened = jax.lax.scan(epoch, state, first_epoch + jnp.arange(epochs))
     return state, jax.tree.map(lambda leaf: leaf.reshape(epochs * steps, *leaf.shape[2:]), happened)
@@ -166,6 +177,15 @@ def train_stack(
         return _step(jax.random.fold_in(key_steps, t), state, batch, learner, mesh)
 
     return jax.lax.scan(step, state, (first_step + jnp.arange(batches.label.shape[0]), batches))
+
+
+def _plan(key: Key, n: int, batch_size: int, weights: Array | None, *, draws: str, drop_last: bool) -> Plan:
+    if weights is None or draws == "independent":
+        return epoch_plan(key, n, batch_size, draw_weights=weights, drop_last=drop_last)
+    key_rows, key_order = jax.random.split(key)
+    rows = systematic_rows(key_rows, weights, count=n)
+    plan = epoch_plan(key_order, n, batch_size, drop_last=drop_last)
+    return Plan(rows[plan.index], jnp.where(usable_weights(weights), plan.weight, jnp.nan))
 
 
 def _gather(data: Batch, index: Any, weight: Any) -> Batch:

@@ -46,6 +46,9 @@ class RunConfig:
     """Streams only: batches stacked and scanned in one program. Host memory is about three such stacks."""
     drop_last: bool = False
     """Leave out the last, incomplete batch of a pass; otherwise it is filled with rows of weight 0."""
+    draws: Literal["independent", "systematic"] = "independent"
+    """How the rows of an epoch are drawn where the learner has `weights`: each for itself, or, with less noise, row i
+    `floor` or `ceil` of n W_i times; then equal weights give every row once."""
     plateau: Plateau | None = None
     early_stop: EarlyStop | None = None
     keep: Literal["last", "best"] = "last"
@@ -57,6 +60,7 @@ class RunConfig:
 
     def __post_init__(self):
         check_choice("config.keep", self.keep, ("last", "best"))
+        check_choice("config.draws", self.draws, ("independent", "systematic"))
         for name, value in vars(self).items():
             counted = isinstance(value, int) and not isinstance(value, bool)
             expect(not counted or value >= 1, f"config.{name}", "at least 1", value)
@@ -178,7 +182,7 @@ def run(
 def _feed(key: Key, learner: Learner, data: Any, config: RunConfig, mesh: Mesh | None) -> Feed:
     same = {"batch_size": config.batch_size, "steps": config.steps_per_epoch, "drop_last": config.drop_last}
     if isinstance(data, Batch):
-        return memory_feed(key, learner, data, **same, mesh=mesh)
+        return memory_feed(key, learner, data, **same, draws=config.draws, mesh=mesh)
     return stream_feed(key, learner, data, **same, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch)
 
 
@@ -215,6 +219,7 @@ def _summary(steps: Steps, state: Any, *, first_step: int) -> tuple[float, dict[
     """(mean loss, means of the other infos, lr_scale) of a chunk in one transfer, or an error where it went wrong."""
     info = steps.info._asdict() if hasattr(steps.info, "_asdict") else dict(steps.info)
     expect("loss" in info, "info of learner.step", "a scalar named loss", ", ".join(info))
+    info |= steps.draws or {}
     finite, lr_scale = _all_finite(getattr(state, "variables", ())), getattr(state, "lr_scale", None)
     info, rows, finite, lr_scale = jax.device_get((info, steps.rows, finite, lr_scale))
     bad = np.flatnonzero(~np.isfinite(info["loss"]))

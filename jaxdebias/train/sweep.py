@@ -212,7 +212,7 @@ def _start(own: Any, shared: Any, *, learner: Learner, config: RunConfig, monito
         chunks = -(-config.epochs // config.epochs_per_chunk)
         names = jax.eval_shape(lambda: _reported(train_epochs(
             key_run, state, data, 0, learner=learner, epochs=1, steps=1, batch_size=config.batch_size,
-            drop_last=config.drop_last, shared=shared, view=view)[1]))
+            drop_last=config.drop_last, draws=config.draws, shared=shared, view=view)[1]))
         names = [*names, "held_out"] if own["held_out"] is not None else list(names)
         history = {name: jnp.full(chunks, jnp.nan, jnp.float32) for name in names}
         return _Carry(state, state if config.keeps_best else None, books, jnp.int32(0), history)
@@ -233,7 +233,7 @@ def _advance(carry: _Carry, own: Any, shared: Any, until: Any, *, learner: Learn
         def chunk(carry: _Carry) -> _Carry:
             state, happened = train_epochs(
                 key_run, carry.state, own["data"], carry.epoch, learner=learner, epochs=per_chunk, steps=steps,
-                batch_size=config.batch_size, drop_last=config.drop_last, shared=shared, view=view)
+                batch_size=config.batch_size, drop_last=config.drop_last, draws=config.draws, shared=shared, view=view)
             epoch = carry.epoch + per_chunk
             said, books, best = _reported(happened), carry.books, carry.best
             if own["held_out"] is not None:
@@ -289,6 +289,7 @@ def judge(books: Books, value: Any, epoch: Any, *, mode: str, plateau: Plateau |
 def _reported(happened: Any) -> dict[str, Any]:
     """Means over the chunk's rows of what the steps report."""
     info = happened.info._asdict() if hasattr(happened.info, "_asdict") else dict(happened.info)
+    info |= happened.draws or {}
     share = happened.rows / jnp.maximum(happened.rows.sum(), 1.0)
     return {name: (share * values).sum().astype(jnp.float32) for name, values in info.items()}
 

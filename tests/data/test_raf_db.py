@@ -81,7 +81,7 @@ def test_bad_files_are_named(tmp_path):
     whole = path.read_text().splitlines()
     for lines, message in [(whole[:7], r"train_00004_manu_attri.txt`: expected 5 lines of landmarks, gender, race and"),
                            ([*whole[:5], "3", *whole[6:]], r"_00004_manu_attri.txt gender`: expected a number in 0..2"),
-                           ([*whole[:7], "old"], r"_00004_manu_attri.txt age`: expected a number in 0..4, got str 'old'")]:
+                           ([*whole[:7], "old"], r"4_manu_attri.txt age`: expected a number in 0..4, got str 'old'")]:
         path.write_text("\n".join(lines) + "\n")
         with pytest.raises(ContractError, match=message):
             raf_db(folder, attribute="gender")

@@ -36,6 +36,13 @@ PLAIN, _, CELLS, _ = CANDIDATES
 SMALL = AugCellConfig(cells=CellsConfig(steps=10, batch_size=64), steps=20, batch_size=64, candidates=(PLAIN, CELLS))
 
 
+@functools.cache
+def few():
+    """Few rows, and what becomes of them by the short recipe: one shape for many tests, so one set of programs."""
+    data = glyphs(200, conflicting=0.05)
+    return data, *aug_cell(KEY, MLP, data, SMALL)
+
+
 def test_half_weights_half_offset():
     tables = cell_tables(COUNTS)
     mass = COUNTS * tables.draw
@@ -106,12 +113,12 @@ def test_input_dropout_keeps_the_mean():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_no_function_takes_a_bias_array():
     for fn in (find_cells, aug_cell):
         assert not {"attribute", "bias", "group", "groups"} & set(inspect.signature(fn).parameters)
-    data = glyphs(300, conflicting=0.05)
-    known, info = aug_cell(KEY, MLP, data, SMALL)
-    unknown, other = aug_cell(KEY, MLP, data._replace(attribute=np.full(300, -1, np.int32)), SMALL)
+    data, known, info = few()
+    unknown, other = aug_cell(KEY, MLP, data._replace(attribute=np.full(200, -1, np.int32)), SMALL)
     jax.tree.map(np.testing.assert_array_equal, known, unknown)
     assert info.scores == other.scores
 
@@ -165,8 +172,9 @@ def test_finds_and_removes_the_colour_of_glyphs():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_without_held_out_rows_one_candidate_is_trained():
-    data = glyphs(200, conflicting=0.05)
+    data, *_ = few()
     _, info = aug_cell(KEY, MLP, data, replace(SMALL, held_out=0.0))
     assert (info.chosen, info.scores, len(info.held_out)) == ("aug-cell", {}, 0)
     assert np.isnan(info.directed)
@@ -195,28 +203,28 @@ def test_says_what_is_odd():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("refused", [False, True])
 def test_wrong_labels_are_looked_for_where_the_candidate_is_refused(monkeypatch, refused):
     """What the search finds is left out of training and comparison; plain training is not repeated."""
-    data, asked = glyphs(400, conflicting=0.1), []
-    suspect = np.arange(400) % 10 == 0
+    (data, *_), asked = few(), []
+    suspect = np.arange(200) % 10 == 0
     module = sys.modules[aug_cell.__module__]
 
     def search(key, learner, rows, **options):
         asked.append(options)
-        return WrongLabels(suspect, np.zeros((400, 4), np.float32))
+        return WrongLabels(suspect, np.zeros((200, 4), np.float32))
 
     def judged(right, erm_right, weights, *, floor):
         return score(right, erm_right, weights, floor=floor)._replace(refused=refused and right is not erm_right)
 
     monkeypatch.setattr(module, "find_wrong_labels", search)
     monkeypatch.setattr(module, "score", judged)
-    config = replace(SMALL, held_out=0.25)
-    _, found = aug_cell(KEY, MLP, data, config)
+    _, found = aug_cell(KEY, MLP, data, SMALL)
     assert len(asked) == refused
-    np.testing.assert_array_equal(found.suspect, suspect if refused else np.zeros(400, bool))
+    np.testing.assert_array_equal(found.suspect, suspect if refused else np.zeros(200, bool))
     if refused:
-        _, blind = aug_cell(KEY, MLP, data, replace(config, cleaning_rounds=0))
+        _, blind = aug_cell(KEY, MLP, data, replace(SMALL, cleaning_rounds=0))
         same = [np.array_equal(a, b) for name in ("erm", "aug-cell")
                 for a, b in zip(*map(jax.tree.leaves, (found.trained[name], blind.trained[name])), strict=True)]
         half = len(same) // 2
@@ -235,12 +243,12 @@ def test_refuses():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_views():
     """Pictures drawn inside the step give what stored ones give."""
-    data = glyphs(200, conflicting=0.05)
+    data, plain, _ = few()
     rows = data._replace(x=np.arange(200, dtype=np.int32))
     lazy, _ = aug_cell(KEY, MLP, rows, SMALL, shared=data.x, view=_indexed)
-    plain, _ = aug_cell(KEY, MLP, data, SMALL)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), lazy, plain)
 
 

@@ -1,0 +1,183 @@
+"""What DB-VAE's resampling costs: `python benchmarks/speed/dbvae.py`.
+
+Three measurements on random numbers; the values of pixels and latents do not matter for time. (1) Weights of 50,000
+rows from 100 latents with 10 bins, by the course notebook's rule, beside the notebook's steps in NumPy: the same
+weights, so the ratio is the program's. Our own default rule is beside them. (2) All draws of an epoch of 200,000 rows,
+beside NumPy's `choice` without replacement once per batch of 64, as in the notebook; that one pass over the rows takes
+the place of a pass per batch is the algorithm's gain. The systematic draws come in order and are shuffled like any
+epoch; with that shuffle, which a plain epoch pays too, is a side of its own. (3) The share of an epoch that the
+resampling takes in a real run: faces of 48 x 48, whole epochs as the training loop runs them, with and without
+resampling, in turn; with codes of the steps (stale) too.
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdebias.core import Batch
+from jaxdebias.data.draws import distinct_rows, independent_rows, systematic_rows
+from jaxdebias.mitigate.block_weights import within_blocks
+from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
+from jaxdebias.mitigate.latent_histograms import fit_histograms, log_rarity
+from jaxdebias.mitigate.latent_weights import RarityConfig, latent_weights
+from jaxdebias.models.vae_classifier import vae_classifier
+from jaxdebias.provenance import device_name, versions
+from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train.run import RunConfig, run
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+from oracles.latent_rules import lab_weights
+
+PATH = Path(__file__).parents[1] / "results" / "dbvae_speed.json"
+AT_MOST = {"weights / NumPy": 0.5, "draws / NumPy": 0.01, "share of an epoch": 0.25, "share of an epoch, stale": 0.02}
+"""Set before this was first run."""
+
+
+def in_turn(repeats: int, **sides: Callable[[], Any]) -> dict[str, dict[str, Any]]:
+    """Seconds of each side, one warm call before."""
+    measured: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(repeats + 1):
+        for name, fn in sides.items():
+            start = time.perf_counter()
+            jax.block_until_ready(fn())
+            if i:
+                measured[name].append(time.perf_counter() - start)
+    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": repeats}
+            for name, values in measured.items()}
+
+
+@jax.jit
+def notebook_rule(mean: jax.Array) -> jax.Array:
+    block = jnp.zeros(mean.shape[0], jnp.int32)
+    histograms = fit_histograms(mean, block, bins=10)
+    log_weight = log_rarity(histograms, mean, block, alpha=0.001, rule="max", alpha_kind="density_renorm")
+    return within_blocks(log_weight, block, jnp.ones(1))
+
+
+def weights(repeats: int, *, n: int, latents: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(n, latents)).astype(np.float32)
+    on_device, label = jnp.asarray(mean), jnp.asarray(rng.integers(0, 2, n), jnp.int32)
+    log_variance = jnp.zeros_like(on_device)
+    config = RarityConfig()
+    measured = in_turn(
+        repeats, ours=lambda: notebook_rule(on_device), numpy=lambda: lab_weights(mean),
+        default_rule=lambda: latent_weights(on_device, log_variance, label, config, classes=2))
+    wanted = lab_weights(mean.astype(np.float64))
+    off = float(np.max(np.abs(np.asarray(notebook_rule(on_device)) / wanted - 1)))
+    return row(f"weights, {n} rows, {latents} latents, 10 bins", measured, {
+        "weights / NumPy": measured["ours"]["median"] / measured["numpy"]["median"],
+        "default rule / NumPy": measured["default_rule"]["median"] / measured["numpy"]["median"]},
+        largest_relative_difference=off)
+
+
+def draws(repeats: int, *, n: int, batch: int, numpy_batches: int) -> dict[str, Any]:
+    """NumPy's side is timed for some batches and scaled up to an epoch: every batch costs the same."""
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    weight = rng.gamma(0.5, size=n)
+    weight /= weight.sum()
+    on_device, steps = jnp.asarray(weight, jnp.float32), n // batch
+
+    def numpy() -> None:
+        for _ in range(numpy_batches):
+            rng.choice(n, size=batch, replace=False, p=weight)
+
+    @jax.jit
+    def shuffled(weight: jax.Array) -> jax.Array:
+        return jax.random.permutation(key, systematic_rows(key, weight, count=n))
+
+    measured = in_turn(repeats, systematic=lambda: systematic_rows(key, on_device, count=n),
+                       shuffled=lambda: shuffled(on_device),
+                       independent=lambda: independent_rows(key, on_device, count=n),
+                       distinct_batch=lambda: distinct_rows(key, on_device, count=batch), numpy_part=numpy)
+    for name, factor in (("numpy_part", steps / numpy_batches), ("distinct_batch", steps)):
+        side = measured.pop(name)
+        measured[name.split("_")[0] + "_epoch"] = {
+            stat: value if stat == "repeats" else value * factor for stat, value in side.items()}
+    base = measured["numpy_epoch"]["median"]
+    return row(f"draws of an epoch, {n} rows, batches of {batch}", measured, {
+        "draws / NumPy": measured["systematic"]["median"] / base,
+        "draws and shuffle / NumPy": measured["shuffled"]["median"] / base,
+        "independent / NumPy": measured["independent"]["median"] / base,
+        "distinct per batch / NumPy": measured["distinct_epoch"]["median"] / base})
+
+
+def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
+    """Each call is a run of one epoch from a state whose warm-up is over; the runs differ in the learner alone."""
+    rng = np.random.default_rng(0)
+    data = Batch(rng.integers(0, 256, (n, side, side, 1)).astype(np.uint8), rng.integers(0, 2, n).astype(np.int32),
+                 np.zeros(n, np.int32))
+    model, optimizer = vae_classifier(image=(side, side, 1), classes=2, latent=16), Optimizer(learning_rate=1e-3)
+    key, config = jax.random.key(0), RunConfig(epochs=1, batch_size=batch, draws="systematic")
+
+    def epoch(settings: DbVaeConfig) -> Callable[[], Any]:
+        learner = dbvae(model, optimizer, settings, samples=n)
+        state = learner.init(key, data)
+        state = state._replace(seen=jnp.int32(100 * n))
+        if state.remembered is not None:
+            codes = jnp.asarray(rng.normal(size=(n, 16)), jnp.float32)
+            state = state._replace(remembered=state.remembered._replace(mean=codes, kl=jnp.ones(16)))
+        return functools.partial(run, key, learner, data, config, state=state)
+
+    def timed(settings: DbVaeConfig) -> Callable[[], Any]:
+        once = epoch(settings)
+        return lambda: once().state
+
+    measured = in_turn(repeats, uniform=timed(DbVaeConfig(sampling="uniform")), resampled=timed(DbVaeConfig()),
+                       stale=timed(DbVaeConfig(stale=True)))
+    # What an epoch with resampling has on top; rows drawn twice cost no more than others.
+    median = {name: one["median"] for name, one in measured.items()}
+    return row(f"an epoch, {n} images of {side} x {side}, batch {batch}", measured, {
+        "share of an epoch": 1 - median["uniform"] / median["resampled"],
+        "share of an epoch, stale": 1 - median["uniform"] / median["stale"]})
+
+
+def row(what: str, measured: dict[str, dict[str, Any]], figures: dict[str, float], **more: Any) -> dict[str, Any]:
+    missed = [name for name, value in figures.items() if value > AT_MOST.get(name, np.inf)]
+    times = ", ".join(f"{name} {1e3 * side['median']:.2f} ms ({1e3 * side['min']:.2f}-{1e3 * side['max']:.2f})"
+                      for name, side in measured.items())
+    shown = ", ".join(f"{name} {value:.4f}{' MISSED' if name in missed else ''}" for name, value in figures.items())
+    print(f"{what}: {times}; {shown}", flush=True)
+    return {"what": what, "sides": measured, "figures": figures, "missed": missed, **more}
+
+
+def main() -> bool:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--trial", action="store_true", help="few rows, two repeats, nothing written")
+    parser.add_argument("--only", choices=("weights", "draws", "epochs"), help="one measurement, nothing written")
+    arguments = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {}
+    if arguments.trial:
+        parts["weights"] = functools.partial(weights, 2, n=5_000, latents=20)
+        parts["draws"] = functools.partial(draws, 2, n=20_000, batch=64, numpy_batches=4)
+        parts["epochs"] = functools.partial(epochs, 2, n=256, side=16, batch=64)
+    else:
+        repeats = max(5, arguments.repeats)
+        parts["weights"] = functools.partial(weights, repeats, n=50_000, latents=100)
+        parts["draws"] = functools.partial(draws, repeats, n=200_000, batch=64, numpy_batches=16)
+        parts["epochs"] = functools.partial(epochs, repeats, n=4_000, side=48, batch=64)
+    rows = [part() for name, part in parts.items() if arguments.only in (None, name)]
+    if not (arguments.trial or arguments.only):
+        table = {"device": device_name(), "cores": len(os.sched_getaffinity(0)), "versions": versions(),
+                 "date": time.strftime("%Y-%m-%d"), "at_most": AT_MOST, "rows": rows}
+        PATH.parent.mkdir(parents=True, exist_ok=True)
+        temporary = PATH.with_suffix(".tmp")
+        temporary.write_text(json.dumps(table, indent=1) + "\n")
+        os.replace(temporary, PATH)
+    return not any(one["missed"] for one in rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(not main())
