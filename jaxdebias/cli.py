@@ -147,10 +147,11 @@ class Debias:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Show what a run has measured, and with --maps where its model looks.
+    """Show what a run has measured; with --maps where its model looks, with --patches where the data show the bias.
 
-    The maps go into the results.json and the report.html of RUN: averages by group, pictures with their maps and, for
-    data with masks, the Attention-IoU of maps and regions beside its chance level.
+    Both go into the results.json and the report.html of RUN. Maps: averages by group, pictures with their maps and, for
+    data with masks, the Attention-IoU of maps and regions beside its chance level. Patches: where the bias attribute
+    and the label can be read from the pictures, and so whether training with a region hidden can help.
     """
 
     run: Annotated[Path, Positional, arg(metavar="RUN")]
@@ -158,8 +159,11 @@ class Audit:
     maps: bool = False
     """Class maps (Grad-CAM of the predicted class) of every test picture; the model has to be one for pictures that
     keeps places: train with --model cnn or pooled-cnn."""
+    patches: bool = False
+    """Train two small networks on patches, one for the bias attribute and one for the label, and map what they say on
+    held-out pictures; about a minute. The maps at full size go to RUN/patches.npz."""
     data_dir: MaybePath = None
-    """With --maps: folder with the data set's files, if it has moved since the training."""
+    """With --maps or --patches: folder with the data set's files, if it has moved since the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +328,8 @@ def _run(command: Quickstart | Train | Debias | Audit | Reproduce | List | Prepa
                 command.features, command.head, command.out, config, factor=command.factor,
                 save_factor=command.save_factor, overwrite=command.overwrite))
         case Audit():
-            tables.print_summary(runs.audit_run(command.run, maps=command.maps, data_dir=command.data_dir))
+            tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
+                                                data_dir=command.data_dir))
         case Reproduce():
             from jaxdebias import reproduce
 

@@ -6,6 +6,7 @@ A run is a folder:
     report.html    the same as a page
     params.npz     the model
     log.jsonl      one line per epoch
+    patches.npz    after `audit --patches`: the maps of attribute and label
     checkpoints/   while training: where a stopped run carries on
 """
 
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxdebias import audit, audit_maps
+from jaxdebias import audit, audit_maps, audit_patches
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import registry
@@ -210,38 +212,60 @@ def load(folder: Path, *, data_dir: Path | None = None) -> Run:
     return Run(results, dataset, classifier, load_params(folder / "params.npz", like))
 
 
-def audit_run(folder: Path, *, maps: bool = False, data_dir: Path | None = None) -> dict[str, Any]:
-    """What a run has measured; with `maps` also where its model looks, added to its results and its page.
+def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
+              data_dir: Path | None = None) -> dict[str, Any]:
+    """What a run has measured; with `maps` or `patches` also what these say, added to its results and its page.
 
     Args:
-      folder: of a run that `train` wrote; without `maps`, of any run.
-      maps: class maps on the test split, by group and beside the regions of the data's masks (`audit_maps`).
+      folder: of a run that `train` wrote; without `maps` and `patches`, of any run.
+      maps: where its model looks: class maps on the test split, by group and beside the regions of the data's masks
+        (`audit_maps`). Made anew with `patches`, if the run has them.
+      patches: where the data show the attribute (`audit_patches`); the maps at full size go to patches.npz.
       data_dir: where the data set's files are now, if they have moved.
 
     Raises:
-      ContractError: no run there; with `maps`, one that was not trained, a table, or a model without maps.
+      ContractError: no run there; one that was not trained, a table, images too small for patches, or, with `maps`, a
+        model without maps.
     """
     folder = Path(folder)
-    if not maps:
+    if not (maps or patches):
         return read_results(folder)
     clock = _Clock()
     results, dataset, classifier, params = load(folder, data_dir=data_dir)
-    expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
-    expect(classifier.spatial is not None, "maps",
-           "a model whose last layers keep places (train with --model cnn or pooled-cnn)", results["model"])
+    maps = maps or results.get("maps") is not None  # their pictures are only on the page
+    if maps:
+        expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
+        expect(classifier.spatial is not None, "maps",
+               "a model whose last layers keep places (train with --model cnn or pooled-cnn)", results["model"])
+    if patches:
+        audit_patches.check_pictures(dataset)
     clock.lap("data")
     # As in `train`: the same keys, so that the pictures of the page are the same.
     _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
     before = audit.measure(key_measure, classifier.apply, params, dataset)
-    seen = audit_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
-    clock.lap("maps")
     harmful, helpful = ([audit.Harmful(**sample) for sample in results.get(name, [])]
                         for name in ("harmful", "helpful"))
-    laps = {**results["seconds_by_step"], "maps": sum(clock.laps.values())}
-    results = to_json({**results, "maps": content.maps(seen, dataset), "seconds": sum(laps.values()),
-                       "seconds_by_step": laps})
-    pictures = content.pictures(dataset, harmful, before, helpful=helpful)._replace(
-        maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
+    pictures, kept = content.pictures(dataset, harmful, before, helpful=helpful), folder / "patches.npz"
+    laps = dict(results["seconds_by_step"])
+    if maps:
+        seen = audit_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
+        pictures = pictures._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
+        clock.lap("maps")
+        laps["maps"] = sum(clock.laps.values())
+        results = {**results, "maps": content.maps(seen, dataset)}
+    if patches:
+        places = audit_patches.find_places(jax.random.fold_in(key_measure, 2), dataset)
+        np.savez_compressed(kept, attribute=places.attribute.map, label=places.label.map,
+                            example_attribute=places.attribute_maps, example_label=places.label_maps)
+        clock.lap("patches")
+        laps["patches"] = clock.laps["patches"] if maps else sum(clock.laps.values())
+        results = {**results, "patches": content.patches(places, dataset)}
+    if results.get("patches") is not None and kept.is_file():
+        shown, said = np.load(kept), results["patches"]
+        pictures = pictures._replace(
+            patch=dataset.splits[said["split"]].x[np.array([one["row"] for one in said["examples"]], int)],
+            patch_attribute=shown["example_attribute"], patch_label=shown["example_label"])
+    results = to_json({**results, "seconds": sum(laps.values()), "seconds_by_step": laps})
     write_results(results, folder / "results.json")
     write_page(results, pictures, folder / "report.html")
     return results
@@ -419,7 +443,7 @@ def _claim(out: Path, command: str, *, overwrite: bool) -> None:
     expect(overwrite or not done.exists(), "out", f"a folder without results (or --overwrite to {command} anew)", out)
     expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
     if overwrite:
-        for name in ("results.json", "report.html", "params.npz", "log.jsonl"):
+        for name in ("results.json", "report.html", "params.npz", "log.jsonl", "patches.npz"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
 

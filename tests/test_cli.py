@@ -36,6 +36,7 @@ def fails(capsys, *arguments):
     (("audit",), "Missing from jaxdebias audit: RUN"),
     (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
     (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
+    (("audit", "nowhere", "--patches"), "the folder of a finished `jaxdebias train`"),
     (("data", "prepare", "digitz", "--data-dir", "."), "did you mean 'digits'?"),
 ])
 def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, expected):

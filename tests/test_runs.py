@@ -8,11 +8,10 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
-from jaxdebias import runs
+from jaxdebias import audit_patches, runs
 from jaxdebias.contracts import ContractError
 from jaxdebias.report.results import check_results
 from jaxdebias.report.wording import method_name
@@ -119,9 +118,11 @@ def test_maps_of_what_has_none_are_refused_in_one_line(trained, monkeypatch):
     run = runs.load(folder)
     table = run.dataset.splits["test"]._replace(x=np.zeros((4, 3), np.float32))
     monkeypatch.setattr(runs, "load", lambda *_, **__: run._replace(
-        dataset=dataclasses.replace(run.dataset, name="adult", splits={"test": table})))
+        dataset=dataclasses.replace(run.dataset, name="adult", splits={"train": table, "test": table})))
     with pytest.raises(ContractError, match="`maps`: expected a run on images, got adult, a table"):
         runs.audit_run(folder, maps=True)
+    with pytest.raises(ContractError, match="`patches`: expected a run on images, got adult, a table"):
+        runs.audit_run(folder, patches=True)
     assert (folder / "results.json").read_bytes() == kept
 
 
@@ -149,6 +150,34 @@ def test_maps_are_added_to_a_run(tmp_path):
     again = runs.audit_run(folder, maps=True)
     assert again["maps"] == maps
     assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "maps"}
+
+
+@pytest.mark.slow
+def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
+    find = audit_patches.find_places
+    monkeypatch.setattr(audit_patches, "find_places", lambda key, dataset: find(
+        key, dataset, audit_patches.PlacesConfig(steps=20, train=120, examples=8)))
+    folder = tmp_path / "scenes"
+    sizes = {"train": 160, "edit": 40, "accept": 40, "test": 60}
+    trained = runs.train(config(data="scenes", options=sizes, epochs=1), folder)
+    old_page = (folder / "report.html").read_text()
+    results = runs.audit_run(folder, patches=True)
+    check_results(results)
+    assert json.loads((folder / "results.json").read_text()) == results
+    patches = results["patches"]
+    assert (patches["split"], patches["rows"], len(patches["examples"])) == ("edit", 40, 8)
+    kept = np.load(folder / "patches.npz")
+    assert kept["attribute"].shape == kept["example_label"].shape[1:]
+    assert np.shape(patches["attribute"]["map"]) == tuple(-(-side // patches["stride"])
+                                                          for side in kept["attribute"].shape)
+    page = (folder / "report.html").read_text()
+    start, end = page.index('<section id="patches">'), page.index('<section id="confusion">')
+    # What was there before is there still; and this part is, with its pictures, when maps are added.
+    assert (page[:start] + page[end:]).split("<footer")[0].split() == old_page.split("<footer")[0].split()
+    again = runs.audit_run(folder, maps=True)
+    assert again["patches"] == patches
+    assert page[start:end] in (folder / "report.html").read_text()
+    assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "patches", "maps"}
 
 
 def test_refusals(trained, tmp_path):
@@ -198,7 +227,6 @@ def test_fmd_on_digits_meets_its_thresholds(tmp_path):
         trap = runs.debias(folder / "erm", runs.DebiasConfig(baselines=False, search=False, seed=seed), folder / "t1")
         rows.append([said["before"]["accuracy"], said["before"]["counterfactual_bias"],
                      fixed["after"]["accuracy"], fixed["after"]["counterfactual_bias"], trap["after"]["accuracy"]])
-        jax.clear_caches()
     values = np.array([[cell["value"] for cell in row] for row in rows])
     erm_accuracy, erm_bias, accuracy, bias, trap_accuracy = np.median(values, axis=0)
     assert erm_accuracy <= 0.65

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdebias import audit, audit_maps
+from jaxdebias import audit, audit_maps, audit_patches
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
 from jaxdebias.provenance import device_name, versions
@@ -114,6 +114,33 @@ def maps(seen: audit_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
         "examples": [{"row": int(i), "label": int(test.label[i]), "attribute": int(test.attribute[i]),
                       "predicted": int(seen.predicted[i])} for i in seen.examples],
     }
+
+
+def patches(seen: audit_patches.Places, dataset: Dataset) -> dict[str, Any]:
+    """Where the data show the attribute and the label, as the Patches of `jaxdebias.report.results`."""
+    split = dataset.splits[seen.split]
+
+    def place(one: audit_patches.Place) -> dict[str, Any]:
+        return {"map": np.round(_coarse(one.map, seen.stride), 5), "information": one.information, "held": one.held,
+                "spread": one.spread, "found": one.found, "area": one.area, "classes": one.classes}
+
+    return {
+        **{name: getattr(seen, name) for name in ("split", "rows", "train_rows", "patch", "stride", "missing")},
+        "top": audit_patches.TOP, "attribute": place(seen.attribute), "label": place(seen.label),
+        "overlap": seen.overlap, "chance": seen.chance,
+        "examples": [{"row": int(i), "label": int(split.label[i]), "attribute": int(split.attribute[i])}
+                     for i in seen.examples],
+    }
+
+
+def _coarse(map: np.ndarray, cell: int, most: int = 32) -> np.ndarray:
+    """Means over cells of a map, `most` a side at most."""
+    for axis, length in enumerate(map.shape):
+        edges = np.linspace(0, length, min(most, -(-length // cell)), endpoint=False).round().astype(int)
+        sums = np.add.reduceat(map, edges, axis=axis)
+        counts = np.diff(np.append(edges, length))
+        map = sums / (counts[:, None] if axis == 0 else counts[None, :])
+    return map
 
 
 def _rate_of(interval: Any, i: int) -> dict[str, Any]:

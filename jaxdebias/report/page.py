@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report import figures, formats, map_view, wording
+from jaxdebias.report import figures, formats, map_view, patch_view, wording
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.results import check_results, to_json, write_text
@@ -55,6 +55,12 @@ class Pictures(NamedTuple):
     """`[m h w c]` the test images of `results["maps"]["examples"]`."""
     maps_shown: Array | None = None
     """`[m u v]` their maps, in 0..1."""
+    patch: Array | None = None
+    """`[m h w c]` the held-out images of `results["patches"]["examples"]`."""
+    patch_attribute: Array | None = None
+    """`[m u v]` their maps of the attribute, in 0..1."""
+    patch_label: Array | None = None
+    """`[m u v]` their maps of the label."""
 
 
 def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str | os.PathLike) -> None:
@@ -86,12 +92,12 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
 
 def _check_pictures(pictures: Pictures) -> None:
     for name, value in pictures._asdict().items():
-        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps"):
+        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps", "patch"):
             continue
         images = getattr(pictures, name.split("_")[0])
         expect(images is not None, f"pictures.{name}", "the images that it describes", "none")
         shape = (len(images), 2) if name in ("pairs_before", "pairs_after") else (len(images),)
-        shape += np.shape(value)[1:] if name == "maps_shown" else ()
+        shape += np.shape(value)[1:] if name in ("maps_shown", "patch_attribute", "patch_label") else ()
         expect(np.shape(value) == shape, f"pictures.{name}", f"shape {list(shape)}", describe(value))
 
 
@@ -127,6 +133,7 @@ def _view(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
         "confusions": _confusions(results, runs, by_group=not many),
         "worst_pictures": _worst_pictures(results, pictures),
         "maps": map_view.view(results, pictures.maps, pictures.maps_shown),
+        "patches": patch_view.view(results, pictures.patch, pictures.patch_attribute, pictures.patch_label),
         "matched": wording.matched(results),
         "pairs": _pairs(results, pictures),
         "influence": _influence(results, pictures),

@@ -31,6 +31,7 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `helpful` | as `harmful`, most helpful first; the scores are negative: removal raises the bias |
 | `harmful_rows`, `helpful_rows` | tables: one dict column -> value for each of the first samples |
 | `maps` | Maps: where the trained model looks on the test set |
+| `patches` | Patches: where held-out images show the attribute and the label |
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
@@ -49,6 +50,13 @@ those whose map is empty, `average`: [h][w] mean map, 1 is what looking everywhe
 [{`region`, `score`: Attention-IoU over the images where it is present, `chance`: what a uniform map scores on them,
 `inside`: share of the map within the region, `area`: share of the image that it fills, `n` images that entered,
 `flagged`}]}]; `examples`: [{`row` of the test set, `label`, `attribute`, `predicted`}].
+
+Patches: `split`: whose `rows` images the maps are of, `train_rows` that the networks were trained on, `patch`, `stride`
+in pixels, `missing` groups without an image, `top`: share of the pixels called top, `attribute` and `label`: {`map`:
+nested lists of nats, coarser than the images, `information`: what a patch in the top region tells of all there is to
+know, a rate that may be below 0, `held`: share of the information in the top pixels, `spread`, `found`, `area`: share
+of the pixels that holds 90 %, `classes` told apart}, `overlap`: IoU of both top regions, `chance` of it, `examples`:
+[{`row` of the split, `label`, `attribute`}]. The maps at full size are in `patches.npz`.
 """
 
 import json
@@ -114,6 +122,11 @@ _MAPS_ROW = {"kind": str, "label": (int, type(None)), "attribute": (int, type(No
 _REGION = {"region": str, "score": Mapping, "chance": (Number, type(None)), "inside": Mapping,
            "area": (Number, type(None)), "n": int, "flagged": bool}  # fmt: skip
 _EXAMPLE = {"row": int, "label": int, "attribute": int, "predicted": int}
+_PATCHES = {"split": str, "rows": int, "train_rows": int, "patch": int, "stride": int, "missing": int, "top": Number,
+            "attribute": Mapping, "label": Mapping, "overlap": Number, "chance": Number, "examples": list}  # fmt: skip
+_PLACE = {"map": list, "information": Mapping, "held": Number, "spread": bool, "found": bool, "area": Number,
+          "classes": int}  # fmt: skip
+_PATCH_EXAMPLE = {"row": int, "label": int, "attribute": int}
 _HARMFUL = {"index": int, "label": int, "attribute": int, "score": Number}
 _RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),
          "n": (int, type(None))}  # fmt: skip
@@ -150,6 +163,8 @@ def check_results(results: Mapping[str, Any]) -> None:
     _check_mapping("training", results["training"], {"epochs": Number, "loss": list})
     if results.get("maps") is not None:
         _check_maps(results["maps"])
+    if results.get("patches") is not None:
+        _check_patches(results["patches"])
 
 
 def _check_maps(maps: Any) -> None:
@@ -166,6 +181,17 @@ def _check_maps(maps: Any) -> None:
                 _check_rate(f"maps.rows[{i}].regions[{j}].{key}", region[key])
     for i, example in enumerate(maps["examples"]):
         _check_mapping(f"maps.examples[{i}]", example, _EXAMPLE)
+
+
+def _check_patches(patches: Any) -> None:
+    _check_mapping("patches", patches, _PATCHES)
+    for name in ("attribute", "label"):
+        what, place = f"patches.{name}", patches[name]
+        _check_mapping(what, place, _PLACE)
+        _check_mapping(f"{what}.information", place["information"], _RATE)
+        _check_table(f"{what}.map", place["map"], (len(place["map"]), len(place["map"][0]) if place["map"] else 0))
+    for i, example in enumerate(patches["examples"]):
+        _check_mapping(f"patches.examples[{i}]", example, _PATCH_EXAMPLE)
 
 
 def _check_mapping(what: str, value: Any, keys: Mapping[str, Any]) -> None:

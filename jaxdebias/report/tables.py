@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxdebias.published import published
-from jaxdebias.report import formats, map_view, wording
+from jaxdebias.report import formats, map_view, patch_view, wording
 from jaxdebias.report.formats import NONE, applies
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def print_summary(results: Mapping[str, Any], console: "Console | None" = None) 
         console.print(_baseline_table(results))
     if results.get("maps") is not None:
         _print_maps(results, console)
+    if results.get("patches") is not None:
+        patch_view.print_patches(results, console)
     for text in [*wording.baseline_remarks(results), *results["findings"]]:
         console.print(Text(text))
 
