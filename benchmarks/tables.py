@@ -5,6 +5,7 @@ with `--check` it changes nothing and exits with 1 where a page has drifted from
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -303,25 +304,25 @@ def sih_step() -> str:
     return markdown(["what", "side", "ms, median (range)", "of ours", "asked"], rows) + source("sih_step")
 
 
-def cam() -> str:
-    """Times, then the ratios that were asked for, then memory."""
-    table = read("cam")
+def timed(name: str) -> str:
+    """Times, then the ratios and what was asked of them."""
+    table = read(name)
     times = [[of["what"], side.replace("_", " "), milliseconds(seconds)]
              for of in table["rows"] for side, seconds in of["sides"].items()]
-    asked = {**{name: f"at most {bound:g}" for name, bound in table["at_most"].items()},
-             **{name: f"at least {bound:g}" for name, bound in table["at_least"].items()}}
-    figures = [[of["what"].split(",")[0], name, f"{value:.2f}", asked.get(name, ""),
-                ("**missed**" if name in of["missed"] else "met") if name in asked else ""]
-               for of in table["rows"] for name, value in of["figures"].items()]
+    asked = {**{figure: f"at most {bound:g}" for figure, bound in table["at_most"].items()},
+             **{figure: f"at least {bound:g}" for figure, bound in table["at_least"].items()}}
+    figures = [[of["what"], figure, f"{value:.3g}", asked.get(figure, ""),
+                ("**missed**" if figure in of["missed"] else "met") if figure in asked else ""]
+               for of in table["rows"] for figure, value in of["figures"].items()]
     return "\n\n".join([markdown(["what", "side", "ms, median (range)"], times),
-                        markdown(["what", "figure", "measured", "asked", ""], figures)]) + source("cam")
+                        markdown(["what", "figure", "measured", "asked", ""], figures)]) + source(name)
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
     "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
     "attention-iou": attention_iou, "speed": speed, "sih-step": sih_step,
-    "cam": cam, "peers": peers}
+    "cam": functools.partial(timed, "cam"), "patches": functools.partial(timed, "patches"), "peers": peers}
 
 
 def render(page: Path) -> str:
