@@ -289,7 +289,9 @@ def speed() -> str:
 
 
 def milliseconds(side: dict[str, float]) -> str:
-    return f"{1e3 * side['median']:.1f} ({1e3 * side['min']:.1f}-{1e3 * side['max']:.1f})"
+    median, low, high = (f"{value:.2f}" if value < 10 else f"{value:.0f}"
+                         for value in (1e3 * side[name] for name in ("median", "min", "max")))
+    return f"{median} ({low}-{high})"
 
 
 def sih_step() -> str:
