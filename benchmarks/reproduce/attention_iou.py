@@ -78,7 +78,7 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "composites": Recipe(size=64, train=3000, steps=1000, network=models.pooled_cnn(classes=2)),
-    # Half the stride: the recipe above left the shapes of scenes unlearned, and its three networks at 50 % got .53.
+    # Half the stride: with the recipe above networks do not learn the shapes of scenes, and the script stops.
     "scenes": Recipe(size=32, train=4000, steps=2500, network=models.pooled_cnn(classes=2, strides=(2, 1, 2))),
 }
 """That of composites is the prototype's. That of scenes was chosen on unbiased held-out pictures of another seed."""

@@ -40,7 +40,7 @@ from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainab
 
 @dataclass(frozen=True, kw_only=True)
 class DbVaeConfig:
-    """The loss is the course notebook's; the rest is what worked in our measurements."""
+    """The loss's weights are the course notebook's; the other defaults are ours."""
 
     class_weight: float = 1.0
     """c1, of the cross-entropy."""
