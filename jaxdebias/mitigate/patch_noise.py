@@ -6,7 +6,7 @@ nor prediction needs them. The trained model sees images as they are.
 
 When it works: the bias has a place (a marker, a caption, a glyph). A bias that is spread over the image can still be
 read from the pixels outside the mask, and a colour cast has no place at all: ask `localised` of `explain` before
-training. Measured for both kinds in `benchmarks/reproduce/patch_noise.py`.
+training. `benchmarks/reproduce/patch_noise.py` puts both kinds to the test.
 
 A region of each image's own (`specific_*`, `budget_mask(per_image=True)`) can give the bias away by its shape: black
 where the marker was, and only there. One region for all images cannot; prefer it where the bias stands still.
