@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import platform
 
 import jax
 import pytest
@@ -11,25 +10,6 @@ import pytest
 collect_ignore = ["oracles/torch_language.py", "oracles/torch_resnet.py", "oracles/torch_sih.py"]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Keeps compiled programs in pytest's cache folder: most of the time of these tests is the compiler's.
-
-    Workers and child processes share them, and the next session finds them; `pytest --cache-clear` drops them, and
-    `-p no:cacheprovider` does without. A folder for each machine: the programs are made for its processor.
-    """
-    cache = getattr(config, "cache", None)
-    if cache is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    settings = {
-        "jax_compilation_cache_dir": str(cache.mkdir(f"jax-{platform.node() or 'programs'}")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)  # for child processes
 
 
 @pytest.hookimpl(tryfirst=True)
