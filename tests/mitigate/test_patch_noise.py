@@ -250,7 +250,7 @@ def test_hiding_the_bias_glyph_helps_and_random_pixels_do_not(key):
     """Acceptance check 5: two glyphs, the left one the class, the right one the bias of 95 % of training.
 
     Noise of sigma .5 missed the margin over plain when this was first run: a large bright letter can be read through
-    it. It is held to the margin over random pixels; zero to both.
+    it. The margin stands, and a run that misses it is reported as an expected failure, never as a pass.
     """
     patch = 8
     dataset = scenes(kind="glyphs", conflicting=0.05, train=1280, edit=200, accept=4, test=600, image_size=32)
@@ -283,3 +283,5 @@ def test_hiding_the_bias_glyph_helps_and_random_pixels_do_not(key):
     assert mean["noise"] >= mean["random"] + MARGIN, mean
     assert mean["zero"] >= max(mean["plain"], mean["random"]) + MARGIN, mean
     assert mean["random"] < mean["plain"] + MARGIN, mean
+    if mean["noise"] < mean["plain"] + MARGIN:
+        pytest.xfail(f"noise misses its margin of {MARGIN} over plain: {mean}")
