@@ -6,6 +6,8 @@ against the background on 800 test pictures, 200 of each cell. Two data sets:
 
     composites    64 x 64, motorbike or not, in a forest or at sea: the place is much the easier cue
     scenes        32 x 32, generated: round or angular, on one of two kinds of texture
+    fewer scenes  the same, half as many pictures, fewer steps: the second attempt. The first recipe missed the margins
+                  of tau, because up to 80 % its networks learn the shape and little else
 
 The score to expect of a map that looks everywhere alike stands beside every score. Nothing here was chosen by test
 pictures: the recipes (`RECIPES`) were written down before, every run keeps its last step, and of the composites' cut-
@@ -21,7 +23,8 @@ networks, as in the paper, and of all networks, each a point.
 The networks at 50 % have to reach `LEARNED` before others are trained: what has not learned the object cannot stop
 looking at it. `MARGINS` were fixed before this script was first run; the bounds for composites come from a prototype's
 two seeds at other levels. tau of the object score on composites is reported without a goal: there it was not monotone.
-Resumable: rows in the file are kept. When all rows are there, the script sums up and draws the figure.
+The margins of `fewer scenes` are those of `scenes`; its recipe was written down after the rows of `scenes` and before
+its own. Resumable: rows in the file are kept. When all rows are there, the script sums up and draws the figure.
 """
 
 import argparse
@@ -59,11 +62,10 @@ from jaxdebias.train.run import RunConfig, run
 RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = (50, 60, 70, 80, 90, 100)
 """Percent of training pictures that are aligned."""
-SEEDS = 3
 LEARNED = 0.72
 """Accuracy, mean over seeds, that the networks at 50 % have to reach."""
 SELECTION_SHARE = 0.02
-TEST, STEPS_PER_EPOCH = 800, 40
+TEST = 800
 
 
 class Recipe(NamedTuple):
@@ -74,14 +76,23 @@ class Recipe(NamedTuple):
     train: int
     steps: int
     network: Classifier
+    seeds: int = 3
+    steps_per_epoch: int = 40
+    """An epoch is a fresh order, cut after so many batches of 64."""
 
 
+SMALL_STRIDES = models.pooled_cnn(classes=2, strides=(2, 1, 2))
 RECIPES = {
     "composites": Recipe(size=64, train=3000, steps=1000, network=models.pooled_cnn(classes=2)),
     # Half the stride: with the recipe above networks do not learn the shapes of scenes, and the script stops.
-    "scenes": Recipe(size=32, train=4000, steps=2500, network=models.pooled_cnn(classes=2, strides=(2, 1, 2))),
+    "scenes": Recipe(size=32, train=4000, steps=2500, network=SMALL_STRIDES),
+    # One seed more: the bound of tau over the levels' means allows no two levels to change places.
+    "fewer scenes": Recipe(size=32, train=2000, steps=1500, network=SMALL_STRIDES, seeds=4,
+                           steps_per_epoch=20),
 }
-"""That of composites is the prototype's. That of scenes was chosen on unbiased held-out pictures of another seed."""
+"""That of composites is the prototype's. Those of scenes were chosen on unbiased held-out pictures of another seed: the
+first so that the shapes are learned, the second by how evenly the accuracy on conflicting pictures falls over levels,
+before any of its scores was seen."""
 
 # data, quantity, sign, bound. "fall" and "rise": from 50 to 100 %, mean over seeds. The taus are with the accuracy on
 # conflicting pictures: a score of the object should go with it, one of the background against it.
@@ -90,12 +101,14 @@ MARGINS = (
     ("composites", "background rise", ">=", 0.15),
     ("composites", "background tau, levels", "<=", -0.7),
     ("composites", "background tau, networks", "<=", -0.7),
-    ("scenes", "object fall", ">=", 0.15),
-    ("scenes", "background rise", ">=", 0.15),
-    ("scenes", "object tau, levels", ">=", 0.9),
-    ("scenes", "object tau, networks", ">=", 0.9),
-    ("scenes", "background tau, levels", "<=", -0.9),
-    ("scenes", "background tau, networks", "<=", -0.9),
+    *((data, *margin) for data in ("scenes", "fewer scenes") for margin in (
+        ("object fall", ">=", 0.15),
+        ("background rise", ">=", 0.15),
+        ("object tau, levels", ">=", 0.9),
+        ("object tau, networks", ">=", 0.9),
+        ("background tau, levels", "<=", -0.9),
+        ("background tau, networks", "<=", -0.9),
+    )),
 )
 ACCURACIES = ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "worst_group_accuracy")
 OF = ("aligned", "conflicting", "all")
@@ -114,16 +127,15 @@ def scenes(data_dir: Path | None, conflicting: float, seed: int, train: int, tes
                          image_size=RECIPES["scenes"].size)
 
 
-DATA: dict[str, Callable[..., Dataset]] = {"composites": composites, "scenes": scenes}
+DATA: dict[str, Callable[..., Dataset]] = {"composites": composites, "scenes": scenes, "fewer scenes": scenes}
 
 
-def measured(dataset: Dataset, classifier: Classifier, seed: int, steps: int) -> dict[str, Any]:
+def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     """One network, trained and scored: a row without its names."""
     key_train, key_accuracy, key_scores = jax.random.split(jax.random.key(seed), 3)
     began = time.perf_counter()
+    classifier, steps, per_epoch = recipe.network, recipe.steps, min(recipe.steps_per_epoch, recipe.steps)
     optimizer = Optimizer(name="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
-    # An epoch is a fresh order, cut after so many batches of 64 that the epochs have `steps` together.
-    per_epoch = min(STEPS_PER_EPOCH, steps)
     config = RunConfig(epochs=steps // per_epoch, epochs_per_chunk=steps // per_epoch, batch_size=64,
                        steps_per_epoch=per_epoch, drop_last=True)
     train = dataset.splits["train"]._replace(twin=None, mask=None, unit=None)
@@ -277,9 +289,8 @@ def figure(table: dict[str, Any], path: Path) -> None:
         axis.grid(color="#eeeeee", zorder=0)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("Attention-IoU; accuracy")
-    seeds = max(row["seeds"] for row in table["summary"])
-    drawn.suptitle(f"Where {seeds} network{'s' if seeds > 1 else ''} per level look; bars: 95 % interval over test "
-                   "pictures, lines: means", fontsize=11)
+    drawn.suptitle("Where networks look; bars: one network, 95 % interval over test pictures; lines: means over "
+                   f"{' or '.join(map(str, sorted({row['seeds'] for row in table['summary']})))} networks", fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8.5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,7 +303,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="of composites; default: JAXDEBIAS_DATA")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--levels", nargs="+", type=int, choices=LEVELS, default=list(LEVELS))
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, help="default: as many as the recipe says")
     parser.add_argument("--out", type=Path, default=RESULTS / "attention_iou.json")
     parser.add_argument("--figure", type=Path, default=RESULTS.parent / "figures" / "attention_iou.png")
     parser.add_argument("--trial", action="store_true",
@@ -307,14 +318,13 @@ def main() -> int:
     table = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     done = {(row["data"], row["level"], row["seed"]) for row in table["rows"]}
     for data in args.data:
-        for level, seed in itertools.product(sorted(args.levels), range(args.seeds)):
+        for level, seed in itertools.product(sorted(args.levels), range(args.seeds or recipes[data].seeds)):
             if level > LEVELS[0] and seed == 0 and not args.trial:
                 check_learned(data, table["rows"])
             if (data, level, seed) in done:
                 continue
             recipe = recipes[data]
-            row = measured(DATA[data](args.data_dir, (100 - level) / 100, seed, recipe.train, test), recipe.network,
-                           seed, recipe.steps)
+            row = measured(DATA[data](args.data_dir, (100 - level) / 100, seed, recipe.train, test), recipe, seed)
             table["rows"].append({"data": data, "level": level, "seed": seed, "steps": recipe.steps, **row})
             table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
             write(args.out, table)
@@ -323,7 +333,7 @@ def main() -> int:
                   f"{row['object_chance']:.3f}), background {row['background_all']['value']:.3f} (chance "
                   f"{row['background_chance']:.3f}), {row['seconds']:.0f} s", flush=True)
 
-    wanted = set(itertools.product(DATA, LEVELS, range(SEEDS)))
+    wanted = {(data, level, seed) for data in DATA for level in LEVELS for seed in range(RECIPES[data].seeds)}
     if not args.trial and wanted - {(row["data"], row["level"], row["seed"]) for row in table["rows"]}:
         print("not all rows are there yet: no summary")
         return 0
