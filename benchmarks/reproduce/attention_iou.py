@@ -6,7 +6,7 @@ against the background on 800 test pictures, 200 of each cell. Two data sets:
 
     composites    64 x 64, motorbike or not, in a forest or at sea: the place is much the easier cue
     scenes        32 x 32, generated: round or angular, on one of two kinds of texture
-    fewer scenes  the same, half as many pictures, fewer steps: the second attempt. The first recipe missed the margins
+    fewer scenes  the same, half as many pictures: the second attempt. The first recipe missed the margins
                   of tau, because up to 80 % its networks learn the shape and little else
 
 The score to expect of a map that looks everywhere alike stands beside every score. Nothing here was chosen by test
@@ -62,6 +62,7 @@ from jaxdebias.train.run import RunConfig, run
 RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = (50, 60, 70, 80, 90, 100)
 """Percent of training pictures that are aligned."""
+SEEDS = 3
 LEARNED = 0.72
 """Accuracy, mean over seeds, that the networks at 50 % have to reach."""
 SELECTION_SHARE = 0.02
@@ -76,7 +77,6 @@ class Recipe(NamedTuple):
     train: int
     steps: int
     network: Classifier
-    seeds: int = 3
     steps_per_epoch: int = 40
     """An epoch is a fresh order, cut after so many batches of 64."""
 
@@ -86,9 +86,8 @@ RECIPES = {
     "composites": Recipe(size=64, train=3000, steps=1000, network=models.pooled_cnn(classes=2)),
     # Half the stride: with the recipe above networks do not learn the shapes of scenes, and the script stops.
     "scenes": Recipe(size=32, train=4000, steps=2500, network=SMALL_STRIDES),
-    # One seed more: the bound of tau over the levels' means allows no two levels to change places.
-    "fewer scenes": Recipe(size=32, train=2000, steps=1500, network=SMALL_STRIDES, seeds=4,
-                           steps_per_epoch=20),
+    # Written with 1,500 steps at first: four networks at 50 % reached .713, short of `LEARNED`, and the script stopped.
+    "fewer scenes": Recipe(size=32, train=2000, steps=2200, network=SMALL_STRIDES, steps_per_epoch=20),
 }
 """That of composites is the prototype's. Those of scenes were chosen on unbiased held-out pictures of another seed: the
 first so that the shapes are learned, the second by how evenly the accuracy on conflicting pictures falls over levels,
@@ -290,7 +289,7 @@ def figure(table: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("Attention-IoU; accuracy")
     drawn.suptitle("Where networks look; bars: one network, 95 % interval over test pictures; lines: means over "
-                   f"{' or '.join(map(str, sorted({row['seeds'] for row in table['summary']})))} networks", fontsize=11)
+                   f"{max(row['seeds'] for row in table['summary'])} networks", fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8.5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -303,7 +302,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="of composites; default: JAXDEBIAS_DATA")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--levels", nargs="+", type=int, choices=LEVELS, default=list(LEVELS))
-    parser.add_argument("--seeds", type=int, help="default: as many as the recipe says")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=RESULTS / "attention_iou.json")
     parser.add_argument("--figure", type=Path, default=RESULTS.parent / "figures" / "attention_iou.png")
     parser.add_argument("--trial", action="store_true",
@@ -318,7 +317,7 @@ def main() -> int:
     table = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     done = {(row["data"], row["level"], row["seed"]) for row in table["rows"]}
     for data in args.data:
-        for level, seed in itertools.product(sorted(args.levels), range(args.seeds or recipes[data].seeds)):
+        for level, seed in itertools.product(sorted(args.levels), range(args.seeds)):
             if level > LEVELS[0] and seed == 0 and not args.trial:
                 check_learned(data, table["rows"])
             if (data, level, seed) in done:
@@ -333,7 +332,7 @@ def main() -> int:
                   f"{row['object_chance']:.3f}), background {row['background_all']['value']:.3f} (chance "
                   f"{row['background_chance']:.3f}), {row['seconds']:.0f} s", flush=True)
 
-    wanted = {(data, level, seed) for data in DATA for level in LEVELS for seed in range(RECIPES[data].seeds)}
+    wanted = {(data, level, seed) for data in DATA for level in LEVELS for seed in range(SEEDS)}
     if not args.trial and wanted - {(row["data"], row["level"], row["seed"]) for row in table["rows"]}:
         print("not all rows are there yet: no summary")
         return 0
