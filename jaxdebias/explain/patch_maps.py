@@ -122,8 +122,16 @@ def fold(confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch:
            f"{left_over} pixels left over under edge='error'")
     grid = grid_of(size, patch, stride, flush=edge == "flush")
     expect(confidences.shape[-2:] == grid, "confidences", f"[... {grid[0]} {grid[1]}]", describe(confidences))
+    return _fold(jnp.asarray(confidences, jnp.float32), tuple(size), patch, stride, edge)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _fold(confidences: Float[jax.Array, "*n gh gw"], size: tuple[int, int], patch: int, stride: int,
+          edge: str) -> Float[jax.Array, "*n h w"]:
+    """`fold` of what has been checked; the matrices are constants of the program."""
     sums, counts, repeats = [], [], []
-    for length, beyond in zip(size, left_over, strict=True):
+    for length in size:
+        beyond = (length - patch) % stride
         cells = stride if patch % stride == 0 and not beyond else 1
         pixel = np.arange(0, length, cells)
         starts = starts_of(length, patch, stride, flush=edge == "flush")
@@ -133,8 +141,7 @@ def fold(confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch:
         sums.append(cover[reached].astype(np.float32))
         counts.append(count[reached])
         repeats.append(cells)
-    total = jnp.einsum("yi,...ij,xj->...yx", sums[0], jnp.asarray(confidences, jnp.float32), sums[1],
-                       precision=jax.lax.Precision.HIGHEST)
+    total = jnp.einsum("yi,...ij,xj->...yx", sums[0], confidences, sums[1], precision=jax.lax.Precision.HIGHEST)
     covered = (counts[0][:, None] * counts[1][None, :]).astype(np.float32)
     maps = total / covered.reshape((1,) * (total.ndim - 2) + covered.shape)
     return jnp.repeat(jnp.repeat(maps, repeats[0], axis=-2), repeats[1], axis=-1)

@@ -53,6 +53,7 @@ from jaxdebias.measure.map_scores import (
 )
 from jaxdebias.measure.region_masks import region_masks
 from jaxdebias.measure.sentence_scores import blank_scores, causal_scores, masked_scores, shared_positions
+from jaxdebias.measure.shortcuts import Shortcut, association, find_shortcuts, pull
 from jaxdebias.measure.stereotypes import (
     crows_pairs_change,
     crows_pairs_score,
@@ -74,9 +75,11 @@ __all__ = [
     "ModelScores",
     "ScoreReport",
     "ScoreSums",
+    "Shortcut",
     "accuracy_differences",
     "add_scores",
     "area_fraction",
+    "association",
     "attention_iou",
     "blank_scores",
     "bootstrap",
@@ -88,6 +91,7 @@ __all__ = [
     "crows_pairs_score",
     "empty_sums",
     "fairness_report",
+    "find_shortcuts",
     "flip_rate",
     "group_confusion",
     "group_report",
@@ -110,6 +114,7 @@ __all__ = [
     "perplexity",
     "perplexity_change",
     "pointing_game",
+    "pull",
     "rate_intervals",
     "region_masks",
     "score_intervals",
