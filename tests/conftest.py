@@ -19,20 +19,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("torch")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Most of a quick test's time is compiling, and a third of that optimising programs that then run for milliseconds.
+
+    What is slow, or compared with PyTorch, is compiled as users have it, unless it is marked `unoptimised`: a large
+    program that takes a few steps, in a test of what happens, not of what a number is.
+    """
+    optimise = any(item.get_closest_marker(name) for name in ("slow", "torch"))
+    jax.config.update("jax_disable_most_optimizations", not optimise or bool(item.get_closest_marker("unoptimised")))
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
-
-
-@pytest.fixture
-def unoptimised():
-    """Programs of this test compile fast and run slowly: for a large one that takes a few steps.
-
-    For tests of what happens, never of what a number is: XLA's faults come with its optimisations.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

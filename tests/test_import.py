@@ -48,6 +48,8 @@ def test_nothing_heavy_is_imported(fresh):
     assert not set(HEAVY) & set(fresh[0]["ours"])
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_import_adds_less_than_a_second(fresh):
     assert statistics.median(run["seconds"] for run in fresh) < 1.0
 

@@ -3,12 +3,12 @@
 A classifier that is worse on one group than on another need not follow a shortcut: the group may be harder. What gives
 a shortcut away is the direction of the mistakes: among samples of one label, predictions lean to the class that the
 attribute goes with in training. `w[y, a] = log p(y, a) / (p(y) p(a))`, of the training counts, says how much attribute
-a speaks for class y. The *pull* of a label is the mean, over pairs of its samples with different attribute values, of how
-much higher `w[predicted, a]` is with a sample's own value than with the other's; that of a classifier is the mean over
-labels. All labels count alike, so that a group that is merely harder, which makes as many mistakes against the pull as
-with it, cancels out. Under the null, within each label the attribute has nothing to do with the prediction: it can be
-exchanged between samples, and mean and variance of the pull are closed forms, as in the Cochran-Mantel-Haenszel test
-with scores (Landis, Heyman and Koch 1978).
+a speaks for class y. The *pull* of a label is the mean, over pairs of its samples with different attribute values, of
+how much higher `w[predicted, a]` is with a sample's own value than with the other's; that of a classifier is the mean
+over labels. All labels count alike, so that a group that is merely harder, which makes as many mistakes against the
+pull as with it, cancels out. Under the null, within each label the attribute has nothing to do with the prediction: it
+can be exchanged between samples, and mean and variance of the pull are closed forms, as in the Cochran-Mantel-Haenszel
+test with scores (Landis, Heyman and Koch 1978).
 
 Attributes that go together are told apart by conditioning: only pairs that agree in label *and* in the other attribute
 count. What an attribute says about another one's samples is then left out.

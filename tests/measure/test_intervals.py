@@ -292,6 +292,8 @@ def test_bootstrap_memory_is_what_the_docstring_says():
     assert compiled.memory_analysis().temp_size_in_bytes <= promised + results
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_a_thousand_resamples_of_ten_thousand_rows_take_under_a_second(key):
     """Measured: 0.22 s warm on 2 busy cores. The promise is 1 s; twice that here, for busier machines."""
     rng = np.random.default_rng(9)

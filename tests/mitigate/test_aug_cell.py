@@ -113,7 +113,7 @@ def test_input_dropout_keeps_the_mean():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_no_function_takes_a_bias_array():
     for fn in (find_cells, aug_cell):
         assert not {"attribute", "bias", "group", "groups"} & set(inspect.signature(fn).parameters)
@@ -172,7 +172,7 @@ def test_finds_and_removes_the_colour_of_glyphs():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_without_held_out_rows_one_candidate_is_trained():
     data, *_ = few()
     _, info = aug_cell(KEY, MLP, data, replace(SMALL, held_out=0.0))
@@ -203,7 +203,7 @@ def test_says_what_is_odd():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("refused", [False, True])
 def test_wrong_labels_are_looked_for_where_the_candidate_is_refused(monkeypatch, refused):
     """What the search finds is left out of training and comparison; plain training is not repeated."""
@@ -243,7 +243,7 @@ def test_refuses():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_views():
     """Pictures drawn inside the step give what stored ones give."""
     data, plain, _ = few()

@@ -54,7 +54,7 @@ def test_sizes_of_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_statistics_of_both_residual_networks_move_in_training_only(key):
     networks = resnet_two_encoders(stem="small", width=2, classes=3)
     shapes = jax.eval_shape(networks.init, key, PIXELS)

@@ -49,7 +49,7 @@ def compiled(name):
 
 
 @pytest.fixture(params=NETWORKS)
-def network(request, unoptimised):
+def network(request):
     branches, image = NETWORKS[request.param]
     x = np.random.default_rng(0).integers(0, 256, (4, *image), np.uint8)
     return branches, random_params(branches, x), x, compiled(request.param)
@@ -87,6 +87,7 @@ def test_initial_values_are_those_of_pytorch(key):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_shapes_and_modes(network):
     _, variables, x, everything = network
     out = everything(variables, x)
@@ -101,6 +102,7 @@ def test_shapes_and_modes(network):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_the_two_encoders_share_nothing_and_the_decoder_uses_both(network):
     _, variables, x, everything = network
     params = variables["params"]
@@ -113,6 +115,7 @@ def test_the_two_encoders_share_nothing_and_the_decoder_uses_both(network):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_each_branch_is_a_classifier(network):
     branches, variables, x, everything = network
     out = everything(variables, x)
@@ -128,6 +131,7 @@ def test_each_branch_is_a_classifier(network):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_batch_statistics_are_explicit(network):
     _, variables, x, everything = network
     out = everything(variables, x)
@@ -147,7 +151,7 @@ def test_batch_statistics_are_explicit(network):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_log_variance_of_the_resnet_is_cut():
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     variables = random_params(RESNET, x)

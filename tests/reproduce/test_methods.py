@@ -24,7 +24,7 @@ def test_published_rows_belong_to_methods_that_there_are():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_methods_that_are_not_one_sweep(tmp_path, monkeypatch):
     """JTT and AUG-CELL, with two steps in each of their stages."""
     cases = Cases(colored_mnist_pictures(write_mnist(tmp_path / "mnist")), [(0.2, 0)])
@@ -43,7 +43,7 @@ def test_methods_that_are_not_one_sweep(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
     """A narrow ResNet-VAE by the protocol of the table: crops, squared error, a held-out tenth; two cases in turn."""
     pictures = corrupted_cifar10_pictures(write_packed(tmp_path / "cifar10", train=80, test=20))

@@ -53,7 +53,7 @@ def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm", "sih"), ratios=(0.1, 0.2))
     whole = reproduce_table(config, tmp_path / "whole.json")
@@ -92,7 +92,7 @@ def test_refuses(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.unoptimised
 def test_the_choice_of_the_epoch_is_an_axis(folder, tmp_path):
     """The epoch that the monitor likes best on the tenth is kept; the table says what chose it, and by which labels."""
     config = TableConfig(data_dir=folder, methods=("erm", "erm@worst-group", "erm@plain"), ratios=(0.2,))
