@@ -281,6 +281,38 @@ def attention_iou() -> str:
     return "\n\n".join([*filter(None, said), picture]) + source("attention_iou")
 
 
+def patch_noise() -> str:
+    """Per case what the map says of itself, then a row per arm, tested on clean images and on its own corruption."""
+    if not (RESULTS / "patch_noise.json").exists():
+        return "Not measured yet."
+    table, said = read("patch_noise"), []
+    for case, of in table["summary"].items():
+        arms = [name.removesuffix(" gap") for name in of if name.endswith(" gap")]
+        rows = []
+        for arm in arms:
+            own = f"{arm} gap, own" in of
+            rows.append([arm, *(percent(of[f"{arm} {rate}"]) for rate in ("bias_aligned", "bias_conflicting",
+                                                                          "worst_group")),
+                         "" if arm == "plain" else signed(of[f"{arm} over plain"]),
+                         percent(of[f"{arm} bias_conflicting, own"]) if own else "",
+                         signed(of[f"{arm} over plain, own"]) if own else "",
+                         signed(of[f"{arm} gap"]), signed(of[f"{arm} gap, own"]) if own else ""])
+        head = ["arm", "aligned %", "conflicting %", "worst group %", "conflicting, over plain", "conflicting, own %",
+                "own, over plain", "aligned minus conflicting", "that, own"]
+        spread = of["spread"]["value"]
+        seeds = sum(row["case"] == case for row in table["rows"])
+        place = f"Its map was called spread out beforehand in {round(seeds * spread)} of {seeds} seeds" + "".join(
+            f"; {quantity}: {100 * of[quantity]['value']:.0f} %" for quantity in (
+                "bias in the top 10 %", "bias in the top 30 %", "budget area") if quantity in of) + "."
+        margins = [f"- {'met' if one['met'] else '**missed**'}: {one['quantity']} {one['margin']}, got {one['got']:.3f}"
+                   for one in table["margins"] if one["case"] == case]
+        said += [f"**{case}**, {seeds} seeds", place, markdown(head, rows), "\n".join(margins)]
+    left = {row["case"] for row in table["rows"]} - set(table["summary"])
+    if left:
+        said.append(f"Measured in part, not summed up yet: {', '.join(sorted(left))}.")
+    return "\n\n".join(filter(None, said)) + source("patch_noise")
+
+
 def speed() -> str:
     rows = [[row["what"], row["size"], f"{row['median']:.3g} s", f"{row['min']:.3g}–{row['max']:.3g} s",
              row.get("bound", ""), row.get("beside", "")] for row in read("speed")["rows"]]
@@ -306,13 +338,56 @@ def sih_step() -> str:
     return markdown(["what", "side", "ms, median (range)", "of ours", "asked"], rows) + source("sih_step")
 
 
+def dbvae() -> str:
+    """A row per case and arm: with intervals, margins and the aim when all rows are there, plain means until then."""
+    if not (RESULTS / "dbvae.json").exists():
+        return "Not measured yet."
+    table = read("dbvae")
+    whole, there = "summary" in table, len(table["rows"])
+    rows = table["summary"] if whole else _means_so_far(table["rows"])
+
+    def rate(row: dict[str, Any], name: str) -> str:
+        if name not in row:
+            return ""
+        return percent(row[name]) if whole else f"{100 * row[name]['value']:.1f}"
+
+    shown = [[row["case"], row["arm"], str(row["seeds"]),
+              *(rate(row, name) for name in ("rare", "common", "worst", "precision", "share")),
+              *(f"{row[name]['value']:.2f}" if name in row else "" for name in ("auc", "ess"))] for row in rows]
+    head = ["case", "arm", "seeds", "rare group %", "common %", "worst group %", "precision %", "share of draws %",
+            "AUC of the weights", "effective sample size"]
+    if not whole:
+        return f"Measured so far: {there} of {table.get('planned', '?')} rows, so means without intervals, and no " \
+               f"margin is judged.\n\n{markdown(head, shown)}{source('dbvae')}"
+    margins = [f"- {'met' if one['met'] else '**missed**'}: {one['case']}, {one['quantity']} {one['margin']}, got "
+               f"{one['got']:.3f}" for one in table["margins"]]
+    tried = [[one["case"], one["arm"], signed(one), "yes" if one["reached"] else ""] for one in table["aim"]]
+    aim = markdown(["case", "arm", "worst group over plain", "aim reached"], tried)
+    return "\n\n".join([markdown(head, shown), "\n".join(margins), aim]) + source("dbvae")
+
+
+def _means_so_far(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the seeds that are there, of values that all of them have."""
+    said = []
+    for case, arm in dict.fromkeys((row["case"], row["arm"]) for row in rows):
+        own = [row for row in rows if (row["case"], row["arm"]) == (case, arm)]
+        of = {name: [row[name]["value"] if isinstance(row[name], dict) else row[name] for row in own]
+              for name in ("rare", "common", "worst", "precision", "share", "auc", "ess")
+              if all(row.get(name) is not None for row in own)}
+        said.append({"case": case, "arm": arm, "seeds": len(own),
+                     **{name: {"value": sum(values) / len(values)} for name, values in of.items()}})
+    return said
+
+
 def timed(name: str) -> str:
     """Times, then the ratios and what was asked of them."""
+    if not (RESULTS / f"{name}.json").exists():
+        return "Not measured yet."
     table = read(name)
     times = [[of["what"], side.replace("_", " "), milliseconds(seconds)]
              for of in table["rows"] for side, seconds in of["sides"].items()]
     asked = {**{figure: f"at most {bound:g}" for figure, bound in table["at_most"].items()},
-             **{figure: f"at least {bound:g}" for figure, bound in table["at_least"].items()}}
+             **{figure: f"at least {bound:g}" for figure, bound in table.get("at_least", {}).items()}}
     figures = [[of["what"], figure, f"{value:.3g}", asked.get(figure, ""),
                 ("**missed**" if figure in of["missed"] else "met") if figure in asked else ""]
                for of in table["rows"] for figure, value in of["figures"].items()]
@@ -323,7 +398,8 @@ def timed(name: str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
     "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
-    "attention-iou": attention_iou, "speed": speed, "sih-step": sih_step,
+    "attention-iou": attention_iou, "patch-noise": patch_noise, "dbvae": dbvae, "speed": speed, "sih-step": sih_step,
+    "dbvae-speed": functools.partial(timed, "dbvae_speed"),
     "cam": functools.partial(timed, "cam"), "patches": functools.partial(timed, "patches"), "peers": peers}
 
 

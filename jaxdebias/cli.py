@@ -75,10 +75,14 @@ class Train:
     """Corrupted CIFAR-10: only so many training pictures, those for the repair included."""
     cache_dir: MaybePath = None
     """Corrupted CIFAR-10: keep the corrupted pictures there; making them takes about a minute."""
-    method: Literal["erm"] = "erm"
-    """Training method. erm: plain empirical risk minimisation."""
+    method: Literal["erm", "gce", "group-balanced", "group-dro", "lff", "sih", "dbvae"] = "erm"
+    """erm: plain empirical risk minimisation; gce: a loss that gives up on hard samples, which learns the shortcut even
+    more; group-balanced, group-dro: with the bias labels of all training samples; lff, sih: without any; dbvae: draws
+    more often what is rare in its latent space, and reports what that is. All for the epochs of the data set's recipe:
+    the papers' protocols are in `reproduce`."""
     model: MaybeStr = None
-    """mlp, cnn, pooled-cnn, vit, resnet20, resnet18 or resnet50; by default what suits the data set."""
+    """mlp, cnn, pooled-cnn, vit, resnet20, resnet18 or resnet50; by default what suits the data set and the method. sih
+    takes mlp or resnet18, dbvae an encoder without batch normalisation."""
     weights: MaybePath = None
     """Start a ResNet from a torchvision state dict (.safetensors or .npz); its last layer is left out."""
     epochs: MaybeInt = None
@@ -89,6 +93,8 @@ class Train:
     """Highest learning rate; by default what suits the data set."""
     weight_decay: MaybeFloat = None
     """Decoupled weight decay (AdamW); by default what suits the data set."""
+    augment: Annotated[bool | None, arg(metavar="{True,False}")] = None
+    """Train on pictures shifted at random, and mirrored where the label survives that; by default with dbvae only."""
     seed: int = 0
     """Seed of the data, the model and the training."""
     overwrite: bool = False
@@ -101,13 +107,21 @@ class Debias:
 
     Reads the model and the data set of RUN, leaves it as it is, and writes the repaired run to OUT. Or, for a model
     that was trained elsewhere: reads features and the last layer from files, and writes the repaired layer to
-    OUT/head.npz.
+    OUT/head.npz. Or, with --data language, a GPT-2 or a BERT: the repaired checkpoint goes to OUT/model.
     """
 
     run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
     """Folder of the trained run; none with --features."""
     out: Path
     """Folder of the repaired run; made if missing."""
+    data: Annotated[Literal["language"] | None, arg(metavar="{language}")] = None
+    """Instead of RUN: language, for a language model. Sentences in which occupations go with a pronoun are made even;
+    StereoSet, CrowS-Pairs, Winogender and WikiText-2 are measured where --data-dir has them."""
+    checkpoint: MaybePath = None
+    """With --data language: folder of a GPT-2 or a BERT in the layout of Hugging Face (config.json, model.safetensors,
+    tokenizer files). Without it a small model with a planted bias is trained first."""
+    kind: Literal["gpt2", "bert"] = "gpt2"
+    """With --data language and no --checkpoint: the small model."""
     features: MaybePath = None
     """Instead of RUN: an .npz file of feature matrices. train, train_label; edit, edit_twin, edit_label; accept,
     accept_label; accept_pairs, accept_twin, accept_pairs_label; the last five also as test."""
@@ -123,9 +137,11 @@ class Debias:
     method: Literal["fmd", "dfr", "mixing"] = "fmd"
     """fmd: Fast Model Debias, edits the last layer (or --block) in rounds; dfr: refits the last layer on group-balanced
     held-out data; mixing: fine-tunes how the first layer mixes colours, and the last two layers, on held-out pairs."""
-    block: Literal["head", "last-2", "last-3", "input-row"] = "head"
-    """FMD: what is edited. head: the last layer; last-2, last-3: that many layers; input-row: of a table, the input
-    row of the protected column."""
+    block: Annotated[Literal["head", "last-2", "last-3", "input-row", "transform", "mlp", "top"] | None,
+                     arg(metavar="{head,last-2,last-3,input-row,transform,mlp,top}")] = None
+    """FMD: what is edited. head (default): the last layer; last-2, last-3: that many layers; input-row: of a table, the
+    input row of the protected column. Of a language model: transform, the final transform and the bias of the logits;
+    mlp, the perceptron of the last block; top (default): both."""
     aligned_floor: float = 0.10
     """FMD: accuracy on bias-aligned samples that the edit may cost; 1 for no limit."""
     rounds: int = 10
@@ -298,12 +314,29 @@ def _run(command: Quickstart | Train | Debias | Audit | Reproduce | List | Prepa
             config = runs.TrainConfig(
                 data=command.data, data_dir=command.data_dir, method=command.method, model=command.model,
                 weights=command.weights, epochs=command.epochs, batch_size=command.batch_size,
-                learning_rate=command.learning_rate, weight_decay=command.weight_decay, seed=command.seed,
+                learning_rate=command.learning_rate, weight_decay=command.weight_decay, augment=command.augment,
+                seed=command.seed,
                 options=_given(command, "conflicting", "attribute", "target", "image_size", "held_out", "max_train",
                                "proxies", "without", "limit", "cache_dir"))
             results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
             tables.print_summary(results)
+        case Debias(data="language"):
+            from jaxdebias import language_runs
+            from jaxdebias.report import language_page
+
+            for name in ("run", "features", "head", "factor", "save_factor", "bias", "pairs"):
+                expect(getattr(command, name) is None, f"--{name.replace('_', '-')}", "none with --data language",
+                       getattr(command, name))
+            expect(command.method == "fmd", "--method", "fmd for a language model", command.method)
+            given = command.data_dir or os.environ.get("JAXDEBIAS_DATA")
+            config = language_runs.LanguageDebiasConfig(
+                checkpoint=command.checkpoint, kind=command.kind, data_dir=None if given is None else Path(given),
+                block=command.block or "top", direction=command.direction or "gradB", rounds=command.rounds,
+                baselines=command.baselines, seed=command.seed)
+            print(language_page.markdown(language_runs.debias_language(config, command.out,
+                                                                       overwrite=command.overwrite)))
         case Debias(features=None):
+            expect(command.checkpoint is None, "--checkpoint", "--data language beside it", command.checkpoint)
             expect(command.run is not None, "debias", "the folder of a trained run, or --features with --head",
                    "neither")
             for name in ("head", "factor", "save_factor", "bias"):
@@ -311,7 +344,8 @@ def _run(command: Quickstart | Train | Debias | Audit | Reproduce | List | Prepa
                        "the folder of a run")
             config = runs.DebiasConfig(
                 method=command.method, rounds=command.rounds, direction=command.direction, pairs=command.pairs,
-                block=command.block, aligned_floor=None if command.aligned_floor >= 1 else command.aligned_floor,
+                block=command.block or "head",
+                aligned_floor=None if command.aligned_floor >= 1 else command.aligned_floor,
                 baselines=command.baselines, data_dir=command.data_dir, seed=command.seed)
             results = runs.debias(command.run, config, command.out, overwrite=command.overwrite,
                                   watch=progress.progress_bar)

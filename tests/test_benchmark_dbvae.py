@@ -1,5 +1,6 @@
 """What `benchmarks/reproduce/dbvae.py` makes of its rows."""
 
+import dataclasses
 import importlib
 import pathlib
 
@@ -89,6 +90,23 @@ def test_plan_and_the_check_of_the_plain_network(script):
     script.check_learned("old", "dbvae", [])
     with pytest.raises(SystemExit, match=r"cue: accuracy on common faces has to be at least 0.85 .* got 0.8"):
         script.check_learned("cue", "dbvae", [row(script, "cue", "plain", 0, common=0.8)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["contrastive", "all faces", "flow"])
+def test_what_was_tried_on_natural_groups_trains(script, arm):
+    cases = importlib.import_module("dbvae_cases")
+    assert set(cases.TRIED) <= set(cases.CASES["old"].arms) & set(script.ARMS)
+    data = script.dataset_of("inverted", None, 0, True)
+    data = dataclasses.replace(data, splits={**data.splits, "others": data.splits["train"]})
+    row = script.measured("inverted", arm, data, 0, True)
+    assert 0 < row["ess"] <= 1
+    assert len(row["histogram"]) == 24
+    if arm != "flow":
+        # Weights that were there before: those of the first epoch are those of the last.
+        assert row["ess_by_epoch"] == pytest.approx([row["ess"]] * 3, rel=1e-3)
+    if arm == "contrastive":  # in so short a training no latent of a VAE carries anything
+        assert row["ess"] < 0.99
 
 
 def test_natural_groups_are_rare_and_nobody_is_in_two_splits(script):

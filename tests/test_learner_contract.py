@@ -12,6 +12,7 @@ from train.tiny import BARE, NORMED
 from jaxdebias import models
 from jaxdebias.core import Batch, Learner
 from jaxdebias.mitigate.aug_cell import cell_balanced
+from jaxdebias.mitigate.contrastive_latent import contrastive
 from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
 from jaxdebias.mitigate.disent import DisentConfig, disent
 from jaxdebias.mitigate.erm import erm
@@ -55,6 +56,7 @@ LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
                     True),
     "dbvae": (dbvae(models.vae_classifier(image=(8, 8, 3), classes=3, latent=4, encoder=MLP, decoder=(4,)), SGD,
                     DbVaeConfig(debiased=(0, 2), stale=True), samples=8), IMAGES, True),
+    "contrastive": (contrastive(MLP, latent=3, augment=random_flip), IMAGES, False),
     "disent": (disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
                IMAGES, True),
     "sih": (sih(models.mlp_vae(image=(8, 8, 3), hidden=(8,), latent=4, decoder=(6,), classes=3), augment=random_flip),

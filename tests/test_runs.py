@@ -13,6 +13,7 @@ import pytest
 
 from jaxdebias import audit_patches, runs
 from jaxdebias.contracts import ContractError
+from jaxdebias.mitigate.dbvae import reconstructions
 from jaxdebias.report.results import check_results
 from jaxdebias.report.wording import method_name
 
@@ -178,6 +179,48 @@ def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
     assert again["patches"] == patches
     assert page[start:end] in (folder / "report.html").read_text()
     assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "patches", "maps"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gce", "group-balanced", "group-dro", "lff", "sih"])
+def test_other_methods_are_read_back_and_repaired(method, tmp_path):
+    results = runs.train(config(method=method, epochs=2), tmp_path / "run")
+    assert results["method"] == results["config"]["method"] == method
+    assert "draws" not in results
+    run = runs.load(tmp_path / "run")
+    test = run.dataset.splits["test"]
+    right = np.asarray(run.classifier.apply(run.params, test.x)).argmax(-1) == test.label
+    assert right.mean() == pytest.approx(results["before"]["accuracy"]["value"])
+    fixed = runs.debias(tmp_path / "run", runs.DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
+    check_results(fixed)
+
+
+@pytest.mark.slow
+def test_dbvae_says_who_was_drawn(tmp_path):
+    folder, sizes = tmp_path / "faces", {"train": 400, "edit": 20, "accept": 20, "test": 60}
+    trained = runs.train(config(data="faces", options=sizes | {"classes": 2, "grey": True}, method="dbvae", epochs=8,
+                                batch_size=16), folder)
+    check_results(trained)
+    draws = trained["draws"]
+    assert draws["epochs"] == list(range(1, 9))
+    np.testing.assert_allclose(draws["ess_by_epoch"][:2], 1.0, rtol=1e-5)  # the warm-up
+    assert draws["ess_by_epoch"][-1] < 0.9
+    kept = np.load(folder / "draws.npz")
+    assert kept["weight"].shape == (400,)
+    assert kept["weight"].argmax() == draws["rarest"][0]["index"]
+    assert sum(draws["histogram"]) == 400
+    page = (folder / "report.html").read_text()
+    section = page[page.index('<section id="draws">'):page.index('<section id="confusion">')]
+    assert section.count("<img") == 2 * 32
+    # The network is read back whole, and what was there stays when maps are added.
+    run = runs.load(folder)
+    rows = [sample["index"] for sample in draws["rarest"]]
+    decoded = reconstructions(run.vae, run.params, run.dataset.splits["train"].x[rows])
+    np.testing.assert_allclose(255 * np.asarray(decoded), kept["rarest"], atol=1)
+    assert runs.audit_run(folder, maps=True)["draws"] == draws
+    assert section in (folder / "report.html").read_text()
+    fixed = runs.debias(folder, runs.DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
+    assert fixed["edit"]["parameters_changed"] in (0, 128 * 2 + 2)
 
 
 def test_refusals(trained, tmp_path):

@@ -276,7 +276,8 @@ def main() -> int:
             check_learned(case, arm, table["rows"])
         row = measured(case, arm, dataset_of(case, args.data_dir, seed, args.trial), seed, args.trial)
         table["rows"].append({"case": case, "arm": arm, "seed": seed, **row})
-        table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+        table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d"),
+                  "planned": len(plan(CASES, ARMS, None))}
         write(args.out, table)
         said = [f"{name} {value_of(row, name):.3f}"
                 for name in ("rare", "common", "worst", "precision", "share", "auc", "ess") if name in row]

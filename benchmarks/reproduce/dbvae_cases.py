@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxdebias.batching import map_rows
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Learner, take
 from jaxdebias.data.darkened_utkface import darkened_utkface
@@ -21,14 +24,17 @@ from jaxdebias.data.registry import VARIABLE, files_of
 from jaxdebias.data.streams import stream
 from jaxdebias.data.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
 from jaxdebias.explain.cells import CellsConfig, find_cells
-from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
+from jaxdebias.mitigate.contrastive_latent import code, contrastive
+from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae, encode_all
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.mitigate.group_balanced import group_balanced
-from jaxdebias.mitigate.latent_weights import MIT_LAB, RarityConfig
+from jaxdebias.mitigate.jtt import drawn_by_weight
+from jaxdebias.mitigate.latent_weights import MIT_LAB, RarityConfig, latent_weights
 from jaxdebias.models.vae_classifier import VaeClassifier
 from jaxdebias.train.augment import chain, random_affine, random_flip, random_shift
 from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train.run import RunConfig, run
 
 RARE = 0.05
 TRAIN, TEST_CELL = 2000, 150
@@ -47,14 +53,22 @@ ARMS: dict[str, DbVaeConfig | None] = {
     "max": DbVaeConfig(rarity=MIT_LAB),
     "product of 100": DbVaeConfig(rarity=RarityConfig(latents=None, least_kl=0.0, ess_target=None)),
     "mixture": DbVaeConfig(rarity=RarityConfig(density="mixture")),
+    "flow": DbVaeConfig(rarity=RarityConfig(density="flow")),
     "cells": None,
+    "contrastive": None,
+    "all faces": None,
 }
 """`plain` and `oracle` train the encoder with its class head alone; the oracle draws all (label, attribute) groups
 equally often, and so does `cells` with guesses of `explain.find_cells` in the attribute's place. All others are
 `mitigate.dbvae`: `vae` draws every row once, the control of all that follow. `dbvae`: the defaults, histograms per
 class, product over the 8 latents of largest KL, tempered to an effective sample size of a fifth. `pooled`: one set of
 histograms for all classes. `max`: the course notebook's rule. `product of 100`: 100 latents, neither selected nor
-tempered. `mixture`: a joint density per class instead of histograms."""
+tempered. `mixture` and `flow`: a joint density per class instead of histograms. In `contrastive` and `all faces` the
+weights are fixed before the plain network is trained with them: by the default rule from the codes of a supervised
+contrast on the training faces, and of a VAE without a class head on all faces that are not tested, rare ones as
+frequent as they are."""
+TRIED = ("mixture", "flow", "cells", "contrastive", "all faces")
+"""On natural groups, after the default had no effect on them in a prototype."""
 MAIN = ("plain", "oracle", "vae", "class", "loss", "dbvae", "pooled", "max")
 LATENTS = {"product of 100": 100}
 
@@ -94,8 +108,10 @@ def _natural(group: str) -> Callable[[Path | None, int, bool], Dataset]:
                       attribute=np.where(known, value, -1).astype(np.int32))
         train, test = rare_group_rows(stream(seed, f"dbvae {group}"), batch.label, batch.attribute, aligned,
                                       train=160 if few else TRAIN, test_cell=10 if few else TEST_CELL)
+        others = np.setdiff1d(np.arange(len(batch.label)), test)
         return Dataset(name=group, variant={"conflicting": RARE, "train": len(train), "test": len(test)},
-                       splits={"train": take(batch, train), "test": take(batch, test)}, pairs={},
+                       splits={"train": take(batch, train), "test": take(batch, test),
+                               "others": take(batch, others[:160] if few else others)}, pairs={},
                        label_names=GENDERS, attribute_names=names, aligned=aligned, pairing="none")
     return build
 
@@ -169,7 +185,7 @@ CASES: dict[str, Case] = {
     **{variant: Case(_generated(variant), 16, 8, EMBEDDED_SEEDS, SHIFT,
                      (*MAIN, "product of 100") if variant == "inverted" else MAIN) for variant in GENERATED},
     "darkened": Case(_darkened, 14, 16, REAL_SEEDS, FLIP, MAIN),
-    **{group: Case(_natural(group), 14, 16, REAL_SEEDS, SHIFT, (*MAIN, "mixture", "cells")) for group in NATURAL},
+    **{group: Case(_natural(group), 14, 16, REAL_SEEDS, SHIFT, (*MAIN, *TRIED)) for group in NATURAL},
     "disgust": Case(_disgust, 14, 16, REAL_SEEDS, SHIFT, tuple(arm for arm in MAIN if arm != "oracle")),
 }
 """In `disgust` the arm `class` is the oracle."""
@@ -192,4 +208,28 @@ def prepared(arm: str, case: Case, model: VaeClassifier, dataset: Dataset, key: 
         learner = group_balanced(model.classifier, Optimizer(), classes=classes, attributes=classes,
                                  augment=case.augment)
         return learner, data._replace(attribute=guess)
+    if arm in ("contrastive", "all faces"):
+        weight = fixed_weights(arm, case, model, dataset, key, few)
+        plain = erm(model.classifier, Optimizer(), augment=case.augment)
+        return drawn_by_weight(plain), data._replace(weight=len(weight) * weight)
     return dbvae(model, Optimizer(), ARMS[arm], augment=case.augment), data
+
+
+def fixed_weights(arm: str, case: Case, model: VaeClassifier, dataset: Dataset, key: Any, few: bool) -> np.ndarray:
+    """Weights of the training faces by their rarity within the class in a code that was trained before, by the default
+    rule."""
+    train = dataset.splits["train"]
+    config = RunConfig(epochs=1 if few else case.epochs, batch_size=64)
+    if arm == "contrastive":
+        learner = contrastive(model.encoder, Optimizer(), latent=case.latent, augment=case.augment)
+        state = run(key, learner, train, config).state
+        mean, log_variance = map_rows(lambda state, x: code(model.encoder, state, x), state, jnp.asarray(train.x)), None
+        kl = jnp.ones(case.latent)
+    else:
+        settings = DbVaeConfig(class_weight=0.0, sampling="uniform")
+        state = run(key, dbvae(model, Optimizer(), settings, augment=case.augment), dataset.splits["others"],
+                    config).state
+        encoding = encode_all(model, state.variables, train.x)
+        mean, log_variance, kl = encoding.mean, encoding.log_variance, None
+    said = latent_weights(mean, log_variance, train.label, RarityConfig(), classes=len(dataset.label_names), kl=kl)
+    return np.asarray(jax.device_get(said.weight))

@@ -27,16 +27,20 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array
 from jaxdebias.mitigate.block_weights import capped, class_prior, temper, within_blocks
 from jaxdebias.mitigate.latent_density import kernel_log_density, mixture_log_density, rarity_of_density
+from jaxdebias.mitigate.latent_flow import flow_log_density
 from jaxdebias.mitigate.latent_histograms import fit_histograms, log_rarity, soft_mass
+
+_DENSITIES = {"kernel": kernel_log_density, "mixture": mixture_log_density, "flow": flow_log_density}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RarityConfig:
     """The defaults are those that worked in our measurements; `EQUATION_4` and `MIT_LAB` are the published rules."""
 
-    density: Literal["histogram", "kernel", "mixture"] = "histogram"
-    """`kernel`: a smoothed histogram per latent; `mixture`: a Gaussian mixture of the latents together. Both give a
-    density q, and the weight is 1 / (q / q' + alpha) with q' the geometric mean of q in the block."""
+    density: Literal["histogram", "kernel", "mixture", "flow"] = "histogram"
+    """`kernel`: a smoothed histogram per latent; of the latents together, `mixture`: a Gaussian mixture, and `flow`: a
+    normalising flow that is told the class. These give a density q, and the weight is 1 / (q / q' + alpha) with q' the
+    geometric mean of q in the block."""
     bins: int = 10
     quantile: float = 0.001
     """Share of rows beyond each end of a latent's bins; they count in the end bins. 0: from smallest to largest, where
@@ -66,7 +70,7 @@ class RarityConfig:
     """A class with fewer than `bins` times so many rows uses the histogram of all debiased rows; 0: never."""
 
     def __post_init__(self):
-        check_choice("rarity.density", self.density, ("histogram", "kernel", "mixture"))
+        check_choice("rarity.density", self.density, ("histogram", *_DENSITIES))
         check_choice("rarity.rule", self.rule, ("product", "max", "topm"))
         check_choice("rarity.alpha_kind", self.alpha_kind, ("mass", "density_renorm"))
         check_choice("rarity.class_prior", self.class_prior, ("data", "uniform"))
@@ -145,9 +149,8 @@ def latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] 
 
 def _log_rarity(mean, log_variance, block, active, config: RarityConfig, blocks: int) -> jax.Array:
     if config.density != "histogram":
-        density = kernel_log_density if config.density == "kernel" else mixture_log_density
         # A latent that carries nothing is the same for all rows.
-        log_density = density(jnp.where(active[None], mean, 0.0), block, blocks=blocks)
+        log_density = _DENSITIES[config.density](jnp.where(active[None], mean, 0.0), block, blocks=blocks)
         return rarity_of_density(log_density, block, alpha=config.alpha, blocks=blocks)
     histograms = fit_histograms(mean, block, blocks=blocks, bins=config.bins, quantile=config.quantile,
                                 least_rows=config.rows_per_bin * config.bins)

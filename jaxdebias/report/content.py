@@ -1,16 +1,19 @@
 """What the page and `results.json` of a run are made of: from measurements, edits and data to their entries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdebias import audit, audit_maps, audit_patches
+from jaxdebias import audit, audit_draws, audit_maps, audit_patches
 from jaxdebias.core import Batch, Dataset, Params
+from jaxdebias.mitigate.draw_diagnostics import RATIO_EDGES
 from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
 from jaxdebias.provenance import device_name, versions
 from jaxdebias.report.page import Pictures
+from jaxdebias.train.log import Progress
 
 
 def identity(dataset: Dataset, attribute: str, items: str, method: str, seed: int, model: str) -> dict[str, Any]:
@@ -131,6 +134,44 @@ def patches(seen: audit_patches.Places, dataset: Dataset) -> dict[str, Any]:
         "examples": [{"row": int(i), "label": int(split.label[i]), "attribute": int(split.attribute[i])}
                      for i in seen.examples],
     }
+
+
+def draws(seen: audit_draws.DrawAudit, dataset: Dataset, history: Sequence[Progress]) -> dict[str, Any]:
+    """Who was drawn, as the Draws of `jaxdebias.report.results`."""
+    train, n, report = dataset.splits["train"], len(seen.weight), seen.report
+
+    def samples(rows: np.ndarray) -> list[dict[str, Any]]:
+        return [{"index": int(i), "label": int(train.label[i]), "attribute": int(train.attribute[i]),
+                 "ratio": float(n * seen.weight[i])} for i in rows]
+
+    logged = [record for record in history if "draw_ess" in record.info]
+    return {
+        "rows": n, "ess": report.ess, "largest": report.largest, "never_drawn": report.never_drawn,
+        "edges": list(RATIO_EDGES), "histogram": report.histogram, "kl": seen.kl,
+        "carrying": int((seen.kl >= 0.01).sum()),
+        "epochs": [record.epoch for record in logged],
+        "ess_by_epoch": [record.info["draw_ess"] for record in logged],
+        "never_by_epoch": [record.info["draw_never"] for record in logged],
+        "groups": [{"label": y, "attribute": a, **group._asdict()} for (y, a), group in seen.groups.items()],
+        "conflicting": None if seen.conflicting is None else seen.conflicting._asdict(),
+        "rarest": samples(report.rarest), "commonest": samples(report.commonest),
+    }
+
+
+def with_draws(shown: Pictures | None, results: Mapping[str, Any], dataset: Dataset, kept: Path) -> Pictures | None:
+    """The pictures with the samples at both ends of the draws beside what the model makes of them, if there are any.
+
+    Args:
+      kept: the draws.npz of the run.
+    """
+    if shown is None or results.get("draws") is None or not kept.is_file():
+        return shown
+    with np.load(kept) as decoded:
+        rare, common = decoded["rarest"], decoded["commonest"]
+    rows = {name: [sample["index"] for sample in results["draws"][name]] for name in ("rarest", "commonest")}
+    x = dataset.splits["train"].x
+    return shown._replace(rare=x[rows["rarest"]], rare_decoded=rare, common=x[rows["commonest"]],
+                          common_decoded=common)
 
 
 def _coarse(map: np.ndarray, cell: int, most: int = 32) -> np.ndarray:

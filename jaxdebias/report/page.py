@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report import figures, formats, map_view, patch_view, wording
+from jaxdebias.report import draw_view, figures, formats, map_view, patch_view, wording
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.results import check_results, to_json, write_text
@@ -24,6 +24,9 @@ MANY_GROUPS = 24
 """With more groups than this the page shows heatmaps instead of a row per group."""
 MOST_COLUMNS = 24
 """A table of labels or attributes wider than this is left out: nobody could read it."""
+
+
+_OF_ANY_SIZE = ("maps_shown", "patch_attribute", "patch_label", "rare_decoded", "common_decoded")
 
 
 class Pictures(NamedTuple):
@@ -61,6 +64,14 @@ class Pictures(NamedTuple):
     """`[m u v]` their maps of the attribute, in 0..1."""
     patch_label: Array | None = None
     """`[m u v]` their maps of the label."""
+    rare: Array | None = None
+    """`[m h w c]` the training images of `results["draws"]["rarest"]`."""
+    rare_decoded: Array | None = None
+    """`[m h w c]` as the model's decoder rebuilds them."""
+    common: Array | None = None
+    """`[m h w c]` those of `results["draws"]["commonest"]`."""
+    common_decoded: Array | None = None
+    """`[m h w c]` as the decoder rebuilds them."""
 
 
 def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str | os.PathLike) -> None:
@@ -92,12 +103,13 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
 
 def _check_pictures(pictures: Pictures) -> None:
     for name, value in pictures._asdict().items():
-        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps", "patch"):
+        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps", "patch",
+                                     "rare", "common"):
             continue
         images = getattr(pictures, name.split("_")[0])
         expect(images is not None, f"pictures.{name}", "the images that it describes", "none")
         shape = (len(images), 2) if name in ("pairs_before", "pairs_after") else (len(images),)
-        shape += np.shape(value)[1:] if name in ("maps_shown", "patch_attribute", "patch_label") else ()
+        shape += np.shape(value)[1:] if name in _OF_ANY_SIZE else ()
         expect(np.shape(value) == shape, f"pictures.{name}", f"shape {list(shape)}", describe(value))
 
 
@@ -134,6 +146,8 @@ def _view(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
         "worst_pictures": _worst_pictures(results, pictures),
         "maps": map_view.view(results, pictures.maps, pictures.maps_shown),
         "patches": patch_view.view(results, pictures.patch, pictures.patch_attribute, pictures.patch_label),
+        "draws": draw_view.view(results, (pictures.rare, pictures.rare_decoded),
+                                (pictures.common, pictures.common_decoded)),
         "matched": wording.matched(results),
         "pairs": _pairs(results, pictures),
         "influence": _influence(results, pictures),

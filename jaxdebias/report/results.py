@@ -32,6 +32,7 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `harmful_rows`, `helpful_rows` | tables: one dict column -> value for each of the first samples |
 | `maps` | Maps: where the trained model looks on the test set |
 | `patches` | Patches: where held-out images show the attribute and the label |
+| `draws` | Draws: which training samples a method that draws by rarity drew more often |
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
@@ -57,6 +58,14 @@ nested lists of nats, coarser than the images, `information`: what a patch in th
 know, a rate that may be below 0, `held`: share of the information in the top pixels, `spread`, `found`, `area`: share
 of the pixels that holds 90 %, `classes` told apart}, `overlap`: IoU of both top regions, `chance` of it, `examples`:
 [{`row` of the split, `label`, `attribute`}]. The maps at full size are in `patches.npz`.
+
+Draws: `rows` of the training set, `ess`: effective sample size over rows, `largest`: share of the draws of the heaviest
+row, `never_drawn`: expected share of rows left out of an epoch, all after the last epoch; `epochs`, `ess_by_epoch`,
+`never_by_epoch`: at the last epoch of each chunk of training; `histogram`: rows by weight over mean weight, between
+`edges`; `kl`: mean of each latent, in nats, `carrying`: how many have 0.01; `groups`: [{`label`, `attribute`, `rows`,
+`row_share`, `draw_share`, `auc`: chance that a row outweighs another one of its label, or null}], `conflicting`: the
+same of all bias-conflicting rows, or null; `rarest`, `commonest`: [{`index` of the training set, `label`, `attribute`,
+`ratio`: weight over mean weight}]. All weights, and reconstructions of these samples, are in `draws.npz`.
 """
 
 import json
@@ -127,6 +136,12 @@ _PATCHES = {"split": str, "rows": int, "train_rows": int, "patch": int, "stride"
 _PLACE = {"map": list, "information": Mapping, "held": Number, "spread": bool, "found": bool, "area": Number,
           "classes": int}  # fmt: skip
 _PATCH_EXAMPLE = {"row": int, "label": int, "attribute": int}
+_DRAWS = {"rows": int, "ess": Number, "largest": Number, "never_drawn": Number, "edges": list, "histogram": list,
+          "kl": list, "carrying": int, "epochs": list, "ess_by_epoch": list, "never_by_epoch": list, "groups": list,
+          "conflicting": (Mapping, type(None)), "rarest": list, "commonest": list}  # fmt: skip
+_DRAWN_SET = {"rows": int, "row_share": Number, "draw_share": Number, "auc": (Number, type(None))}
+_DRAWN_GROUP = {"label": int, "attribute": int, **_DRAWN_SET}
+_DRAWN = {"index": int, "label": int, "attribute": int, "ratio": Number}
 _HARMFUL = {"index": int, "label": int, "attribute": int, "score": Number}
 _RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),
          "n": (int, type(None))}  # fmt: skip
@@ -165,6 +180,8 @@ def check_results(results: Mapping[str, Any]) -> None:
         _check_maps(results["maps"])
     if results.get("patches") is not None:
         _check_patches(results["patches"])
+    if results.get("draws") is not None:
+        _check_draws(results["draws"])
 
 
 def _check_maps(maps: Any) -> None:
@@ -192,6 +209,18 @@ def _check_patches(patches: Any) -> None:
         _check_table(f"{what}.map", place["map"], (len(place["map"]), len(place["map"][0]) if place["map"] else 0))
     for i, example in enumerate(patches["examples"]):
         _check_mapping(f"patches.examples[{i}]", example, _PATCH_EXAMPLE)
+
+
+def _check_draws(draws: Any) -> None:
+    _check_mapping("draws", draws, _DRAWS)
+    _check_table("draws.histogram", draws["histogram"], (len(draws["edges"]) - 1,))
+    for name in ("ess_by_epoch", "never_by_epoch"):
+        _check_table(f"draws.{name}", draws[name], (len(draws["epochs"]),))
+    for name, keys in (("groups", _DRAWN_GROUP), ("rarest", _DRAWN), ("commonest", _DRAWN)):
+        for i, row in enumerate(draws[name]):
+            _check_mapping(f"draws.{name}[{i}]", row, keys)
+    if draws["conflicting"] is not None:
+        _check_mapping("draws.conflicting", draws["conflicting"], _DRAWN_SET)
 
 
 def _check_mapping(what: str, value: Any, keys: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxdebias.published import published
-from jaxdebias.report import formats, map_view, patch_view, wording
+from jaxdebias.report import draw_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import NONE, applies
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def print_summary(results: Mapping[str, Any], console: "Console | None" = None) 
         _print_maps(results, console)
     if results.get("patches") is not None:
         patch_view.print_patches(results, console)
+    if results.get("draws") is not None:
+        draw_view.print_draws(results, console)
     for text in [*wording.baseline_remarks(results), *results["findings"]]:
         console.print(Text(text))
 

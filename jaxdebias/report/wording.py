@@ -11,7 +11,8 @@ METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gc
                 "fine_tune": "fine-tuning", "scratch": "from scratch", "fine_tune_head": "fine-tuning the last layer",
                 "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",
                 "self_influence": "self-influence fine-tuning",
-                "zero_column": "the column held at its mean"}  # fmt: skip
+                "zero_column": "the column held at its mean",
+                "group-balanced": "group-balanced draws", "group-dro": "GroupDRO"}  # fmt: skip
 
 
 class Metric(NamedTuple):
