@@ -1,4 +1,4 @@
-"""API reference from the docstrings: `python docs/build.py OUT`, after `pip install ".[docs]"`. A warning is an error."""
+"""API reference from the docstrings: `python docs/build.py OUT`, with `pip install ".[docs]"`. Warnings are errors."""
 
 import argparse
 import sys
