@@ -108,6 +108,7 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
         **content.identity(dataset, recipe.attribute, recipe.items, config.method, trained.results["seed"],
                            trained.results["model"]),
         **timing(clock),
+        "config": trained.results["config"], "trained": str(folder.resolve()),
         "edit_config": dataclasses.asdict(config),
         "before": content.measurement(before, dataset), "after": content.measurement(after, dataset),
         "changes": changes, "baselines": baselines, "edit": edit,

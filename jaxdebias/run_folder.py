@@ -35,12 +35,13 @@ class Run(NamedTuple):
     """Of DB-VAE: the network with its code and decoder, of the same params."""
 
 
-def load(folder: Path, *, data_dir: Path | None = None) -> Run:
-    """Reads a trained run back: its data set is built anew from the recorded configuration.
+def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) -> Run:
+    """Reads a run back: its data set is built anew from the recorded configuration.
 
     Args:
       folder: of a run that `train` wrote.
       data_dir: where the data set's files are now, if they have moved.
+      repaired: take a run that `debias` wrote as well.
 
     Raises:
       ContractError: no run there, one that was not trained, or files that are missing.
@@ -49,7 +50,8 @@ def load(folder: Path, *, data_dir: Path | None = None) -> Run:
     expect((folder / "results.json").is_file() and (folder / "params.npz").is_file(), "run",
            "the folder of a finished `jaxdebias train`", folder)
     results = read_results(folder)
-    expect("data" in results.get("config", {}), "run", "a trained run, not a repaired one", folder)
+    expect("data" in results.get("config", {}) and (repaired or results.get("edit") is None), "run",
+           "a trained run, not a repaired one", folder)
     config = results["config"]
     dataset = registry.load(config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"],
                             **config["options"])

@@ -114,9 +114,9 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
     """What a run has measured; with `maps` or `patches` also what these say, added to its results and its page.
 
     Args:
-      folder: of a run that `train` wrote; without `maps` and `patches`, of any run.
+      folder: of a run that `train` or `debias` wrote; what was repaired also needs the run that it was made from.
       maps: where its model looks: class maps on the test split, by group and beside the regions of the data's masks
-        (`audit_maps`). Made anew with `patches`, if the run has them.
+        (`audit_maps`). Made anew with `patches`, if the run has them. Of a repaired run: after the repair.
       patches: where the data show the attribute (`audit_patches`); the maps at full size go to patches.npz.
       data_dir: where the data set's files are now, if they have moved.
 
@@ -128,7 +128,12 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
     if not (maps or patches):
         return read_results(folder)
     clock = Clock()
-    results, dataset, classifier, params, _ = load(folder, data_dir=data_dir)
+    results, dataset, classifier, params, _ = load(folder, data_dir=data_dir, repaired=True)
+    original = params
+    if results["edit"] is not None:
+        expect((Path(results["trained"]) / "params.npz").is_file(), "run",
+               "the trained run that it was repaired from, in the same place as then", results["trained"])
+        original = load(Path(results["trained"]), data_dir=data_dir).params
     maps = maps or results.get("maps") is not None  # their pictures are only on the page
     if maps:
         expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
@@ -139,10 +144,11 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
     clock.lap("data")
     # As in `train`: the same keys, so that the pictures of the page are the same.
     _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
-    before = audit.measure(key_measure, classifier.apply, params, dataset)
+    before = audit.measure(key_measure, classifier.apply, original, dataset)
+    after = None if results["edit"] is None else audit.measure(key_measure, classifier.apply, params, dataset)
     harmful, helpful = ([audit.Harmful(**sample) for sample in results.get(name, [])]
                         for name in ("harmful", "helpful"))
-    pictures, kept = content.pictures(dataset, harmful, before, helpful=helpful), folder / "patches.npz"
+    pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
     laps = dict(results["seconds_by_step"])
     if maps:
         seen = audit_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)

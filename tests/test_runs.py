@@ -152,6 +152,23 @@ def test_maps_are_added_to_a_run(tmp_path):
     assert again["maps"] == maps
     assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "maps"}
 
+    # Of a repaired run: the maps of the repaired model, and nothing else on its page changes.
+    fixed = tmp_path / "fixed"
+    repaired = runs.debias(folder, runs.DebiasConfig(method="dfr", baselines=False), fixed)
+    old_page = (fixed / "report.html").read_text()
+    of_fixed = runs.audit_run(fixed, maps=True)
+    check_results(of_fixed)
+    assert {key: of_fixed[key] for key in repaired} == {
+        **repaired, **{key: of_fixed[key] for key in ("seconds", "seconds_by_step")}}
+    assert of_fixed["maps"]["rows"] != maps["rows"]
+    page = (fixed / "report.html").read_text()
+    start, end = page.index('<section id="maps">'), page.index('<section id="confusion">')
+    assert (page[:start] + page[end:]).split("<footer")[0].split() == old_page.split("<footer")[0].split()
+    assert "after the repair" in page[start:end]
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ContractError, match="`run`: expected the trained run that it was repaired from"):
+        runs.audit_run(fixed, maps=True)
+
 
 @pytest.mark.slow
 def test_patches_are_added_to_a_run(tmp_path, monkeypatch):

@@ -75,8 +75,9 @@ def about(results: Mapping[str, Any]) -> str:
     maps, items = results["maps"], wording.words(results).items
     h, w = maps["grid"]
     count = formats.count(maps["rows"][0]["n"])
-    return (f"Grad-CAM of the class that the model answers, for all {count} test {items}, on the grid of its last "
-            f"spatial layer, {h} × {w}. A map shows which places speak for the answer, right or wrong; it is as "
+    when = "" if results["edit"] is None else " after the repair"
+    return (f"Grad-CAM of the class that the model answers{when}, for all {count} test {items}, on the grid of its "
+            f"last spatial layer, {h} × {w}. A map shows which places speak for the answer, right or wrong; it is as "
             "coarse as its grid.")
 
 
