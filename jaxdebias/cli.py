@@ -183,6 +183,21 @@ class Audit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """Hold a run to a bound, for continuous integration: one line that says why, and exit code 1 where it fails.
+
+    Judged is what was measured on the test set, after the repair if RUN is one.
+    """
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """Folder of the run."""
+    max_gap: MaybeFloat = None
+    """The most that accuracy may fall from bias-aligned to bias-conflicting samples, as a fraction."""
+    min_worst_group: MaybeFloat = None
+    """The least accuracy of the worst group, as a fraction."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reproduce:
     """The papers' tables by the published protocol, beside the published rows.
 
@@ -240,6 +255,7 @@ Command = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Debias, subcommand("debias")]
     | Annotated[Audit, subcommand("audit")]
+    | Annotated[Check, subcommand("check")]
     | Annotated[Reproduce, subcommand("reproduce")]
     | Data
 )
@@ -258,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | Audit | Reproduce | List | Prepare:
+def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | Audit | Check | Reproduce | List | Prepare:
     """Parses the command; tyro's boxed error becomes one line."""
     box = io.StringIO()
     try:
@@ -300,7 +316,7 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _run(command: Quickstart | Train | Debias | Audit | Reproduce | List | Prepare) -> None:
+def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List | Prepare) -> None:
     from jaxdebias import runs
     from jaxdebias.data import registry
     from jaxdebias.report import progress, tables
@@ -364,6 +380,15 @@ def _run(command: Quickstart | Train | Debias | Audit | Reproduce | List | Prepa
         case Audit():
             tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
                                                 data_dir=command.data_dir))
+        case Check():
+            from jaxdebias.report import gate
+            from jaxdebias.report.results import read_results
+
+            verdict = gate.gate(read_results(command.run), max_gap=command.max_gap,
+                                min_worst_group=command.min_worst_group)
+            print(verdict.reason)
+            if not verdict.passed:
+                sys.exit(1)
         case Reproduce():
             from jaxdebias import reproduce
 

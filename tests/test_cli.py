@@ -26,9 +26,9 @@ def fails(capsys, *arguments):
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    ((), "Expected one of {quickstart, train, debias, audit, reproduce, data}"),
+    ((), "Expected one of {quickstart, train, debias, audit, check, reproduce, data}"),
     (("train",), "Missing from jaxdebias train: --data, --out"),
-    (("tran",), "Available subcommands: quickstart, train, debias, audit, reproduce, data"),
+    (("tran",), "Available subcommands: quickstart, train, debias, audit, check, reproduce, data"),
     (("train", "--data", "digits", "--ot", "x", "--out", "y"), "did you mean --out?"),
     (("train", "--data", "digits", "--out", "x", "--epochs", "many"), "--epochs"),
     (("train", "--data", "digit", "--out", "x"), "got 'digit' (did you mean 'digits'?)"),
@@ -37,6 +37,8 @@ def fails(capsys, *arguments):
     (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
     (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
     (("audit", "nowhere", "--patches"), "the folder of a finished `jaxdebias train`"),
+    (("check",), "Missing from jaxdebias check: RUN"),
+    (("check", "nowhere", "--max-gap", "0.1"), "a results.json that a run has written, got no such file"),
     (("data", "prepare", "digitz", "--data-dir", "."), "did you mean 'digits'?"),
 ])
 def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, expected):
@@ -129,6 +131,12 @@ def test_train_debias_and_refusals(capsys, tmp_path):
     assert "a folder without results" in fails(capsys, "debias", str(trained), "--out", str(fixed))
     assert "a trained run, not a repaired one" in fails(capsys, "debias", str(fixed), "--out", str(tmp_path / "x"))
     assert "another folder" in fails(capsys, "debias", str(trained), "--out", str(trained))
+    cli.main(["check", str(trained), "--max-gap", "1"])
+    assert capsys.readouterr().out.startswith("passed: accuracy falls by ")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(trained), "--max-gap", "0.01"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
