@@ -168,10 +168,17 @@ class Audit:
     Both go into the results.json and the report.html of RUN. Maps: averages by group, pictures with their maps and, for
     data with masks, the Attention-IoU of maps and regions beside its chance level. Patches: where the bias attribute
     and the label can be read from the pictures, and so whether training with a region hidden can help.
+
+    Or, with --predictions: which column of a file is a shortcut of the model that made its predictions, whatever it is.
     """
 
-    run: Annotated[Path, Positional, arg(metavar="RUN")]
-    """Folder of the run."""
+    run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
+    """Folder of the run; none with --predictions."""
+    predictions: MaybePath = None
+    """Instead of RUN: a CSV file with the columns label and predicted, one for each candidate attribute, and, if there
+    are training rows for the counts, split (train or test)."""
+    out: MaybePath = None
+    """With --predictions: folder for results.json and report.html; made if missing."""
     maps: bool = False
     """Class maps (Grad-CAM of the predicted class) of every test picture; the model has to be one for pictures that
     keeps places: train with --model cnn or pooled-cnn."""
@@ -180,6 +187,8 @@ class Audit:
     held-out pictures; about a minute. The maps at full size go to RUN/patches.npz."""
     data_dir: MaybePath = None
     """With --maps or --patches: folder with the data set's files, if it has moved since the training."""
+    overwrite: bool = False
+    """With --predictions: replace results that are already in OUT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,9 +386,20 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             tables.print_repair(feature_files.debias_features(
                 command.features, command.head, command.out, config, factor=command.factor,
                 save_factor=command.save_factor, overwrite=command.overwrite))
-        case Audit():
+        case Audit(predictions=None):
+            expect(command.run is not None, "audit", "the folder of a run, or --predictions with --out", "neither")
+            expect(command.out is None, "--out", "--predictions beside it", command.out)
             tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
                                                 data_dir=command.data_dir))
+        case Audit():
+            from jaxdebias import prediction_files
+
+            expect(command.run is None, "audit", "the folder of a run or --predictions, not both", command.run)
+            expect(command.out is not None, "--out", "a folder, with --predictions", None)
+            for name in ("maps", "patches"):
+                expect(not getattr(command, name), f"--{name}", "the folder of a run", "--predictions")
+            tables.print_summary(prediction_files.audit_predictions(command.predictions, command.out,
+                                                                    overwrite=command.overwrite))
         case Check():
             from jaxdebias.report import gate
             from jaxdebias.report.results import read_results

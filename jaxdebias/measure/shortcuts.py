@@ -119,9 +119,9 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
     flagged = [name for name in values if adjusted[name] < 1 - level]
     found = []
     for number, name in enumerate(values):
-        reason = _reason(pulls[name], scores[name])
+        reason = _reason(pulls[name], scores[name], name in (train_counts or {}))
         behind = _explained_by(name, flagged, predicted, label, values, scores, unit, 1 - level)
-        verdict = ("unknown" if reason else "none" if name not in flagged else
+        verdict = ("unknown" if reason else "none" if name not in flagged or silent(scores[name]) else
                    "shortcut" if behind is None else "explained")
         gap = _gap(jax.random.fold_in(key, number), predicted == label, label, values[name], scores[name] > 0, unit,
                    level)
@@ -210,10 +210,15 @@ def _p_value(z: float) -> float:
     return 1.0 if np.isnan(z) else statistics.NormalDist().cdf(-z)
 
 
-def _reason(found: Pull, score: Float[np.ndarray, "k a"]) -> str:
+def silent(score: Float[np.ndarray, "k a"]) -> bool:
+    """Whether an attribute says next to nothing about the label: no cell is 5 % fuller or emptier than by chance."""
+    return bool(np.abs(score).max() < 0.05)
+
+
+def _reason(found: Pull, score: Float[np.ndarray, "k a"], counted: bool) -> str:
     """Why there can be no verdict."""
-    if np.abs(score).max() < 0.05:
-        return "the attribute says nothing about the label in these counts; give those of the training set"
+    if silent(score) and not counted:
+        return "it says nothing about the label in these samples; give the counts of the training set"
     if not found.n:
         return "no label has samples of two values of the attribute"
     return ""

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report import draw_view, figures, formats, map_view, patch_view, wording
+from jaxdebias.report import candidate_view, draw_view, figures, formats, map_view, patch_view, wording
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.results import check_results, to_json, write_text
@@ -144,6 +144,9 @@ def _view(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
         "empty_groups": len(results["before"]["groups"]) - len(groups),
         "confusions": _confusions(results, runs, by_group=not many),
         "worst_pictures": _worst_pictures(results, pictures),
+        "candidates": candidate_view.rows(results) if results.get("candidates") else [],
+        "candidate_columns": candidate_view.COLUMNS,
+        "about_candidates": candidate_view.ABOUT,
         "maps": map_view.view(results, pictures.maps, pictures.maps_shown),
         "patches": patch_view.view(results, pictures.patch, pictures.patch_attribute, pictures.patch_label),
         "draws": draw_view.view(results, (pictures.rare, pictures.rare_decoded),

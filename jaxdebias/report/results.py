@@ -30,11 +30,15 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `pairing` | "counterfactual"; "matched": twins are other samples, `counterfactual_bias` is a gap of means |
 | `helpful` | as `harmful`, most helpful first; the scores are negative: removal raises the bias |
 | `harmful_rows`, `helpful_rows` | tables: one dict column -> value for each of the first samples |
+| `candidates` | of an audit of predictions: [Candidate], strongest first |
 | `maps` | Maps: where the model looks on the test set, after the repair if there was one |
 | `config`, `edit_config` | how the data set and the trained model were made, how it was repaired |
 | `trained` | of a repair: the folder of the trained run |
 | `patches` | Patches: where held-out images show the attribute and the label |
 | `draws` | Draws: which training samples a method that draws by rarity drew more often |
+
+Candidate (`measure.find_shortcuts`): `name`; `verdict`: "shortcut", "explained" (`explained_by` another one), "none" or
+"unknown" (`reason`); `gap`: aligned minus conflicting accuracy, or null; `pull`, `z`: numbers or null; `p_value`; `n`.
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxdebias.published import published
-from jaxdebias.report import draw_view, formats, map_view, patch_view, wording
+from jaxdebias.report import candidate_view, draw_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import NONE, applies
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def print_summary(results: Mapping[str, Any], console: "Console | None" = None) 
     if results["after"] is not None:
         models.append((f"after {wording.method_name(results['method'])}", results["after"]))
     console.print(_metric_table(results, models))
+    if results.get("candidates"):
+        candidate_view.print_candidates(results, console)
     if results["baselines"]:
         console.print(_baseline_table(results))
     if results.get("maps") is not None:

@@ -131,6 +131,14 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
     if groups_only:
         levels = [_level(parity["value"], parity["low"], NOTICEABLE)]
     level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
+    if results.get("candidates"):
+        # Tested by the direction of the mistakes, and over all candidates: that a group is harder is no evidence.
+        first = results["candidates"][0]
+        if first["verdict"] != "shortcut":
+            level = "unknown" if first["verdict"] == "unknown" else "none"
+            attribute = "candidates" if len(results["candidates"]) > 1 else attribute
+        elif level not in ("strong", "slight"):
+            level = "slight"
     follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
     leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
     headline = {

@@ -159,7 +159,10 @@ def test_what_cannot_be_said_is_unknown(key):
     even = np.tile([0, 0, 1, 1], 100), np.tile([0, 1], 200)
     found = find_shortcuts(key, even[0], even[0], {"colour": even[1]})[0]
     assert found.verdict == "unknown"
-    assert "says nothing about the label in these counts" in found.reason
+    assert "says nothing about the label in these samples" in found.reason
+    # In training it says nothing: nothing to learn from it.
+    found = find_shortcuts(key, even[1], even[0], {"colour": even[1]}, train_counts={"colour": np.full((2, 2), 50)})[0]
+    assert (found.verdict, found.reason) == ("none", "")
     same = find_shortcuts(key, label, label, {"colour": label})[0]
     assert (same.verdict, same.p_value) == ("unknown", 1.0)
     assert "no label has samples of two values" in same.reason
