@@ -313,6 +313,43 @@ def patch_noise() -> str:
     return "\n\n".join(filter(None, said)) + source("patch_noise")
 
 
+def language_bias() -> str:
+    """For each model a row per repair; below it the influence, and the margins."""
+    if not has_summary("language_bias"):
+        return "Not measured yet."
+    table = read("language_bias")
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        rise = f"{100 * row['rise']['value']:+.1f}" if "rise" in row else ""
+        kept = row.get("kept as it was", 0)
+        note = f"as it was in {kept} of {row['seeds']}" if kept else ""
+        if row.get("hides"):
+            note = f"hides the bias: {' and '.join(row['hides'])} fell by less than half as much"
+        seconds = row.get("cpu_seconds_to_repair")
+        return [row["method"], fraction(row["edit"]), *(f"{row[part]['value']:.3f}" for part in (
+            "occupations", "templates")), fraction(row["both"]), f"{row['pronoun']['value']:.2f}",
+            f"{row['persons']['value']:.3f}", f"{100 * row['persons_right']['value']:.0f}",
+            f"{row['perplexity']['value']:.2f}", rise, f"{100 * row['changed']['value']:.1f}", row.get("needs", ""),
+            f"{seconds['value']:.0f}" if seconds else "", note]
+
+    head = ["repair", "edit", "occupations", "templates", "both", "pronoun", "persons", "right %", "perplexity",
+            "rise %", "numbers changed %", "needs", "processor seconds", ""]
+    said = []
+    for kind in dict.fromkeys(row["kind"] for row in table["summary"]):
+        rows = [row for row in table["summary"] if row["kind"] == kind]
+        said += [f"**{kind}**", markdown(head, [cells(row) for row in rows if row["method"] != "influence"])]
+        for row in rows:
+            if row["method"] == "influence":
+                again = "" if "without harmful" not in row else (
+                    f" Trained again without the 800 most harmful sentences: {fraction(row['without harmful'])}, "
+                    f"without 800 random ones: {fraction(row['without random'])}.")
+                said.append(f"Influence tells aligned from conflicting sentences with an AUC of "
+                            f"{fraction(row['auc'])}.{again}")
+    margins = [f"- {'met' if one['met'] else '**missed**'}: {one['kind']}, {one['method']}, {one['quantity']} "
+               f"{one['margin']}, got {one['got']:.3f}" for one in table["margins"]]
+    return "\n\n".join([*said, "\n".join(margins)]) + source("language_bias")
+
+
 def speed() -> str:
     rows = [[row["what"], row["size"], f"{row['median']:.3g} s", f"{row['min']:.3g}–{row['max']:.3g} s",
              row.get("bound", ""), row.get("beside", "")] for row in read("speed")["rows"]]
@@ -398,7 +435,8 @@ def timed(name: str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
     "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
-    "attention-iou": attention_iou, "patch-noise": patch_noise, "dbvae": dbvae, "speed": speed, "sih-step": sih_step,
+    "attention-iou": attention_iou, "language-bias": language_bias,
+    "patch-noise": patch_noise, "dbvae": dbvae, "speed": speed, "sih-step": sih_step,
     "dbvae-speed": functools.partial(timed, "dbvae_speed"),
     "cam": functools.partial(timed, "cam"), "patches": functools.partial(timed, "patches"), "peers": peers}
 
