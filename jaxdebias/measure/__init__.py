@@ -37,6 +37,7 @@ from jaxdebias.measure.intervals import (
     separable,
     wilson,
 )
+from jaxdebias.measure.language_report import LanguageTests, language_changes, language_report
 from jaxdebias.measure.map_scores import (
     GroupScores,
     ModelScores,
@@ -65,6 +66,7 @@ from jaxdebias.measure.stereotypes import (
     stereoset_change,
     stereoset_scores,
 )
+from jaxdebias.measure.text_scores import Scorer, pair_scores, stereoset_sentence_scores, text_scores
 
 __all__ = [
     "Accuracies",
@@ -72,9 +74,11 @@ __all__ = [
     "GroupReport",
     "GroupScores",
     "Interval",
+    "LanguageTests",
     "ModelScores",
     "ScoreReport",
     "ScoreSums",
+    "Scorer",
     "Shortcut",
     "accuracy_differences",
     "add_scores",
@@ -99,6 +103,8 @@ __all__ = [
     "has_mass",
     "icat",
     "label_groups",
+    "language_changes",
+    "language_report",
     "mask_scores",
     "masked_scores",
     "merge_sums",
@@ -108,6 +114,7 @@ __all__ = [
     "pair_bias",
     "pair_differences",
     "pair_gap",
+    "pair_scores",
     "paired_difference",
     "paired_over_seeds",
     "pairwise_attention_iou",
@@ -127,6 +134,8 @@ __all__ = [
     "soft_equalised_odds",
     "stereoset_change",
     "stereoset_scores",
+    "stereoset_sentence_scores",
+    "text_scores",
     "top_pixel_iou",
     "true_class_probability",
     "wilson",

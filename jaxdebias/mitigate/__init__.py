@@ -22,6 +22,21 @@ from jaxdebias.mitigate.gce import gce
 from jaxdebias.mitigate.group_balanced import group_balanced, group_weighted
 from jaxdebias.mitigate.group_dro import group_dro
 from jaxdebias.mitigate.jtt import JttConfig, JttInfo, drawn_by_weight, error_set, jtt, jtt_weights
+from jaxdebias.mitigate.language_baselines import (
+    LanguageTuningConfig,
+    LanguageTuningInfo,
+    counterfactual_texts,
+    language_projection,
+    language_tuning,
+)
+from jaxdebias.mitigate.language_erm import LanguageTraining, language_erm, train_language_model
+from jaxdebias.mitigate.language_fmd import (
+    LanguageFmdConfig,
+    LanguageFmdInfo,
+    SentenceInfluence,
+    influence_on_bias,
+    language_fmd,
+)
 from jaxdebias.mitigate.latent_weights import EQUATION_4, MIT_LAB, LatentWeights, RarityConfig, latent_weights
 from jaxdebias.mitigate.lff import lff
 from jaxdebias.mitigate.loss_history import LossHistory, difficulty
@@ -70,6 +85,11 @@ __all__ = [
     "FmdRound",
     "JttConfig",
     "JttInfo",
+    "LanguageFmdConfig",
+    "LanguageFmdInfo",
+    "LanguageTraining",
+    "LanguageTuningConfig",
+    "LanguageTuningInfo",
     "LatentWeights",
     "LossHistory",
     "PatchNoiseConfig",
@@ -80,6 +100,7 @@ __all__ = [
     "RefitHeadInfo",
     "SelfInfluenceConfig",
     "SelfInfluenceInfo",
+    "SentenceInfluence",
     "SihConfig",
     "aug_cell",
     "balanced_subsamples",
@@ -91,6 +112,7 @@ __all__ = [
     "corrupt",
     "corruption",
     "corruptions_of_mode",
+    "counterfactual_texts",
     "dbvae",
     "dfr",
     "difficulty",
@@ -109,9 +131,14 @@ __all__ = [
     "group_balanced",
     "group_dro",
     "group_weighted",
+    "influence_on_bias",
     "joined",
     "jtt",
     "jtt_weights",
+    "language_erm",
+    "language_fmd",
+    "language_projection",
+    "language_tuning",
     "latent_weights",
     "lff",
     "mask_iou",
@@ -129,6 +156,7 @@ __all__ = [
     "sih_run_config",
     "soft_strength",
     "train_from_scratch",
+    "train_language_model",
     "weight_auc",
     "zero_column",
 ]

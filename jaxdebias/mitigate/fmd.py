@@ -51,8 +51,9 @@ from jaxdebias.explain.influence.objective import (
     pair_gradient,
 )
 from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful
-from jaxdebias.explain.influence.solvers import InverseHessian, Solver, factor
-from jaxdebias.mitigate.line_search import AcceptView, candidates, fall, judge, near, search
+from jaxdebias.explain.influence.solvers import InverseHessian, Solver
+from jaxdebias.mitigate.edit_rounds import EditRound, edit_in_rounds
+from jaxdebias.mitigate.line_search import AcceptView, Judged, candidates, fall, judge, near
 
 BIASES = {"pair": pair_bias, "gap": pair_gap, **GROUP_BIASES}
 
@@ -242,49 +243,25 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
         solver = ConjugateGradient(max_steps=30, tolerance=1e-3)
     unedited, budget, aligned_at_first = head, config.aligned_floor, aligned_accuracy
     grid = candidates(config.steps_per_octave) if config.step is None else np.array([0.0, config.step], np.float32)
-    rounds = []
-    for number in range(1, 1 + (config.rounds if config.search else 1)):
-        start = time.perf_counter()
-        floor = -np.inf if budget is None else aligned_at_first - budget * min(1.0, 2 * number / config.rounds)
-        here = inverse
-        if problem is not None:
-            problem = problem._replace(head=head)
-            here = factor(problem, solver, damping=damping)
+
+    def right_hand_side(head: Any, inverse: InverseHessian) -> jax.Array:
         if samples is None:
-            rhs = _direction(config, head, edit, bias_fn, edit_data)
-        else:
-            rhs = samples.right_hand_side(head, here, bias_fn, edit_data, config.ranking)
-        solution = here.solve(np.asarray(rhs)[:, None])
-        step = solution.value[:, 0]
-        # Its length can lie outside what float32 resolves; the search is in units of the logits.
-        direction = head.with_vector(jnp.asarray(np.asarray(step).astype(rhs.dtype)))
-        found = jax.tree.map(np.asarray, search(head, direction, view, jnp.asarray(grid), bias_fn))
-        if not config.search:
-            t, u = 1.0, float(found.unit)
-            now = None
-        else:
-            chosen = 1 if config.step is not None else near(
-                found.judged.accuracy, found.judged.bias, found.judged.aligned, floor=floor, tolerance=config.near)
-            t, u = found.t[chosen], grid[chosen]
-            now = jax.tree.map(lambda leaf: leaf[chosen], found.judged)  # noqa: B023
-        theta = jax.tree.map(lambda leaf, change: leaf + t * change, head.theta, direction.theta)  # noqa: B023
-        head_after = head.at(theta)
-        if now is None:
-            now = jax.tree.map(np.asarray, judge(head_after, view, bias_fn))
-        check_finite("edited head", theta)
-        factored = getattr(here, "info", None)
-        norm = np.nan if factored is None else factored.gradient_norm
-        if factored is None and problem is not None:
-            norm = np.linalg.norm(np.asarray(problem.gradient()))
-        rounds.append(FmdRound(
-            u=float(u), t=float(t), predicted_change=float(t * found.slope), achieved_change=float(now.bias) - bias,
-            bias=float(now.bias), accuracy=float(now.accuracy), aligned_accuracy=float(now.aligned),
-            residual=solution.residual, iterations=solution.iterations,
-            smallest_pivot=getattr(factored, "smallest_pivot", None), gradient_norm=float(norm),
-            seconds=time.perf_counter() - start))
-        if u == 0.0:
-            break
-        head, (bias, accuracy, aligned_accuracy) = head_after, (float(v) for v in now)
+            return _direction(config, head, edit, bias_fn, edit_data)
+        return samples.right_hand_side(head, inverse, bias_fn, edit_data, config.ranking)
+
+    def choose(number: int, judged: Judged) -> int:
+        if config.step is not None:
+            return 1
+        floor = -np.inf if budget is None else aligned_at_first - budget * min(1.0, 2 * number / config.rounds)
+        return near(judged.accuracy, judged.bias, judged.aligned, floor=floor, tolerance=config.near)
+
+    head, tried = edit_in_rounds(
+        head, view, bias_fn, bias, rounds=config.rounds if config.search else 1, grid=grid,
+        right_hand_side=right_hand_side, choose=choose if config.search else None, problem=problem, inverse=inverse,
+        solver=solver, damping=damping)
+    rounds = [_round(one) for one in tried]
+    if (last := next((one for one in reversed(tried) if one.u != 0.0), None)) is not None:
+        bias, accuracy, aligned_accuracy = last.judged
 
     seconds, taken = time.perf_counter() - began, any(r.u != 0.0 for r in rounds)
     fallen = float(fall(unedited, head, bias_data, config.bias)) if taken else 0.0
@@ -294,6 +271,14 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
         return params, info
     info = info._replace(accepted=True, bias_after=bias, accuracy_after=accuracy, aligned_after=aligned_accuracy)
     return replace(params, head), info
+
+
+def _round(one: EditRound) -> FmdRound:
+    judged = one.judged
+    return FmdRound(u=one.u, t=one.t, predicted_change=one.predicted_change, achieved_change=one.achieved_change,
+                    bias=judged.bias, accuracy=judged.accuracy, aligned_accuracy=judged.aligned,
+                    residual=one.residual, iterations=one.iterations, smallest_pivot=one.smallest_pivot,
+                    gradient_norm=one.gradient_norm, seconds=one.seconds)
 
 
 def _target(model: Split | ApplyFn, params: Params, x: Array, block: Where | None, head_path: tuple[str | int, ...],

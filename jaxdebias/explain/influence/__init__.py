@@ -34,8 +34,25 @@ from jaxdebias.explain.influence.objective import (
     to_head,
     to_vector,
 )
+from jaxdebias.explain.influence.positions import (
+    PairPositions,
+    Positions,
+    pair_positions,
+    position_features,
+    text_positions,
+    token_block,
+)
 from jaxdebias.explain.influence.refit import RefitInfo, refit
 from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful, top_helpful
+from jaxdebias.explain.influence.sentences import (
+    PairRows,
+    TokenRows,
+    sentence_bias_gradient,
+    sentence_changes,
+    sentence_differences,
+    sentence_pair_bias,
+    sentence_pair_gradient,
+)
 from jaxdebias.explain.influence.solvers import InverseHessian, Solution, Solver, factor, load, residual, save
 
 __all__ = [
@@ -57,9 +74,13 @@ __all__ = [
     "Lissa",
     "Mix",
     "Nystroem",
+    "PairPositions",
+    "PairRows",
+    "Positions",
     "RefitInfo",
     "Solution",
     "Solver",
+    "TokenRows",
     "Where",
     "bias_gradient",
     "change_if_removed",
@@ -83,13 +104,22 @@ __all__ = [
     "pair_bias",
     "pair_gap",
     "pair_gradient",
+    "pair_positions",
     "paths",
+    "position_features",
     "refit",
     "residual",
     "save",
+    "sentence_bias_gradient",
+    "sentence_changes",
+    "sentence_differences",
+    "sentence_pair_bias",
+    "sentence_pair_gradient",
     "subset_loss",
+    "text_positions",
     "to_head",
     "to_vector",
+    "token_block",
     "top_harmful",
     "top_helpful",
 ]

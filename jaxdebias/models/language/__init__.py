@@ -5,6 +5,7 @@ from jaxdebias.models.language.checkpoint import load_checkpoint, save_checkpoin
 from jaxdebias.models.language.gpt2 import Gpt2Config, gpt2
 from jaxdebias.models.language.model import LanguageModel
 from jaxdebias.models.language.objectives import TokenLoss, causal_loss, masked_loss
+from jaxdebias.models.language.small import small_language_model
 from jaxdebias.models.language.tokenizer import Tokenizer, read_tokenizer, word_tokenizer
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "masked_loss",
     "read_tokenizer",
     "save_checkpoint",
+    "small_language_model",
     "word_tokenizer",
 ]
