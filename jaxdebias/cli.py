@@ -358,8 +358,8 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
                 checkpoint=command.checkpoint, kind=command.kind, data_dir=None if given is None else Path(given),
                 block=command.block or "top", direction=command.direction or "gradB", rounds=command.rounds,
                 baselines=command.baselines, seed=command.seed)
-            print(language_page.markdown(language_runs.debias_language(config, command.out,
-                                                                       overwrite=command.overwrite)))
+            print(language_page.markdown(language_runs.debias_language(
+                config, command.out, overwrite=command.overwrite, observe=progress.print_line)))
         case Debias(features=None):
             expect(command.checkpoint is None, "--checkpoint", "--data language beside it", command.checkpoint)
             expect(command.run is not None, "debias", "the folder of a trained run, or --features with --head",

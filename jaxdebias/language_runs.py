@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,12 @@ class LanguageDebiasConfig:
     seed: int = 0
 
 
-def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool = False,
+                    observe: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
     """Repairs a language model, measures before and after, writes the folder `out` and returns the results.
+
+    Args:
+      observe: is told of every step that is done, in a line.
 
     Raises:
       ContractError: no checkpoint or tokenizer there, unknown names, or results already in `out`.
@@ -99,6 +103,7 @@ def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool 
     def lap(name: str) -> None:
         nonlocal last
         laps[name], last = time.perf_counter() - last, time.perf_counter()
+        observe(f"{name}: {laps[name]:.0f} s")
 
     key_train, key_edit, key_measure, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
     model, tokenizer, params, sets = _loaded(key_train, config)

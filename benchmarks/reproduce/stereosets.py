@@ -15,6 +15,7 @@ Neither StereoSet nor CrowS-Pairs chooses anything. No margins: what comes out i
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not path.exists():
             config = LanguageDebiasConfig(checkpoint=folder, data_dir=args.data_dir, block=args.block,
                                           rounds=args.rounds, seed=args.seed)
-            debias_language(config, args.out / name)
+            debias_language(config, args.out / name, observe=functools.partial(print, name, flush=True))
         found[name] = json.loads(path.read_text())
     page = side_by_side(found)
     for name, content in (("stereosets.json", json.dumps(found, indent=1) + "\n"), ("stereosets.md", page)):
