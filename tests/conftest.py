@@ -27,7 +27,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     program that takes a few steps, in a test of what happens, not of what a number is.
     """
     optimise = any(item.get_closest_marker(name) for name in ("slow", "torch"))
-    jax.config.update("jax_disable_most_optimizations", not optimise or bool(item.get_closest_marker("unoptimised")))
+    fast = not optimise or bool(item.get_closest_marker("unoptimised"))
+    jax.config.update("jax_disable_most_optimizations", fast)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(fast))  # of what the test starts: bits are compared
 
 
 @pytest.fixture

@@ -75,7 +75,8 @@ def test_dfr_as_the_method(trained, tmp_path):
 
 
 @pytest.mark.parametrize(("config", "share"), [
-    ({"method": "mixing"}, 1.0), ({"block": "last-2", "rounds": 2, "aligned_floor": None}, 0.3)])
+    ({"method": "mixing"}, 1.0),
+    pytest.param({"block": "last-2", "rounds": 2, "aligned_floor": None}, 0.3, marks=pytest.mark.slow)])
 def test_other_edits(trained, tmp_path, config, share):
     results = runs.debias(trained[0], runs.DebiasConfig(baselines=False, **config), tmp_path / "other")
     check_results(results)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Key
+from jaxdebias.data.draws import independent_rows, usable_weights
 
 
 class Plan(NamedTuple):
@@ -64,22 +65,7 @@ def epoch_plan(key: Key, n: int, batch_size: int, *, draw_weights: Float[Array, 
         order = jax.random.permutation(key, n)
     else:
         expect(draw_weights.shape == (n,), "draw_weights", f"float [n={n}]", describe(draw_weights))
-        order, usable = _draws(key, jnp.asarray(draw_weights, jnp.float32))
-        weight = jnp.where(usable, weight, jnp.nan)
+        order = independent_rows(key, draw_weights, count=n)
+        weight = jnp.where(usable_weights(draw_weights), weight, jnp.nan)
     shape = (steps, batch_size)
     return Plan(index=order[place % n].astype(jnp.int32).reshape(shape), weight=weight.reshape(shape))
-
-
-def _draws(key: Key, weights: Float[jax.Array, "n"]) -> tuple[Int[jax.Array, "n"], jax.Array]:
-    """n draws from 0..n-1 in proportion to weights, by inverting the cumulative sum, and whether weights were usable.
-
-    The sum is taken in integers, 2^31 to the whole: in float32 the steps of a cumulative sum of a million rows
-    would be only 16 representable values high.
-    """
-    total = jnp.sum(weights)
-    usable = jnp.isfinite(total) & (total > 0) & jnp.all(weights >= 0)
-    share = jnp.where(usable, weights / jnp.where(usable, total, 1.0), 1.0 / weights.size)
-    tickets = jnp.where(share > 0, jnp.maximum(jnp.round(share * 2.0**31), 1.0), 0.0).astype(jnp.uint32)
-    last_ticket = jnp.cumsum(tickets)
-    ticket = jax.random.randint(key, weights.shape, 0, last_ticket[-1], dtype=jnp.uint32)
-    return jnp.searchsorted(last_ticket, ticket, side="right"), usable

@@ -51,6 +51,7 @@ def test_more_dropout_takes_the_same_params():
     assert not np.allclose(wild.train(jax.random.key(0), params, tokens), model.apply(params, tokens), atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_a_step_of_training_lowers_the_loss_of_its_batch(kind):
     model, batch = small(kind), token_batch(TOKENIZER, TEXTS, length=8)

@@ -152,6 +152,7 @@ def test_the_training_objective_counts_every_position_once(kind):
     np.testing.assert_allclose(filled.gradient(), every.gradient(), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_ekfac_will_do_for_the_perceptron(kind):
     """Its step goes down the bias, too; parameters that are no kernel or bias are refused by name."""
