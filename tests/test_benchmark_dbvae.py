@@ -93,6 +93,7 @@ def test_plan_and_the_check_of_the_plain_network(script):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("arm", ["contrastive", "all faces", "flow"])
 def test_what_was_tried_on_natural_groups_trains(script, arm):
     cases = importlib.import_module("dbvae_cases")

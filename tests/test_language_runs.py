@@ -103,6 +103,7 @@ def test_sentences_that_do_not_fit_are_left_out(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_a_random_checkpoint_end_to_end(kind, tmp_path, monkeypatch, capsys):
     """One command gives both tables before and after; what is written can be read again."""
@@ -137,6 +138,7 @@ def test_a_random_checkpoint_end_to_end(kind, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_the_small_model_from_the_command_line(tmp_path):
     """A few steps only: that the whole way runs, and that what it writes can be repaired once more."""
     config = LanguageDebiasConfig(steps=2, rounds=1, sentences=150)

@@ -129,6 +129,7 @@ def test_maps_of_what_has_none_are_refused_in_one_line(trained, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_maps_are_added_to_a_run(tmp_path):
     folder = tmp_path / "scenes"
     sizes = {"train": 160, "edit": 40, "accept": 40, "test": 60}
@@ -172,6 +173,7 @@ def test_maps_are_added_to_a_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
     find = audit_patches.find_places
     monkeypatch.setattr(audit_patches, "find_places", lambda key, dataset: find(
@@ -200,6 +202,7 @@ def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("method", ["gce", "group-balanced", "group-dro", "lff", "sih"])
 def test_other_methods_are_read_back_and_repaired(method, tmp_path):
     results = runs.train(config(method=method, epochs=2), tmp_path / "run")
@@ -214,6 +217,7 @@ def test_other_methods_are_read_back_and_repaired(method, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_dbvae_says_who_was_drawn(tmp_path):
     folder, sizes = tmp_path / "faces", {"train": 400, "edit": 20, "accept": 20, "test": 60}
     trained = runs.train(config(data="faces", options=sizes | {"classes": 2, "grey": True}, method="dbvae", epochs=8,

@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not path.exists():
             config = LanguageDebiasConfig(checkpoint=folder, data_dir=args.data_dir, block=args.block,
                                           rounds=args.rounds, seed=args.seed)
-            debias_language(config, args.out / name, observe=functools.partial(print, name, flush=True))
+            said = functools.partial(print, name, file=sys.stderr, flush=True)
+            debias_language(config, args.out / name, observe=said)
         found[name] = json.loads(path.read_text())
     page = side_by_side(found)
     for name, content in (("stereosets.json", json.dumps(found, indent=1) + "\n"), ("stereosets.md", page)):
