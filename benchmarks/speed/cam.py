@@ -14,10 +14,9 @@ batch 32: what maps need beyond the forward pass, for chunks of several sizes, b
 """
 
 import argparse
-import json
+import functools
 import multiprocessing
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -28,12 +27,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from side_by_side import in_turn, row, spread, write
 
 from jaxdebias import models
 from jaxdebias.explain import maps
 from jaxdebias.explain.cam import class_maps
 from jaxdebias.explain.taps import linen_tap
-from jaxdebias.provenance import device_name, versions
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from oracles.torch_resnet import random_resnet
@@ -45,22 +44,7 @@ AT_MOST = {"native / forward": 1.3, "upsampled / forward": 1.6, "native / PyTorc
            "all at once / one by one": 0.5, "extra GiB": 2.0}
 """Set before this was first run."""
 AT_LEAST = {"grad-cam loop / native": 40.0}
-
-
-def in_turn(repeats: int, **sides: Callable[[], Any]) -> dict[str, dict[str, float]]:
-    """Seconds of each side, one warm call before."""
-    measured: dict[str, list[float]] = {name: [] for name in sides}
-    for i in range(repeats + 1):
-        for name, fn in sides.items():
-            start = time.perf_counter()
-            jax.block_until_ready(fn())
-            if i:
-                measured[name].append(time.perf_counter() - start)
-    return {name: spread(values) for name, values in measured.items()}
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "repeats": len(seconds)}
+of_bounds = functools.partial(row, at_most=AT_MOST, at_least=AT_LEAST)
 
 
 def package_loop(net: Any, x: Any) -> tuple[str, Callable[[int], np.ndarray]]:
@@ -166,7 +150,7 @@ def last_stage(repeats: int, cores: int, **size: int) -> dict[str, Any]:
     measured["grad_cam_loop"] = [seconds * size["classes"] for seconds in measured.pop("one_class")]
     times = {name: spread(values) for name, values in measured.items()}
     median = {name: side["median"] for name, side in times.items()}
-    return row(f"last stage, {said(**size)}", times, {
+    return of_bounds(f"last stage, {said(**size)}", times, {
         "native / forward": median["native"] / median["forward"],
         "upsampled / forward": median["upsampled"] / median["forward"],
         "native / PyTorch by hand": median["native"] / median["by_hand"],
@@ -203,7 +187,7 @@ def deeper_stage(repeats: int, **size: int) -> dict[str, Any]:
     measured = in_turn(repeats, all_at_once=lambda: class_maps(tap, params, images).maps,
                        one_by_one=lambda: [single(params, images, k) for k in every])
     median = {name: side["median"] for name, side in measured.items()}
-    return row(f"deeper stage {DEEPER}, {said(**size)}", measured,
+    return of_bounds(f"deeper stage {DEEPER}, {said(**size)}", measured,
                {"all at once / one by one": median["all_at_once"] / median["one_by_one"]})
 
 
@@ -221,22 +205,12 @@ def memory(*, classes: int, batch: int, size: int, width: int, depth: int) -> di
     for chunk in sorted({1, 8, classes}):
         tap = linen_tap(ours.apply, last)
         extra[f"tap, chunk {chunk}"] = needs(lambda p, x, t=tap, c=chunk: class_maps(t, p, x, chunk=c)) - forward
-    return row(f"memory, {said(classes=classes, batch=batch, size=size, width=width, depth=depth)}", {},
+    return of_bounds(f"memory, {said(classes=classes, batch=batch, size=size, width=width, depth=depth)}", {},
                {"extra GiB": max(extra.values())}, extra_gib=extra, forward_gib=forward)
 
 
 def said(*, classes: int, batch: int, size: int, width: int, depth: int = 18) -> str:
     return f"ResNet-{depth} of width {width}, {classes} classes, batch {batch}, {size} x {size}"
-
-
-def row(what: str, measured: dict[str, dict[str, float]], figures: dict[str, float], **more: Any) -> dict[str, Any]:
-    missed = [name for name, value in figures.items()
-              if value > AT_MOST.get(name, np.inf) or value < AT_LEAST.get(name, -np.inf)]
-    times = ", ".join(f"{name} {1e3 * side['median']:.1f} ms ({1e3 * side['min']:.1f}-{1e3 * side['max']:.1f})"
-                      for name, side in measured.items())
-    shown = ", ".join(f"{name} {value:.2f}{' MISSED' if name in missed else ''}" for name, value in figures.items())
-    print(f"{what}: {times}; {shown}", flush=True)
-    return {"what": what, "sides": measured, "figures": figures, "missed": missed, **more}
 
 
 def main() -> bool:
@@ -254,12 +228,7 @@ def main() -> bool:
         large = {**size, "depth": 18}
     rows = [last_stage(repeats, cores, **size), deeper_stage(repeats, **size), memory(**large)]
     if not arguments.trial:
-        table = {"device": device_name(), "cores": cores, "versions": versions(), "torch": torch.__version__,
-                 "date": time.strftime("%Y-%m-%d"), "at_most": AT_MOST, "at_least": AT_LEAST, "rows": rows}
-        PATH.parent.mkdir(parents=True, exist_ok=True)
-        temporary = PATH.with_suffix(".tmp")
-        temporary.write_text(json.dumps(table, indent=1) + "\n")
-        os.replace(temporary, PATH)
+        write(PATH, torch=torch.__version__, at_most=AT_MOST, at_least=AT_LEAST, rows=rows)
     return not any(row["missed"] for row in rows)
 
 

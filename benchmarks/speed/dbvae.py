@@ -12,11 +12,7 @@ resampling, in turn; with codes of the steps (stale) too.
 
 import argparse
 import functools
-import json
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from side_by_side import in_turn, row, write
 
 from jaxdebias.core import Batch
 from jaxdebias.data.draws import distinct_rows, independent_rows, systematic_rows
@@ -32,7 +29,6 @@ from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
 from jaxdebias.mitigate.latent_histograms import fit_histograms, log_rarity
 from jaxdebias.mitigate.latent_weights import RarityConfig, latent_weights
 from jaxdebias.models.vae_classifier import vae_classifier
-from jaxdebias.provenance import device_name, versions
 from jaxdebias.train.optimizer import Optimizer
 from jaxdebias.train.run import RunConfig, run
 
@@ -42,19 +38,7 @@ from oracles.latent_rules import lab_weights
 PATH = Path(__file__).parents[1] / "results" / "dbvae_speed.json"
 AT_MOST = {"weights / NumPy": 0.5, "draws / NumPy": 0.01, "share of an epoch": 0.25, "share of an epoch, stale": 0.02}
 """Set before this was first run."""
-
-
-def in_turn(repeats: int, **sides: Callable[[], Any]) -> dict[str, dict[str, Any]]:
-    """Seconds of each side, one warm call before."""
-    measured: dict[str, list[float]] = {name: [] for name in sides}
-    for i in range(repeats + 1):
-        for name, fn in sides.items():
-            start = time.perf_counter()
-            jax.block_until_ready(fn())
-            if i:
-                measured[name].append(time.perf_counter() - start)
-    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": repeats}
-            for name, values in measured.items()}
+of_bounds = functools.partial(row, at_most=AT_MOST)
 
 
 @jax.jit
@@ -76,7 +60,7 @@ def weights(repeats: int, *, n: int, latents: int) -> dict[str, Any]:
         default_rule=lambda: latent_weights(on_device, log_variance, label, config, classes=2))
     wanted = lab_weights(mean.astype(np.float64))
     off = float(np.max(np.abs(np.asarray(notebook_rule(on_device)) / wanted - 1)))
-    return row(f"weights, {n} rows, {latents} latents, 10 bins", measured, {
+    return of_bounds(f"weights, {n} rows, {latents} latents, 10 bins", measured, {
         "weights / NumPy": measured["ours"]["median"] / measured["numpy"]["median"],
         "default rule / NumPy": measured["default_rule"]["median"] / measured["numpy"]["median"]},
         largest_relative_difference=off)
@@ -106,7 +90,7 @@ def draws(repeats: int, *, n: int, batch: int, numpy_batches: int) -> dict[str, 
         measured[name.split("_")[0] + "_epoch"] = {
             stat: value if stat == "repeats" else value * factor for stat, value in side.items()}
     base = measured["numpy_epoch"]["median"]
-    return row(f"draws of an epoch, {n} rows, batches of {batch}", measured, {
+    return of_bounds(f"draws of an epoch, {n} rows, batches of {batch}", measured, {
         "draws / NumPy": measured["systematic"]["median"] / base,
         "draws and shuffle / NumPy": measured["shuffled"]["median"] / base,
         "independent / NumPy": measured["independent"]["median"] / base,
@@ -138,18 +122,9 @@ def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
                        stale=timed(DbVaeConfig(stale=True)))
     # What an epoch with resampling has on top; rows drawn twice cost no more than others.
     median = {name: one["median"] for name, one in measured.items()}
-    return row(f"an epoch, {n} images of {side} x {side}, batch {batch}", measured, {
+    return of_bounds(f"an epoch, {n} images of {side} x {side}, batch {batch}", measured, {
         "share of an epoch": 1 - median["uniform"] / median["resampled"],
         "share of an epoch, stale": 1 - median["uniform"] / median["stale"]})
-
-
-def row(what: str, measured: dict[str, dict[str, Any]], figures: dict[str, float], **more: Any) -> dict[str, Any]:
-    missed = [name for name, value in figures.items() if value > AT_MOST.get(name, np.inf)]
-    times = ", ".join(f"{name} {1e3 * side['median']:.2f} ms ({1e3 * side['min']:.2f}-{1e3 * side['max']:.2f})"
-                      for name, side in measured.items())
-    shown = ", ".join(f"{name} {value:.4f}{' MISSED' if name in missed else ''}" for name, value in figures.items())
-    print(f"{what}: {times}; {shown}", flush=True)
-    return {"what": what, "sides": measured, "figures": figures, "missed": missed, **more}
 
 
 def main() -> bool:
@@ -170,12 +145,7 @@ def main() -> bool:
         parts["epochs"] = functools.partial(epochs, repeats, n=4_000, side=48, batch=64)
     rows = [part() for name, part in parts.items() if arguments.only in (None, name)]
     if not (arguments.trial or arguments.only):
-        table = {"device": device_name(), "cores": len(os.sched_getaffinity(0)), "versions": versions(),
-                 "date": time.strftime("%Y-%m-%d"), "at_most": AT_MOST, "rows": rows}
-        PATH.parent.mkdir(parents=True, exist_ok=True)
-        temporary = PATH.with_suffix(".tmp")
-        temporary.write_text(json.dumps(table, indent=1) + "\n")
-        os.replace(temporary, PATH)
+        write(PATH, at_most=AT_MOST, rows=rows)
     return not any(one["missed"] for one in rows)
 
 

@@ -14,22 +14,17 @@ its own.
 
 import argparse
 import functools
-import json
-import os
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from side_by_side import in_turn, row, write
 
 from jaxdebias.explain.patch_maps import fold, general_map
 from jaxdebias.explain.patches import patch_logits, plan
 from jaxdebias.models import patch_net
-from jaxdebias.provenance import device_name, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 GEOMETRIES = ((128, 32, 2), (64, 16, 1))
@@ -43,19 +38,7 @@ AT_MOST = {"largest difference, relative": 1e-5, "error of the fold": 1e-6}
 RIGHT = 1.1
 """A plan is right if its way takes at most so many times what the faster way takes. All four set before this was first
 run."""
-
-
-def in_turn(repeats: int, **sides: Callable[[], Any]) -> dict[str, dict[str, float]]:
-    """Seconds of each side, one warm call before."""
-    measured: dict[str, list[float]] = {name: [] for name in sides}
-    for i in range(repeats + 1):
-        for name, fn in sides.items():
-            start = time.perf_counter()
-            jax.block_until_ready(fn())
-            if i:
-                measured[name].append(time.perf_counter() - start)
-    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": len(values)}
-            for name, values in measured.items()}
+of_bounds = functools.partial(row, at_most=AT_MOST, at_least=AT_LEAST)
 
 
 def numbers(size: int, patch: int) -> tuple[Any, Any, jax.Array]:
@@ -88,7 +71,8 @@ def geometry(size: int, patch: int, stride: int, repeats: int, chunks: tuple[int
     best = min(median[name] for name in sides if name.startswith("chunks"))
     found = plan(net, (size, size), stride=stride)
     apart = max(np.abs(result - results[-1]).max() for result in results)
-    return row(f"{size} x {size}, patch {patch}, stride {stride}, {found.grid[0] * found.grid[1]} patches", measured, {
+    patches = found.grid[0] * found.grid[1]
+    return of_bounds(f"{size} x {size}, patch {patch}, stride {stride}, {patches} patches", measured, {
         "FLOPs of crops / dense": found.ratio,
         "best chunks / dense": best / median["dense"],
         "chunks of 49 / dense": median["chunks of 49"] / median["dense"],
@@ -102,8 +86,8 @@ def geometry(size: int, patch: int, stride: int, repeats: int, chunks: tuple[int
 def loop(confidences: np.ndarray, size: int, patch: int, stride: int) -> np.ndarray:
     """The fold as the released code has it: patch by patch, in the dtype of the confidences."""
     total, count = (np.zeros((size, size), confidences.dtype) for _ in range(2))
-    for i, row in enumerate(confidences):
-        for j, value in enumerate(row):
+    for i, line in enumerate(confidences):
+        for j, value in enumerate(line):
             total[i * stride:i * stride + patch, j * stride:j * stride + patch] += value
             count[i * stride:i * stride + patch, j * stride:j * stride + patch] += 1
     return total / count
@@ -118,7 +102,7 @@ def folding(size: int, patch: int, stride: int, repeats: int) -> dict[str, Any]:
                        loop=lambda: loop(values[0], size, patch, stride))
     exact = loop(values[0].astype(np.float64), size, patch, stride)
     median = {name: side["median"] for name, side in measured.items()}
-    return row(f"fold, {size} x {size}, patch {patch}, stride {stride}", measured, {
+    return of_bounds(f"fold, {size} x {size}, patch {patch}, stride {stride}", measured, {
         "NumPy loop / fold": median["loop"] / median["fold"],
         "NumPy loop / fold, by 64": 64 * median["loop"] / median["fold_of_64"],
         "error of the fold": float(np.abs(np.asarray(of(one)) - exact).max()),
@@ -142,7 +126,7 @@ def plans(grid: list[tuple[int, int, int]], repeats: int) -> dict[str, Any]:
         print(f"  {size} {patch} {stride}: FLOPs {found.ratio:.2f}, seconds {crops / dense:.2f}, {found.method}"
               f"{'' if points[-1]['right'] else ' WRONG'}", flush=True)
     right = sum(point["right"] for point in points)
-    return row(f"plan, {len(points)} points", {}, {"share of right plans": right / len(points)}, points=points)
+    return of_bounds(f"plan, {len(points)} points", {}, {"share of right plans": right / len(points)}, points=points)
 
 
 def data_set(size: int, patch: int, stride: int, images: int, repeats: int) -> dict[str, Any]:
@@ -152,19 +136,9 @@ def data_set(size: int, patch: int, stride: int, images: int, repeats: int) -> d
     prior = np.array([0.5, 0.5], np.float32)
     measured = in_turn(repeats, map=lambda: general_map(net, params, x, stride=stride, prior=prior))
     found = plan(net, (size, size), stride=stride)
-    return row(f"data set of {images}, {size} x {size}, patch {patch}, stride {stride}", measured,
+    return of_bounds(f"data set of {images}, {size} x {size}, patch {patch}, stride {stride}", measured,
                {"images per second": images / measured["map"]["median"],
                 "patches per second": images * found.grid[0] * found.grid[1] / measured["map"]["median"]})
-
-
-def row(what: str, measured: dict[str, dict[str, float]], figures: dict[str, float], **more: Any) -> dict[str, Any]:
-    missed = [name for name, value in figures.items()
-              if value > AT_MOST.get(name, np.inf) or value < AT_LEAST.get(name, -np.inf)]
-    times = ", ".join(f"{name} {1e3 * side['median']:.2f} ms ({1e3 * side['min']:.2f}-{1e3 * side['max']:.2f})"
-                      for name, side in measured.items())
-    shown = ", ".join(f"{name} {value:.3g}{' MISSED' if name in missed else ''}" for name, value in figures.items())
-    print(f"{what}: {times}; {shown}", flush=True)
-    return {"what": what, "sides": measured, "figures": figures, "missed": missed, **more}
 
 
 def main() -> bool:
@@ -180,13 +154,8 @@ def main() -> bool:
     rows = [*(geometry(*one, repeats, CHUNKS) for one in GEOMETRIES), *(folding(*one, repeats) for one in GEOMETRIES),
             plans(GRID, max(3, repeats // 2)),
             *(data_set(*one, 256, 3) for one in (*GEOMETRIES, (64, 16, 4)))]
-    table = {"device": device_name(), "cores": len(os.sched_getaffinity(0)), "versions": versions(),
-             "date": time.strftime("%Y-%m-%d"), "at_most": AT_MOST, "at_least": AT_LEAST, "right": RIGHT, "rows": rows}
     path = RESULTS / ("patches.json" if jax.default_backend() == "cpu" else f"patches_{jax.default_backend()}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(table, indent=1) + "\n")
-    os.replace(temporary, path)
+    write(path, at_most=AT_MOST, at_least=AT_LEAST, right=RIGHT, rows=rows)
     return not any(row["missed"] for row in rows)
 
 
