@@ -1,5 +1,6 @@
 """What every test shares: strict JAX settings, keys, and the folder of real data."""
 
+import importlib
 import os
 import pathlib
 
@@ -41,6 +42,15 @@ def key():
 def torch():
     """PyTorch, or a skip: it is no dependency of the tests, because its newest build brings gigabytes of CUDA."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def tables(monkeypatch, tmp_path):
+    """`benchmarks/tables.py`, which is no part of the package, with an empty folder of results."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+    found = importlib.import_module("tables")
+    monkeypatch.setattr(found, "RESULTS", tmp_path)
+    return found
 
 
 @pytest.fixture

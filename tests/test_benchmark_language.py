@@ -23,14 +23,6 @@ def script(monkeypatch):
     return importlib.import_module("language_bias")
 
 
-@pytest.fixture
-def tables(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    found = importlib.import_module("tables")
-    monkeypatch.setattr(found, "RESULTS", tmp_path)
-    return found
-
-
 def row(script, kind, seed, method, level, **values):
     rates = dict.fromkeys(script.RATES, 0.5) | dict.fromkeys(PARTS, level) | values
     return {"kind": kind, "seed": seed, "method": method, **rates, "changed": 0.1, "needs": "pairs",

@@ -22,14 +22,6 @@ def fmd_methods(monkeypatch):
     return importlib.import_module("fmd_methods")
 
 
-@pytest.fixture
-def tables(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    found = importlib.import_module("tables")
-    monkeypatch.setattr(found, "RESULTS", tmp_path)
-    return found
-
-
 def test_dbvae_tables_say_how_far_the_script_has_come(tables, tmp_path):
     assert tables.dbvae() == tables.timed("dbvae_speed") == "Not measured yet."
     made = {"device": "cpu", "date": "today", "versions": {"jax": "1", "flax": "2", "python": "3"}}

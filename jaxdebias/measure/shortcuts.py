@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxdebias.contracts import check_integers, describe, expect
 from jaxdebias.core import Array, Key
+from jaxdebias.data.aligned import cell_counts
 from jaxdebias.measure.groups import predicted_class
 from jaxdebias.measure.intervals import Interval, bootstrap
 
@@ -105,9 +106,11 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
         check_integers(f"attributes[{name!r}]", value, n, -1, None)
         values[name] = np.asarray(value)
         counts = (train_counts or {}).get(name)
+        most = int(values[name].max(initial=-1))
         if counts is None:
-            counts = _counts(label, values[name], classes)
-        counts, most = np.asarray(counts), int(values[name].max(initial=-1))
+            expect(most >= 0, "attributes", "at least one known value", "only -1")
+            counts = cell_counts(label, values[name], classes, most + 1)
+        counts = np.asarray(counts)
         expect(counts.ndim == 2 and counts.shape[0] == classes and counts.shape[1] > most,
                f"train_counts[{name!r}]", f"[k={classes}, more than {most}]", describe(counts))
         expect(bool((counts >= 0).all() and counts.any()), f"train_counts[{name!r}]", "counts, not all 0",
@@ -116,12 +119,12 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
 
     pulls = {name: pull(predicted, label, values[name], scores[name], unit=unit) for name in values}
     adjusted = holm({name: _p_value(one.z) for name, one in pulls.items()})
-    flagged = [name for name in values if adjusted[name] < 1 - level]
+    flagged = [name for name in values if adjusted[name] < 1 - level and not silent(scores[name])]
     found = []
     for number, name in enumerate(values):
         reason = _reason(pulls[name], scores[name], name in (train_counts or {}))
         behind = _explained_by(name, flagged, predicted, label, values, scores, unit, 1 - level)
-        verdict = ("unknown" if reason else "none" if name not in flagged or silent(scores[name]) else
+        verdict = ("unknown" if reason else "none" if name not in flagged else
                    "shortcut" if behind is None else "explained")
         gap = _gap(jax.random.fold_in(key, number), predicted == label, label, values[name], scores[name] > 0, unit,
                    level)
@@ -257,11 +260,3 @@ def _gap(key: Key, right: Bool[np.ndarray, " n"], label: np.ndarray, attribute: 
 def _mean_gap(sums: Float[jax.Array, "g 2"], both: Float[jax.Array, " k"]) -> Float[jax.Array, ""]:
     rate = jnp.reshape(sums[:, 1] / jnp.maximum(sums[:, 0], 1e-12), (-1, 2))
     return jnp.sum((rate[:, 0] - rate[:, 1]) * both) / jnp.sum(both)
-
-
-def _counts(label: np.ndarray, attribute: np.ndarray, classes: int) -> Int[np.ndarray, "k a"]:
-    counts = np.zeros((classes, max(1, int(attribute.max(initial=-1)) + 1)), np.int64)
-    known = attribute >= 0
-    np.add.at(counts, (label[known], attribute[known]), 1)
-    expect(bool(known.any()), "attributes", "at least one known value", "only -1")
-    return counts
