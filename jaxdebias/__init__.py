@@ -5,7 +5,7 @@ networks, `train` runs the only loop, `measure` counts with intervals, `explain`
 shows.
 """
 
-from jaxdebias import audit, data, explain, measure, mitigate, models, train
+from jaxdebias import auditing, data, explain, measure, mitigate, models, train
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Classifier, Dataset, Learner, Split
@@ -22,7 +22,7 @@ __all__ = [
     "Optimizer",
     "RunConfig",
     "Split",
-    "audit",
+    "auditing",
     "data",
     "dfr",
     "erm",

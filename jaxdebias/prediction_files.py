@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdebias import audit
+from jaxdebias import auditing
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Dataset
 from jaxdebias.data.aligned import cell_counts
@@ -149,7 +149,7 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
     if len(read.classes) == 2 and len(np.unique(batch.attribute[batch.attribute >= 0])) > 1:
         fair = fairness_report(key_fairness, predicted, batch.label, batch.attribute,
                                attributes=len(dataset.attribute_names))
-    before = audit.Measurement(report, None, fair, predicted, None)
+    before = auditing.Measurement(report, None, fair, predicted, None)
     clock.lap("measure")
     results = to_json({
         **content.identity(dataset, name, "samples", "predictions", seed, "predictions from a file"),
@@ -157,7 +157,7 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
         "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None, "harmful": [],
         "training": {"epochs": 0, "loss": []},
         "candidates": [candidate(one) for one in found],
-        "findings": [*findings(found, read), *(text for text in audit.findings(dataset, before)
+        "findings": [*findings(found, read), *(text for text in auditing.findings(dataset, before)
                                                if not text.startswith("No counterfactual bias"))],
     })
     write_results(results, out / "results.json")

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxdebias import audit
+from jaxdebias import auditing
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.explain import influence
@@ -62,7 +62,7 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     clock = Clock()
     trained = load(folder, data_dir=config.data_dir)
     _, dataset, classifier, params, _ = trained
-    audit.check_repairable(dataset)
+    auditing.check_repairable(dataset)
     claim(out, "debias", overwrite=overwrite)
     clock.lap("data")
     recipe = RECIPES[trained.results["config"]["data"]]
@@ -93,8 +93,8 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     jax.block_until_ready(edited)
     clock.lap("edit")
     # The same bootstrap weights on both sides: what differs is the model.
-    before, after = (audit.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
-    changes = audit.changes(key_changes, before, after, dataset)
+    before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
+    changes = auditing.changes(key_changes, before, after, dataset)
     clock.lap("measure")
     baselines = {}
     if config.baselines:
@@ -102,7 +102,7 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     clock.lap("baselines")
 
     save_params(out / "params.npz", edited)
-    harmful, helpful = ([audit.Harmful(**sample) for sample in trained.results.get(name, [])]
+    harmful, helpful = ([auditing.Harmful(**sample) for sample in trained.results.get(name, [])]
                         for name in ("harmful", "helpful"))
     results = to_json({
         **content.identity(dataset, recipe.attribute, recipe.items, config.method, trained.results["seed"],
@@ -115,7 +115,7 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
         "harmful": trained.results["harmful"], "harmful_rows": content.table_rows(dataset, harmful),
         "helpful": trained.results.get("helpful", []), "helpful_rows": content.table_rows(dataset, helpful),
         "training": trained.results["training"],
-        "findings": list(dict.fromkeys([*audit.findings(dataset, before), *audit.findings(dataset, after)])),
+        "findings": list(dict.fromkeys([*auditing.findings(dataset, before), *auditing.findings(dataset, after)])),
     })
     write_results(results, out / "results.json")
     write_page(results, content.pictures(dataset, harmful, before, after, helpful=helpful), out / "report.html")
@@ -145,7 +145,7 @@ def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
             start = time.perf_counter()
             fitted, _ = jax.block_until_ready(fit())
             seconds = time.perf_counter() - start
-            said = audit.measure(measure_key, classifier.apply, fitted, dataset)
+            said = auditing.measure(measure_key, classifier.apply, fitted, dataset)
             observe({"epoch": number})
             yield name, {"measurement": content.measurement(said, dataset), "seconds": seconds, "needs": needs}
 

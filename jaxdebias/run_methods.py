@@ -6,7 +6,7 @@ Only methods that need nothing beyond the training split are here. Code imports 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from jaxdebias import audit, models
+from jaxdebias import auditing, models
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
 from jaxdebias.mitigate.dbvae import dbvae
@@ -88,7 +88,7 @@ METHODS: dict[str, Method] = {
     "group-balanced": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: group_balanced(
         network, optimizer, classes=dataset.aligned.shape[0], attributes=dataset.aligned.shape[1], augment=augment))),
     "group-dro": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: group_dro(
-        network, optimizer, counts=audit.train_counts(dataset), augment=augment))),
+        network, optimizer, counts=auditing.train_counts(dataset), augment=augment))),
     "lff": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: lff(
         network, optimizer, samples=len(data.label), augment=augment)), one_network=False),
     "sih": Method(_sih, model="mlp", one_network=False, pictures=True),

@@ -22,7 +22,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdebias import audit, audit_draws, audit_maps, audit_patches
+from jaxdebias import auditing
+from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.data import registry
 from jaxdebias.data.plans import steps_per_epoch
@@ -78,15 +79,15 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
                       log=out / "log.jsonl", observe=observe)
     params = trained.state.variables
     clock.lap("train")
-    before = audit.measure(key_measure, classifier.apply, params, dataset)
+    before = auditing.measure(key_measure, classifier.apply, params, dataset)
     clock.lap("measure")
     drawn = None
     if vae is not None:
-        drawn = audit_draws.who_is_drawn(learner, trained.state, vae, dataset)
+        drawn = draw_shares.who_is_drawn(learner, trained.state, vae, dataset)
         np.savez_compressed(out / "draws.npz", weight=drawn.weight, rarest=drawn.rarest_decoded,
                             commonest=drawn.commonest_decoded)
         clock.lap("draws")
-    harmful, helpful = audit.influential(classifier.vector, params, dataset, head_path=classifier.head_path)
+    harmful, helpful = auditing.influential(classifier.vector, params, dataset, head_path=classifier.head_path)
     clock.lap("influence")
 
     save_params(out / "params.npz", params)
@@ -98,7 +99,7 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
         "harmful": [sample._asdict() for sample in harmful], "harmful_rows": content.table_rows(dataset, harmful),
         "helpful": [sample._asdict() for sample in helpful], "helpful_rows": content.table_rows(dataset, helpful),
         "training": {"epochs": config.epochs, "loss": [record.loss for record in trained.history]},
-        "findings": audit.findings(dataset, before),
+        "findings": auditing.findings(dataset, before),
         **({} if drawn is None else {"draws": content.draws(drawn, dataset, trained.history)}),
     })
     write_results(results, out / "results.json")
@@ -116,8 +117,8 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
     Args:
       folder: of a run that `train` or `debias` wrote; what was repaired also needs the run that it was made from.
       maps: where its model looks: class maps on the test split, by group and beside the regions of the data's masks
-        (`audit_maps`). Made anew with `patches`, if the run has them. Of a repaired run: after the repair.
-      patches: where the data show the attribute (`audit_patches`); the maps at full size go to patches.npz.
+        (`class_maps`). Made anew with `patches`, if the run has them. Of a repaired run: after the repair.
+      patches: where the data show the attribute (`patch_places`); the maps at full size go to patches.npz.
       data_dir: where the data set's files are now, if they have moved.
 
     Raises:
@@ -140,24 +141,24 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
         expect(classifier.spatial is not None, "maps",
                "a model whose last layers keep places (train with --model cnn or pooled-cnn)", results["model"])
     if patches:
-        audit_patches.check_pictures(dataset)
+        patch_places.check_pictures(dataset)
     clock.lap("data")
     # As in `train`: the same keys, so that the pictures of the page are the same.
     _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
-    before = audit.measure(key_measure, classifier.apply, original, dataset)
-    after = None if results["edit"] is None else audit.measure(key_measure, classifier.apply, params, dataset)
-    harmful, helpful = ([audit.Harmful(**sample) for sample in results.get(name, [])]
+    before = auditing.measure(key_measure, classifier.apply, original, dataset)
+    after = None if results["edit"] is None else auditing.measure(key_measure, classifier.apply, params, dataset)
+    harmful, helpful = ([auditing.Harmful(**sample) for sample in results.get(name, [])]
                         for name in ("harmful", "helpful"))
     pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
     laps = dict(results["seconds_by_step"])
     if maps:
-        seen = audit_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
+        seen = class_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
         pictures = pictures._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
         clock.lap("maps")
         laps["maps"] = sum(clock.laps.values())
         results = {**results, "maps": content.maps(seen, dataset)}
     if patches:
-        places = audit_patches.find_places(jax.random.fold_in(key_measure, 2), dataset)
+        places = patch_places.find_places(jax.random.fold_in(key_measure, 2), dataset)
         np.savez_compressed(kept, attribute=places.attribute.map, label=places.label.map,
                             example_attribute=places.attribute_maps, example_label=places.label_maps)
         clock.lap("patches")

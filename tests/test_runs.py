@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from jaxdebias import audit_patches, runs
+from jaxdebias import runs
+from jaxdebias.auditing import patch_places
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate.dbvae import reconstructions
 from jaxdebias.report.results import check_results
@@ -175,9 +176,9 @@ def test_maps_are_added_to_a_run(tmp_path):
 @pytest.mark.slow
 @pytest.mark.unoptimised
 def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
-    find = audit_patches.find_places
-    monkeypatch.setattr(audit_patches, "find_places", lambda key, dataset: find(
-        key, dataset, audit_patches.PlacesConfig(steps=20, train=120, examples=8)))
+    find = patch_places.find_places
+    monkeypatch.setattr(patch_places, "find_places", lambda key, dataset: find(
+        key, dataset, patch_places.PlacesConfig(steps=20, train=120, examples=8)))
     folder = tmp_path / "scenes"
     sizes = {"train": 160, "edit": 40, "accept": 40, "test": 60}
     trained = runs.train(config(data="scenes", options=sizes, epochs=1), folder)

@@ -34,7 +34,7 @@ import numpy as np
 from fmd_table import RATES as ACCURACIES
 from fmd_table import _write
 
-from jaxdebias import audit, runs
+from jaxdebias import auditing, runs
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.explain import influence
 from jaxdebias.measure.intervals import over_seeds
@@ -182,7 +182,7 @@ def _digits(pairs: Batch, pairing: str) -> int:
 def measured(setup: Setup, params: Params) -> dict[str, float | None]:
     """All rates of one model on the test split."""
     dataset, classifier = setup.trained.dataset, setup.trained.classifier
-    said = audit.measure(setup.key("measure"), classifier.apply, params, dataset)
+    said = auditing.measure(setup.key("measure"), classifier.apply, params, dataset)
     rates = {name: getattr(said.groups, name).value for name in ACCURACIES if name != "counterfactual_bias"}
     rates["counterfactual_bias"] = said.counterfactual_bias.value
     rates["group_gap"] = group_gap(said.logits, dataset)

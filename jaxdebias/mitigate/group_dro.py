@@ -65,7 +65,7 @@ def group_dro(
     Equal arguments give the same learner.
 
     Args:
-      counts: `[k a]`, training samples of each (label, attribute) group; see `jaxdebias.audit.train_counts`.
+      counts: `[k a]`, training samples of each (label, attribute) group; see `jaxdebias.auditing.train_counts`.
       eta: how fast the weights follow the losses; the paper's code has 0.01.
       adjustment: C; a group's loss counts C / sqrt(n_g) more in the weights, against overfitted small groups. 0 in the
         paper's code.

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdebias import audit, audit_draws, audit_maps, audit_patches
+from jaxdebias import auditing
+from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.mitigate.draw_diagnostics import RATIO_EDGES
 from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
@@ -24,11 +25,11 @@ def identity(dataset: Dataset, attribute: str, items: str, method: str, seed: in
         "attribute": dataset.variant.get("attribute", attribute), "items": items, "level": 0.95,
         "pairing": dataset.pairing,
         "label_names": list(dataset.label_names), "attribute_names": list(dataset.attribute_names),
-        "train_counts": audit.train_counts(dataset), "aligned": dataset.aligned,
+        "train_counts": auditing.train_counts(dataset), "aligned": dataset.aligned,
     }
 
 
-def measurement(said: audit.Measurement, dataset: Dataset) -> dict[str, Any]:
+def measurement(said: auditing.Measurement, dataset: Dataset) -> dict[str, Any]:
     """A measurement as a Measurement of `jaxdebias.report.results`."""
     report, none = said.groups, {"value": None, "low": None, "high": None, "n": 0}
 
@@ -89,7 +90,7 @@ def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> di
                              "aligned_accuracy": info.aligned_after}}
 
 
-def maps(seen: audit_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
+def maps(seen: class_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
     """Where a model looks, as the Maps of `jaxdebias.report.results`."""
     test = dataset.splits["test"]
     k, a = dataset.aligned.shape
@@ -98,7 +99,7 @@ def maps(seen: audit_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
             *(("group", label, attribute, seen.groups[label * a + attribute])
               for label in range(k) for attribute in range(a))]
 
-    def row(kind: str, label: int | None, attribute: int | None, looked: audit_maps.Looked) -> dict[str, Any]:
+    def row(kind: str, label: int | None, attribute: int | None, looked: class_maps.Looked) -> dict[str, Any]:
         seen_any = looked.rows > looked.without_map
         return {
             "kind": kind, "label": label, "attribute": attribute, "n": looked.rows,
@@ -119,24 +120,24 @@ def maps(seen: audit_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def patches(seen: audit_patches.Places, dataset: Dataset) -> dict[str, Any]:
+def patches(seen: patch_places.Places, dataset: Dataset) -> dict[str, Any]:
     """Where the data show the attribute and the label, as the Patches of `jaxdebias.report.results`."""
     split = dataset.splits[seen.split]
 
-    def place(one: audit_patches.Place) -> dict[str, Any]:
+    def place(one: patch_places.Place) -> dict[str, Any]:
         return {"map": np.round(_coarse(one.map, seen.stride), 5), "information": one.information, "held": one.held,
                 "spread": one.spread, "found": one.found, "area": one.area, "classes": one.classes}
 
     return {
         **{name: getattr(seen, name) for name in ("split", "rows", "train_rows", "patch", "stride", "missing")},
-        "top": audit_patches.TOP, "attribute": place(seen.attribute), "label": place(seen.label),
+        "top": patch_places.TOP, "attribute": place(seen.attribute), "label": place(seen.label),
         "overlap": seen.overlap, "chance": seen.chance,
         "examples": [{"row": int(i), "label": int(split.label[i]), "attribute": int(split.attribute[i])}
                      for i in seen.examples],
     }
 
 
-def draws(seen: audit_draws.DrawAudit, dataset: Dataset, history: Sequence[Progress]) -> dict[str, Any]:
+def draws(seen: draw_shares.DrawAudit, dataset: Dataset, history: Sequence[Progress]) -> dict[str, Any]:
     """Who was drawn, as the Draws of `jaxdebias.report.results`."""
     train, n, report = dataset.splits["train"], len(seen.weight), seen.report
 
@@ -195,14 +196,15 @@ def parameter_counts(params: Params, edited: Params) -> dict[str, int]:
     return {"parameters_changed": int(changed), "parameters": int(sum(leaf.size for leaf in old))}
 
 
-def pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measurement,
-              after: audit.Measurement | None = None, *, helpful: Sequence[audit.Harmful] = ()) -> Pictures | None:
+def pictures(dataset: Dataset, harmful: list[auditing.Harmful], before: auditing.Measurement,
+             after: auditing.Measurement | None = None, *,
+             helpful: Sequence[auditing.Harmful] = ()) -> Pictures | None:
     """The images of the page; None for a table."""
     train, test = dataset.splits["train"], dataset.splits["test"]
     if train.x.ndim != 4:
         return None
     rng = np.random.default_rng(0)
-    worst = audit.worst_rows(test, before) if before.groups.worst_group[0] >= 0 else np.zeros(0, np.int64)
+    worst = auditing.worst_rows(test, before) if before.groups.worst_group[0] >= 0 else np.zeros(0, np.int64)
     pictures = Pictures(train=train.x[np.sort(rng.choice(len(train.label), min(24, len(train.label)), replace=False))])
     if worst.size:
         pictures = pictures._replace(
@@ -222,7 +224,7 @@ def pictures(dataset: Dataset, harmful: list[audit.Harmful], before: audit.Measu
     return pictures
 
 
-def table_rows(dataset: Dataset, samples: list[audit.Harmful]) -> list[dict[str, str]] | None:
+def table_rows(dataset: Dataset, samples: list[auditing.Harmful]) -> list[dict[str, str]] | None:
     """For a table with named columns: the categories and standardised numbers of each ranked training sample."""
     if not dataset.feature_names:
         return None

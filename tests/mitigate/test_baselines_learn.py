@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdebias.audit import train_counts
+from jaxdebias.auditing import train_counts
 from jaxdebias.data.digits import digits
 from jaxdebias.mitigate import (
     DisentConfig,

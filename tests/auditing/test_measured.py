@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdebias import audit
+from jaxdebias import auditing
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset, Split
 
@@ -47,7 +47,7 @@ def looking_at(signal, attribute):
 
 def test_a_model_of_the_attribute_alone(key):
     dataset = table()
-    said = audit.measure(key, linear, looking_at(0.0, 10.0), dataset)
+    said = auditing.measure(key, linear, looking_at(0.0, 10.0), dataset)
     assert said.groups.bias_aligned_accuracy.value == 1.0
     assert said.groups.bias_conflicting_accuracy.value == 0.0
     assert said.counterfactual_bias.value == pytest.approx(1.0, abs=1e-6)
@@ -56,7 +56,7 @@ def test_a_model_of_the_attribute_alone(key):
 
 
 def test_a_model_of_the_signal_alone(key):
-    said = audit.measure(key, linear, looking_at(10.0, 0.0), table())
+    said = auditing.measure(key, linear, looking_at(10.0, 0.0), table())
     assert said.groups.accuracy.value == 1.0
     assert said.counterfactual_bias.value == 0.0
     assert said.fairness.equalised_odds_difference.value == 0.0
@@ -64,12 +64,12 @@ def test_a_model_of_the_signal_alone(key):
 
 def test_changes_are_paired(key):
     dataset = table()
-    before = audit.measure(key, linear, looking_at(0.0, 10.0), dataset)
-    after = audit.measure(key, linear, looking_at(10.0, 0.0), dataset)
-    found = audit.changes(key, before, after, dataset)
+    before = auditing.measure(key, linear, looking_at(0.0, 10.0), dataset)
+    after = auditing.measure(key, linear, looking_at(10.0, 0.0), dataset)
+    found = auditing.changes(key, before, after, dataset)
     assert found["accuracy"].value == pytest.approx(1.0 - before.groups.accuracy.value)
     assert found["counterfactual_bias"].value == pytest.approx(-1.0, abs=1e-6)
-    same = audit.changes(key, before, before, dataset)
+    same = auditing.changes(key, before, before, dataset)
     assert all(interval[:3] == (0.0, 0.0, 0.0) for interval in same.values())
 
 
@@ -80,15 +80,15 @@ def test_the_gap_is_used_for_matched_pairs(key):
     turned = np.arange(400)[:, None] % 2 == 0
     pairs = pairs._replace(x=np.where(turned, pairs.twin, pairs.x), twin=np.where(turned, pairs.x, pairs.twin))
     dataset = dataclasses.replace(dataset, pairs={**dataset.pairs, "test": pairs})
-    assert audit.measure(key, linear, looking_at(0.0, 10.0), dataset).counterfactual_bias.value > 0.999
+    assert auditing.measure(key, linear, looking_at(0.0, 10.0), dataset).counterfactual_bias.value > 0.999
     matched = dataclasses.replace(dataset, pairing="matched")
-    assert audit.measure(key, linear, looking_at(0.0, 10.0), matched).counterfactual_bias.value == pytest.approx(
+    assert auditing.measure(key, linear, looking_at(0.0, 10.0), matched).counterfactual_bias.value == pytest.approx(
         0.0, abs=1e-6)
 
 
 def test_harmful_samples_are_the_aligned_ones_that_teach_the_attribute():
     dataset = table(conflicting=0.2)
-    harmful = audit.most_harmful(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
+    harmful = auditing.most_harmful(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
     assert [sample.score for sample in harmful] == sorted((s.score for s in harmful), reverse=True)
     assert harmful[0].score > 0
     assert all(sample.attribute == sample.label for sample in harmful)
@@ -99,39 +99,39 @@ def test_harmful_samples_are_the_aligned_ones_that_teach_the_attribute():
 def test_helpful_samples_are_the_other_end():
     """With equal features only the attribute's agreement with the label tells samples apart: conflicting ones help."""
     dataset = table(conflicting=0.2)
-    found = audit.influential(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
-    assert found.harmful == audit.most_harmful(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
+    found = auditing.influential(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
+    assert found.harmful == auditing.most_harmful(SPLIT, looking_at(0.5, 0.5), dataset, count=20)
     assert [sample.score for sample in found.helpful] == sorted(s.score for s in found.helpful)
     assert found.helpful[0].score < 0
     assert all(sample.attribute != sample.label for sample in found.helpful)
-    everything = audit.influential(SPLIT, looking_at(0.5, 0.5), dataset, count=1000)
+    everything = auditing.influential(SPLIT, looking_at(0.5, 0.5), dataset, count=1000)
     assert len(everything.helpful) == 400
     assert {sample.index for sample in everything.helpful} == set(range(400))
 
 
 def test_harmful_needs_edit_pairs():
     unpaired = dataclasses.replace(table(), pairs={})
-    assert audit.most_harmful(SPLIT, looking_at(1, 1), unpaired) == []
-    assert audit.influential(SPLIT, looking_at(1, 1), unpaired) == ([], [])
+    assert auditing.most_harmful(SPLIT, looking_at(1, 1), unpaired) == []
+    assert auditing.influential(SPLIT, looking_at(1, 1), unpaired) == ([], [])
 
 
 def test_findings(key):
     dataset = table(n=40)
-    said = audit.measure(key, linear, looking_at(0.0, 0.0), dataset)
-    text = " ".join(audit.findings(dataset, said))
+    said = auditing.measure(key, linear, looking_at(0.0, 0.0), dataset)
+    text = " ".join(auditing.findings(dataset, said))
     assert "constant" in text
     assert "fewer than 30" in text
     biased = table(conflicting=0.0)
-    text = " ".join(audit.findings(biased, audit.measure(key, linear, looking_at(1.0, 0.0), biased)))
+    text = " ".join(auditing.findings(biased, auditing.measure(key, linear, looking_at(1.0, 0.0), biased)))
     assert "No training sample is bias-conflicting" in text
     assert "constant" not in text
 
 
 def test_worst_rows_shows_errors_first(key):
     dataset = table()
-    said = audit.measure(key, linear, looking_at(0.0, 10.0), dataset)
+    said = auditing.measure(key, linear, looking_at(0.0, 10.0), dataset)
     test = dataset.splits["test"]
-    rows = audit.worst_rows(test, said, count=5)
+    rows = auditing.worst_rows(test, said, count=5)
     assert len(rows) == 5
     assert {(test.label[i], test.attribute[i]) for i in rows} == {said.groups.worst_group}
     assert all(said.logits[i].argmax() != test.label[i] for i in rows)
@@ -145,14 +145,14 @@ def test_worst_rows_shows_errors_first(key):
 def test_errors(key, change, message):
     arguments = {"apply_fn": linear, "params": looking_at(1, 1), "dataset": table(), "split": "test"} | change
     with pytest.raises(ContractError) as caught:
-        audit.measure(key, **arguments)
+        auditing.measure(key, **arguments)
     assert str(caught.value) == message
 
 
 def test_check_repairable():
-    audit.check_repairable(table())
+    auditing.check_repairable(table())
     with pytest.raises(ContractError, match=r"pairs\['edit'\].*pairs for nothing in toy"):
-        audit.check_repairable(dataclasses.replace(table(), pairs={}))
+        auditing.check_repairable(dataclasses.replace(table(), pairs={}))
 
 
 def test_measuring_twice_compiles_once(key):
@@ -165,5 +165,5 @@ def test_measuring_twice_compiles_once(key):
 
     dataset = table()
     for weights in ((0.0, 1.0), (1.0, 0.0)):
-        audit.measure(key, counted, looking_at(*weights), dataset)
+        auditing.measure(key, counted, looking_at(*weights), dataset)
     assert traces == 1  # test set and both sides of the pairs have the same shape here

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdebias import audit_patches
-from jaxdebias.audit_patches import PlacesConfig, balanced_rows, balancing, find_places, one_per_group, place
+from jaxdebias.auditing import patch_places
+from jaxdebias.auditing.patch_places import PlacesConfig, balanced_rows, balancing, find_places, one_per_group, place
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain.fit_patches import PatchFitConfig
@@ -40,9 +40,9 @@ def dataset(**splits):
 def small_nets():
     """Networks of one layer, which learn faster."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(audit_patches, "patch_net",
+        patched.setattr(patch_places, "patch_net",
                         functools.partial(patch_net, layers=(Conv(width=8), Pool()), hidden=16))
-        patched.setattr(audit_patches, "PatchFitConfig", functools.partial(PatchFitConfig, learning_rate=1e-2))
+        patched.setattr(patch_places, "PatchFitConfig", functools.partial(PatchFitConfig, learning_rate=1e-2))
         yield
 
 
@@ -98,7 +98,7 @@ def test_examples_show_their_own_value(found):
 def test_large_pictures_are_looked_at_small(found, monkeypatch):
     """Pictures of squares of 2 x 2 equal pixels: halved, they are those of before, and so is all that is found."""
     data, small = found
-    monkeypatch.setattr(audit_patches, "LARGEST", 16)
+    monkeypatch.setattr(patch_places, "LARGEST", 16)
     train, edit = (data.splits[name] for name in ("train", "edit"))
     large = dataset(train=train._replace(x=train.x.repeat(2, axis=1).repeat(2, axis=2)),
                     edit=edit._replace(x=edit.x.repeat(2, axis=1).repeat(2, axis=2)))
@@ -134,8 +134,8 @@ class Counting:
 @pytest.fixture
 def fits(monkeypatch):
     made = []
-    monkeypatch.setattr(audit_patches, "fit_temperature", lambda logits, codes: 2.0)
-    monkeypatch.setattr(audit_patches, "fit_patches",
+    monkeypatch.setattr(patch_places, "fit_temperature", lambda logits, codes: 2.0)
+    monkeypatch.setattr(patch_places, "fit_patches",
                         lambda key, net, images, codes, config: made.append(Counting(images, codes)) or made[-1])
     return made
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdebias import audit_draws
+from jaxdebias.auditing import draw_shares
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset, Learner
 from jaxdebias.mitigate.dbvae import DbVaeState
@@ -46,7 +46,7 @@ def state():
 
 
 def test_who_is_drawn():
-    drawn = audit_draws.who_is_drawn(learner(lambda state, data: jnp.asarray(WEIGHT)), state(), model(), data(),
+    drawn = draw_shares.who_is_drawn(learner(lambda state, data: jnp.asarray(WEIGHT)), state(), model(), data(),
                                      shown=3)
     np.testing.assert_allclose(drawn.weight, WEIGHT / WEIGHT.sum(), rtol=1e-6)
     assert drawn.report.rarest.tolist() == [9, 7, 2]
@@ -68,4 +68,4 @@ def test_who_is_drawn():
 
 def test_a_learner_that_draws_every_row_once_is_refused():
     with pytest.raises(ContractError, match="`learner`: expected one with weights"):
-        audit_draws.who_is_drawn(learner(None), state(), model(), data())
+        draw_shares.who_is_drawn(learner(None), state(), model(), data())

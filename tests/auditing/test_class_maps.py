@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import attention, cams
 
-from jaxdebias import audit_maps
+from jaxdebias.auditing import class_maps
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset, Split
 
@@ -68,7 +68,7 @@ def dataset():
 
 @pytest.mark.parametrize("weights", [AT_OBJECT, AT_REST])
 def test_every_number_is_that_of_a_loop_over_the_images(key, dataset, weights):
-    seen = audit_maps.look(key, LAYER, weights, dataset, regions=REGIONS, batch_size=16)
+    seen = class_maps.look(key, LAYER, weights, dataset, regions=REGIONS, batch_size=16)
     truth, test = by_hand(dataset, np.asarray(weights, np.float64)), dataset.splits["test"]
     assert seen.grid == (GRID, GRID)
     assert seen.regions == tuple(REGIONS)
@@ -102,11 +102,11 @@ def flat_head(params, z):
 
 
 def test_agreement_says_whether_grad_cam_is_to_be_trusted(key, dataset):
-    assert audit_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS).agreement == pytest.approx(1.0, abs=1e-5)
+    assert class_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS).agreement == pytest.approx(1.0, abs=1e-5)
     # A head for which only the left half counts: Grad-CAM, with one weight per channel, shows both halves.
     left = jnp.zeros((GRID, GRID, 3, 2)).at[:, :2, 2, 0].set(1.0)
     small = dataclasses.replace(dataset, splits={"test": dataset.splits["test"]._replace(mask=None)})
-    seen = audit_maps.look(key, Split(pooled, flat_head), left, small)
+    seen = class_maps.look(key, Split(pooled, flat_head), left, small)
     test, found = dataset.splits["test"], []
     for x in test.x.astype(np.float64):
         a = x.reshape(GRID, 2, GRID, 2, 3).mean(axis=(1, 3))[..., 2]
@@ -116,7 +116,7 @@ def test_agreement_says_whether_grad_cam_is_to_be_trusted(key, dataset):
 
 
 def test_the_batch_size_and_what_pads_the_last_batch_change_nothing(key, dataset):
-    one, two = (audit_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS, batch_size=size) for size in (16, 67))
+    one, two = (class_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS, batch_size=size) for size in (16, 67))
     np.testing.assert_array_equal(one.predicted, two.predicted)
     np.testing.assert_array_equal(one.examples, two.examples)
     np.testing.assert_allclose(one.example_maps, two.example_maps, atol=1e-6)
@@ -126,7 +126,7 @@ def test_the_batch_size_and_what_pads_the_last_batch_change_nothing(key, dataset
 
 def test_examples_are_the_telling_ones_of_each_group(key, dataset):
     test = dataset.splits["test"]
-    seen = audit_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS)
+    seen = class_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS)
     assert (seen.predicted == 0).all()  # so those of label 0 are right
     cells = [(int(test.label[i]), int(test.attribute[i])) for i in seen.examples]
     assert cells == [cell for cell in ((0, 0), (1, 1), (0, 1), (1, 0)) for _ in range(3)]
@@ -134,30 +134,30 @@ def test_examples_are_the_telling_ones_of_each_group(key, dataset):
     np.testing.assert_array_equal(seen.examples[:3], first)
     label, predicted = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 0, 0, 1, 0, 1])
     group = np.array([0, 0, 0, 2, 2, 2])
-    picked = audit_maps._pick(label, predicted, group, np.eye(2, dtype=bool), 4)
+    picked = class_maps._pick(label, predicted, group, np.eye(2, dtype=bool), 4)
     assert picked.tolist() == [1, 2, 4, 3]  # the aligned group's right ones, the conflicting group's wrong one first
-    many = audit_maps._pick(np.arange(100) // 10, np.zeros(100, int), np.arange(100), np.eye(10, dtype=bool), 24)
+    many = class_maps._pick(np.arange(100) // 10, np.zeros(100, int), np.arange(100), np.eye(10, dtype=bool), 24)
     assert len(many) == 22
     assert np.eye(10, dtype=bool).flat[many].tolist() == [True] * 10 + [False] * 12
-    assert audit_maps._pick(label, predicted, group, np.eye(2, dtype=bool), 0).tolist() == []
+    assert class_maps._pick(label, predicted, group, np.eye(2, dtype=bool), 0).tolist() == []
 
 
 def test_without_masks_there_are_maps_and_no_scores(key, dataset):
     bare = dataclasses.replace(dataset, splits={"test": dataset.splits["test"]._replace(mask=None)})
-    seen = audit_maps.look(key, LAYER, AT_OBJECT, bare)
+    seen = class_maps.look(key, LAYER, AT_OBJECT, bare)
     assert seen.regions == ()
     assert seen.everything.score.value.shape == seen.everything.chance.shape == (0,)
     assert np.nanmean(seen.everything.average) == pytest.approx(1.0, abs=1e-5)
     assert len(seen.example_maps) == len(seen.examples) == 12
     with pytest.raises(ContractError, match="a split with masks"):
-        audit_maps.look(key, LAYER, AT_OBJECT, bare, regions=REGIONS)
+        class_maps.look(key, LAYER, AT_OBJECT, bare, regions=REGIONS)
 
 
 def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
     test = dataset.splits["test"]
     only = dataclasses.replace(dataset, aligned=np.ones((2, 2), bool), splits={"test": test._replace(
         attribute=np.zeros_like(test.attribute))})
-    seen = audit_maps.look(key, LAYER, AT_OBJECT, only, regions=REGIONS)
+    seen = class_maps.look(key, LAYER, AT_OBJECT, only, regions=REGIONS)
     assert seen.conflicting is None
     assert seen.aligned.rows == len(test.label)
     assert seen.groups[1].rows == 0
@@ -167,15 +167,15 @@ def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
 
 def test_what_has_no_maps_is_refused(key, dataset):
     with pytest.raises(ContractError, match="split"):
-        audit_maps.look(key, LAYER, AT_OBJECT, dataset, split="tets")
+        class_maps.look(key, LAYER, AT_OBJECT, dataset, split="tets")
     flat = dataclasses.replace(dataset, splits={"test": Batch(
         x=np.zeros((4, 3), np.float32), label=np.zeros(4, np.int32), attribute=np.zeros(4, np.int32))})
     with pytest.raises(ContractError, match="images"):
-        audit_maps.look(key, LAYER, AT_OBJECT, flat)
+        class_maps.look(key, LAYER, AT_OBJECT, flat)
 
 
 def test_the_regions_of_the_data_sets():
-    assert set(audit_maps.REGIONS) == {"scenes", "glyphs", "composites", "waterbirds", "celeba-mask"}
-    for regions in audit_maps.REGIONS.values():
+    assert set(class_maps.REGIONS) == {"scenes", "glyphs", "composites", "waterbirds", "celeba-mask"}
+    for regions in class_maps.REGIONS.values():
         labels = [label for region in regions.values() for label in region]
         assert sorted(labels) == list(range(len(labels)))  # every pixel lies in one region
