@@ -9,10 +9,12 @@ from jaxdebias import auditing, data, explain, measure, mitigate, models, train
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Classifier, Dataset, Learner, Split
+from jaxdebias.full_audit import AuditReport, audit
 from jaxdebias.mitigate import FmdConfig, dfr, erm, fine_tune, fmd, train_from_scratch
 from jaxdebias.train import Optimizer, RunConfig, run
 
 __all__ = [
+    "AuditReport",
     "Batch",
     "Classifier",
     "ContractError",
@@ -22,6 +24,7 @@ __all__ = [
     "Optimizer",
     "RunConfig",
     "Split",
+    "audit",
     "auditing",
     "data",
     "dfr",

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from jaxdebias import auditing
+from jaxdebias.auditing.candidates import Column, column, entry, in_order, remarks
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Dataset
 from jaxdebias.data.aligned import cell_counts
@@ -33,17 +34,7 @@ from jaxdebias.report.page import write_page
 from jaxdebias.report.results import to_json, write_results
 from jaxdebias.run_folder import Clock, claim, timing
 
-MOST_VALUES = 12
-"""Numbers with more values than this are cut into quarters."""
 NAMES = {"label": ("label", "y"), "predicted": ("predicted", "prediction"), "split": ("split",)}
-
-
-class Column(NamedTuple):
-    """A candidate attribute."""
-
-    value: Array
-    """`[n]` int32 from 0, -1 where unknown."""
-    names: tuple[str, ...]
 
 
 class Predictions(NamedTuple):
@@ -81,7 +72,7 @@ def read_predictions(path: Path) -> Predictions:
         expect(text in ("train", "test"), f"{path.name} row {number}", "split train or test", repr(text))
     train = np.array([text == "train" for text in split])
     expect(not bool(train.all()), path.name, "at least one row of split test", "none")
-    classes = tuple(_in_order({text for name in ("label", "predicted") for text in cells[of[name]] if text}))
+    classes = tuple(in_order({text for name in ("label", "predicted") for text in cells[of[name]] if text}))
     expect(len(classes) >= 2, path.name, "at least two classes", ", ".join(classes) or "none")
     number_of = {name: i for i, name in enumerate(classes)}
     found = {}
@@ -94,24 +85,6 @@ def read_predictions(path: Path) -> Predictions:
     columns = {name: one for name, one in columns.items() if len(one.names) > 1}
     expect(bool(columns), path.name, "at least one more column, with two values or more, as a candidate", "none")
     return Predictions(found["label"], found["predicted"], train, classes, columns)
-
-
-def column(cells: Sequence[str]) -> Column:
-    """Cells as an attribute: by name, or numbers with many values by quarter.
-
-    >>> column(["b", "a", "", "b"])
-    Column(value=array([ 1,  0, -1,  1], dtype=int32), names=('a', 'b'))
-    >>> column([str(i) for i in range(20)]).names
-    ('up to 4.75', 'up to 9.5', 'up to 14.25', 'above 14.25')
-    """
-    names = _in_order({text for text in cells if text})
-    if len(names) > MOST_VALUES and all(map(_number, names)):
-        known = np.array([float(text) if text else np.nan for text in cells])
-        cuts = np.unique(np.quantile(known[~np.isnan(known)], [0.25, 0.5, 0.75]))
-        value = np.where(np.isnan(known), -1, np.searchsorted(cuts, known)).astype(np.int32)
-        return Column(value, (*(f"up to {cut:g}" for cut in cuts), f"above {cuts[-1]:g}"))
-    number_of = {name: i for i, name in enumerate(names)}
-    return Column(np.array([number_of.get(text, -1) for text in cells], np.int32), tuple(names))
 
 
 def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
@@ -156,7 +129,7 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
         **timing(clock),
         "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None, "harmful": [],
         "training": {"epochs": 0, "loss": []},
-        "candidates": [candidate(one) for one in found],
+        "candidates": [entry(one) for one in found],
         "findings": [*findings(found, read), *(text for text in auditing.findings(dataset, before)
                                                if not text.startswith("No counterfactual bias"))],
     })
@@ -165,26 +138,13 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
     return results
 
 
-def candidate(one: Shortcut) -> dict[str, Any]:
-    """A candidate as an entry of `candidates`."""
-    nan_to_none = lambda value: None if np.isnan(value) else float(value)  # noqa: E731
-    return {"name": one.name, "verdict": one.verdict, "reason": one.reason, "explained_by": one.explained_by,
-            "gap": None if np.isnan(one.gap.value) else one.gap._asdict(), "pull": nan_to_none(one.pull.value),
-            "z": nan_to_none(one.pull.z), "p_value": one.p_value, "n": one.pull.n}
-
-
 def findings(found: Sequence[Shortcut], read: Predictions) -> list[str]:
     """What a reader of the candidates must know, in plain sentences."""
     said = []
     if not read.train.any():
         said.append("How label and candidates go together was counted on the test rows: rows of split train are better "
                     "where the two sets differ.")
-    for one in found:
-        if one.verdict == "explained":
-            said.append(f"{one.name} is not called a shortcut of its own: what the predictions owe to it is that of "
-                        f"{one.explained_by}, with which it goes.")
-        if one.verdict == "unknown":
-            said.append(f"{one.name} could not be judged: {one.reason}.")
+    said += remarks(found)
     said.append("Predictions alone do not say on which pixels, because of which training samples, or what a repair "
                 "would give. That takes the model and its training data: jaxdebias train, or in Python any apply_fn.")
     return said
@@ -201,15 +161,3 @@ def _dataset(path: Path, read: Predictions, name: str, train: np.ndarray, test: 
     return Dataset(name=path.stem, variant={"attribute": name, "rows": len(test)},
                    splits={"train": batch(train), "test": batch(test)}, pairs={}, label_names=read.classes,
                    attribute_names=names, aligned=association(counts) > 0, pairing="none")
-
-
-def _in_order(names: set[str]) -> list[str]:
-    """Numbers by value, everything else by name."""
-    return sorted(names, key=float) if all(map(_number, names)) else sorted(names)
-
-
-def _number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""From a trained model and a data set to answers: how biased, in which groups, because of which samples.
+"""From a trained model and a data set to numbers: how biased, in which groups, because of which samples.
 
 The functions here only call what `measure` and `explain` offer; what they return is for `jaxdebias.runs` and for
 whoever wants the same answers about an own model:
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import check_choice, check_logits, expect
@@ -73,21 +74,42 @@ def measure(key: Key, apply_fn: ApplyFn, params: Params, dataset: Dataset, *, sp
       ContractError: an unknown split, or logits of the wrong shape or not finite.
     """
     check_choice("split", split, dataset.splits)
+    logits = np.asarray(predict_rows(apply_fn, params, dataset.splits[split].x))
+    both = None
+    if split in dataset.pairs:
+        pairs = dataset.pairs[split]
+        both = tuple(predict_rows(apply_fn, params, x) for x in (pairs.x, pairs.twin))
+    return measure_predictions(key, logits, dataset, split=split, pair_logits=both)
+
+
+def measure_predictions(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dataset, *, split: str = "test",
+                        pair_logits: tuple[Array, Array] | None = None) -> Measurement:
+    """The same from predictions that are there already, whatever made them.
+
+    Args:
+      predicted: on the split, logits `[n k]` float or classes `[n]` int.
+      pair_logits: logits `[m k]` at x and at the twin of the split's pairs; None: no counterfactual bias.
+    """
+    check_choice("split", split, dataset.splits)
     batch = dataset.splits[split]
     classes, attributes = dataset.aligned.shape
     key_groups, key_pairs, key_fairness = jax.random.split(key, 3)
-    logits = np.asarray(predict_rows(apply_fn, params, batch.x))
+    if np.ndim(predicted) == 1:
+        predicted = np.eye(classes, dtype=np.float32)[groups.predicted_class("predicted", predicted, len(batch.label),
+                                                                             classes)]
+    logits = np.asarray(predicted)
     check_logits(logits, len(batch.label), classes=classes)
-    report = groups.group_report(key_groups, logits, batch, dataset.aligned, train_counts=train_counts(dataset))
+    counts = train_counts(dataset)
+    report = groups.group_report(key_groups, logits, batch, dataset.aligned,
+                                 train_counts=counts if counts.any() else None)
     bias = probability = None
-    if split in dataset.pairs:
+    if pair_logits is not None:
         pairs = dataset.pairs[split]
-        both = [predict_rows(apply_fn, params, x) for x in (pairs.x, pairs.twin)]
         kind = "pair" if dataset.pairing == "counterfactual" else "gap"
-        bias = counterfactual.counterfactual_bias_of_logits(*both, pairs.label, key=key_pairs, kind=kind,
+        bias = counterfactual.counterfactual_bias_of_logits(*pair_logits, pairs.label, key=key_pairs, kind=kind,
                                                             unit=pairs.unit)
         probability = np.stack([np.asarray(counterfactual.true_class_probability(logits, pairs.label))
-                                for logits in both], axis=1)
+                                for logits in pair_logits], axis=1)
     fair = None
     if classes == 2 and len(np.unique(batch.attribute[batch.attribute >= 0])) > 1:
         fair = fairness.fairness_report(key_fairness, logits, batch.label, batch.attribute, unit=batch.unit,
@@ -99,8 +121,9 @@ def changes(key: Key, before: Measurement, after: Measurement, dataset: Dataset,
             split: str = "test") -> dict[str, Interval]:
     """`after - before` of each accuracy and of the counterfactual bias, paired over the same test samples."""
     key_groups, key_pairs = jax.random.split(key)
+    counts = train_counts(dataset)
     found = groups.accuracy_differences(key_groups, before.logits, after.logits, dataset.splits[split],
-                                        dataset.aligned, train_counts=train_counts(dataset))._asdict()
+                                        dataset.aligned, train_counts=counts if counts.any() else None)._asdict()
     if before.pair_probability is not None:
         sides = [_bias_terms(said.pair_probability, dataset.pairing) for said in (before, after)]
         found["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
@@ -174,7 +197,9 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
 
 
 def train_counts(dataset: Dataset) -> np.ndarray:
-    """`[k a]` training samples per group; samples of unknown attribute are left out."""
+    """`[k a]` training samples per group, 0 without a train split; samples of unknown attribute are left out."""
+    if "train" not in dataset.splits:
+        return np.zeros(dataset.aligned.shape, np.int64)
     train = dataset.splits["train"]
     return cell_counts(train.label, train.attribute, *dataset.aligned.shape)
 

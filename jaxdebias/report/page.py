@@ -9,7 +9,17 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report import candidate_view, draw_view, figures, formats, map_view, patch_view, wording
+from jaxdebias.report import (
+    answers,
+    candidate_view,
+    discovery_view,
+    draw_view,
+    figures,
+    formats,
+    map_view,
+    patch_view,
+    wording,
+)
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.results import check_results, to_json, write_text
@@ -72,6 +82,10 @@ class Pictures(NamedTuple):
     """`[m h w c]` those of `results["draws"]["commonest"]`."""
     common_decoded: Array | None = None
     """`[m h w c]` as the decoder rebuilds them."""
+    suspects: Array | None = None
+    """`[m h w c]` the training images of `results["discovered"]["cells"]["typical"]`."""
+    mistaken: Array | None = None
+    """`[m h w c]` the test images of the `typical` rows of the first groups of `results["discovered"]["groups"]`."""
 
 
 def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str | os.PathLike) -> None:
@@ -104,7 +118,7 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
 def _check_pictures(pictures: Pictures) -> None:
     for name, value in pictures._asdict().items():
         if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps", "patch",
-                                     "rare", "common"):
+                                     "rare", "common", "suspects", "mistaken"):
             continue
         images = getattr(pictures, name.split("_")[0])
         expect(images is not None, f"pictures.{name}", "the images that it describes", "none")
@@ -144,6 +158,8 @@ def _view(results: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
         "empty_groups": len(results["before"]["groups"]) - len(groups),
         "confusions": _confusions(results, runs, by_group=not many),
         "worst_pictures": _worst_pictures(results, pictures),
+        "answers": answers.answers(results) if results.get("advice") else [],
+        "discovered": discovery_view.view(results, pictures.suspects, pictures.mistaken),
         "candidates": candidate_view.rows(results) if results.get("candidates") else [],
         "candidate_columns": candidate_view.COLUMNS,
         "about_candidates": candidate_view.ABOUT,

@@ -30,7 +30,11 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 | `pairing` | "counterfactual"; "matched": twins are other samples, `counterfactual_bias` is a gap of means |
 | `helpful` | as `harmful`, most helpful first; the scores are negative: removal raises the bias |
 | `harmful_rows`, `helpful_rows` | tables: one dict column -> value for each of the first samples |
-| `candidates` | of an audit of predictions: [Candidate], strongest first |
+| `candidates` | of `jaxdebias.audit`: [Candidate], shortcuts first, then by strength |
+| `answers` | of `jaxdebias.audit`: five of {`question`, `said`: or "", `needs`: what would be needed} |
+| `advice` | of `jaxdebias.audit`: Advice |
+| `discovered` | of `jaxdebias.audit`, null if not looked for: Discovered |
+| `inputs` | of `jaxdebias.audit`: `model`: what was given; `pixels`, `samples`: what these answers would need |
 | `maps` | Maps: where the model looks on the test set, after the repair if there was one |
 | `config`, `edit_config` | how the data set and the trained model were made, how it was repaired |
 | `trained` | of a repair: the folder of the trained run |
@@ -39,6 +43,15 @@ The keys are stable. Rates and differences are fractions in 0..1; rounding happe
 
 Candidate (`measure.find_shortcuts`): `name`; `verdict`: "shortcut", "explained" (`explained_by` another one), "none" or
 "unknown" (`reason`); `gap`: aligned minus conflicting accuracy, or null; `pull`, `z`: numbers or null; `p_value`; `n`.
+
+Advice: `fix`: name of an option, "leave it" or "not tried"; `reason`: of leaving it; `missing`: what would be needed
+to try more; `retrain`: sentences; `options`: [{`name`, `expected`: metric -> {`value`, `low`, `high`, `n`}, after minus
+before on held-out samples that chose nothing, `gains`, `harm`: metrics that get separably better, worse, `seconds`}],
+the best first; `verified`: null, or {`held`, `changes`: metric -> the same on the test set}.
+
+Discovered: `cells`: null, or {`name`, `flagged_share` of the training samples, `confidence` of the judges: in flagged
+samples and in others, `plain`, `suspected`, `typical`: rows of train, `typical_label`: theirs}; `groups`: [{`label`,
+`error`, `others`: rates, `p_value`, `mistaken_for`, `typical`: rows of test}].
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
@@ -149,6 +162,14 @@ _DRAWN_SET = {"rows": int, "row_share": Number, "draw_share": Number, "auc": (Nu
 _DRAWN_GROUP = {"label": int, "attribute": int, **_DRAWN_SET}
 _DRAWN = {"index": int, "label": int, "attribute": int, "ratio": Number}
 _HARMFUL = {"index": int, "label": int, "attribute": int, "score": Number}
+_ANSWER = {"question": str, "said": str, "needs": str}
+_ADVICE = {"fix": str, "reason": str, "missing": str, "retrain": list, "options": list,
+           "verified": (Mapping, type(None))}  # fmt: skip
+_OPTION = {"name": str, "expected": Mapping, "gains": list, "harm": list, "seconds": Number}
+_CELLS = {"name": str, "flagged_share": Number, "confidence": list, "plain": bool, "suspected": bool, "typical": list,
+          "typical_label": list}
+_ERROR_GROUP = {"label": int, "error": Mapping, "others": Mapping, "p_value": Number, "mistaken_for": int,
+                "typical": list}  # fmt: skip
 _RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),
          "n": (int, type(None))}  # fmt: skip
 
@@ -188,6 +209,25 @@ def check_results(results: Mapping[str, Any]) -> None:
         _check_patches(results["patches"])
     if results.get("draws") is not None:
         _check_draws(results["draws"])
+    if results.get("advice") is not None:
+        _check_audit(results)
+
+
+def _check_audit(results: Mapping[str, Any]) -> None:
+    for i, one in enumerate(results.get("answers", [])):
+        _check_mapping(f"answers[{i}]", one, _ANSWER)
+    _check_mapping("advice", results["advice"], _ADVICE)
+    for i, one in enumerate(results["advice"]["options"]):
+        _check_mapping(f"advice.options[{i}]", one, _OPTION)
+        for name, rate in one["expected"].items():
+            _check_mapping(f"advice.options[{i}].expected.{name}", rate, _RATE)
+    found = results.get("discovered")
+    if found is not None:
+        _check_mapping("discovered", found, {"cells": (Mapping, type(None)), "groups": list})
+        if found["cells"] is not None:
+            _check_mapping("discovered.cells", found["cells"], _CELLS)
+        for i, one in enumerate(found["groups"]):
+            _check_mapping(f"discovered.groups[{i}]", one, _ERROR_GROUP)
 
 
 def _check_maps(maps: Any) -> None:

@@ -141,13 +141,24 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
             level = "slight"
     follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
     leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
+    if _unnamed(results):
+        follows = leans = "the model follows a feature that no attribute names"
     headline = {
         "strong": f"Yes: {follows}.",
         "slight": f"Slightly: {leans}.",
         "none": f"No sign that {follows}.",
         "unknown": f"These measurements cannot say whether {follows}.",
     }[level]
+    if _unnamed(results) and level in ("strong", "slight"):
+        headline = f"Suspected: {follows}."
     return Verdict(level, headline, _outcome(results, level), _diagnosis(results, gap), _repair(results))
+
+
+def _unnamed(results: Mapping[str, Any]) -> bool:
+    """Whether the attribute of the results is one that was guessed from the pictures."""
+    found = results.get("discovered")
+    cells = found["cells"] if found is not None else None
+    return cells is not None and bool(results["candidates"]) and results["candidates"][0]["name"] == cells["name"]
 
 
 def _level(value: float | int, low: float | int, floor: float) -> str:

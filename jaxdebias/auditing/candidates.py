@@ -1,0 +1,198 @@
+"""Candidate attributes of a data set: which of them does a model use as a shortcut?
+
+    listed = candidates(dataset, {"sex": {"train": sex, "test": sex_of_test}})
+    found = judged(key, logits, dataset, listed)
+    of_sex = with_attribute(dataset, "sex", listed["sex"])
+
+The attribute of the data set is itself the first candidate. Which one is a shortcut is decided by
+`measure.find_shortcuts`, from the direction of the mistakes.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from jaxdebias.contracts import check_choice, describe, expect
+from jaxdebias.core import Array, Dataset, Key
+from jaxdebias.data.aligned import cell_counts
+from jaxdebias.data.matching import matched_pairs
+from jaxdebias.measure.shortcuts import Shortcut, association, find_shortcuts
+
+MOST_VALUES = 12
+"""Numbers with more values than this are cut into quarters."""
+ORDER = ("shortcut", "explained", "none", "unknown")
+"""Of verdicts, the most important first."""
+
+
+class Column(NamedTuple):
+    """The values of a candidate."""
+
+    value: Array
+    """`[n]` int32 from 0, -1 where unknown."""
+    names: tuple[str, ...]
+
+
+class Candidate(NamedTuple):
+    """An attribute that a model may have learned instead of the label."""
+
+    values: Mapping[str, Array]
+    """Split -> `[n]` int32 from 0, -1 where unknown. Splits may be missing, but for test."""
+    names: tuple[str, ...]
+    own: bool = False
+    """It is the attribute of the data set, with its own aligned cells and pairs."""
+
+
+def candidates(dataset: Dataset, given: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Candidate]:
+    """The data set's attribute, where it is known on the test split, and the given ones.
+
+    Args:
+      given: name -> split -> `[n]` values: strings, or numbers, which are cut at their quartiles if they have more than
+        `MOST_VALUES` values. None, NaN, "" and -1 are unknown. Needed for test; of use for train (how attribute and
+        label go together), edit and accept (repairs).
+
+    Raises:
+      ContractError: a split that the data set has not, values that do not fit it, none for test.
+    """
+    found = {}
+    if (np.asarray(dataset.splits["test"].attribute) >= 0).any():
+        found[own_name(dataset)] = Candidate({name: np.asarray(batch.attribute) for name, batch
+                                              in dataset.splits.items()}, tuple(dataset.attribute_names), own=True)
+    for name, of_split in (given or {}).items():
+        what = f"candidates[{name!r}]"
+        expect(name not in found, what, "another name than that of the data set's attribute", name)
+        expect("test" in of_split, what, "values for the test split", ", ".join(of_split) or "nothing")
+        for split, values in of_split.items():
+            check_choice(f"{what}: split", split, dataset.splits)
+            n = len(dataset.splits[split].label)
+            expect(np.shape(values) == (n,), f"{what}[{split!r}]", f"[n={n}]", describe(np.asarray(values)))
+        joined = column([text for values in of_split.values() for text in map(_cell, np.asarray(values).tolist())])
+        expect(len(joined.names) > 1, what, "at least two values", ", ".join(joined.names) or "none")
+        ends = np.cumsum([len(values) for values in of_split.values()])[:-1]
+        found[name] = Candidate(dict(zip(of_split, np.split(joined.value, ends), strict=True)), joined.names)
+    return found
+
+
+def own_name(dataset: Dataset) -> str:
+    """What the data set's attribute is called.
+
+    The attribute that was chosen for the data set, or "attribute".
+    """
+    return str(dataset.variant.get("attribute", "attribute"))
+
+
+def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
+    """`[k a]`, how label and candidate go together in training; all 0 where that is not known."""
+    shape = len(dataset.label_names), len(candidate.names)
+    if "train" not in candidate.values or "train" not in dataset.splits:
+        return np.zeros(shape, np.int64)
+    return cell_counts(dataset.splits["train"].label, candidate.values["train"], *shape)
+
+
+def judged(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dataset, listed: Mapping[str, Candidate], *,
+           level: float = 0.95) -> list[Shortcut]:
+    """The verdict on every candidate that is known on the test split: shortcuts first, then by strength."""
+    counts = {name: counts_of(dataset, one) for name, one in listed.items()}
+    test = dataset.splits["test"]
+    unit = None if test.unit is None else np.asarray(test.unit)
+    found = find_shortcuts(key, predicted, test.label, {name: one.values["test"] for name, one in listed.items()},
+                           classes=len(dataset.label_names), unit=unit, level=level,
+                           train_counts={name: count for name, count in counts.items() if count.any()})
+    return sorted(found, key=lambda one: ORDER.index(one.verdict))  # stable: by pull within a verdict
+
+
+def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset:
+    """The data set with a candidate as its attribute: aligned cells from the counts, pairs of different samples.
+
+    Pairs join two samples of one label from an aligned and a conflicting cell, in splits where the candidate is known
+    and both are there; nothing else makes them alike.
+    """
+    if candidate.own:
+        return dataset
+    unknown = {split: np.full(len(batch.label), -1, np.int32) for split, batch in dataset.splits.items()}
+    splits = {split: batch._replace(attribute=candidate.values.get(split, unknown[split]), twin=None)
+              for split, batch in dataset.splits.items()}
+    shape = len(dataset.label_names), len(candidate.names)
+    counts = counts_of(dataset, candidate)
+    if not counts.any():
+        counts = cell_counts(splits["test"].label, splits["test"].attribute, *shape)
+    aligned = association(counts) > 0
+    pairs = {split: found for split in ("edit", "accept", "test") if split in splits
+             and (found := _pairs(splits[split], aligned)) is not None}
+    return dataclasses.replace(dataset, variant={**dataset.variant, "attribute": name}, splits=splits, pairs=pairs,
+                               attribute_names=candidate.names, aligned=aligned, pairing="matched" if pairs else "none")
+
+
+def entry(one: Shortcut) -> dict[str, Any]:
+    """A verdict as a Candidate of `jaxdebias.report.results`."""
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    return {"name": one.name, "verdict": one.verdict, "reason": one.reason, "explained_by": one.explained_by,
+            "gap": None if np.isnan(one.gap.value) else one.gap._asdict(), "pull": number(one.pull.value),
+            "z": number(one.pull.z), "p_value": one.p_value, "n": one.pull.n}
+
+
+def remarks(found: Sequence[Shortcut]) -> list[str]:
+    """What a reader of the verdicts must know, in plain sentences."""
+    said = []
+    for one in found:
+        if one.verdict == "explained":
+            said.append(f"{one.name} is not called a shortcut of its own: what the predictions owe to it is that of "
+                        f"{one.explained_by}, with which it goes.")
+        if one.verdict == "unknown":
+            said.append(f"{one.name} could not be judged: {one.reason}.")
+    return said
+
+
+def column(cells: Sequence[str]) -> Column:
+    """Cells as an attribute: by name, or numbers with many values by quarter.
+
+    >>> column(["b", "a", "", "b"])
+    Column(value=array([ 1,  0, -1,  1], dtype=int32), names=('a', 'b'))
+    >>> column([str(i) for i in range(20)]).names
+    ('up to 4.75', 'up to 9.5', 'up to 14.25', 'above 14.25')
+    """
+    names = in_order({text for text in cells if text})
+    if len(names) > MOST_VALUES and all(map(_number, names)):
+        known = np.array([float(text) if text else np.nan for text in cells])
+        cuts = np.unique(np.quantile(known[~np.isnan(known)], [0.25, 0.5, 0.75]))
+        value = np.where(np.isnan(known), -1, np.searchsorted(cuts, known)).astype(np.int32)
+        return Column(value, (*(f"up to {cut:g}" for cut in cuts), f"above {cuts[-1]:g}"))
+    number_of = {name: i for i, name in enumerate(names)}
+    return Column(np.array([number_of.get(text, -1) for text in cells], np.int32), tuple(names))
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Numbers by value, everything else by name."""
+    return sorted(names, key=float) if all(map(_number, names)) else sorted(names)
+
+
+def _cell(value: Any) -> str:
+    """
+    >>> [_cell(value) for value in ("red", 3, -1, 2.5, float("nan"), None, True)]
+    ['red', '3', '', '2.5', '', '', 'True']
+    """
+    if value is None or (isinstance(value, float) and np.isnan(value)) or (value == -1 and value is not True):
+        return ""
+    return str(value).strip()
+
+
+def _number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _pairs(batch: Any, aligned: np.ndarray) -> Any:
+    """Pairs of one split, None where a label lacks a side."""
+    label, attribute = np.asarray(batch.label), np.asarray(batch.attribute)
+    side = np.where(attribute < 0, -1, aligned[label, np.maximum(attribute, 0)])
+    both = [y for y in np.unique(label) if {0, 1} <= set(side[label == y].tolist())]
+    if not both:
+        return None
+    kept = batch._replace(attribute=np.where(np.isin(label, both), attribute, -1).astype(np.int32), mask=None)
+    return matched_pairs(kept, np.zeros((len(label), 1), bool), aligned)

@@ -1,0 +1,167 @@
+"""Suspicions without any attribute: bias cells that easy features give away, and groups with many mistakes.
+
+Neither is proof. Bias cells (`explain.cells`) say what class a sample looks like to networks that have seen shapes
+badly and little else: where the model's mistakes follow them, something easier than shapes may be a shortcut. Groups
+with many mistakes are found among one half of the test samples and counted on the other. Both end in pictures for a
+person to look at, who may see what it is; a name and a column then make a test of it (`auditing.candidates`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import scipy.cluster.vq
+import scipy.stats
+from jaxtyping import Float, Int
+
+from jaxdebias.auditing.candidates import Candidate
+from jaxdebias.contracts import expect
+from jaxdebias.core import Array, Batch, Classifier, Dataset, Key
+from jaxdebias.explain.cells import Cells, CellsConfig, find_cells
+from jaxdebias.measure.intervals import Interval, wilson
+from jaxdebias.measure.shortcuts import holm
+from jaxdebias.mitigate.gce import gce
+from jaxdebias.train.augment import random_affine
+from jaxdebias.train.feed import View
+
+CELLS = "unnamed feature"
+"""What a candidate is called that is made of bias cells."""
+HESITATION = 0.8
+"""Judges that are less sure than this of the samples which contradict their label, against those that do not, see
+samples that are hard rather than a feature that is plain: then there is nothing to suspect."""
+LEAST = 30
+"""Samples of a group, in each half, below which it is not looked at."""
+CLUSTERS, DIMENSIONS = 4, 8
+"""Groups per label, and principal components of the features in which they are sought."""
+
+
+class Guesses(NamedTuple):
+    """What the judges say of the samples."""
+
+    candidate: Candidate
+    """Guesses on every split, -1 where the judges hesitate."""
+    flagged_share: float
+    """Of the training samples, the share whose guess is not their label."""
+    confidence: tuple[float, float]
+    """Mean over flagged training samples, and over the others."""
+    plain: bool
+    """The judges have learned, most guesses being labels, and are nearly as sure of flagged samples as of the others:
+    what they go by is plain to see."""
+    typical: Int[np.ndarray, " m"]
+    """Rows of the training set: of each label, the flagged samples of which the judges are surest."""
+
+
+class ErrorGroup(NamedTuple):
+    """Test samples of one label that lie together in the model's features and on which it is often wrong."""
+
+    label: int
+    error: Interval
+    """Share of mistakes among them, counted on the half of the test samples that did not find the group."""
+    others: Interval
+    """Share of mistakes among all others of the label, on the same half."""
+    p_value: float
+    """Of the difference, one-sided, adjusted over all groups (Holm)."""
+    mistaken_for: int
+    """The class that the wrong ones are most often taken for."""
+    typical: Int[np.ndarray, " m"]
+    """Rows of the test split: mistakes nearest to the middle of the group."""
+
+
+def guess_cells(key: Key, dataset: Dataset, classifier: Classifier, *, config: CellsConfig = CellsConfig(),
+                augment: View | None = None, typical: int = 2) -> Guesses:
+    """Bias cells of every split, as a candidate attribute.
+
+    Args:
+      dataset: x and label of train are learned from, the rest is only predicted; attributes are not looked at.
+      classifier: of the judges, a small one: `models.mlp`, or a `models.cnn` for pictures that need it.
+      augment: a view of the pictures that breaks the true feature and leaves the suspected one; None: turning,
+        stretching and shifting, `train.random_affine()`.
+      typical: so many samples of each label to show.
+    """
+    train = dataset.splits["train"]
+    expect(train.x.ndim == 4, "train.x", "pictures [n h w c]", f"{train.x.ndim} dimensions")
+    k, n = len(dataset.label_names), len(train.label)
+    # All splits at once: the rows of weight 0 are predicted by all judges and learned by none.
+    names = ["train", *(name for name in dataset.splits if name != "train")]
+    batches = [dataset.splits[name] for name in names]
+    ends = np.cumsum([len(batch.label) for batch in batches])
+    weight = (np.arange(ends[-1]) < n).astype(np.float32)
+    rows = Batch(x=np.concatenate([batch.x for batch in batches]),
+                 label=np.concatenate([batch.label for batch in batches]).astype(np.int32),
+                 attribute=np.full(ends[-1], -1, np.int32), weight=weight)
+    judges = gce(classifier, config.optimizer, augment=random_affine() if augment is None else augment)
+    said = find_cells(key, judges, rows, config)
+    of_train = Cells(said.guess[:n], said.probability[:n], said.fold[:, :n],
+                     np.array([[np.count_nonzero((train.label == y) & (said.guess[:n] == s)) for s in range(k)]
+                               for y in range(k)]))
+    flagged, other = of_train.confidence(train.label)
+    sure = said.probability.max(axis=1)
+    known = np.where(sure >= HESITATION * other, said.guess, -1).astype(np.int32)
+    wrong = np.flatnonzero(of_train.guess != np.asarray(train.label))
+    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
+    shown = [wrong[np.asarray(train.label)[wrong] == y][:typical] for y in range(k)]
+    return Guesses(Candidate(dict(zip(names, np.split(known, ends[:-1]), strict=True)),
+                             tuple(f"looks like {name}" for name in dataset.label_names)),
+                   of_train.flagged_share, (flagged, other),
+                   bool(flagged >= HESITATION * other and of_train.flagged_share < 0.5), np.concatenate(shown))
+
+
+def error_groups(key: Key, z: Float[Array, "n d"], predicted: Int[Array, " n"], label: Int[Array, " n"], *,
+                 unit: Int[Array, " n"] | None = None, level: float = 0.95, typical: int = 8) -> list[ErrorGroup]:
+    """Groups of test samples on which the model is worse than on the rest of their label; the worst first.
+
+    Each label's samples of one half are gathered into at most `CLUSTERS` groups by k-means in `DIMENSIONS` principal
+    components of their features; the other half says how often the model is wrong in each.
+
+    Args:
+      z: features before the last layer.
+      unit: samples of one unit are kept on one side.
+      level: one minus the chance of naming any group where none is worse.
+    """
+    z, predicted, label = np.asarray(z, np.float64), np.asarray(predicted), np.asarray(label)
+    n = len(label)
+    unit = np.arange(n) if unit is None else np.asarray(unit)
+    key_half, key_means = jax.random.split(key)
+    finds = (np.asarray(jax.random.permutation(key_half, int(unit.max(initial=0)) + 1)) % 2 == 0)[unit]
+    seed = int(jax.random.randint(key_means, (), 0, 2**31 - 1))
+    wrong, found = predicted != label, []
+    for y in np.unique(label):
+        rows = np.flatnonzero(label == y)
+        if min(np.count_nonzero(finds[rows]), np.count_nonzero(~finds[rows])) < 2 * LEAST:
+            continue
+        where = _components(z[rows], finds[rows])
+        centres, _ = scipy.cluster.vq.kmeans2(where[finds[rows]], CLUSTERS, minit="++", rng=seed)
+        cluster, distance = scipy.cluster.vq.vq(where, centres)
+        for c in range(len(centres)):
+            inside, judged = cluster == c, ~finds[rows]
+            if min(np.count_nonzero(inside & judged), np.count_nonzero(inside & ~judged),
+                   np.count_nonzero(~inside & judged)) < LEAST:
+                continue
+            table = np.array([[np.count_nonzero(side[part & judged]) for side in (wrong[rows], ~wrong[rows])]
+                              for part in (inside, ~inside)])
+            p = scipy.stats.fisher_exact(table, alternative="greater").pvalue
+            mistakes = np.flatnonzero(inside & wrong[rows])
+            if not len(mistakes):
+                continue
+            nearest = rows[mistakes[np.argsort(distance[mistakes], kind="stable")]][:typical]
+            error, others = (Interval(*(float(v) for v in wilson(*counts)[:3]), int(counts[1])) for counts
+                             in ((table[0, 0], table[0].sum()), (table[1, 0], table[1].sum())))
+            taken_for = int(np.bincount(predicted[rows[mistakes]]).argmax())
+            found.append(ErrorGroup(int(y), error, others, float(p), taken_for, nearest))
+    adjusted = holm({str(i): group.p_value for i, group in enumerate(found)})
+    found = [group._replace(p_value=adjusted[str(i)]) for i, group in enumerate(found)]
+    return sorted((group for group in found if group.p_value < 1 - level),
+                  key=lambda group: group.others.value - group.error.value)
+
+
+def _components(z: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Principal components, of the `fitted` rows."""
+    centred = z - z[fitted].mean(0)
+    _, _, axes = np.linalg.svd(centred[fitted], full_matrices=False)
+    return centred @ axes[: min(DIMENSIONS, len(axes))].T
+
+
+def suspected(guesses: Guesses, verdicts: Sequence) -> bool:
+    """Whether the bias cells are worth a look: they are plain, and the model's mistakes follow them."""
+    return guesses.plain and any(one.name == CELLS and one.verdict == "shortcut" for one in verdicts)
