@@ -163,13 +163,14 @@ class Debias:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Show what a run has measured; with --maps where its model looks, with --patches where the data show the bias.
+    """Which attribute is a shortcut, how strongly, on which pixels, because of which samples, and what to do.
 
-    Both go into the results.json and the report.html of RUN. Maps: averages by group, pictures with their maps and, for
-    data with masks, the Attention-IoU of maps and regions beside its chance level. Patches: where the bias attribute
-    and the label can be read from the pictures, and so whether training with a region hidden can help.
+    audit RUN --out DIR answers all five about a trained or repaired run. audit --predictions FILE --out DIR answers
+    what predictions of any model can: which column is a shortcut, how strongly. Both write results.json, report.html,
+    report.md and model_card.md to DIR.
 
-    Or, with --predictions: which column of a file is a shortcut of the model that made its predictions, whatever it is.
+    audit RUN alone shows what the run has measured; with --maps where its model looks, with --patches where the data
+    show the bias, and then both also go into the results.json and the report.html of RUN.
     """
 
     run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
@@ -178,7 +179,18 @@ class Audit:
     """Instead of RUN: a CSV file with the columns label and predicted, one for each candidate attribute, and, if there
     are training rows for the counts, split (train or test)."""
     out: MaybePath = None
-    """With --predictions: folder for results.json and report.html; made if missing."""
+    """Folder for the report; made if missing."""
+    candidates: MaybeNames = None
+    """With RUN and --out: further attributes. Of a folder, columns of its metadata.csv; of adult, utkface, celeba other
+    attributes of theirs."""
+    fix: bool = False
+    """With RUN and --out: apply the recommended repair, if there is one, and test it on the test set. The repaired
+    model goes to OUT/params.npz if it holds."""
+    pixels: Annotated[Literal["auto", "maps", "patches", "both", "none"],
+                      arg(metavar="{auto,maps,patches,both,none}")] = "auto"
+    """With RUN and --out: maps of the model, patches of the data, both or none; auto: what fits."""
+    discover: Annotated[bool | None, arg(metavar="{True,False}")] = None
+    """With RUN and --out: look for shortcuts that no attribute names; by default where no attribute is known."""
     maps: bool = False
     """Class maps (Grad-CAM of the predicted class) of every test picture; the model has to be one for pictures that
     keeps places: train with --model cnn or pooled-cnn."""
@@ -187,8 +199,10 @@ class Audit:
     held-out pictures; about a minute. The maps at full size go to RUN/patches.npz."""
     data_dir: MaybePath = None
     """With --maps or --patches: folder with the data set's files, if it has moved since the training."""
+    seed: int = 0
+    """With --out: of the intervals, halves and small networks."""
     overwrite: bool = False
-    """With --predictions: replace results that are already in OUT."""
+    """With --out: replace results that are already in OUT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,19 +400,30 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             tables.print_repair(feature_files.debias_features(
                 command.features, command.head, command.out, config, factor=command.factor,
                 save_factor=command.save_factor, overwrite=command.overwrite))
-        case Audit(predictions=None):
+        case Audit(predictions=None, out=None):
             expect(command.run is not None, "audit", "the folder of a run, or --predictions with --out", "neither")
-            expect(command.out is None, "--out", "--predictions beside it", command.out)
+            for name in ("candidates", "fix", "discover"):
+                expect(not getattr(command, name), f"--{name}", "--out beside it", getattr(command, name))
             tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
                                                 data_dir=command.data_dir))
+        case Audit(predictions=None):
+            from jaxdebias import audit_runs
+
+            expect(command.run is not None, "audit", "the folder of a run, or --predictions", "neither")
+            for name in ("maps", "patches"):
+                expect(not getattr(command, name), f"--{name}", f"--pixels {name} with --out", f"--{name}")
+            config = audit_runs.AuditConfig(
+                candidates=command.candidates or (), pixels=command.pixels, discover=command.discover, fix=command.fix,
+                data_dir=command.data_dir, seed=command.seed)
+            print(audit_runs.audit_in_full(command.run, command.out, config, overwrite=command.overwrite))
         case Audit():
             from jaxdebias import prediction_files
 
             expect(command.run is None, "audit", "the folder of a run or --predictions, not both", command.run)
             expect(command.out is not None, "--out", "a folder, with --predictions", None)
-            for name in ("maps", "patches"):
+            for name in ("maps", "patches", "candidates", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "the folder of a run", "--predictions")
-            tables.print_summary(prediction_files.audit_predictions(command.predictions, command.out,
+            tables.print_summary(prediction_files.audit_predictions(command.predictions, command.out, seed=command.seed,
                                                                     overwrite=command.overwrite))
         case Check():
             from jaxdebias.report import gate

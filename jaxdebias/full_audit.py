@@ -97,9 +97,10 @@ class AuditReport:
 
 def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicted: Shaped[Array, "n *k"] | None = None,
           split: Split | None = None, spatial: Split | Tap | None = None,
-          candidates: Mapping[str, Mapping[str, Any]] | None = None, attribute: str | None = None,
-          items: str = "samples", head_path: tuple[str | int, ...] | None = None, pixels: str = "auto",
-          discover: bool | None = None, fix: bool = False, seed: int = 0, batch_size: int = 256) -> AuditReport:
+          candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None, attribute: str | None = None,
+          items: str = "samples", name: str | None = None, head_path: tuple[str | int, ...] | None = None,
+          pixels: str = "auto", discover: bool | None = None, fix: bool = False, seed: int = 0,
+          batch_size: int = 256) -> AuditReport:
     """Audits a trained classifier on the test split of a data set.
 
     Args:
@@ -114,6 +115,7 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
       candidates: name -> split -> `[n]` values of further attributes, see `auditing.candidates`.
       attribute: what the data set's own attribute is called.
       items: what the samples are called in sentences.
+      name: what the model is called.
       head_path: where the last layer lies in params.
       pixels: `maps` of the model, `patches` of the data (trains two small networks, about a minute), `both`, `none`;
         `auto`: maps where there are masks and `spatial`, else patches, where there are pictures and a shortcut.
@@ -154,12 +156,12 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
     found = _judged(keys["candidates"], logits, dataset, listed, guesses)
     clock.lap("candidates")
 
-    name = found[0].name if found else None
-    if name is not None:
-        dataset = with_attribute(dataset, name, listed[name])
+    strongest = found[0].name if found else None
+    if strongest is not None:
+        dataset = with_attribute(dataset, strongest, listed[strongest])
         if seen is not None:
-            seen = seen._replace(dataset=with_attribute(seen.dataset, name, listed[name]))
-    shortcut = name is not None and found[0].verdict == "shortcut"
+            seen = seen._replace(dataset=with_attribute(seen.dataset, strongest, listed[strongest]))
+    shortcut = strongest is not None and found[0].verdict == "shortcut"
     before = _measured(keys["measure"], apply_fn, params, seen, dataset, logits)
     clock.lap("measure")
 
@@ -188,10 +190,9 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
     repaired = checked is not None and checked.held
     after = checked.after if repaired else None
 
-    who = model.__class__.__name__ if isinstance(model, Classifier) else getattr(apply_fn, "__name__", "model")
     results = {
-        **content.identity(dataset, name or "attribute", items, advice.fix if checked is not None else "audit", seed,
-                           "predictions" if model is None else who),
+        **content.identity(dataset, strongest or "attribute", items, "audit" if checked is None else advice.fix, seed,
+                           name or ("predictions" if model is None else getattr(apply_fn, "__name__", "a model"))),
         **timing(clock),
         "before": content.measurement(before, dataset),
         "after": None if after is None else content.measurement(after, dataset),
@@ -206,7 +207,7 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
         "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
         "findings": list(dict.fromkeys([
             *remarks(found), *_leaks(seen, dataset),
-            *_findings(dataset, before, name)])),
+            *_findings(dataset, before, strongest)])),
         **({} if looked is None else {"maps": content.maps(looked, dataset)}),
         **({} if places is None else {"patches": content.patches(places, dataset)}),
     }

@@ -10,29 +10,20 @@ The file has a header and a row per sample:
                    their quartiles; an empty cell is unknown
 
 What predictions alone cannot answer (on which pixels, because of which training samples, what a repair would give) is
-said among the findings.
+said there, with what would be needed.
 """
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxdebias import auditing
-from jaxdebias.auditing.candidates import Column, column, entry, in_order, remarks
+from jaxdebias.auditing.candidates import Candidate, Column, column, in_order
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Dataset
-from jaxdebias.data.aligned import cell_counts
-from jaxdebias.measure.fairness import fairness_report
-from jaxdebias.measure.groups import group_report
-from jaxdebias.measure.shortcuts import Shortcut, association, find_shortcuts
-from jaxdebias.report import content
-from jaxdebias.report.page import write_page
-from jaxdebias.report.results import to_json, write_results
-from jaxdebias.run_folder import Clock, claim, timing
+from jaxdebias.full_audit import audit
+from jaxdebias.run_folder import claim
 
 NAMES = {"label": ("label", "y"), "predicted": ("predicted", "prediction"), "split": ("split",)}
 
@@ -88,76 +79,34 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
-    """Audits a file of predictions, writes results.json and report.html to `out` and returns the results.
+    """Audits a file of predictions, writes results.json, report.html, report.md and model_card.md to `out` and returns
+    the results.
 
     The strongest candidate is the attribute of the results' groups and of the page; all of them are in `candidates`.
 
     Raises:
       ContractError: a file that is not as described above, or results already in `out`.
     """
-    path, out, clock = Path(path), Path(out), Clock()
+    path, out = Path(path), Path(out)
     read = read_predictions(path)
     claim(out, "audit", overwrite=overwrite)
-    clock.lap("read")
-    key_candidates, key_groups, key_fairness = jax.random.split(jax.random.key(seed), 3)
-    test = np.flatnonzero(~read.train)
-    counted = np.flatnonzero(read.train) if read.train.any() else test
-    counts = {name: cell_counts(read.label[counted], one.value[counted], len(read.classes), len(one.names))
-              for name, one in read.columns.items()}
-    known = {name: one for name, one in read.columns.items() if counts[name].any() and (one.value[test] >= 0).any()}
+    rows = {"train": np.flatnonzero(read.train), "test": np.flatnonzero(~read.train)}
+    rows = {name: of_split for name, of_split in rows.items() if len(of_split)}
+    known = {name: one for name, one in read.columns.items()
+             if all((one.value[of_split] >= 0).any() for of_split in rows.values())}
     expect(bool(known), path.name, "a candidate with known values in both splits", "none")
-    found = find_shortcuts(key_candidates, read.predicted[test], read.label[test],
-                           {name: one.value[test] for name, one in known.items()}, classes=len(read.classes),
-                           train_counts={name: counts[name] for name in known})
-    order = ("shortcut", "explained", "none", "unknown")
-    found = sorted(found, key=lambda one: order.index(one.verdict))  # stable: by pull within a verdict
-    name = found[0].name
-    clock.lap("candidates")
-
-    dataset = _dataset(path, read, name, counted, test, counts[name])
-    batch = dataset.splits["test"]
-    predicted = np.eye(len(read.classes), dtype=np.float32)[read.predicted[test]]
-    report = group_report(key_groups, predicted, batch, dataset.aligned, train_counts=counts[name])
-    fair = None
-    if len(read.classes) == 2 and len(np.unique(batch.attribute[batch.attribute >= 0])) > 1:
-        fair = fairness_report(key_fairness, predicted, batch.label, batch.attribute,
-                               attributes=len(dataset.attribute_names))
-    before = auditing.Measurement(report, None, fair, predicted, None)
-    clock.lap("measure")
-    results = to_json({
-        **content.identity(dataset, name, "samples", "predictions", seed, "predictions from a file"),
-        **timing(clock),
-        "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None, "harmful": [],
-        "training": {"epochs": 0, "loss": []},
-        "candidates": [entry(one) for one in found],
-        "findings": [*findings(found, read), *(text for text in auditing.findings(dataset, before)
-                                               if not text.startswith("No counterfactual bias"))],
-    })
-    write_results(results, out / "results.json")
-    write_page(results, None, out / "report.html")
-    return results
-
-
-def findings(found: Sequence[Shortcut], read: Predictions) -> list[str]:
-    """What a reader of the candidates must know, in plain sentences."""
-    said = []
-    if not read.train.any():
-        said.append("How label and candidates go together was counted on the test rows: rows of split train are better "
-                    "where the two sets differ.")
-    said += remarks(found)
-    said.append("Predictions alone do not say on which pixels, because of which training samples, or what a repair "
-                "would give. That takes the model and its training data: jaxdebias train, or in Python any apply_fn.")
-    return said
-
-
-def _dataset(path: Path, read: Predictions, name: str, train: np.ndarray, test: np.ndarray,
-             counts: np.ndarray) -> Dataset:
-    """The rows as a data set without inputs."""
-    value, names = read.columns[name]
-
-    def batch(rows: np.ndarray) -> Batch:
-        return Batch(np.zeros((len(rows), 1), np.float32), read.label[rows], value[rows])
-
-    return Dataset(name=path.stem, variant={"attribute": name, "rows": len(test)},
-                   splits={"train": batch(train), "test": batch(test)}, pairs={}, label_names=read.classes,
-                   attribute_names=names, aligned=association(counts) > 0, pairing="none")
+    nothing = np.full(len(read.label), -1, np.int32)
+    dataset = Dataset(
+        name=path.stem, variant={"rows": len(rows["test"])}, pairs={}, label_names=read.classes,
+        splits={name: Batch(np.zeros((len(of_split), 1), np.float32), read.label[of_split], nothing[of_split])
+                for name, of_split in rows.items()},
+        attribute_names=("unknown",), aligned=np.zeros((len(read.classes), 1), bool), pairing="none")
+    listed = {name: Candidate({split: one.value[of_split] for split, of_split in rows.items()}, one.names)
+              for name, one in known.items()}
+    report = audit(None, None, dataset, predicted=read.predicted[rows["test"]], candidates=listed, seed=seed)
+    if "train" not in rows:
+        report.results["findings"].append(
+            "How label and candidates go together was counted on the test rows: rows of split train are better where "
+            "the two sets differ.")
+    report.write(out, overwrite=True)
+    return report.results

@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from jaxdebias.auditing.candidates import column
 from jaxdebias.contracts import ContractError
-from jaxdebias.prediction_files import audit_predictions, column, read_predictions
+from jaxdebias.prediction_files import audit_predictions, read_predictions
 from jaxdebias.report.results import check_results
 
 
@@ -44,7 +45,10 @@ def test_the_shortcut_is_named_and_the_page_written(tmp_path):
     page = (out / "report.html").read_text()
     assert "Which attribute is the shortcut" in page
     assert "no shortcut seen" in page
-    assert any("Predictions alone do not say" in text for text in results["findings"])
+    assert [one["said"] == "" for one in results["answers"]] == [False, False, True, True, False]
+    assert results["advice"]["fix"] == "not tried"
+    assert (out / "report.md").is_file()
+    assert "background" in (out / "model_card.md").read_text()
     with pytest.raises(ContractError, match="a folder without results"):
         audit_predictions(tmp_path / "birds.csv", out)
 

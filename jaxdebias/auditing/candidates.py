@@ -45,13 +45,14 @@ class Candidate(NamedTuple):
     """It is the attribute of the data set, with its own aligned cells and pairs."""
 
 
-def candidates(dataset: Dataset, given: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Candidate]:
+def candidates(dataset: Dataset,
+               given: Mapping[str, Candidate | Mapping[str, Any]] | None = None) -> dict[str, Candidate]:
     """The data set's attribute, where it is known on the test split, and the given ones.
 
     Args:
-      given: name -> split -> `[n]` values: strings, or numbers, which are cut at their quartiles if they have more than
-        `MOST_VALUES` values. None, NaN, "" and -1 are unknown. Needed for test; of use for train (how attribute and
-        label go together), edit and accept (repairs).
+      given: name -> split -> `[n]` values, or a Candidate made before. Values are strings, or numbers, which are cut at
+        their quartiles if there are more than `MOST_VALUES`; None, NaN, "" and -1 are unknown. Needed for test; of use
+        for train (how attribute and label go together), edit and accept (repairs).
 
     Raises:
       ContractError: a split that the data set has not, values that do not fit it, none for test.
@@ -63,6 +64,9 @@ def candidates(dataset: Dataset, given: Mapping[str, Mapping[str, Any]] | None =
     for name, of_split in (given or {}).items():
         what = f"candidates[{name!r}]"
         expect(name not in found, what, "another name than that of the data set's attribute", name)
+        if isinstance(of_split, Candidate):
+            found[name] = of_split
+            continue
         expect("test" in of_split, what, "values for the test split", ", ".join(of_split) or "nothing")
         for split, values in of_split.items():
             check_choice(f"{what}: split", split, dataset.splits)

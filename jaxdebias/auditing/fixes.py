@@ -18,6 +18,7 @@ import numpy as np
 from jaxdebias.auditing.measured import Measurement, changes, measure
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, take
+from jaxdebias.measure.groups import SMALL_GROUP
 from jaxdebias.measure.intervals import Interval, separable
 from jaxdebias.mitigate.dfr import DfrConfig, dfr
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
@@ -26,6 +27,9 @@ LEAVE, UNTRIED = "leave it", "not tried"
 JUDGED = ("group_mean_accuracy", "counterfactual_bias")
 """What may get better, the first one first: accuracy over all groups alike, and how much predictions change with the
 attribute alone."""
+MOST_PAID = 0.10
+"""Accuracy on bias-aligned samples that a repair may cost without gaining in the mean over groups: predictions that
+have become guesses depend on no attribute either."""
 ESTIMATE = "estimate"
 
 
@@ -39,7 +43,7 @@ class Option(NamedTuple):
     gains: tuple[str, ...]
     """The metrics of `JUDGED` that get separably better."""
     harm: tuple[str, ...]
-    """Those that get separably worse."""
+    """Those that get separably worse, and `bias_aligned_accuracy` where it pays for a lower bias alone."""
     seconds: float
 
     @property
@@ -142,9 +146,10 @@ def _lacks(dataset: Dataset) -> str:
         sides = set(dataset.aligned[label[known], attribute[known]].tolist())
         if len(sides) < 2:
             return f"bias-aligned and bias-conflicting samples of known attribute in split {name!r}"
-        if len(label) < 2:
-            return f"more samples in split {name!r}"
-    return ""
+    accept = dataset.splits["accept"]
+    units = len(accept.label) if accept.unit is None else len(np.unique(accept.unit))
+    # An interval over fewer says little: where all of a handful agree, it has no width.
+    return "" if units >= 2 * SMALL_GROUP else f"{2 * SMALL_GROUP} independent samples in split 'accept', not {units}"
 
 
 def _halved(key: Key, dataset: Dataset) -> Dataset:
@@ -182,6 +187,9 @@ def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, 
         if name in found and np.isfinite(found[name].value) and separable(found[name]):
             better = (found[name].value > 0) == name.endswith("accuracy")
             (gains if better else harm).append(name)
+    aligned = found.get("bias_aligned_accuracy")
+    if JUDGED[0] not in gains and aligned is not None and aligned.value < -MOST_PAID:
+        harm.append("bias_aligned_accuracy")
     return tuple(gains), tuple(harm)
 
 

@@ -25,11 +25,11 @@ SPLITS = {"0": "train", "1": "val", "2": "test", "train": "train", "val": "val",
 
 def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0, edit_share: float = 0.2,
            accept_share: float = 0.1, cache_dir: str | pathlib.Path | None = None) -> Dataset:
-    """A folder of images with `metadata.csv`: columns `filename, split, y, a`, a header line, one row per image.
+    """A folder of images with `metadata.csv`: columns `filename, split, y` and `a`, a header line, one row per image.
 
     Columns: `filename` (or `img_filename`) relative to the folder; `split` 0/1/2 or train/val/test; `y` the label;
-    `a` (or `place`) the bias attribute. Labels and attributes are integers or names; values are numbered in sorted
-    order (0, 1, ... keep their numbers). Further columns are ignored.
+    `a` (or `place`) the bias attribute, -1 everywhere without that column. Labels and attributes are integers or names;
+    values are numbered in sorted order (0, 1, ... keep their numbers). Further columns: see `further_columns`.
 
     Splits: train and test as given; val is divided into edit and accept, by seed, in the proportion edit_share to
     accept_share. Without a val split, these shares are taken from train.
@@ -58,15 +58,20 @@ def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0,
     expect(good, "edit_share + accept_share", "positive shares, together below 1", f"{edit_share} + {accept_share}")
     rows = read_metadata(root)
     label, label_names = _numbered(rows, "y", [row.y for row in rows])
-    attribute, attribute_names = _numbered(rows, "a", [row.a for row in rows])
+    known = all(row.a for row in rows)
+    attribute, attribute_names = (_numbered(rows, "a", [row.a for row in rows]) if known else
+                                  (np.full(len(rows), -1, np.int32), ("unknown",)))
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
 
     images = _cached_images(root, rows, image_size, pathlib.Path(cache_dir) if cache_dir else root / ".jaxdebias")
     everything = Batch(x=images, label=label, attribute=attribute)
     splits = {name: take(everything, part) for name, part in parts.items()}
-    aligned = aligned_cells(splits["train"].label, splits["train"].attribute, len(label_names), len(attribute_names))
+    aligned = np.zeros((len(label_names), 1), bool)
+    if known:
+        aligned = aligned_cells(splits["train"].label, splits["train"].attribute, len(label_names),
+                                len(attribute_names))
     pairs = {}
-    for name in ("edit", "accept", "test"):
+    for name in ("edit", "accept", "test") if known else ():
         x, twin = matched_rows(stream(seed, f"folder pairs {name}"), splits[name], aligned)
         if len(x):
             pairs[name] = take(splits[name], x)._replace(twin=splits[name].x[twin])
@@ -86,6 +91,26 @@ def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0,
     return dataset
 
 
+def further_columns(data_dir: str | pathlib.Path, *, seed: int = 0, edit_share: float = 0.2, accept_share: float = 0.1,
+                    image_size: int | None = None) -> dict[str, dict[str, list[str]]]:
+    """The columns of `metadata.csv` that `folder` does not read: name -> split -> the cells of its rows, as text.
+
+    Args:
+      seed, edit_share, accept_share: as of `folder`, so that the rows are the same.
+      image_size: makes no difference.
+    """
+    root = pathlib.Path(data_dir).expanduser()
+    rows = read_metadata(root)
+    parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
+    with open(root / METADATA, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        records = list(reader)
+    used = {alias for aliases in ALIASES.values() for alias in aliases}
+    names = [name for name in reader.fieldnames or [] if name not in used]
+    return {name: {split: [(records[i][name] or "").strip() for i in part] for split, part in parts.items()}
+            for name in names}
+
+
 class Row(NamedTuple):
     """One line of metadata.csv."""
 
@@ -94,6 +119,7 @@ class Row(NamedTuple):
     split: str
     y: str
     a: str
+    """Empty without that column."""
 
 
 def read_metadata(root: pathlib.Path) -> list[Row]:
@@ -108,6 +134,8 @@ def read_metadata(root: pathlib.Path) -> list[Row]:
         for name, aliases in ALIASES.items():
             found = [alias for alias in aliases if alias in header]
             wanted = f"a column {' or '.join(aliases)}"
+            if name == "a" and not found:
+                continue
             expect(len(found) > 0, f"{METADATA} line 1", wanted, ", ".join(header) or "nothing")
             column[name] = found[0]
         for record in reader:
@@ -118,7 +146,8 @@ def read_metadata(root: pathlib.Path) -> list[Row]:
             expect(value["split"] in SPLITS, where, "split 0, 1, 2 or train, val, test", repr(value["split"]))
             image = root / value["filename"]
             expect(image.is_file(), where, "an image file", f"{value['filename']!r}, which does not exist")
-            rows.append(Row(reader.line_num, image, SPLITS[value["split"]], value["y"], value["a"]))
+            rows.append(Row(reader.line_num, image, SPLITS[value["split"]], value["y"],
+                            value.get("a", "")))
     for split in ("train", "test"):
         expect(any(row.split == split for row in rows), METADATA, f"at least one row of split {split}", "none")
     return rows

@@ -5,44 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from auditing.toys import SPLIT, linear, looking_at, table
 
 from jaxdebias import auditing
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Dataset, Split
-
-
-def table(n=400, conflicting=0.05, seed=0):
-    """Two columns, the signal and the attribute, both +-1; pairs flip the second."""
-    rng = np.random.default_rng(seed)
-
-    def batch(share):
-        label = rng.integers(0, 2, n, dtype=np.int32)
-        attribute = np.where(rng.random(n) < share, 1 - label, label).astype(np.int32)
-        x = np.stack([2 * label - 1, 2 * attribute - 1], axis=1).astype(np.float32)
-        return Batch(x=x, label=label, attribute=attribute)
-
-    def pairs(data):
-        aligned = np.stack([2 * data.label - 1] * 2, axis=1).astype(np.float32)
-        return Batch(x=aligned, label=data.label, attribute=data.label,
-                     twin=aligned * np.array([[1, -1]], np.float32))
-
-    splits = {"train": batch(conflicting), **{name: batch(0.5) for name in ("edit", "accept", "test")}}
-    return Dataset(name="toy", variant={"conflicting": conflicting}, splits=splits,
-                   pairs={name: pairs(splits[name]) for name in ("edit", "accept", "test")},
-                   label_names=("no", "yes"), attribute_names=("blue", "red"), aligned=np.eye(2, dtype=bool))
-
-
-def linear(params, x):
-    """Logits of (signal weight, attribute weight) = params["params"]["head"]["kernel"]."""
-    return x @ params["params"]["head"]["kernel"]
-
-
-SPLIT = Split(features=lambda params, x: x, head=linear)
-
-
-def looking_at(signal, attribute):
-    kernel = jnp.array([[-signal, signal], [-attribute, attribute]], jnp.float32)
-    return {"params": {"head": {"kernel": kernel}}}
 
 
 def test_a_model_of_the_attribute_alone(key):

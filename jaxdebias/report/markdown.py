@@ -1,0 +1,174 @@
+"""A result as Markdown: one table of what was measured, and a section for a model card. Words are those of the page.
+
+    from jaxdebias.report import markdown
+    from jaxdebias.report.results import read_results
+
+    print(markdown.model_card(read_results("run")))
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdebias.report import candidate_view, formats, wording
+from jaxdebias.report.formats import NONE, applies
+from jaxdebias.report.results import check_results, to_json
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;"}
+
+
+def escape(text: str) -> str:
+    r"""Text from outside as one line of plain text: no table cell, code, link, emphasis or HTML can begin in it.
+
+    >>> escape("<b>a|b`c\nd")
+    '&lt;b>a\\|b\\`c d'
+    >>> escape("[x](y) *z* - "), escape("# no title"), escape("hair_colour")
+    ('\\[x\\](y) \\*z\\* -', '\\# no title', 'hair\\_colour')
+    """
+    line = " ".join(text.split())
+    line = re.sub(r"[&<]|[\\`*_\[\]|~]", lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), line)
+    return re.sub(r"^[#>+=-]", r"\\\g<0>", line)
+
+
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose first column is to the left and all others to the right. Cells are Markdown.
+
+    >>> table_lines(["", "n"], [["a", "3"]])
+    ['|  | n |', '| --- | ---: |', '| a | 3 |']
+    """
+    return ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1),
+            *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """What was measured: a row for each metric that applies, with intervals; after a repair also that and the change.
+
+    Args:
+      results: the content of `results.json`; its schema is in `jaxdebias.report.results`.
+
+    Returns:
+      A Markdown table, ending in a newline. A change whose interval includes zero is called not separable.
+
+    Raises:
+      ContractError: results that do not follow the schema.
+    """
+    return "\n".join(_table(_checked(results))) + "\n"
+
+
+def model_card(results: Mapping[str, Any]) -> str:
+    """The section "Bias, Risks, and Limitations" of a model card: on which data, which attribute, how much, what then.
+
+    It speaks of the model as it is now: after the repair, where one was made and kept.
+
+    Args:
+      results: the content of `results.json`.
+
+    Returns:
+      Markdown that begins with a heading of the second level, ending in a newline.
+
+    Raises:
+      ContractError: results that do not follow the schema.
+    """
+    results = _checked(results)
+    attribute, items = map(escape, wording.words(results))
+    measured = results["after"] or results["before"]
+    verdict = wording.verdict(results)
+    level = f"{100 * results.get('level', 0.95):g} %"
+    versions = ", ".join(f"{escape(name)} {escape(str(version))}" for name, version in results["versions"].items())
+    done = " ".join(verdict.repair)
+    if not done:
+        done = "No repair was tried."
+        if results["method"] != "erm" and not results.get("candidates"):
+            done = f"Trained with {wording.method_name(results['method'])}; nothing was repaired afterwards."
+    facts = [
+        ("Model and data", f"{escape(results['model'])} on {escape(results['dataset'])}{_variant(results)}; "
+                           f"measured on {_test_size(measured)} test {items}"),
+        ("Attribute", f"{attribute} ({_names(results['attribute_names'])}); labels: {_names(results['label_names'])}"),
+        ("Worst group", _worst(measured, items)),
+        ("Gap", _gap(measured, items)),
+        ("What was done", escape(done)),
+        ("How it was measured", f"{versions or 'versions not recorded'}; {escape(results['device'])}; seed "
+                                f"{results['seed']}; {level} intervals"),
+    ]
+    answer = " ".join(filter(None, (verdict.headline, verdict.outcome)))
+    said = f"**{escape(answer)}** {escape(' '.join(verdict.diagnosis))}".rstrip()
+    lines = ["## Bias, Risks, and Limitations", "", said, "",
+             *(f"- **{name}**: {text.rstrip('. ')}." for name, text in facts), "", *_table(results)]
+    if results.get("candidates"):
+        columns = candidate_view.COLUMNS
+        lines += ["", escape(candidate_view.ABOUT), "",
+                  *table_lines(list(columns.values()), [[escape(row[key]) for key in columns]
+                                                        for row in candidate_view.rows(results)])]
+    remarks = [*wording.baseline_remarks(results), *results["findings"]]
+    if remarks:
+        lines += ["", "### Recommendations", "", *(f"- {escape(text)}" for text in remarks)]
+    return "\n".join(lines) + "\n"
+
+
+def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
+    plain = to_json(results)
+    check_results(plain)
+    return dict(wording.as_shown(plain))
+
+
+def _table(results: Mapping[str, Any]) -> list[str]:
+    repaired = results["after"] is not None
+    columns = ["", "before" if repaired else "measured"]
+    columns += [f"after {escape(wording.method_name(results['method']))}", "change"] if repaired else []
+    models = [results["before"], *([results["after"]] if repaired else [])]
+    rows = []
+    for metric in wording.metrics_of(results):
+        if not any(applies(one[metric.key]) for one in models):
+            continue
+        cells = [_cell(metric, one[metric.key]) for one in models]
+        if repaired:
+            cells.append(_change(wording.metric_change(results, metric.key)))
+        rows.append([metric.name, *cells])
+    return table_lines(columns, rows)
+
+
+def _cell(metric: wording.Metric, rate: Mapping[str, Any] | None) -> str:
+    ends = formats.interval(rate)
+    group = f", {escape(str(rate['group']))}" if applies(rate) and rate.get("group") else ""
+    return escape(metric.show(rate)) + (f" ({ends})" if ends else "") + group
+
+
+def _change(change: formats.Change | None) -> str:
+    """A change with its interval, and whether it is more than chance."""
+    if change is None:
+        return NONE
+    said = candidate_view.gap(change._asdict())
+    return said if change.separable else f"{said}, not separable"
+
+
+def _worst(measured: Mapping[str, Any], items: str) -> str:
+    worst = measured["worst_group_accuracy"]
+    if not applies(worst):
+        return "not known: no test sample has a known attribute"
+    ends, n = formats.interval(worst), worst["n"]
+    few = "" if n is None else f", {formats.count(n)} {items}{', too few to say much' if n < 30 else ''}"
+    return f"{escape(str(worst.get('group') or 'its name was not recorded'))}: accuracy " \
+           f"{escape(formats.percent(worst['value']))}{f' ({ends})' if ends else ''}{few}"
+
+
+def _gap(measured: Mapping[str, Any], items: str) -> str:
+    gap = wording.gap_of(measured)
+    if gap is None:
+        return f"not measured: the test set has not both bias-aligned and bias-conflicting {items}"
+    return f"accuracy on bias-aligned minus that on bias-conflicting {items}: {_change(gap)}"
+
+
+def _variant(results: Mapping[str, Any]) -> str:
+    parts = [escape(f"{key.replace('_', ' ')} {value}") for key, value in results["variant"].items()]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _test_size(measured: Mapping[str, Any]) -> str:
+    """Rows, known attribute or not: the accuracy's n is that of independent units."""
+    n = sum(group["n"] for group in measured["groups"])
+    return formats.count(n or (measured["accuracy"] or {}).get("n") or 0)
+
+
+def _names(names: Sequence[Any], most: int = 12) -> str:
+    shown = [escape(str(name)) for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

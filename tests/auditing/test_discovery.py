@@ -1,0 +1,80 @@
+"""What is suspected without any attribute, where there is something and where there is nothing."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdebias import RunConfig, data, erm, models, run
+from jaxdebias.auditing.candidates import Candidate, judged
+from jaxdebias.auditing.discovery import CELLS, ErrorGroup, Guesses, error_groups, guess_cells, suspected
+from jaxdebias.explain.cells import CellsConfig
+from jaxdebias.measure.shortcuts import Pull, Shortcut
+
+
+def features(n=1200, seed=0, bad=0.6):
+    """Two labels; a quarter of label 0 lies apart, and is taken for label 1 with chance `bad`, all others .05."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(n) % 2
+    apart = (label == 0) & (rng.random(n) < 0.25)
+    z = rng.normal(size=(n, 5)) * 0.3
+    z[:, 0] += 4 * label
+    z[:, 1] += 3 * apart
+    wrong = rng.random(n) < np.where(apart, bad, 0.05)
+    return z.astype(np.float32), np.where(wrong, 1 - label, label), label, apart
+
+
+def test_a_group_with_many_mistakes_is_found(key):
+    z, predicted, label, apart = features()
+    found = error_groups(key, z, predicted, label)
+    assert found
+    worst = found[0]
+    assert isinstance(worst, ErrorGroup)
+    assert (worst.label, worst.mistaken_for) == (0, 1)
+    assert worst.error.low > worst.others.high
+    assert abs(worst.error.value - 0.6) < 0.15
+    assert apart[worst.typical].all()
+    assert (predicted[worst.typical] != label[worst.typical]).all()
+
+
+def test_where_all_are_alike_no_group_is_named(key):
+    named = [bool(error_groups(one, *features(seed=seed, bad=0.05)[:3])) for seed, one in
+             enumerate(jax.random.split(key, 20))]
+    assert sum(named) <= 3  # 5 % of them, at most by chance
+
+
+def test_units_stay_on_one_side_and_few_samples_say_nothing(key):
+    z, predicted, label, _ = features()
+    assert error_groups(key, z[:100], predicted[:100], label[:100]) == []
+    one_unit = np.zeros(len(label), np.int32)
+    assert error_groups(key, z, predicted, label, unit=one_unit) == []
+
+
+def test_only_plain_cells_that_mistakes_follow_are_suspected():
+    cells = Candidate({"test": np.zeros(3, np.int32)}, ("a",))
+    guesses = Guesses(cells, 0.02, (0.9, 0.95), True, np.zeros(0, np.int64))
+    verdict = Shortcut(CELLS, Pull(1.0, 9.0, 3), 0.0, None, None, "shortcut", "")
+    assert suspected(guesses, [verdict])
+    assert not suspected(guesses._replace(plain=False), [verdict])
+    assert not suspected(guesses, [verdict._replace(verdict="none")])
+    assert not suspected(guesses, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("conflicting", "expected"), [(0.02, True), (0.1, True), (0.89, False)])
+def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
+    dataset = data.digits(conflicting=conflicting, seed=0)
+    classifier = models.mlp(hidden=(64, 64), classes=10)
+    state = run(key, erm(classifier), dataset.splits["train"], RunConfig(epochs=30, batch_size=64)).state
+    test = dataset.splits["test"]
+    logits = np.asarray(classifier.apply(state.variables, test.x))
+    blind = dataclasses.replace(dataset, splits={
+        name: batch._replace(attribute=np.full(len(batch.label), -1, np.int32))
+        for name, batch in dataset.splits.items()})
+    guesses = guess_cells(key, blind, classifier, config=CellsConfig(batch_size=64))
+    assert guesses.plain == expected
+    assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    if expected:
+        guess = guesses.candidate.values["test"]
+        assert (guess[guess >= 0] == test.attribute[guess >= 0]).mean() > 0.95
