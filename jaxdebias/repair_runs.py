@@ -96,9 +96,10 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
     changes = auditing.changes(key_changes, before, after, dataset)
     clock.lap("measure")
-    baselines = {}
+    baselines, remarks = {}, []
     if config.baselines:
-        baselines = dict(_baselines(key_baselines, trained, skip=config.method, measure_key=key_measure, watch=watch))
+        baselines = dict(_baselines(key_baselines, trained, skip=config.method, measure_key=key_measure, watch=watch,
+                                    remarks=remarks))
     clock.lap("baselines")
 
     save_params(out / "params.npz", edited)
@@ -115,7 +116,9 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
         "harmful": trained.results["harmful"], "harmful_rows": content.table_rows(dataset, harmful),
         "helpful": trained.results.get("helpful", []), "helpful_rows": content.table_rows(dataset, helpful),
         "training": trained.results["training"],
-        "findings": list(dict.fromkeys([*auditing.findings(dataset, before), *auditing.findings(dataset, after)])),
+        "findings": list(dict.fromkeys([
+            *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
+            *auditing.findings(dataset, after), *remarks])),
     })
     write_results(results, out / "results.json")
     write_page(results, content.pictures(dataset, harmful, before, after, helpful=helpful), out / "report.html")
@@ -123,8 +126,11 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
 
 
 def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
-               watch: Watch | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The honest alternatives on the same held-out samples: name -> measurement, seconds, what it needs."""
+               watch: Watch | None, remarks: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The honest alternatives on the same held-out samples: name -> measurement, seconds, what it needs.
+
+    What is wrong with one of them is added to `remarks`.
+    """
     dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     splits, pairs = dataset.splits, dataset.pairs
     key_tune, key_scratch = jax.random.split(key)
@@ -141,11 +147,13 @@ def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
     }
     methods.pop(skip, None)
     with watching(watch, len(methods), "baselines") as observe:
-        for number, (name, (_, needs, fit)) in enumerate(methods.items(), 1):
+        for number, (name, (called, needs, fit)) in enumerate(methods.items(), 1):
             start = time.perf_counter()
             fitted, _ = jax.block_until_ready(fit())
             seconds = time.perf_counter() - start
             said = auditing.measure(measure_key, classifier.apply, fitted, dataset)
+            remark = auditing.collapsed(f"The baseline {called}", said, splits["test"].label)
+            remarks += [remark] if remark else []
             observe({"epoch": number})
             yield name, {"measurement": content.measurement(said, dataset), "seconds": seconds, "needs": needs}
 

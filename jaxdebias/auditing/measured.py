@@ -26,6 +26,12 @@ from jaxdebias.measure.intervals import Interval, paired_difference
 ApplyFn = Callable[[Params, Array], jax.Array]
 
 
+AVERAGES = {"plain": "accuracy", "all groups alike": "group_mean_accuracy",
+            "groups as in training": "reweighted_accuracy"}
+AMBIGUOUS = 0.05
+"""Averages of accuracy that are further apart than this are called ambiguous."""
+
+
 class Measurement(NamedTuple):
     """What a model does on one split. Rates are fractions; an `Interval` is None where it does not apply."""
 
@@ -180,6 +186,11 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
                        "samples; they are flagged, and their rates say little.")
     if report.worst_group_is_small:
         remarks.append("The worst group is one of these small groups, so which group is worst may be chance.")
+    averages = {name: getattr(report, field).value for name, field in AVERAGES.items()}
+    known = [value for value in averages.values() if np.isfinite(value)]
+    if known and max(known) - min(known) > AMBIGUOUS:
+        listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
+        remarks.append(f"The average is ambiguous: {listed}. Say which one is meant.")
     if not said.groups.count[dataset.aligned].sum() or not said.groups.count[~dataset.aligned].sum():
         remarks.append("The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
                        "be measured by accuracies alone.")
@@ -194,6 +205,22 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
         remarks.append("Pairs are different samples of one label, not the same sample with its attribute changed: "
                        "what differs within one pair is no bias, the gap between the means of both sides is.")
     return remarks
+
+
+def collapsed(name: str, said: Measurement, label: Array) -> str:
+    """A remark about a model that others are compared with and that has learned nothing; empty if it has.
+
+    It answers one class to everything, or is no better than whoever answers the most frequent one.
+    """
+    label = np.asarray(label)
+    guessing = np.bincount(label).max() / len(label)
+    constant = len(np.unique(said.logits.argmax(axis=-1))) == 1
+    if constant and len(np.unique(label)) > 1:
+        return f"{name} has collapsed: it answers one class to everything. Being better than it means nothing."
+    if said.groups.accuracy.high <= guessing:
+        return (f"{name} has collapsed: it is worse than answering the most frequent class. Being better than it means "
+                "nothing.")
+    return ""
 
 
 def train_counts(dataset: Dataset) -> np.ndarray:

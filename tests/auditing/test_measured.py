@@ -133,3 +133,21 @@ def test_measuring_twice_compiles_once(key):
     for weights in ((0.0, 1.0), (1.0, 0.0)):
         auditing.measure(key, counted, looking_at(*weights), dataset)
     assert traces == 1  # test set and both sides of the pairs have the same shape here
+
+
+def test_a_baseline_that_has_learned_nothing_is_named(key):
+    dataset = table()
+    label = dataset.splits["test"].label
+    said = auditing.measure(key, linear, looking_at(0.0, 0.0), dataset)
+    assert "DFR has collapsed: it answers one class" in auditing.collapsed("DFR", said, label)
+    assert auditing.collapsed("DFR", auditing.measure(key, linear, looking_at(1.0, 0.0), dataset), label) == ""
+    wrong = auditing.measure(key, linear, looking_at(-1.0, 0.0), dataset)
+    assert "worse than answering the most frequent class" in auditing.collapsed("DFR", wrong, label)
+
+
+def test_averages_that_disagree_are_named(key):
+    dataset = table()
+    text = " ".join(auditing.findings(dataset, auditing.measure(key, linear, looking_at(0.0, 10.0), dataset)))
+    assert "The average is ambiguous: plain" in text
+    text = " ".join(auditing.findings(dataset, auditing.measure(key, linear, looking_at(10.0, 0.0), dataset)))
+    assert "ambiguous" not in text
