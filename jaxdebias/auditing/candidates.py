@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+import scipy.stats
+from jaxtyping import Int, Shaped
 
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key
@@ -23,6 +24,8 @@ from jaxdebias.measure.shortcuts import Shortcut, association, find_shortcuts
 
 MOST_VALUES = 12
 """Numbers with more values than this are cut into quarters."""
+CHANCE = 0.01
+"""Training counts of label and candidate that independence would give at least this often say nothing."""
 ORDER = ("shortcut", "explained", "none", "unknown")
 """Of verdicts, the most important first."""
 
@@ -97,14 +100,35 @@ def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
 
 def judged(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dataset, listed: Mapping[str, Candidate], *,
            level: float = 0.95) -> list[Shortcut]:
-    """The verdict on every candidate that is known on the test split: shortcuts first, then by strength."""
+    """The verdict on every candidate that is known on the test split: shortcuts first, then by strength.
+
+    A network learns what goes with the label by chance too, and its mistakes then lean that way, by a little. What goes
+    with the label in training no more than chance would have it (`CHANCE`) is not called a shortcut for that.
+    """
     counts = {name: counts_of(dataset, one) for name, one in listed.items()}
     test = dataset.splits["test"]
     unit = None if test.unit is None else np.asarray(test.unit)
     found = find_shortcuts(key, predicted, test.label, {name: one.values["test"] for name, one in listed.items()},
                            classes=len(dataset.label_names), unit=unit, level=level,
                            train_counts={name: count for name, count in counts.items() if count.any()})
+    found = [one._replace(verdict="none", explained_by=None)
+             if one.verdict in ("shortcut", "explained") and by_chance(counts[one.name]) else one for one in found]
     return sorted(found, key=lambda one: ORDER.index(one.verdict))  # stable: by pull within a verdict
+
+
+def by_chance(counts: Int[np.ndarray, "k a"]) -> bool:
+    """Whether independence of label and attribute would give such counts at least with the chance `CHANCE` (G-test).
+
+    False without counts, of which nothing is known.
+
+    >>> by_chance(np.array([[52, 48], [47, 53]])), by_chance(np.array([[65, 35], [35, 65]]))
+    (True, False)
+    """
+    counts = np.asarray(counts)
+    counts = counts[counts.any(1)][:, counts.any(0)]
+    if min(counts.shape) < 2:
+        return False
+    return bool(scipy.stats.chi2_contingency(counts, lambda_="log-likelihood").pvalue >= CHANCE)
 
 
 def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset:

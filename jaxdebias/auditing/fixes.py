@@ -1,9 +1,10 @@
 """What to do about a shortcut: repairs of the last layer, what each is expected to give, and "leave it".
 
 A repair is fitted on the edit split, makes its choices on one half of the acceptance split, and its effect is estimated
-on the other half, paired over samples. It is recommended only if something gets separably better there and nothing
-separably worse; else the advice is to leave the model as it is. The test split is read once, by `verified`, after the
-choice has been made.
+on the other half, paired over samples. It is recommended only if decisions get separably better there and nothing gets
+separably worse; else the advice is to leave the model as it is. That probabilities depend less on the attribute is
+reported, but recommends nothing: a model that has become less sure of everything shows that, too. The test split is
+read once, by `verified`, after the choice has been made.
 """
 
 import dataclasses
@@ -24,9 +25,10 @@ from jaxdebias.mitigate.dfr import DfrConfig, dfr
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
 
 LEAVE, UNTRIED = "leave it", "not tried"
-JUDGED = ("group_mean_accuracy", "counterfactual_bias")
-"""What may get better, the first one first: accuracy over all groups alike, and how much predictions change with the
-attribute alone."""
+GAINS = ("group_mean_accuracy", "bias_conflicting_accuracy")
+"""What has to get better, the first one first."""
+HARMS = ("group_mean_accuracy", "counterfactual_bias")
+"""What must not get worse."""
 MOST_PAID = 0.10
 """Accuracy on bias-aligned samples that a repair may cost without gaining in the mean over groups: predictions that
 have become guesses depend on no attribute either."""
@@ -41,9 +43,9 @@ class Option(NamedTuple):
     expected: Mapping[str, Interval]
     """Metric -> after minus before, on the half of the acceptance split that chose nothing."""
     gains: tuple[str, ...]
-    """The metrics of `JUDGED` that get separably better."""
+    """The metrics of `GAINS` that get separably better."""
     harm: tuple[str, ...]
-    """Those that get separably worse, and `bias_aligned_accuracy` where it pays for a lower bias alone."""
+    """The metrics of `HARMS` that get separably worse, and `bias_aligned_accuracy` where it pays for all gains."""
     seconds: float
 
     @property
@@ -182,23 +184,24 @@ def _without(pairs: Mapping[str, Batch], name: str) -> dict[str, Batch]:
 
 def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What gets separably better, and what separably worse."""
-    gains, harm = [], []
-    for name in JUDGED:
-        if name in found and np.isfinite(found[name].value) and separable(found[name]):
-            better = (found[name].value > 0) == name.endswith("accuracy")
-            (gains if better else harm).append(name)
+    def separably(name: str, better: bool) -> bool:
+        if name not in found or not np.isfinite(found[name].value) or not separable(found[name]):
+            return False
+        return ((found[name].value > 0) == name.endswith("accuracy")) == better
+
+    gains = [name for name in GAINS if separably(name, better=True)]
+    harm = [name for name in HARMS if separably(name, better=False)]
     aligned = found.get("bias_aligned_accuracy")
-    if JUDGED[0] not in gains and aligned is not None and aligned.value < -MOST_PAID:
+    if GAINS[0] not in gains and aligned is not None and aligned.value < -MOST_PAID:
         harm.append("bias_aligned_accuracy")
     return tuple(gains), tuple(harm)
 
 
 def _worth(option: Option) -> tuple[bool, bool, float]:
-    """Larger is better: worth it at all, in accuracy, by the sure part of the gain in accuracy or of the fall."""
-    first = JUDGED[0] in option.gains
-    sure = option.expected[JUDGED[0]].low if first or JUDGED[1] not in option.expected else (
-        -option.expected[JUDGED[1]].high)
-    return option.worth_it, first, float(np.nan_to_num(sure, nan=-np.inf))
+    """Larger is better: worth it at all, in all groups or in one, by the sure part of the gain."""
+    best = option.gains[0] if option.gains else GAINS[0]
+    sure = option.expected[best].low if best in option.expected else np.nan
+    return option.worth_it, best == GAINS[0], float(np.nan_to_num(sure, nan=-np.inf))
 
 
 @functools.cache

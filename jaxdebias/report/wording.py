@@ -274,6 +274,9 @@ def _outcome(results: Mapping[str, Any], level: str) -> str:
         return f"{noun} made no measurable difference."
     if share < 0:
         return f"{noun} made it worse."
+    one, two = gap_of(results["before"]), gap_of(results["after"])
+    if one and two and one.value >= STRONG and share >= 0.4 and 1 - two.value / one.value < 0.4:
+        return f"{noun} evens the probabilities more than the decisions."
     part = next(text for least, text in ((0.9, "nearly all"), (0.6, "most"), (0.4, "about half"), (0.0, "a part"))
                 if share >= least)  # fmt: skip
     return f"{noun} removes {part} of the bias."
