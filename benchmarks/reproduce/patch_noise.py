@@ -26,7 +26,8 @@ chosen by test images. A seed is a new data set (composites and faces: other hel
 weights and a new order. Intervals: Wilson's per network and cell, Student's over seeds, paired for differences.
 
 `MARGINS` were fixed before this script was first run. Those of the marker come from a prototype's three seeds on one
-set of faces; that of glyphs is ours. Resumable: rows in the file are kept.
+set of faces; that of glyphs is ours. Resumable: rows in the file are kept. The figure is drawn of the rows that are
+there; `--figure-only` does nothing else.
 """
 
 import argparse
@@ -302,6 +303,54 @@ def verdicts(said: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict
     return out
 
 
+VIEWS = {"clean": ("clean test images", "#0063b2", "o", 1), "own": ("hidden as in training", "#c44e00", "s", -1)}
+"""Name, colour, mark and side of the line."""
+LINES = {"plain": (0, (4, 2)), "ceiling": (0, (1, 1.5))}
+
+
+def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy on conflicting test images, a panel per case and a line per arm, the best on clean images on top: means
+    over the seeds that are there with their t-intervals, clean and hidden as in training side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    of_case = {name: [row["arms"] for row in rows if row["case"] == name] for name in CASES}
+    of_case = {name: some for name, some in of_case.items() if some}
+    columns = min(2, len(of_case))
+    drawn, axes = plt.subplots(-(-len(of_case) // columns), columns, squeeze=False, layout="constrained",
+                               figsize=(5.2 * columns, 0.4 + 3.6 * -(-len(of_case) // columns)))
+    for axis in axes.flat[len(of_case):]:
+        axis.set_visible(False)
+    for (name, seeds), axis in zip(of_case.items(), axes.flat, strict=False):
+        said = {arm: {view: over_seeds([arms[arm][view]["bias_conflicting"]["value"] for arms in seeds if arm in arms])
+                      for view in VIEWS if view in next(arms[arm] for arms in seeds if arm in arms)}
+                for arm in dict.fromkeys(arm for arms in seeds for arm in arms)}
+        order = sorted(said, key=lambda arm: said[arm]["clean"].value)
+        for arm, style in LINES.items():
+            axis.axvline(100 * said[arm]["clean"].value, color="#888888", linewidth=1.1, linestyle=style, zorder=0,
+                         label=arm)
+        for view, (label, colour, mark, side) in VIEWS.items():
+            places = [(place, said[arm][view]) for place, arm in enumerate(order) if view in said[arm]]
+            value, low, high = (100 * np.array([getattr(one, part) for _, one in places])
+                                for part in ("value", "low", "high"))
+            # One seed has no interval.
+            bars = np.nan_to_num([value - np.maximum(low, 0), np.minimum(high, 100) - value])
+            axis.errorbar(value, [place + 0.16 * side for place, _ in places], xerr=bars, fmt=mark, color=colour,
+                          markersize=4.2, markerfacecolor=colour if view == "clean" else "white", linewidth=1.1,
+                          capsize=2, label=label)
+        axis.set(title=f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}", xlim=(-2, 102), yticks=range(len(order)),
+                 yticklabels=order, ylim=(-0.6, len(order) - 0.4), xlabel="accuracy on bias-conflicting images, %")
+        axis.grid(axis="x", color="#eeeeee")
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(path, dpi=110)
+    plt.close(drawn)
+
+
 def small(case: Case) -> Case:
     """The same case with next to no training."""
     return replace(case, patch_steps=4, epochs=1, steps_per_epoch=2)
@@ -313,11 +362,18 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="cases")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(SEEDS)))
     parser.add_argument("--out", type=Path, default=RESULTS / "patch_noise.json")
+    parser.add_argument("--figure", type=Path, default=RESULTS.parent / "figures" / "patch_noise.png")
+    parser.add_argument("--figure-only", action="store_true", help="draw the rows that are there, train nothing")
     parser.add_argument("--trial", action="store_true",
                         help="few pictures and steps, into a temporary folder, to see that everything runs")
     args = parser.parse_args()
+    if args.figure_only:
+        figure(json.loads(args.out.read_text())["rows"], args.figure)
+        print(args.figure)
+        return 0
     if args.trial:
-        args.out, args.seeds = Path(tempfile.mkdtemp()) / args.out.name, args.seeds[:1]
+        folder = Path(tempfile.mkdtemp())
+        args.out, args.figure, args.seeds = folder / args.out.name, folder / args.figure.name, args.seeds[:1]
     table = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     done = {(row["case"], row["seed"]) for row in table["rows"]}
     for name in args.only:
@@ -338,7 +394,9 @@ def main() -> int:
     table["summary"] = summary(whole)
     table["margins"] = verdicts(table["summary"])
     write(args.out, table)
-    print(args.out)
+    if table["rows"]:
+        figure(table["rows"], args.figure)
+    print(args.out, args.figure)
     for verdict in table["margins"]:
         print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['case']}, {verdict['quantity']} "
               f"{verdict['margin']}, got {verdict['got']:.3f}")
