@@ -416,6 +416,45 @@ def _means_so_far(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return said
 
 
+def audit_power() -> str:
+    """Shares over the generated sets, a row per family and strength, and the margins."""
+    if not (RESULTS / "audit_power.json").exists():
+        return "Not measured yet."
+    table = read("audit_power")
+    if "summary" not in table:
+        return f"Measured so far: {len(table['rows'])} of {table['planned']} sets."
+    shares = [[part, quantity, percent(one), str(int(one["n"]))] for part, of in table["summary"].items()
+              for quantity, one in of.items()]
+    sets, rows = [row for row in table["rows"] if row["part"] == "sets"], []
+    for family, conflicting in dict.fromkeys((row["family"], row["conflicting"]) for row in sets):
+        of = [row for row in sets if (row["family"], row["conflicting"]) == (family, conflicting)]
+        states = "; ".join(f"{sum(row['state'] == state for row in of)} {state}"
+                           for state in ("clean", "weak", "strong") if any(row["state"] == state for row in of))
+        gaps = [100 * row["gap"]["value"] for row in of]
+        advised = dict.fromkeys(row["fix"] for row in of)
+        rows.append([family, "none planted" if conflicting == "none" else f"{100 * conflicting:g} %",
+                     f"{min(gaps):.1f} to {max(gaps):.1f}", states, f"{sum(row['right'] for row in of)} of {len(of)}",
+                     ", ".join(f"{fix} {sum(row['fix'] == fix for row in of)}" for fix in advised),
+                     f"{sum(row['right_advice'] for row in of)} of {len(of)}"])
+    head = ["family", "conflicting", "gap by the oracle, points", "state", "right verdicts", "advice", "right advice"]
+    margins = [f"- {'met' if one['met'] else '**missed**'}: {one['part']}, {one['quantity']} {one['margin']}, got "
+               f"{one['got']:.3f}" for one in table["margins"]]
+    return "\n\n".join([markdown(["part", "of the sets", "share %", "sets"], shares), "\n".join(margins),
+                        markdown(head, rows)]) + source("audit_power")
+
+
+def audit_cost() -> str:
+    """Seconds of each step, first call and second."""
+    if not (RESULTS / "audit_cost.json").exists():
+        return "Not measured yet."
+    table = read("audit_cost")
+    first, second = (table[name]["seconds"] for name in ("first call", "second call"))
+    rows = [[step, f"{first[step]:.1f}", f"{second.get(step, 0):.1f}"] for step in first]
+    rows.append(["**all**", f"{sum(first.values()):.1f}", f"{sum(second.values()):.1f}"])
+    return markdown(["step", "first call, seconds", "second call, seconds"], rows) + f"\n\n{table['said']}" + source(
+        "audit_cost")
+
+
 def timed(name: str) -> str:
     """Times, then the ratios and what was asked of them."""
     if not (RESULTS / f"{name}.json").exists():
@@ -437,6 +476,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
     "attention-iou": attention_iou, "language-bias": language_bias,
     "patch-noise": patch_noise, "dbvae": dbvae, "speed": speed, "sih-step": sih_step,
+    "audit-power": audit_power, "audit-cost": audit_cost,
     "dbvae-speed": functools.partial(timed, "dbvae_speed"),
     "cam": functools.partial(timed, "cam"), "patches": functools.partial(timed, "patches"), "peers": peers}
 

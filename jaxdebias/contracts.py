@@ -61,6 +61,42 @@ def check_integers(what: str, value: Any, n: int, low: int, high: int | None) ->
     expect(least >= low and (high is None or most < high), what, span, f"{least}..{most}")
 
 
+MOST_VALUES = 2**16
+"""Most classes, or values of an attribute, that are counted from the data: a larger number is an identifier, not one
+of them, and the tables of counts would not fit in memory."""
+
+
+def row_count(what: str, value: Any) -> int:
+    """How many rows an array `[n]` has, at least one.
+
+    >>> row_count("label", np.zeros((3, 1), np.int32))
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `label`: expected an array [n], at least one row, got int32 [3, 1]
+    """
+    expect(np.ndim(value) == 1 and np.size(value) > 0, what, "an array [n], at least one row", describe(value))
+    return int(np.size(value))
+
+
+def check_numbers(what: str, value: Any, dimensions: str) -> None:
+    """An array of real numbers with the dimensions that are named; `... h w` has two or more. Looks at no value.
+
+    >>> check_numbers("maps", np.zeros((2, 3)), "n h w")
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `maps`: expected numbers [n h w], got float64 [2, 3]
+    """
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
+    named = [name for name in dimensions.split() if name != "..."]
+    ndim = np.ndim(value)
+    fits = ndim >= len(named) if "..." in dimensions else ndim == len(named)
+    expect(bool(real and fits), what, f"numbers [{dimensions}]", describe(value))
+
+
+def check_counted(what: str, count: int) -> None:
+    """Classes or values that were counted from the data, as one more than the largest."""
+    expect(count <= MOST_VALUES, what, f"values in 0..{MOST_VALUES - 1}", f"{count - 1}")
+
+
 def check_finite(what: str, tree: Any) -> None:
     """No NaN or infinity in any float leaf; the message names the first bad leaf and how many values are bad."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -92,14 +128,16 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
     check_integers(f"{what}.label", batch.label, n, 0, classes)
     check_integers(f"{what}.attribute", batch.attribute, n, -1, attributes)
     if batch.mask is not None:
-        expect(x.ndim == 4 and batch.mask.shape == x.shape[:3], f"{what}.mask", f"int {list(x.shape[:3])}",
+        expect(x.ndim == 4 and np.shape(batch.mask) == x.shape[:3], f"{what}.mask", f"int {list(x.shape[:3])}",
                describe(batch.mask))
     if batch.twin is not None:
-        same = batch.twin.shape == x.shape and batch.twin.dtype == x.dtype
+        twin = np.shape(batch.twin), getattr(batch.twin, "dtype", None)
+        same = twin == (x.shape, x.dtype)
         expect(same, f"{what}.twin", describe(x), describe(batch.twin))
         check_finite(f"{what}.twin", batch.twin)
     if batch.weight is not None:
-        expect(batch.weight.shape == (n,), f"{what}.weight", f"float [n={n}]", describe(batch.weight))
+        expect(np.shape(batch.weight) == (n,), f"{what}.weight", f"float [n={n}]", describe(batch.weight))
+        check_numbers(f"{what}.weight", batch.weight, "n")
         check_finite(f"{what}.weight", batch.weight)
         expect(bool(np.min(batch.weight) >= 0), f"{what}.weight", "no negative weight", f"{np.min(batch.weight)}")
     if batch.unit is not None:

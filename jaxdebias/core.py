@@ -132,7 +132,8 @@ def as_float(x: Array) -> Float[jax.Array, "..."]:
 def group_of(label: Array, attribute: Array, attributes: int) -> Array:
     """The group number `label * a + attribute`, or -1 where the attribute is unknown."""
     xp = jnp if isinstance(label, jax.Array) else np
-    return xp.where(attribute < 0, -1, label * attributes + attribute).astype(np.int32)
+    label, attribute = (xp.asarray(value).astype(np.int32) for value in (label, attribute))  # int8 would overflow
+    return xp.where(attribute < 0, -1, label * attributes + attribute)
 
 
 def take(batch: Batch, index: Any) -> Batch:

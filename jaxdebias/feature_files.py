@@ -46,8 +46,6 @@ import json
 import os
 import pathlib
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,6 +55,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxdebias.array_files import BROKEN, one_line, read_arrays
 from jaxdebias.contracts import ContractError, check_choice, check_finite, check_integers, describe, expect
 from jaxdebias.core import Array, Batch, Key, Params, Split
 from jaxdebias.explain import influence
@@ -242,22 +241,6 @@ def training_factor(train: Batch, head: HeadFile, *, damping: float = FmdConfig.
     return influence.factor(problem, damping=damping * len(train.label))
 
 
-def read_arrays(what: str, path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file.
-
-    Raises:
-      ContractError: no such file, no `.npz`, damaged, or with Python objects in it.
-    """
-    path = pathlib.Path(path)
-    expect(path.is_file(), what, "an .npz file of arrays", f"{path}, which is no file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        # A lone .npy gives an array, which is no context manager: TypeError or AttributeError.
-        raise ContractError(f"`{what}`: expected an .npz file of arrays, got {path} ({_one_line(error)})") from None
-
-
 def feature_sets(features: Mapping[str, np.ndarray], head: Mapping[str, np.ndarray], *,
                  needs_train: bool = True) -> tuple[FeatureSets, HeadFile]:
     """Checks the arrays of both files and sorts them into sets.
@@ -371,10 +354,9 @@ def _read_factor(path: str | os.PathLike) -> InverseHessian:
         return influence.load(path)
     except ContractError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile,
-            zlib.error) as error:
+    except BROKEN as error:
         raise ContractError(f"`factor`: expected a file that `influence.save` wrote, got {path} "
-                            f"({_one_line(error)})") from None
+                            f"({one_line(error)})") from None
 
 
 def _check_size(inverse: InverseHessian, params: Params) -> None:
@@ -383,10 +365,6 @@ def _check_size(inverse: InverseHessian, params: Params) -> None:
         return
     size, p = sum(size for _, size in layers), sum(leaf.size for leaf in jax.tree.leaves(params))
     expect(size == p, "factor", f"one for the {p} parameters of the head", f"one for {size}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _mean(sums: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """Results that papers have published, for a table to stand beside: one registry, with source, variant and protocol.
 
-What is marked `verified` was read in the source named. Anything else must not be printed as a paper's result.
+What is marked `verified` was read in the source named. Anything else is never given out as a paper's result: `find`
+does not know it. Of a paper that has no entry here no number could be checked, and none is quoted anywhere.
 """
 
 from typing import NamedTuple
@@ -24,15 +25,23 @@ class PublishedTable(NamedTuple):
 
     data: str
     source: str
+    variant: str
+    """Which of the data sets of that name."""
     protocol: str
     """Splits, how the checkpoint was selected, what the numbers are."""
     verified: bool
+    """Whether the rows were read in the source."""
     rows: tuple[Published, ...]
 
     def find(self, method: str, conflicting: float) -> Published | None:
-        """The row of a method and a share of conflicting samples, None where there is none."""
-        return next((row for row in self.rows if row.method == method and abs(row.conflicting - conflicting) < 1e-9),
-                    None)
+        """The row of a method and a share of conflicting samples; None where there is none, or none was verified."""
+        return next((row for row in self.rows if self.verified and row.method == method
+                     and abs(row.conflicting - conflicting) < 1e-9), None)
+
+    @property
+    def said(self) -> str:
+        """One sentence under a table that shows these rows: where they come from, or that none could be checked."""
+        return f"Published: {self.source}." if self.verified else "Published rows could not be checked: none is shown."
 
 
 def published(data: str) -> PublishedTable:
@@ -121,14 +130,16 @@ CORRUPTED_CIFAR10 = _rows({
 TABLES = {
     "colored-mnist": PublishedTable(
         "colored-mnist", _LOGS,
-        "severity 4; plain accuracy in per cent on 10,000 test images of which 90 % conflict; 10 runs. "
+        "colours with severity 4",
+        "plain accuracy in per cent on 10,000 test images of which 90 % conflict; 10 runs. "
         "erm: 100 epochs on all 60,000 images, last weights. sih: 54,000 images, early stopping on the "
         "biased 6,000. lff, disent: partly configured by code that is not public; whether disent is the "
         "last or the best test accuracy is not known.",
         verified=True, rows=COLORED_MNIST),
     "corrupted-cifar10": PublishedTable(
         "corrupted-cifar10", _LOGS,
-        "type 0, severity 4; plain accuracy in per cent on 10,000 test images of which 90 % conflict; 10 "
-        "runs; otherwise as for Colored MNIST, with 200 epochs of erm.",
+        "corruptions of type 0, severity 4",
+        "plain accuracy in per cent on 10,000 test images of which 90 % conflict; 10 runs; otherwise as for Colored "
+        "MNIST, with 200 epochs of erm.",
         verified=True, rows=CORRUPTED_CIFAR10),
 }

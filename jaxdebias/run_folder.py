@@ -9,18 +9,23 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import registry
 from jaxdebias.models.vae_classifier import VaeClassifier
 from jaxdebias.recipes import TrainConfig, model_options
 from jaxdebias.report.results import read_results
-from jaxdebias.run_methods import trainee
+from jaxdebias.run_methods import METHODS, trainee
 from jaxdebias.train.checkpoint import load_params
 
 Watch = Callable[[int, str], AbstractContextManager[Callable[[Mapping[str, Any]], None]]]
 """(epochs, label) -> a context that gives the training loop's observer, for instance `report.progress_bar`."""
 FILES = ("results.json", "report.html", "params.npz", "log.jsonl", "patches.npz", "draws.npz")
+
+
+_CONFIG = (("data", str, "a name"), ("data_dir", (str, type(None)), "a folder or null"), ("seed", int, "a number"),
+           ("options", Mapping, "a dict"), ("method", str, "a name"), ("model", str, "a name"))
+"""What a run is read back from."""
 
 
 class Run(NamedTuple):
@@ -50,9 +55,14 @@ def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) 
     expect((folder / "results.json").is_file() and (folder / "params.npz").is_file(), "run",
            "the folder of a finished `jaxdebias train`", folder)
     results = read_results(folder)
-    expect("data" in results.get("config", {}) and (repaired or results.get("edit") is None), "run",
+    config = results.get("config")
+    expect(isinstance(config, Mapping) and "data" in config and (repaired or results.get("edit") is None), "run",
            "a trained run, not a repaired one", folder)
-    config = results["config"]
+    for name, kind, said in _CONFIG:
+        good = isinstance(config.get(name), kind)
+        expect(good, f"{folder / 'results.json'}: config.{name}", said, describe(config.get(name)))
+    check_choice("config.data", config["data"], registry.DATASETS)
+    check_choice("config.method", config["method"], METHODS)
     dataset = registry.load(config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"],
                             **config["options"])
     options = model_options(TrainConfig(data=config["data"], model=config["model"]))

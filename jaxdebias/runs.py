@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxdebias import auditing
+from jaxdebias.array_files import read_arrays
 from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.data import registry
@@ -130,6 +131,8 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
         return read_results(folder)
     clock = Clock()
     results, dataset, classifier, params, _ = load(folder, data_dir=data_dir, repaired=True)
+    if not patches and results.get("patches") is not None and (folder / "patches.npz").is_file():
+        read_arrays("patches", folder / "patches.npz")  # refused before anything is measured
     original = params
     if results["edit"] is not None:
         expect((Path(results["trained"]) / "params.npz").is_file(), "run",
@@ -143,12 +146,15 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
     if patches:
         patch_places.check_pictures(dataset)
     clock.lap("data")
+    harmful, helpful = ([auditing.Harmful(*(sample[field] for field in auditing.Harmful._fields))
+                         for sample in results.get(name, [])] for name in ("harmful", "helpful"))
+    count = len(dataset.splits["train"].label)
+    for sample in (*harmful, *helpful):
+        expect(0 <= sample.index < count, f"{folder / 'results.json'}: harmful", f"rows 0..{count - 1}", sample.index)
     # As in `train`: the same keys, so that the pictures of the page are the same.
     _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
     before = auditing.measure(key_measure, classifier.apply, original, dataset)
     after = None if results["edit"] is None else auditing.measure(key_measure, classifier.apply, params, dataset)
-    harmful, helpful = ([auditing.Harmful(**sample) for sample in results.get(name, [])]
-                        for name in ("harmful", "helpful"))
     pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
     laps = dict(results["seconds_by_step"])
     if maps:
@@ -165,7 +171,9 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
         laps["patches"] = clock.laps["patches"] if maps else sum(clock.laps.values())
         results = {**results, "patches": content.patches(places, dataset)}
     if results.get("patches") is not None and kept.is_file():
-        shown, said = np.load(kept), results["patches"]
+        shown, said = read_arrays("patches", kept), results["patches"]
+        wanted = {"example_attribute", "example_label"}
+        expect(wanted <= set(shown), str(kept), f"arrays {' and '.join(sorted(wanted))}", ", ".join(shown) or "none")
         pictures = pictures._replace(
             patch=dataset.splits[said["split"]].x[np.array([one["row"] for one in said["examples"]], int)],
             patch_attribute=shown["example_attribute"], patch_label=shown["example_label"])

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.contracts import check_choice, check_integers, describe, expect
+from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect
 from jaxdebias.core import Array, Params, Split
 from jaxdebias.explain.taps import Tap
 
@@ -89,6 +89,8 @@ def class_maps(layer: Split | Tap, params: Params, x: Array, *, method: str = "g
     [[[[1.0, 0.0]], [[0.0, 2.0]]]]
     """
     check_choice("method", method, METHODS)
+    check_numbers("x", x, "n ...")
+    x = x if hasattr(x, "shape") else np.asarray(x)
     expect(isinstance(layer, Split) or callable(layer), "layer", "a Split or a tap", describe(layer))
     if not callable(target):
         check_choice("target", target, TARGETS)
@@ -99,6 +101,8 @@ def class_maps(layer: Split | Tap, params: Params, x: Array, *, method: str = "g
     expect((label is not None) == (target == "label"), "label",
            f"{'labels' if target == 'label' else 'None'} with target={_name(target)}", describe(label))
     expect(chunk is None or chunk >= 1, "chunk", "at least 1", chunk)
+    if label is not None:
+        check_numbers("label", label, "n")
     out = _class_maps(layer, params, x, None if label is None else jnp.asarray(label), method=method, target=target,
                       classes=classes, chunk=chunk, relu=relu)
     if isinstance(label, np.ndarray):  # what is on a device already, or traced, is not fetched for a check

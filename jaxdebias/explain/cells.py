@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_finite, check_numbers, describe, expect
 from jaxdebias.core import Array, Batch, Key, Learner
 from jaxdebias.data.aligned import cell_counts
 from jaxdebias.train.cross_fit import cross_fit
@@ -111,7 +111,10 @@ def reweighing(counts: Float[Array, "k s"] | Int[Array, "k s"], *, cap: float = 
     >>> reweighing(np.array([[90, 10], [20, 80]])).round(4).tolist()
     [[0.6111, 4.5], [2.75, 0.5625]]
     """
+    check_numbers("counts", counts, "k s")
+    check_finite("counts", counts)
     counts = np.asarray(counts, np.float64)
+    expect(bool((counts >= 0).all() and counts.any()), "counts", "counts, not all 0", describe(counts))
     expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
     weights = np.divide(expected, counts, out=np.zeros_like(counts), where=counts > 0)
     return np.minimum(weights, cap)

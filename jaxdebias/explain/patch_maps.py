@@ -20,9 +20,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
-from jaxdebias.contracts import check_choice, check_integers, describe, expect
+from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect
 from jaxdebias.core import Array, Params
 from jaxdebias.explain.patches import CropFn, grid_of, patch_logits, starts_of
 from jaxdebias.models.patch_net import PatchNet
@@ -55,9 +55,12 @@ def patch_confidence(logits: Float[Array, "n *grid k"], *, kind: str = "info_gai
     array([0.4, 0. ], dtype=float32)
     """
     check_choice("confidence", kind, CONFIDENCES)
+    check_numbers("logits", logits, "n ... k")
+    logits = logits if hasattr(logits, "shape") else np.asarray(logits)
     k = logits.shape[-1]
     if kind in ("info_gain", "pointwise"):
         expect(prior is not None, "prior", f"class shares [k={k}] of the training set, for {kind}", None)
+        check_numbers("prior", prior, "k")
         prior = prior if isinstance(prior, jax.Array) else np.asarray(prior, np.float32)
         good = prior.shape == (k,)
         if isinstance(prior, np.ndarray):  # one on a device, or traced, is not fetched for a check
@@ -66,7 +69,7 @@ def patch_confidence(logits: Float[Array, "n *grid k"], *, kind: str = "info_gai
         log_prior = jnp.log(jnp.asarray(prior)).reshape((1,) * (logits.ndim - 1) + (k,))
     if kind == "pointwise":
         expect(labels is not None, "labels", f"[n={len(logits)}], for pointwise", None)
-        if isinstance(labels, np.ndarray):
+        if not isinstance(labels, jax.Array):
             check_integers("labels", labels, len(logits), 0, k)
         own = jnp.asarray(labels).reshape(-1, *(1,) * (logits.ndim - 1))
         own = jnp.broadcast_to(own, (*logits.shape[:-1], 1))
@@ -95,7 +98,6 @@ def cover_counts(length: int, patch: int, stride: int) -> Int[np.ndarray, "lengt
     return np.maximum(0, np.minimum(pixel // stride, patches - 1) - first + 1)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "patch", "stride", "edge"))
 def fold(confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch: int, stride: int,
          edge: str = "error") -> Float[jax.Array, "*n h w"]:
     """Maps: at each pixel the mean confidence of the patches that cover it, exactly.
@@ -115,20 +117,26 @@ def fold(confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch:
     >>> fold(jnp.array([[1.0, 3.0]]), (2, 3), patch=2, stride=1).tolist()
     [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
     """
+    if not isinstance(confidences, jax.Array):
+        check_numbers("confidences", confidences, "... gh gw")
+        confidences = np.asarray(confidences, np.float32)
+    # One compiled call, whose checks are made while it is traced: on one map they would take most of the time.
+    return _fold(confidences, tuple(size), patch, stride, edge)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _fold(confidences: Shaped[Array, "..."], size: tuple[int, int], patch: int, stride: int,
+          edge: str) -> Float[jax.Array, "*n h w"]:
+    """`fold`; the matrices are constants of the program."""
     check_choice("edge", edge, EDGES)
     expect(stride <= patch, "stride", f"at most the patch's {patch} pixels: others are covered by no patch", stride)
     left_over = tuple((length - patch) % stride for length in size)
     expect(edge != "error" or not any(left_over), "edge", "flush or nearest, or a stride that divides h - P and w - P",
            f"{left_over} pixels left over under edge='error'")
     grid = grid_of(size, patch, stride, flush=edge == "flush")
+    check_numbers("confidences", confidences, "... gh gw")
     expect(confidences.shape[-2:] == grid, "confidences", f"[... {grid[0]} {grid[1]}]", describe(confidences))
-    return _fold(jnp.asarray(confidences, jnp.float32), tuple(size), patch, stride, edge)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def _fold(confidences: Float[jax.Array, "*n gh gw"], size: tuple[int, int], patch: int, stride: int,
-          edge: str) -> Float[jax.Array, "*n h w"]:
-    """`fold` of what has been checked; the matrices are constants of the program."""
+    confidences = confidences.astype(jnp.float32)
     sums, counts, repeats = [], [], []
     for length in size:
         beyond = (length - patch) % stride
@@ -186,8 +194,9 @@ def _confidences(net: PatchNet | CropFn, params: Params, images: Array, labels: 
                  ) -> Iterator[tuple[Int[np.ndarray, "m"], Float[jax.Array, "b gh gw"]]]:
     """(rows, their confidences), batch by batch of one shape: what is beyond the rows repeats the last."""
     check_choice("edge", edge, EDGES)
+    check_numbers("images", images, "n h w c")
+    expect(hasattr(images, "shape") and len(images) > 0, "images", "an array, at least one", describe(images))
     n = len(images)
-    expect(n > 0, "images", "at least one", describe(images))
     if labels is not None:
         check_integers("labels", labels, n, 0, None)
     size = min(batch_size, n)
@@ -248,8 +257,9 @@ def localised(map: Float[Array, "h w"], *, share: float = 0.3, nothing: float = 
     >>> localised(spot).raw_share, localised(spot).spread, localised(np.ones((10, 10))).spread
     (1.0, False, True)
     """
+    check_numbers("map", map, "h w")
     values = np.asarray(map, np.float64)
-    expect(values.ndim == 2 and bool(np.isfinite(values).all()), "map", "finite [h w]", describe(map))
+    expect(values.size > 0 and bool(np.isfinite(values).all()), "map", "finite [h w]", describe(map))
     expect(0 < share < 1, "share", "between 0 and 1", share)
     shown = np.sort(np.maximum(values.ravel() - nothing, 0.0))[::-1]
 

@@ -28,7 +28,7 @@ from jax import lax
 from jaxtyping import Float
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_choice, describe, expect
+from jaxdebias.contracts import check_choice, check_numbers, describe, expect
 from jaxdebias.core import Array, Params
 from jaxdebias.models.patch_layers import Conv, Lattice, Residual
 from jaxdebias.models.patch_net import PatchNet, crops_at
@@ -186,7 +186,8 @@ def patch_logits(net: PatchNet | CropFn, params: Params, images: Array, *, strid
     """
     check_choice("method", method, METHODS)
     patch = _patch(net, patch)
-    expect(images.ndim == 4, "images", "[n h w c]", describe(images))
+    check_numbers("images", images, "n h w c")
+    expect(hasattr(images, "shape") and len(images) > 0, "images", "an array [n h w c], at least one", describe(images))
     grid = grid_of(images.shape[1:3], patch, stride, flush=flush)
     for name, value in (("chunk", chunk), ("tile", tile)):
         expect(value is None or value >= 1, name, "at least 1", value)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from jaxdebias.contracts import describe, expect
+from jaxdebias.contracts import check_numbers, describe, expect
 from jaxdebias.core import Array
 
 Zero = Literal["nan"] | float | int
@@ -71,6 +71,7 @@ def pairwise_attention_iou(maps: Shaped[Array, "n k h w"], *, zero: Zero = "nan"
     >>> pairwise_attention_iou(np.concatenate([maps, maps[:, :1]], axis=1))[0, 0].tolist()
     [1.0, 0.0, 0.0, 0.0, 1.0]
     """
+    check_numbers("maps", maps, "n k h w")
     return _pairwise(_checked("maps", maps), zero=_checked_zero(zero))
 
 
@@ -91,6 +92,8 @@ def mask_scores(maps: Shaped[Array, "n k h w"], masks: Shaped[Array, "n r h w"],
     >>> mask_scores(np.ones((1, 1, 2, 2)), np.concatenate([left, ~left], axis=1)).shape
     (1, 1, 2)
     """
+    check_numbers("maps", maps, "n k h w")
+    check_numbers("masks", masks, "n r h w")
     same = np.shape(maps)[0] == np.shape(masks)[0] and np.shape(maps)[2:] == np.shape(masks)[2:]
     expect(same, "masks", f"[n={np.shape(maps)[0]}, r, {np.shape(maps)[2]}, {np.shape(maps)[3]}], the images and grid "
            "of the maps", describe(masks))
@@ -248,6 +251,7 @@ def _of_one_type(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _checked(what: str, maps: Array) -> jax.Array:
     """As floats of at least 32 bits. Values are looked at where there are any, that is outside of `jit`."""
     expect(np.ndim(maps) >= 2 and np.size(maps) > 0, what, "maps [... h w]", describe(maps))
+    check_numbers(what, maps, "... h w")
     maps = jnp.asarray(maps)
     maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
     if not isinstance(maps, jax.core.Tracer):

@@ -13,7 +13,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import check_choice, check_integers, check_logits, describe, expect
+from jaxdebias.contracts import (
+    check_choice,
+    check_finite,
+    check_integers,
+    check_logits,
+    check_numbers,
+    describe,
+    expect,
+    row_count,
+)
 from jaxdebias.core import Array, Batch, Key, Params
 from jaxdebias.measure.intervals import Interval, bootstrap, plain, rate_intervals
 
@@ -80,8 +89,10 @@ def counterfactual_bias(apply_fn: Callable[[Params, Array], jax.Array], params: 
       ContractError: if there are no pairs, shapes do not fit, or the logits are not finite.
     """
     expect(pairs.twin is not None, "pairs.twin", "the counterfactual of x", None)
-    expect(len(pairs.label) > 0, "pairs", "at least one pair", describe(pairs.label))
-    expect(pairs.twin.shape == pairs.x.shape, "pairs.twin", describe(pairs.x), describe(pairs.twin))
+    expect(np.ndim(pairs.label) == 1 and len(pairs.label) > 0, "pairs", "at least one pair", describe(pairs.label))
+    for name in ("x", "twin"):
+        check_numbers(f"pairs.{name}", getattr(pairs, name), "n ...")
+    expect(np.shape(pairs.twin) == np.shape(pairs.x), "pairs.twin", describe(pairs.x), describe(pairs.twin))
     logits, logits_twin = (predict_rows(apply_fn, params, x, batch_size=batch_size) for x in (pairs.x, pairs.twin))
     return counterfactual_bias_of_logits(logits, logits_twin, pairs.label, key=key, kind=kind, unit=pairs.unit,
                                          weight=pairs.weight, resamples=resamples, level=level)
@@ -97,10 +108,13 @@ def counterfactual_bias_of_logits(logits: Float[Array, "n k"], logits_twin: Floa
     is not separable; of "flip", Wilson's at the effective sample size.
     """
     check_choice("kind", kind, KINDS)
-    n = len(label)
+    n = row_count("label", label)
     check_logits(logits, n)
     check_logits(logits_twin, n, classes=logits.shape[1], what="logits_twin")
     check_integers("label", label, n, 0, logits.shape[1])
+    if weight is not None:
+        check_numbers("weight", weight, "n")
+        check_finite("weight", weight)
     counts = np.ones(n, np.float32) if weight is None else np.asarray(weight, np.float32)
     expect(counts.shape == (n,), "weight", f"float [n={n}]", describe(counts))
     expect(bool((counts >= 0).all() and counts.any()), "weight", "no negative weight, not all 0", describe(counts))

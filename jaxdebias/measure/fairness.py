@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from jaxdebias.contracts import check_choice, check_integers, expect
+from jaxdebias.contracts import check_choice, check_counted, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
 from jaxdebias.measure.groups import predicted_class
 from jaxdebias.measure.intervals import Interval, bootstrap
@@ -67,7 +67,7 @@ def fairness_report(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array
     Raises:
       ContractError: on shapes or ranges that do not fit, or if fewer than two attribute values occur.
     """
-    n = len(label)
+    n = row_count("label", label)
     check_integers("label", label, n, 0, classes)
     check_integers("attribute", attribute, n, -1, attributes)
     check_choice("odds", odds, ("worst_case", "mean"))
@@ -75,6 +75,7 @@ def fairness_report(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array
     expect(positive is None or 0 <= positive < classes, "positive", f"a class in 0..{classes - 1}, or None", positive)
     label, attribute = np.asarray(label), np.asarray(attribute)
     attributes = int(attribute.max()) + 1 if attributes is None else attributes
+    check_counted("attribute", attributes)
     count = np.bincount(attribute[attribute >= 0], minlength=attributes)
     present = np.flatnonzero(count)
     expect(len(present) >= 2, "attribute", "at least two values that occur", f"{present.tolist()}")
@@ -110,21 +111,21 @@ def soft_demographic_parity(probability: Float[Array, " n"], attribute: Int[Arra
     >>> float(soft_demographic_parity(jnp.array([0.75, 0.5, 0.25]), jnp.array([0, 0, 1])))
     0.375
     """
-    return _soft_gap(probability, attribute, jnp.ones_like(probability))
+    return _soft_gap(probability, attribute, None)
 
 
 def soft_equal_opportunity(probability: Float[Array, " n"], label: Int[Array, " n"],
                            attribute: Int[Array, " n"]) -> Float[jax.Array, ""]:
     """Soft demographic parity among the rows of label 1."""
-    return _soft_gap(probability, attribute, jnp.asarray(label) == 1)
+    return _soft_gap(probability, attribute, label)
 
 
 def soft_equalised_odds(probability: Float[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *,
                         odds: Literal["worst_case", "sum"] = "worst_case") -> Float[jax.Array, ""]:
     """Soft demographic parity among the rows of label 1 and among the others: the larger of both, or their sum."""
     check_choice("odds", odds, ("worst_case", "sum"))
-    of_positives = _soft_gap(probability, attribute, jnp.asarray(label) == 1)
-    of_negatives = _soft_gap(probability, attribute, jnp.asarray(label) != 1)
+    of_positives = _soft_gap(probability, attribute, label)
+    of_negatives = _soft_gap(probability, attribute, label, positive=False)
     return jnp.maximum(of_positives, of_negatives) if odds == "worst_case" else of_positives + of_negatives
 
 
@@ -159,8 +160,17 @@ def _contrasted_rates(sums: Float[Array, "a c"], contrasts: Float[Array, "metric
     return jnp.sum(contrasts * rates[None], axis=(1, 2, 3))
 
 
-def _soft_gap(probability: Array, attribute: Array, member: Array) -> jax.Array:
-    """Absolute difference between the mean probabilities of the members with attribute 0 and with attribute 1."""
+def _soft_gap(probability: Array, attribute: Array, label: Array | None, *, positive: bool = True) -> jax.Array:
+    """Absolute difference between the mean probabilities of the members with attribute 0 and with attribute 1.
+
+    Members are the rows of label 1, or all others; all rows without labels.
+    """
+    check_numbers("probability", probability, "n")
+    for name, value in (("attribute", attribute), *(() if label is None else (("label", label),))):
+        check_numbers(name, value, "n")
+        expect(np.shape(value) == np.shape(probability), name, f"int [n={len(probability)}]", describe(value))
+    probability = jnp.asarray(probability)
+    member = 1.0 if label is None else (jnp.asarray(label) == 1) == positive
     first, second = (member * (jnp.asarray(attribute) == value) for value in (0, 1))
     gap = jnp.sum(probability * first) / jnp.sum(first) - jnp.sum(probability * second) / jnp.sum(second)
     return gap * jnp.sign(gap)  # not jnp.abs: its gradient at 0 is 1 in current JAX

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from jaxdebias.contracts import check_integers, check_logits, describe, expect
+from jaxdebias.contracts import (
+    check_finite,
+    check_integers,
+    check_logits,
+    check_numbers,
+    describe,
+    expect,
+    row_count,
+)
 from jaxdebias.core import Array, Batch, Key, group_of
 from jaxdebias.measure.intervals import Interval, bootstrap, paired_difference, rate_intervals
 
@@ -96,7 +104,7 @@ def group_report(key: Key, predicted: Shaped[Array, "n *k"], batch: Batch, align
     Raises:
       ContractError: on shapes, dtypes or ranges that do not fit, NaN logits, or weights other than 0 and 1.
     """
-    classes, attributes = np.shape(aligned)
+    classes, attributes = _cells(aligned)
     predicted, label, attribute, unit = _rows("predicted", predicted, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
     hit, group = predicted == label, group_of(label, attribute, attributes)
@@ -148,7 +156,7 @@ def accuracy_differences(key: Key, before: Shaped[Array, "n *k"], after: Shaped[
     The comparison is paired: each resample weighs the rows alike for both models. Arguments as in `group_report`;
     `before` and `after` are predicted classes or logits.
     """
-    classes, attributes = np.shape(aligned)
+    classes, attributes = _cells(aligned)
     first, label, attribute, unit = _rows("before", before, batch, classes, attributes)
     second, *_ = _rows("after", after, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
@@ -193,12 +201,15 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
 def _rows(what: str, predicted: Any, batch: Batch, classes: int,
           attributes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Predicted class, label, attribute and unit of the rows that are not padding, on the host."""
-    n = len(batch.label)
+    n = row_count("label", batch.label)
     check_integers("label", batch.label, n, 0, classes)
     check_integers("attribute", batch.attribute, n, -1, attributes)
+    if batch.unit is not None:
+        check_integers("unit", batch.unit, n, 0, None)
     predicted = predicted_class(what, predicted, n, classes)
     rows = np.arange(n)
     if batch.weight is not None:
+        check_numbers("weight", batch.weight, "n")
         weight = np.asarray(batch.weight)
         expect(weight.shape == (n,), "weight", f"float [n={n}]", describe(weight))
         expect(bool(np.isin(weight, (0, 1)).all()), "weight", "0 (padding) or 1 in a test set", describe(weight))
@@ -208,13 +219,21 @@ def _rows(what: str, predicted: Any, batch: Batch, classes: int,
     return predicted[rows], np.asarray(batch.label)[rows], np.asarray(batch.attribute)[rows], unit
 
 
+def _cells(aligned: Any) -> tuple[int, int]:
+    """(k, a). Only bools: of integers, `~` would weigh rows by -1 and -2."""
+    good = np.asarray(aligned).dtype.kind == "b" and np.ndim(aligned) == 2 and np.size(aligned) > 0
+    expect(good, "aligned", "bool [k a]", describe(aligned))
+    return np.shape(aligned)
+
+
 def _train_shares(train_counts: Any, classes: int, attributes: int) -> np.ndarray:
     """Shares of the training set `[k a]`; all 0, which makes the re-weighted accuracy NaN, if they are not known."""
     if train_counts is None:
         return np.zeros((classes, attributes), np.float32)
     counts = np.asarray(train_counts)
-    expect(counts.shape == (classes, attributes), "train_counts", f"int [k={classes}, a={attributes}]",
-           describe(counts))
+    good = counts.shape == (classes, attributes) and counts.dtype.kind in "iuf"
+    expect(good, "train_counts", f"int [k={classes}, a={attributes}]", describe(counts))
+    check_finite("train_counts", counts)
     expect(bool((counts >= 0).all() and counts.sum() > 0), "train_counts", "counts, not all 0", describe(counts))
     return (counts / counts.sum()).astype(np.float32)
 

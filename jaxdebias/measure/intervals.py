@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_finite, check_integers, describe, expect
+from jaxdebias.contracts import check_finite, check_integers, check_numbers, describe, expect
 from jaxdebias.core import Array, Key
 
 CHUNK_ELEMENTS = 2**20
@@ -51,6 +51,8 @@ def wilson(correct: Any, n: Any, *, level: float = 0.95) -> Interval:
     >>> wilson(8, 10).value, round(wilson(8, 10).low, 4), round(wilson(8, 10).high, 4)
     (0.8, 0.4902, 0.9433)
     """
+    for name, value in (("correct", correct), ("n", n)):
+        check_numbers(name, value, "...")
     correct, n = np.asarray(correct), np.asarray(n)
     expect(correct.shape == n.shape, "correct", f"the shape of n, {list(n.shape)}", describe(correct))
     expect(bool(np.all((correct >= 0) & (correct <= n))), "correct", "values in 0..n", describe(correct))
@@ -82,7 +84,9 @@ def rate_intervals(hit: Shaped[Array, " n"], pool: Int[Array, " n"], unit: Int[A
     Returns:
       Interval of arrays `[pools]`; its n is the number of distinct units.
     """
-    rows = np.shape(hit)[0]
+    check_numbers("hit", hit, "n")
+    rows = len(hit)
+    check_finite("hit", hit)
     check_integers("pool", pool, rows, -1, pools)
     hit, pool = np.asarray(hit, np.float64), np.asarray(pool)
     if unit is not None:
@@ -154,6 +158,8 @@ def paired_difference(key: Key, statistic: Callable[..., jax.Array], before: Flo
 
     Both models see the same weights, so what makes a resample hard for both cancels. Arguments as in `bootstrap`.
     """
+    for name, value in (("before", before), ("after", after)):
+        check_numbers(name, value, "n c")
     before, after = np.asarray(before, np.float32), np.asarray(after, np.float32)
     expect(before.shape == after.shape, "after", f"the rows of before, {list(before.shape)}", describe(after))
     return bootstrap(key, _difference_of(statistic), np.concatenate([before, after], axis=1), group=group,
@@ -174,8 +180,9 @@ def over_seeds(values: Any, *, level: float = 0.95) -> Interval:
     """
     from scipy import special  # a dependency of jax; loaded only here because it is slow to import
 
+    check_numbers("values", values, "s ...")
     values = np.asarray(values, np.float64)
-    expect(values.ndim > 0 and len(values) > 0, "values", "one result per seed, [s ...]", describe(values))
+    expect(len(values) > 0, "values", "one result per seed, [s ...]", describe(values))
     seeds, mean = len(values), values.mean(axis=0)
     if seeds == 1:
         half = np.full_like(mean, np.nan)
@@ -186,6 +193,8 @@ def over_seeds(values: Any, *, level: float = 0.95) -> Interval:
 
 def paired_over_seeds(before: Any, after: Any, *, level: float = 0.95) -> Interval:
     """Mean over seeds of `after - before`: both `[s ...]`, of the same seeds in the same order."""
+    for name, value in (("before", before), ("after", after)):
+        check_numbers(name, value, "s ...")
     before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
     expect(before.shape == after.shape, "after", f"the seeds of before, {list(before.shape)}", describe(after))
     return over_seeds(after - before, level=level)
@@ -207,7 +216,8 @@ def plain(value: Any) -> Any:
 def _point_and_draws(key: Key, statistic: Callable[..., jax.Array], values: Array, group: Array | None, groups: int,
                      unit: Array | None, args: tuple, resamples: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The statistic itself, its resampled values `[r ...]`, and the number of units that enter it."""
-    rows = values.shape[0]
+    check_numbers("values", values, "n c")
+    rows = len(values)
     expect(rows > 0, "values", "at least one row", describe(values))
     expect(resamples > 0, "resamples", "at least 1", resamples)
     check_finite("values", values)

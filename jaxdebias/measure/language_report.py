@@ -42,6 +42,15 @@ class LanguageTests(NamedTuple):
     """CrowS-Pairs, by type of bias."""
 
 
+class TestScores(NamedTuple):
+    """Scores of all sentences of `LanguageTests`."""
+
+    pairs: dict[str, tuple[SentenceScores, SentenceScores]]
+    texts: SentenceScores | None
+    stereoset: dict[str, np.ndarray]
+    crows: dict[str, tuple[SentenceScores, SentenceScores]]
+
+
 class LanguageReport(NamedTuple):
     """What was measured, and the scores that it came from."""
 
@@ -52,16 +61,7 @@ class LanguageReport(NamedTuple):
     """Of a masked model the pseudo-perplexity."""
     stereoset: dict[str, StereoSetScores]
     crows: dict[str, CrowsScores]
-    scores: "TestScores"
-
-
-class TestScores(NamedTuple):
-    """Scores of all sentences of `LanguageTests`."""
-
-    pairs: dict[str, tuple[SentenceScores, SentenceScores]]
-    texts: SentenceScores | None
-    stereoset: dict[str, np.ndarray]
-    crows: dict[str, tuple[SentenceScores, SentenceScores]]
+    scores: TestScores
 
 
 class LanguageChanges(NamedTuple):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.contracts import check_choice, check_integers, describe, expect
+from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
 from jaxdebias.measure.groups import SMALL_GROUP
 from jaxdebias.measure.intervals import Interval, bootstrap, over_seeds
@@ -93,8 +93,9 @@ def label_groups(label: Int[Array, " n"], attribute: Int[Array, " n"]) -> Int[np
     >>> label_groups(np.array([1, 0, 0, 1]), np.array([1, 1, 0, -1])).tolist()
     [0, 2, 3, -1]
     """
-    check_integers("label", label, len(label), -1, 2)
-    check_integers("attribute", attribute, len(label), -1, 2)
+    n = row_count("label", label)
+    check_integers("label", label, n, -1, 2)
+    check_integers("attribute", attribute, n, -1, 2)
     label, attribute = np.asarray(label), np.asarray(attribute)
     return np.where((label < 0) | (attribute < 0), -1, 3 - 2 * label - attribute).astype(np.int32)
 
@@ -106,7 +107,6 @@ def empty_sums(groups: int, shape: Sequence[int] = ()) -> ScoreSums:
     return ScoreSums(jnp.zeros(groups), zero, zero, zero)
 
 
-@jax.jit
 def add_scores(sums: ScoreSums, scores: Float[Array, "n *s"], group: Int[Array, " n"]) -> ScoreSums:
     """The sums with one more batch.
 
@@ -115,7 +115,24 @@ def add_scores(sums: ScoreSums, scores: Float[Array, "n *s"], group: Int[Array, 
       scores: `[n *s]`, NaN where an image has none.
       group: `[n]` in 0..g-1; -1 leaves the row out everywhere (padding; give unknown attributes a group of their own
         if they are to count in "all").
+
+    Raises:
+      ContractError: arrays that do not fit each other or the sums; a group beyond them, where it is a NumPy array.
     """
+    check_numbers("scores", scores, "n ...")
+    n, shape = np.shape(scores)[0], tuple(sums.used.shape[1:])
+    expect(n > 0 and np.shape(scores)[1:] == shape, "scores", f"float {['n', *shape]}, at least one image",
+           describe(scores))
+    expect(np.shape(group) == (n,), "group", f"int [n={n}]", describe(group))
+    if isinstance(group, jax.Array):  # on a device, or traced: not fetched for a check
+        expect(jnp.issubdtype(group.dtype, jnp.integer), "group", f"int [n={n}]", describe(group))
+    else:
+        check_integers("group", group, n, -1, sums.rows.shape[0])
+    return _add_scores(sums, jnp.asarray(scores), jnp.asarray(group))
+
+
+@jax.jit
+def _add_scores(sums: ScoreSums, scores: Float[Array, "n *s"], group: Int[Array, " n"]) -> ScoreSums:
     groups, shape = sums.rows.shape[0], scores.shape[1:]
     flat = scores.reshape(scores.shape[0], -1).astype(sums.mean.dtype)
 
@@ -198,6 +215,7 @@ def score_intervals(key: Key, scores: Float[Array, "n *s"], group: Int[Array, " 
     Raises:
       ContractError: malformed arrays or an unknown policy.
     """
+    check_numbers("scores", scores, "n ...")
     n, shape = np.shape(scores)[0], np.shape(scores)[1:]
     expect(n > 0, "scores", "at least one image", describe(scores))
     check_integers("group", group, n, -1, groups)
@@ -233,11 +251,16 @@ def score_report(key: Key, scores: Float[Array, "n *s"], group: Int[Array, " n"]
     Raises:
       ContractError: malformed arrays, an unknown policy, or mask scores without their chance level.
     """
+    check_numbers("scores", scores, "n ...")
     n, shape = np.shape(scores)[0], np.shape(scores)[1:]
+    expect(n > 0, "scores", "at least one image", describe(scores))
+    check_integers("group", group, n, -1, groups)
     level_of = None
     if score == "mask":
-        fits = chance is not None and np.shape(chance) == (n, *shape[-1:])
+        fits = chance is not None and np.shape(chance) == (n, *shape[-1:]) and np.asarray(chance).dtype.kind == "f"
         expect(fits, "chance", f"the chance level of each mask, {[n, *shape[-1:]]}", describe(chance))
+        within = bool(((np.asarray(chance) >= 0) & (np.asarray(chance) <= 1)).all())
+        expect(within, "chance", "values in 0..1", describe(chance))
         there = np.asarray(chance) > 0  # an absent region has chance 0
         levels = np.where(there, np.asarray(chance, np.float32), np.float32(np.nan))
         level_of = _scores_of(levels, group, groups, score, policy).mean

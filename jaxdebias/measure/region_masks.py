@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import describe, expect
+from jaxdebias.contracts import check_numbers, describe, expect
 from jaxdebias.core import Array
 
 
@@ -35,6 +35,8 @@ def region_masks(mask: Int[Array, "n h w"], regions: Sequence[Sequence[int]], *,
     (1, 2, 1, 1)
     """
     expect(np.ndim(mask) == 3 and np.size(mask) > 0, "mask", "int [n h w]", describe(mask))
+    check_numbers("mask", mask, "n h w")
+    expect(jnp.asarray(mask).dtype.kind in "biu", "mask", "int [n h w]", describe(mask))  # may be traced
     regions = tuple(tuple(int(label) for label in labels) for labels in regions)
     expect(len(regions) > 0 and all(regions), "regions", "at least one label per region", regions)
     grid = tuple(np.shape(mask)[1:]) if grid is None else tuple(grid)

@@ -23,7 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from jaxdebias.contracts import check_integers, describe, expect
+from jaxdebias.contracts import (
+    check_counted,
+    check_finite,
+    check_integers,
+    check_numbers,
+    describe,
+    expect,
+    row_count,
+)
 from jaxdebias.core import Array, Key
 from jaxdebias.data.aligned import cell_counts
 from jaxdebias.measure.groups import predicted_class
@@ -88,13 +96,16 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
     >>> find_shortcuts(jax.random.key(0), label, label, {"colour": colour}, train_counts=counts)[0].verdict
     'none'
     """
-    n = np.shape(predicted)[0]
+    n = row_count("label", label)
     expect(len(attributes) > 0, "attributes", "at least one candidate", "none")
     expect(0 < level < 1, "level", "a number between 0 and 1", level)
     if np.ndim(predicted) == 2:
         classes = classes or np.shape(predicted)[1]
     elif classes is None:
-        classes = 1 + int(max(np.max(predicted, initial=0), np.max(label, initial=0)))
+        for name, value in (("predicted", predicted), ("label", label)):
+            check_integers(name, value, n, 0, None)
+        classes = 1 + int(max(np.max(predicted), np.max(label)))
+        check_counted("label", classes)
     check_integers("label", label, n, 0, classes)
     predicted, label = predicted_class("predicted", predicted, n, classes), np.asarray(label)
     if unit is not None:
@@ -106,12 +117,15 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
         check_integers(f"attributes[{name!r}]", value, n, -1, None)
         values[name] = np.asarray(value)
         counts = (train_counts or {}).get(name)
-        most = int(values[name].max(initial=-1))
+        most = int(values[name].max())
+        check_counted(f"attributes[{name!r}]", most + 1)
         if counts is None:
             expect(most >= 0, "attributes", "at least one known value", "only -1")
             counts = cell_counts(label, values[name], classes, most + 1)
+        check_numbers(f"train_counts[{name!r}]", counts, "k a")
+        check_finite(f"train_counts[{name!r}]", counts)
         counts = np.asarray(counts)
-        expect(counts.ndim == 2 and counts.shape[0] == classes and counts.shape[1] > most,
+        expect(counts.shape[0] == classes and counts.shape[1] > most,
                f"train_counts[{name!r}]", f"[k={classes}, more than {most}]", describe(counts))
         expect(bool((counts >= 0).all() and counts.any()), f"train_counts[{name!r}]", "counts, not all 0",
                describe(counts))
@@ -141,10 +155,13 @@ def association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
     >>> association(np.array([[90, 10], [10, 90]])).round(2).tolist()
     [[0.58, -1.57], [-1.57, 0.58]]
     """
+    check_numbers("counts", counts, "k a")
+    check_finite("counts", counts)
     counts = np.asarray(counts, np.float64)
+    expect(bool((counts >= 0).all()), "counts", "at least 0", describe(counts))
     seen = counts.sum(0) > 0
     joint = (counts + 0.5) * seen
-    expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True) / joint.sum()
+    expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True) / max(joint.sum(), 0.5)
     return np.log(np.where(seen, joint, 1.0) / np.where(seen, expected, 1.0))
 
 
@@ -161,6 +178,17 @@ def pull(predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Ar
       unit: `[n]`, see `find_shortcuts`. None: the variance is that of the exchange, exactly; else the sum over units of
         the squares of their parts, for which there should be some dozens of them.
     """
+    check_numbers("score", score, "k a")
+    check_finite("score", score)
+    n, (classes, values) = row_count("label", label), np.shape(score)
+    check_integers("label", label, n, 0, classes)
+    check_integers("predicted", predicted, n, 0, classes)
+    check_integers("attribute", attribute, n, -1, values)
+    if given is not None:
+        check_integers("given", given, n, -1, None)
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
+        _, unit = np.unique(np.asarray(unit), return_inverse=True)
     predicted, label, attribute = map(np.asarray, (predicted, label, attribute))
     score, known = np.asarray(score, np.float64), attribute >= 0
     given = np.zeros_like(label) if given is None else np.asarray(given)
@@ -190,7 +218,7 @@ def pull(predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Ar
         return Pull(float("nan"), float("nan"), 0)
     total = part.sum()
     if unit is not None:
-        variance = float((np.bincount(np.asarray(unit), part) ** 2).sum())
+        variance = float((np.bincount(unit, part) ** 2).sum())
     # No variance: all predictions of a label alike, or scores that say nothing.
     z = total / variance**0.5 if variance > 1e-20 else 0.0
     return Pull(float(total / len(labels)), float(z), samples)
@@ -245,6 +273,7 @@ def _explained_by(name: str, flagged: list[str], predicted: np.ndarray, label: n
 def _gap(key: Key, right: Bool[np.ndarray, " n"], label: np.ndarray, attribute: np.ndarray,
          aligned: Bool[np.ndarray, "k a"], unit: Array | None, level: float) -> Interval:
     """Accuracy on aligned minus on conflicting samples, mean over the labels that have both."""
+    label = label.astype(np.int32)  # int8 would overflow below
     side = np.where(aligned[label, np.maximum(attribute, 0)], 0, 1)
     group = np.where(attribute >= 0, 2 * label + side, -1).astype(np.int32)
     count = np.bincount(group[group >= 0], minlength=2 * len(aligned)).reshape(-1, 2)

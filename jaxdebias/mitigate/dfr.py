@@ -24,7 +24,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_batch, check_choice, check_finite, describe, expect
+from jaxdebias.contracts import (
+    check_batch,
+    check_choice,
+    check_counted,
+    check_finite,
+    check_integers,
+    describe,
+    expect,
+    row_count,
+)
 from jaxdebias.core import Array, Batch, Key, Params, Split, group_of
 from jaxdebias.explain.influence.objective import AffineHead, HeadProblem, find_head, head_logits, head_problem
 from jaxdebias.explain.influence.refit import refit
@@ -152,7 +161,7 @@ def balanced_weights(label: Int[Array, "n"], attribute: Int[Array, "n"]) -> Floa
     >>> balanced_weights(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0])).tolist()
     [0.666..., 0.666..., 0.666..., 2.0]
     """
-    label, attribute = np.asarray(label), np.asarray(attribute)
+    label, attribute = _checked_groups(label, attribute)
     if (attribute < 0).any():
         return np.ones(len(label), np.float32)
     _, group, count = np.unique(group_of(label, attribute, int(attribute.max()) + 1), return_inverse=True,
@@ -171,7 +180,7 @@ def balanced_subsamples(key: Key, label: Int[Array, "n"], attribute: Int[Array, 
     >>> rows.shape, (rows == 3).sum(axis=1).tolist()
     ((2, 2), [1, 1])
     """
-    label, attribute = np.asarray(label), np.asarray(attribute)
+    label, attribute = _checked_groups(label, attribute)
     expect(bool((attribute >= 0).all()), "edit.attribute", "known attributes, for subsamples balanced by group",
            f"{int((attribute < 0).sum())} unknown (-1)")
     _, group, size = np.unique(group_of(label, attribute, int(attribute.max()) + 1), return_inverse=True,
@@ -179,6 +188,15 @@ def balanced_subsamples(key: Key, label: Int[Array, "n"], attribute: Int[Array, 
     orders = np.asarray(jax.vmap(lambda k: jax.random.permutation(k, len(label)))(jax.random.split(key, count)))
     return np.stack([np.concatenate([order[group[order] == g][: size.min()] for g in range(len(size))])
                      for order in orders])
+
+
+def _checked_groups(label: Array, attribute: Array) -> tuple[np.ndarray, np.ndarray]:
+    n = row_count("label", label)
+    check_integers("label", label, n, 0, None)
+    check_integers("attribute", attribute, n, -1, None)
+    for name, value in (("label", label), ("attribute", attribute)):
+        check_counted(name, int(np.max(value)) + 1)
+    return np.asarray(label), np.asarray(attribute)
 
 
 def _mean_head(heads: list[AffineHead]) -> AffineHead:

@@ -382,7 +382,7 @@ def _at_most(key: Key, batch: Batch, rows: int | None) -> Batch:
 
 
 def _ones_or(weight: Array | None, label: Array) -> np.ndarray:
-    return np.ones(label.shape[0], np.float32) if weight is None else np.asarray(weight, np.float32)
+    return np.ones(len(label), np.float32) if weight is None else np.asarray(weight, np.float32)
 
 
 def _check(train: Batch | None, pairs: Batch, accept: Batch, accept_pairs: Batch, config: FmdConfig,
@@ -394,6 +394,8 @@ def _check(train: Batch | None, pairs: Batch, accept: Batch, accept_pairs: Batch
     check_batch(accept, what="accept")
     check_batch(accept_pairs, what="accept_pairs")
     expect(accept_pairs.twin is not None, "accept_pairs.twin", "the conflicting rendering of x", None)
+    expect(np.ndim(pairs.x) in (2, 4) and hasattr(pairs.x, "shape"), "pairs.x", "images [n h w c] or a table [n d]",
+           describe(pairs.x))
     if pairs.x.shape[0] > 0:
         check_batch(pairs, what="pairs")
         paired = pairs.twin is not None or config.bias in GROUP_BIASES

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from jaxdebias.contracts import check_numbers, describe, expect
 from jaxdebias.core import Array
 from jaxdebias.mitigate.block_weights import block_sum
 
@@ -42,7 +43,7 @@ def fit_histograms(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: in
     >>> fit_histograms(jnp.array([[0.0], [0.0], [0.0], [1.0]]), jnp.zeros(4, jnp.int32), bins=2).mass.tolist()
     [[[0.75, 0.25]]]
     """
-    z, block = jnp.asarray(z), jnp.asarray(block)
+    z, block = _rows_of(z, block)
     member = (block >= 0) & (block < blocks)
     rows = block_sum(jnp.ones(block.shape, z.dtype), block, blocks)
     low, high = jax.lax.map(lambda one: _ends(z, block == one, quantile), jnp.arange(blocks))
@@ -100,7 +101,7 @@ def log_rarity(histograms: Histograms, z: Float[Array, "n l"], block: Int[Array,
     Args:
       active: latents that take part; None: all. Latents that are the same for all rows never do.
     """
-    z, block = jnp.asarray(z), jnp.asarray(block)
+    z, block = _rows_of(z, block)
     blocks, latents, bins = histograms.mass.shape
     use = histograms.alive if active is None else histograms.alive & jnp.asarray(active)[None]
     table = _log_table(histograms, alpha, alpha_kind)
@@ -117,6 +118,15 @@ def log_rarity(histograms: Histograms, z: Float[Array, "n l"], block: Int[Array,
         largest = jax.lax.top_k(of_latent, min(top, latents))[0]
         log_weight = jnp.where(largest > -jnp.inf, largest, 0.0).sum(1)
     return jnp.where(member & use.any(1)[own], log_weight, 0.0)
+
+
+def _rows_of(z: Array, block: Array) -> tuple[jax.Array, jax.Array]:
+    """The arrays, where their shapes and dtypes fit each other."""
+    check_numbers("z", z, "n l")
+    expect(z.shape[0] > 0 and jnp.issubdtype(z.dtype, jnp.floating), "z", "float [n l], at least one row", describe(z))
+    good = block.shape == z.shape[:1] and jnp.issubdtype(block.dtype, jnp.integer)
+    expect(good, "block", f"int [n={z.shape[0]}]", describe(block))
+    return jnp.asarray(z), jnp.asarray(block)
 
 
 def _log_table(histograms: Histograms, alpha: float | Array, alpha_kind: str) -> Float[jax.Array, "j l v"]:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxdebias.contracts import check_choice, expect
+from jaxdebias.contracts import check_choice, check_finite, check_integers, check_numbers, describe, expect
 from jaxdebias.core import Array
 from jaxdebias.mitigate.block_weights import capped, class_prior, temper, within_blocks
 from jaxdebias.mitigate.latent_density import kernel_log_density, mixture_log_density, rarity_of_density
@@ -105,7 +105,6 @@ class LatentWeights(NamedTuple):
     """The latents that took part."""
 
 
-@functools.partial(jax.jit, static_argnames=("config", "classes", "debiased"))
 def latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] | None, label: Int[Array, "n"],
                    config: RarityConfig = RarityConfig(), *, classes: int, debiased: tuple[int, ...] | None = None,
                    counted: Bool[Array, "n"] | None = None, kl: Float[Array, "l"] | None = None) -> LatentWeights:
@@ -119,7 +118,38 @@ def latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] 
       debiased: the classes whose rows are weighted; in the others all rows weigh alike. None: all.
       counted: False: rows to be left out, with weight 0. None: all count.
       kl: mean KL of each latent; None: computed here.
+
+    Raises:
+      ContractError: arrays that do not fit each other; of NumPy arrays also values that are not finite, and labels out
+        of range: what is on a device, or traced, is not fetched for a check.
     """
+    check_numbers("mean", mean, "n l")
+    shape = tuple(np.shape(mean))
+    expect(min(shape) > 0, "mean", "float [n l], at least one row and one latent", describe(mean))
+    for name, value, dimensions, wanted in (("log_variance", log_variance, "n l", shape), ("kl", kl, "l", shape[1:]),
+                                            ("label", label, "n", shape[:1]), ("counted", counted, "n", shape[:1])):
+        if value is not None or name == "label":
+            check_numbers(name, value, dimensions)
+            expect(np.shape(value) == wanted, name, f"[{dimensions}] = {list(wanted)}, as mean has", describe(value))
+    if isinstance(label, jax.Array):
+        expect(jnp.issubdtype(label.dtype, jnp.integer), "label", f"int [n={shape[0]}]", describe(label))
+    else:
+        check_integers("label", label, shape[0], 0, classes)
+    for name, value in (("mean", mean), ("log_variance", log_variance), ("kl", kl)):
+        if not isinstance(value, jax.Array) and value is not None:
+            check_finite(name, value)
+    mean = jnp.asarray(mean)
+    mean = mean.astype(jnp.promote_types(mean.dtype, jnp.float32))
+    return _latent_weights(mean, log_variance if log_variance is None else jnp.asarray(log_variance, mean.dtype),
+                           jnp.asarray(label), config, classes=classes, debiased=debiased,
+                           counted=counted if counted is None else jnp.asarray(counted, bool),
+                           kl=kl if kl is None else jnp.asarray(kl, mean.dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "classes", "debiased"))
+def _latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] | None, label: Int[Array, "n"],
+                    config: RarityConfig, *, classes: int, debiased: tuple[int, ...] | None,
+                    counted: Bool[Array, "n"] | None, kl: Float[Array, "l"] | None) -> LatentWeights:
     expect(log_variance is not None or (kl is not None and not config.soft), "log_variance", "given, or kl", None)
     mean, label = jnp.asarray(mean), jnp.asarray(label)
     counted = jnp.ones(label.shape, bool) if counted is None else jnp.asarray(counted)

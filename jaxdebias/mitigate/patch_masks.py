@@ -109,7 +109,11 @@ def mask_iou(a: Bool[Array, "*n h w"], b: Bool[Array, "*m h w"]) -> float:
     >>> mask_iou(np.array([[True, True, False]]), np.array([[False, True, True]]))
     0.3333333333333333
     """
-    a, b = np.broadcast_arrays(_mask("a", a), _mask("b", b))
+    a, b = _mask("a", a), _mask("b", b)
+    same = a.shape == b.shape or (a.shape[-2:] == b.shape[-2:] and 2 in (a.ndim, b.ndim))
+    same = same or (a.ndim == b.ndim == 3 and a.shape[1:] == b.shape[1:] and 1 in (len(a), len(b)))
+    expect(same, "b", f"the masks {list(a.shape)} of a, or one for all", describe(b))
+    a, b = np.broadcast_arrays(a, b)
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
@@ -125,6 +129,8 @@ def weakest_pixels(maps: Float[Array, "*n h w"],
     """The `area` pixels of each map with the least information: a control that misses the bias."""
     maps = _maps(maps)
     flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1])
+    whole = np.asarray(area).dtype.kind in "iu" and np.size(area) in (1, len(flat))
+    expect(whole, "area", f"an integer, or one for each of {len(flat)} maps", describe(area))
     area = np.broadcast_to(np.reshape(area, (-1, 1)), (len(flat), 1))
     expect(bool((area >= 0).all() and (area <= flat.shape[1]).all()), "area", f"0..{flat.shape[1]} pixels",
            describe(area))
@@ -149,7 +155,8 @@ def unpack(bits: UInt8[Array, "*n h v"], width: int) -> Bool[jax.Array, "*n h w"
 
 def _maps(maps: Shaped[Array, "..."]) -> np.ndarray:
     maps = np.asarray(maps)
-    expect(maps.ndim in (2, 3) and maps.size > 0, "maps", "a map [h w] or maps [n h w]", describe(maps))
+    good = maps.ndim in (2, 3) and maps.size > 0 and maps.dtype.kind in "iuf"
+    expect(good, "maps", "a map [h w] or maps [n h w]", describe(maps))
     check_finite("maps", maps)
     return maps
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes  # comes with jax
 import numpy as np
 
+from jaxdebias.array_files import read_arrays
 from jaxdebias.contracts import ContractError, check_choice, check_finite, describe, expect
 from jaxdebias.core import Params
 
@@ -53,8 +54,7 @@ def _read(source: str | pathlib.Path | Mapping[str, Any]) -> dict[str, np.ndarra
         return read_safetensors(path)
     expect(path.suffix == ".npz", "weights", "a .safetensors or .npz file (write one with "
            "safetensors.torch.save_file(model.state_dict(), ...))", path.name)
-    with np.load(path) as archive:
-        return dict(archive)
+    return read_arrays("weights", path)
 
 
 def _torch_name(path: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 """Tables, figures, one HTML page, JSON: the only place that rounds, formats or draws."""
 
+from jaxdebias.report.markdown import model_card
 from jaxdebias.report.page import Pictures, write_page
 from jaxdebias.report.progress import progress_bar
 from jaxdebias.report.results import check_results, read_results, write_results
@@ -9,6 +10,7 @@ __all__ = [
     "Pictures",
     "check_results",
     "markdown_table",
+    "model_card",
     "print_summary",
     "progress_bar",
     "read_results",

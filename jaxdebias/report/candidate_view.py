@@ -19,9 +19,12 @@ ABOUT = ("Of a shortcut, mistakes lean to the class that the attribute goes with
 def rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """The candidates as text, by column. One that was guessed from the pictures is suspected only."""
     cells = (results.get("discovered") or {}).get("cells") or {}
-    said = {"shortcut": "suspected"} if cells else {}
-    return [{"name": one["name"],
-             "verdict": said.get(one["verdict"], verdict(one)) if one["name"] == cells.get("name") else verdict(one), "gap": gap(one["gap"]), "p": p_value(one["p_value"]),
+
+    def said(one: Mapping[str, Any]) -> str:
+        guessed = one["name"] == cells.get("name") and one["verdict"] == "shortcut"
+        return "suspected" if guessed else verdict(one)
+
+    return [{"name": one["name"], "verdict": said(one), "gap": gap(one["gap"]), "p": p_value(one["p_value"]),
              "n": formats.count(one["n"])} for one in results["candidates"]]
 
 

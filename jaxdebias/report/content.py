@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from jaxdebias import auditing
+from jaxdebias.array_files import read_arrays
 from jaxdebias.auditing import class_maps, draw_shares, patch_places
+from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.mitigate.draw_diagnostics import RATIO_EDGES
 from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
@@ -167,8 +169,9 @@ def with_draws(shown: Pictures | None, results: Mapping[str, Any], dataset: Data
     """
     if shown is None or results.get("draws") is None or not kept.is_file():
         return shown
-    with np.load(kept) as decoded:
-        rare, common = decoded["rarest"], decoded["commonest"]
+    decoded = read_arrays("draws", kept)
+    expect({"rarest", "commonest"} <= set(decoded), str(kept), "arrays rarest and commonest", ", ".join(decoded))
+    rare, common = decoded["rarest"], decoded["commonest"]
     rows = {name: [sample["index"] for sample in results["draws"][name]] for name in ("rarest", "commonest")}
     x = dataset.splits["train"].x
     return shown._replace(rare=x[rows["rarest"]], rare_decoded=rare, common=x[rows["commonest"]],

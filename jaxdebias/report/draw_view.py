@@ -161,6 +161,6 @@ def print_draws(results: Mapping[str, Any], console: Any) -> None:
         for header in COLUMNS.values():
             shown.add_column(header, justify="right")
         for row in rows:
-            shown.add_row(*row.values())
+            shown.add_row(*map(Text, row.values()))
         console.print(shown)
     console.print(Text(verdict(results)))

@@ -41,9 +41,10 @@ def gate(results: Mapping[str, Any], *, max_gap: float | None = None, min_worst_
     if min_worst_group is not None:
         expect(0 <= min_worst_group <= 1, "--min-worst-group", "a fraction in 0..1", min_worst_group)
         worst = measured["worst_group_accuracy"]
-        expect(applies(worst), "--min-worst-group", "a run whose test set has groups", "none")
+        good = applies(worst) and worst["low"] is not None and worst["high"] is not None
+        expect(good, "--min-worst-group", "a run whose test set has groups, with an interval", "none")
         held &= worst["value"] >= min_worst_group
-        found.append(f"accuracy of the worst group, {worst['group']}, is {formats.percent(worst['value'])} "
+        found.append(f"accuracy of the worst group, {worst.get('group')}, is {formats.percent(worst['value'])} "
                      f"({formats.interval(worst)}), at least {formats.percent(min_worst_group)} asked"
                      + _inside(worst["low"], min_worst_group, worst["high"]))
     return Verdict(held, f"{'passed' if held else 'failed'}: {'; '.join(found)}")
@@ -52,7 +53,8 @@ def gate(results: Mapping[str, Any], *, max_gap: float | None = None, min_worst_
 def _gap(measured: Mapping[str, Any]) -> tuple[float, float, float]:
     """Aligned minus conflicting accuracy with the interval of a difference of two rates (Newcombe 1998, method 10)."""
     aligned, conflicting = measured["bias_aligned_accuracy"], measured["bias_conflicting_accuracy"]
-    expect(applies(aligned) and applies(conflicting), "--max-gap",
+    both = all(applies(rate) and formats.interval(rate) for rate in (aligned, conflicting))
+    expect(both, "--max-gap",
            "a run whose test set has bias-aligned and bias-conflicting samples", "only one of the two")
     gap = aligned["value"] - conflicting["value"]
     below = (aligned["value"] - aligned["low"], conflicting["high"] - conflicting["value"])

@@ -1,9 +1,10 @@
 """The repair of a language model as Markdown: one table of pairs and perplexity, StereoSet, CrowS-Pairs, sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxdebias.report.formats import NONE, applies
+from jaxdebias.report.markdown import escape, table_lines
 
 PARTS = {"edit": "the edit's occupations and templates", "occupations": "other occupations",
          "templates": "other templates", "both": "other occupations in other templates",
@@ -16,7 +17,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     edit = results["edit"]
     kept = "kept" if edit["accepted"] else "not kept"
     share = edit["parameters_changed"] / edit["parameters_of_model"]
-    lines = [f"# Bias of {results['model']}, before and after FMD", "",
+    lines = [f"# Bias of {escape(results['model'])}, before and after FMD", "",
              f"The edit was {kept}: {edit['parameters_changed']:,} of {edit['parameters_of_model']:,} numbers "
              f"({share:.2%}), {len(edit['rounds'])} rounds, {edit['seconds']:.1f} s.", "", *results["findings"], "",
              "## Pairs and perplexity", "",
@@ -33,27 +34,27 @@ def markdown(results: Mapping[str, Any]) -> str:
         rows.append(["perplexity", *(_value(one, 2) for one in measured),
                      _signed(results["changes"]["perplexity"], 2),
                      *(_value(one["measurement"]["perplexity"], 2) for one in others.values())])
-    lines += _table(["", *names], rows)
+    lines += table_lines(["", *names], rows)
     if results["before"]["stereoset"]:
         lines += ["", "## StereoSet", "", "Percent. SS: ideal 50; LMS and ICAT: ideal 100.", ""]
-        lines += _table(["bias", "items", *(f"{part} {when}" for part in ("SS", "LMS", "ICAT")
-                                            for when in ("before", "after", "change"))],
-                        [[name, str(one["items"]), *(cell for part in ("ss", "lms", "icat") for cell in (
-                            _value(one[part], 1), _value(results["after"]["stereoset"][name][part], 1),
-                            _signed(results["changes"]["stereoset"][name][part], 1)))]
-                         for name, one in results["before"]["stereoset"].items()])
+        columns = [f"{part} {when}" for part in ("SS", "LMS", "ICAT") for when in ("before", "after", "change")]
+        lines += table_lines(["bias", "items", *columns],
+                             [[name, str(one["items"]), *(cell for part in ("ss", "lms", "icat") for cell in (
+                                 _value(one[part], 1), _value(results["after"]["stereoset"][name][part], 1),
+                                 _signed(results["changes"]["stereoset"][name][part], 1)))]
+                              for name, one in results["before"]["stereoset"].items()])
     if results["before"]["crows"]:
         lines += ["", "## CrowS-Pairs", "",
                   "Percent of pairs whose more stereotyping sentence is more probable; ideal 50. A noisy benchmark, "
                   "its authors warn: nothing was chosen by it.", ""]
-        lines += _table(["pairs", "before", "after", "change"],
-                        [[name, _value(one["score"], 1), _value(results["after"]["crows"][name]["score"], 1),
-                          _signed(results["changes"]["crows"][name], 1)]
-                         for name, one in results["before"]["crows"].items()])
+        lines += table_lines(["pairs", "before", "after", "change"],
+                             [[name, _value(one["score"], 1), _value(results["after"]["crows"][name]["score"], 1),
+                               _signed(results["changes"]["crows"][name], 1)]
+                              for name, one in results["before"]["crows"].items()])
     lines += ["", "## Training sentences behind the bias", "",
               "By influence on the bias of the edit's pairs; positive: taking the sentence away would lower it.", ""]
-    lines += _table(["sentence", "score"], [[one["text"].replace("|", "\\|"), f"{one['score']:+.2e}"]
-                                            for one in [*results["harmful"], *results["helpful"]]])
+    lines += table_lines(["sentence", "score"], [[escape(one["text"]), f"{one['score']:+.2e}"]
+                                                 for one in [*results["harmful"], *results["helpful"]]])
     stack = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     return "\n".join([*lines, "", f"{results['device']}; {stack}; {results['seconds']:.0f} s.", ""])
 
@@ -78,16 +79,11 @@ def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> str:
                                                      _signed(changes["perplexity"], 2)])
     lines = ["# Stereotypes of checkpoints, before and after FMD", ""]
     for title, of in rows.items():
-        said = _table(["checkpoint", "of", "before", "after", "change"], of) if of else ["No file of it at hand."]
+        said = table_lines(["checkpoint", "of", "before", "after", "change"], of) if of else ["No file of it at hand."]
         lines += [f"## {title}", "", *said, ""]
     kept = ", ".join(f"{name}: {'kept' if results['edit']['accepted'] else 'not kept'}"
                      for name, results in found.items())
     return "\n".join([*lines, f"Edits: {kept}. Intervals are 95 %.", ""])
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1),
-            *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def _value(rate: Mapping[str, Any] | None, digits: int = 3) -> str:

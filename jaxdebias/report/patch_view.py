@@ -181,8 +181,8 @@ def print_patches(results: Mapping[str, Any], console: Any) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("patch maps")
     for header in columns(results).values():
-        table.add_column(header, justify="right")
+        table.add_column(Text(header), justify="right")
     for row in rows(results):
-        table.add_row(*row.values())
+        table.add_row(*map(Text, row.values()))
     console.print(table)
     console.print(Text(verdict(results)))

@@ -98,7 +98,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdebias.contracts import describe, expect
+from jaxdebias.contracts import ContractError, describe, expect
 
 METRIC_KEYS = (
     "accuracy",
@@ -185,8 +185,13 @@ def check_results(results: Mapping[str, Any]) -> None:
     jaxdebias.contracts.ContractError: `results`: expected a key 'variant', got only dataset
     """
     _check_mapping("results", results, _KEYS)
+    for key in ("label_names", "attribute_names", "findings"):
+        expect(all(isinstance(text, str) for text in results[key]), key, "a list of texts", describe(results[key]))
     k, a = len(results["label_names"]), len(results["attribute_names"])
-    _check_table("train_counts", results["train_counts"], (k, a))
+    expect(k > 0 and a > 0, "label_names", "at least one label and one attribute value", f"{k} and {a}")
+    for key in ("attribute", "items"):
+        expect(isinstance(results.get(key), str | None), key, "a text or null", describe(results.get(key)))
+    _check_counts("train_counts", results["train_counts"], (k, a))
     _check_table("aligned", results["aligned"], (k, a))
     _check_measurement("before", results["before"], k, a)
     if results["after"] is not None:
@@ -198,11 +203,15 @@ def check_results(results: Mapping[str, Any]) -> None:
         _check_mapping("edit", results["edit"], _EDIT)
         for i, row in enumerate(results["edit"]["rounds"]):
             _check_mapping(f"edit.rounds[{i}]", row, _ROUND)
-    for i, row in enumerate(results["harmful"]):
-        _check_mapping(f"harmful[{i}]", row, _HARMFUL)
-    for i, row in enumerate(results.get("helpful", [])):
-        _check_mapping(f"helpful[{i}]", row, _HARMFUL)
+    for name in ("harmful", "helpful"):
+        rows = results.get(name, [])
+        expect(isinstance(rows, list), name, "a list", describe(rows))
+        for i, row in enumerate(rows):
+            _check_mapping(f"{name}[{i}]", row, _HARMFUL)
+            _check_cell(f"{name}[{i}]", row, k, a)
     _check_mapping("training", results["training"], {"epochs": Number, "loss": list})
+    loss = results["training"]["loss"]
+    expect(all(isinstance(one, Number | None) for one in loss), "training.loss", "numbers or null", describe(loss))
     if results.get("maps") is not None:
         _check_maps(results["maps"])
     if results.get("patches") is not None:
@@ -287,8 +296,15 @@ def _check_measurement(what: str, measurement: Any, k: int, a: int) -> None:
         _check_rate(f"{what}.{key}", measurement[key])
     for i, group in enumerate(measurement["groups"]):
         _check_mapping(f"{what}.groups[{i}]", group, _GROUP)
+        _check_cell(f"{what}.groups[{i}]", group, k, a)
         _check_rate(f"{what}.groups[{i}].accuracy", group["accuracy"])
-    _check_table(f"{what}.confusion_by_group", measurement["confusion_by_group"], (k, a, k))
+    _check_counts(f"{what}.confusion_by_group", measurement["confusion_by_group"], (k, a, k))
+
+
+def _check_cell(what: str, row: Mapping[str, Any], k: int, a: int) -> None:
+    for key, count in (("label", k), ("attribute", a)):
+        least = 0 if key == "label" else -1  # an unknown attribute
+        expect(least <= row[key] < count, f"{what}.{key}", f"a number in {least}..{count - 1}", row[key])
 
 
 def _check_rate(what: str, rate: Any) -> None:
@@ -298,6 +314,12 @@ def _check_rate(what: str, rate: Any) -> None:
     for key in ("value", "low", "high"):
         number = rate[key]
         expect(number is None or 0 <= number <= 1, f"{what}.{key}", "a fraction in 0..1", number)
+
+
+def _check_counts(what: str, table: Any, shape: tuple[int, ...]) -> None:
+    _check_table(what, table, shape)
+    least, most = np.min(table), np.max(table)
+    expect(bool(least >= 0 and most < 2**53), what, "counts", f"{least:g}..{most:g}")
 
 
 def _check_table(what: str, table: Any, shape: tuple[int, ...]) -> None:
@@ -379,8 +401,16 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     path = path / "results.json" if path.is_dir() else path
     expect(path.is_file(), str(path), "a results.json that a run has written", "no such file")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         expect(False, str(path), "JSON", f"{' '.join(str(error).split())}")
-    check_results(results)
+    expect(isinstance(results, dict), str(path), "a JSON object", describe(results))
+    try:
+        check_results(results)
+    except ContractError as error:
+        raise ContractError(f"{path}, {error}") from None
     return results
+
+
+def _no_number(token: str) -> None:
+    raise ValueError(f"{token}, which JSON does not have")

@@ -71,11 +71,12 @@ def _metric_table(results: Mapping[str, Any], models: Sequence[tuple[str, Mappin
     """A row for each metric that applies to one of the models, and its change where there is one."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("")
     for name, _ in models:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     if results["after"] is not None:
         table.add_column("change", justify="right")
     for metric in wording.metrics_of(results):
@@ -85,8 +86,15 @@ def _metric_table(results: Mapping[str, Any], models: Sequence[tuple[str, Mappin
         if results["after"] is not None:
             difference = wording.metric_change(results, metric.key)
             cells.append(NONE if difference is None else str(difference))
-        table.add_row(metric.name, *cells)
+        _add_row(table, metric.name, *cells)
     return table
+
+
+def _add_row(table: Any, *cells: str) -> None:
+    """Cells as they are: of plain strings Rich would read what looks like its markup, and stop at `[/b]`."""
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells))
 
 
 def _baseline_table(results: Mapping[str, Any]) -> Any:
@@ -103,7 +111,7 @@ def _baseline_table(results: Mapping[str, Any]) -> Any:
     table.add_column("time", justify="right")
     for name, baseline in results["baselines"].items():
         cells = [_with_interval(metric, baseline["measurement"][metric.key]) for metric in shown]
-        table.add_row(wording.method_name(name), *cells, formats.seconds(baseline["seconds"]))
+        _add_row(table, wording.method_name(name), *cells, formats.seconds(baseline["seconds"]))
     return table
 
 
@@ -125,9 +133,9 @@ def _print_maps(results: Mapping[str, Any], console: "Console") -> None:
         for row in rows:
             one = row["regions"][i]
             if applies(one["score"]):
-                table.add_row(region if row is rows[0] else "", map_view.set_name(row, results),
-                              f"{map_view.score(one['score'])} ({map_view.score_interval(one['score'])})",
-                              f"{one['chance']:.2f}", formats.count(one["n"]) + (" few" if one["flagged"] else ""))
+                _add_row(table, region if row is rows[0] else "", map_view.set_name(row, results),
+                         f"{map_view.score(one['score'])} ({map_view.score_interval(one['score'])})",
+                         f"{one['chance']:.2f}", formats.count(one["n"]) + (" few" if one["flagged"] else ""))
     console.print(table)
     for region in rows[0]["regions"]:
         name = region["region"]
@@ -155,7 +163,7 @@ def print_rows(rows: Sequence[Any], columns: Mapping[str, str], console: "Consol
         table.add_column(header, overflow="fold")
     for row in rows:
         values = [getattr(row, name) for name in columns.values()]
-        table.add_row(*({True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+        _add_row(table, *({True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
                         for value in values))
     (console or Console()).print(table, markup=False)
 
@@ -176,19 +184,21 @@ def print_reproduced(table: Mapping[str, Any], console: "Console | None" = None)
                    "conflicting acc. %", "aligned acc. %", "seconds"):
         shown.add_column(header, justify="left" if header in ("method", "") else "right")
     for row in reproduced_rows(table):
-        shown.add_row(*row.values())
+        _add_row(shown, *row.values())
     console = console or Console()
     console.print(shown)
-    console.print(f"Accuracy on the test digits: {table['protocol']} Published: {published(table['data']).source}.",
+    console.print(f"Accuracy on the test digits: {table['protocol']} {published(table['data']).said}",
                   markup=False)
 
 
 def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rows of a reproduced table as text, by column."""
+    """The rows of a reproduced table as text, by column. Published rows are shown if the registry has them verified."""
+    known = published(table["data"])
     gains = {(gain["method"], gain["conflicting"]): gain for gain in table["paired"]}
     rows = []
     for row in table["summary"]:
-        beside, gain = row["published"], gains.get((row["method"], row["conflicting"]))
+        gain = gains.get((row["method"], row["conflicting"]))
+        beside = row["published"] if known.find(row["method"], row["conflicting"]) is not None else None
         rows.append({
             "method": row["method"], "share": f"{100 * row['conflicting']:g} %", "seeds": str(row["seeds"]),
             "accuracy": _mean_and_interval(row["accuracy"]),

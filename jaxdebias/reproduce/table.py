@@ -56,7 +56,8 @@ def reproduce_table(config: TableConfig, out: Path, *,
     Raises:
       ContractError: unknown methods, missing files, an `out` of something else.
     """
-    table = {"data": config.data, "protocol": published(config.data).protocol, "rows": []}
+    beside = published(config.data)
+    table = {"data": config.data, "protocol": f"{beside.variant}; {beside.protocol}", "rows": []}
     if out.exists():
         table = json.loads(out.read_text())
         expect(table.get("data") == config.data, str(out), f"a table of {config.data}", table.get("data"))

@@ -4,18 +4,20 @@ Orbax writes each checkpoint into a temporary folder and renames it when it is c
 then. A kill at any moment leaves a complete checkpoint, or none before the first.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdebias.contracts import describe, expect
+from jaxdebias.array_files import BROKEN, one_line, read_arrays
+from jaxdebias.contracts import ContractError, describe, expect
 from jaxdebias.core import Params
 
 Path = str | os.PathLike
@@ -76,9 +78,23 @@ class Checkpoints:
             return None
         restore, run = self._ocp.args, self._run(epoch)
         target = {"state": _named_leaves(like)} | ({"best": _named_leaves(like)} if run["has_best"] else {})
-        states = self._manager.restore(epoch, args=restore.Composite(states=restore.StandardRestore(target)))["states"]
+        with self._whole():
+            read = restore.Composite(states=restore.StandardRestore(target))
+            states = self._manager.restore(epoch, args=read)["states"]
         best = _from_named_leaves(states["best"], like) if run["has_best"] else None
         return Saved(epoch, _from_named_leaves(states["state"], like), best, run["host"])
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What Orbax says of a checkpoint that is damaged, in one line."""
+        try:
+            yield
+        except ContractError:
+            raise
+        except BROKEN as error:
+            what, said = f"checkpoint {self._folder}", one_line(error)[:200]
+            raise ContractError(f"`{what}`: expected one that is whole, got {said}; delete the folder to start anew") \
+                from None
 
     def close(self) -> None:
         """Frees Orbax's threads."""
@@ -86,7 +102,8 @@ class Checkpoints:
 
     def _run(self, epoch: int) -> Mapping[str, Any]:
         restore = self._ocp.args
-        return self._manager.restore(epoch, args=restore.Composite(run=restore.JsonRestore()))["run"]
+        with self._whole():
+            return self._manager.restore(epoch, args=restore.Composite(run=restore.JsonRestore()))["run"]
 
     def _check_same_run(self) -> None:
         found = self._run(self._last)["made_by"]
@@ -113,19 +130,19 @@ def load_params(path: Path, like: Params) -> Params:
     """Reads what `save_params` wrote, with the structure of `like` (arrays, or `jax.eval_shape` of the model's init).
 
     Raises:
-      ContractError: a missing, additional or differently shaped weight, by its name.
+      ContractError: a missing, additional or differently shaped weight, by its name; a file that is damaged.
     """
     path = pathlib.Path(path)
     expect(path.is_file(), "weights", "a file written by save_params", str(path))
-    wanted = _named_leaves(like)
-    with np.load(path, allow_pickle=False) as file:
-        missing, more = sorted(set(wanted) - set(file.files)), sorted(set(file.files) - set(wanted))
-        expect(not missing, str(path), "every weight of the model", f"none for {', '.join(missing[:3])}")
-        expect(not more, str(path), "weights of this model only", f"also {', '.join(more[:3])}")
-        leaves = {name: file[name] for name in wanted}
+    wanted, found = _named_leaves(like), read_arrays("weights", path)
+    missing, more = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    expect(not missing, str(path), "every weight of the model", f"none for {', '.join(missing[:3])}")
+    expect(not more, str(path), "weights of this model only", f"also {', '.join(more[:3])}")
+    leaves = {name: found[name] for name in wanted}
     for name, leaf in leaves.items():
         want = wanted[name]
-        if leaf.dtype.kind == "V":  # NumPy's format has no bfloat16: it stores the bytes
+        # NumPy's format has no bfloat16: it stores the bytes.
+        if leaf.dtype.kind == "V" and leaf.dtype.itemsize == np.dtype(want.dtype).itemsize:
             leaves[name] = leaf = leaf.view(want.dtype)
         same = leaf.shape == want.shape and leaf.dtype == want.dtype
         expect(same, f"{path}: {name}", f"{want.dtype} {list(want.shape)}", describe(leaf))

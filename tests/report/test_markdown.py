@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from report.fake_results import FAKES, birds, digits
+from report.fake_results import FAKES, birds, faces
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import wording
@@ -39,7 +39,7 @@ def test_every_kind_has_a_table_and_a_card(name):
 
 
 def test_the_numbers_are_those_of_the_results():
-    results = digits()
+    results = faces()
     results["before"]["accuracy"] = {"value": 0.4771, "low": 0.4512, "high": 0.5014, "n": 1000}
     results["after"]["accuracy"] = {"value": 0.5871, "low": 0.5612, "high": 0.6114, "n": 1000}
     results["changes"] = {"accuracy": {"value": 0.11, "low": 0.0906, "high": 0.131}}

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_finite, check_integers, describe, expect
+from jaxdebias.contracts import check_finite, check_integers, check_numbers, describe, expect
 from jaxdebias.core import Array, Params
 from jaxdebias.measure import counterfactual
 
@@ -146,13 +146,23 @@ def head_problem(features: Any, label: Int[Array, "n"], head: Any, *, weight: Fl
     Raises:
       ContractError: wrong shapes, labels out of range, values that are not finite, fewer than 2 classes.
     """
+    leaves = jax.tree.leaves(features)
+    expect(bool(leaves), "features", "an array [n ...], or several", describe(features))
+    for leaf in leaves:
+        check_numbers("features", leaf, "n ...")
     features = jax.tree.map(jnp.asarray, features)
     first = jax.tree.leaves(features)[0]
     n = first.shape[0]
     expect(n > 0, "features", "at least one row", describe(first))
     if isinstance(head, AffineHead):
+        good = first.ndim == 2 and jnp.issubdtype(first.dtype, jnp.floating)
+        expect(good, "features", "float [n d]", describe(first))
         d = first.shape[1]
-        expect(head.kernel.ndim == 2 and head.kernel.shape[0] == d, "head.kernel", f"[d={d}, k]", describe(head.kernel))
+        check_numbers("head.kernel", head.kernel, "d k")
+        if head.bias is not None:
+            check_numbers("head.bias", head.bias, "k")
+        head = head._replace(kernel=_array(head.kernel), bias=None if head.bias is None else _array(head.bias))
+        expect(head.kernel.shape[0] == d, "head.kernel", f"[d={d}, k]", describe(head.kernel))
         if head.bias is not None:
             wanted = head.kernel.shape[1:]
             expect(head.bias.shape == wanted, "head.bias", f"[k={wanted[0]}]", describe(head.bias))
@@ -163,10 +173,16 @@ def head_problem(features: Any, label: Int[Array, "n"], head: Any, *, weight: Fl
         check_finite("features", leaf)
     check_finite("head", head.theta)
     if weight is not None:
+        check_numbers("weight", weight, "n")
+        expect(np.shape(weight) == (n,), "weight", f"float [n={n}]", describe(weight))
         check_finite("weight", weight)
         expect(bool(np.min(weight) >= 0), "weight", "no negative weight", np.min(weight))
     expect(l2 >= 0, "l2", "at least 0", l2)
     return HeadProblem(features, jnp.asarray(label), None if weight is None else jnp.asarray(weight), head, l2)
+
+
+def _array(value: Any) -> Array:
+    return value if hasattr(value, "shape") else np.asarray(value)
 
 
 def to_vector(head: AffineHead) -> Float[Array, "p"]:

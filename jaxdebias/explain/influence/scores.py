@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_finite, check_numbers, expect
 from jaxdebias.core import Array
 from jaxdebias.explain.influence.objective import HeadProblem
 from jaxdebias.explain.influence.solvers import InverseHessian
@@ -72,8 +72,11 @@ def top_harmful(change: Float[Array, "n"], k: int) -> tuple[Int[np.ndarray, "k"]
     >>> index.tolist(), score.tolist()
     ([1, 2], [2.0, 1.0])
     """
-    expect(0 <= k <= change.shape[0], "k", f"0..{change.shape[0]}", k)
+    check_numbers("change", change, "n")
+    check_finite("change", change)
+    expect(0 <= k <= len(change), "k", f"0..{len(change)}", k)
     change = np.asarray(change)
+    change = change if change.dtype.kind == "f" else change.astype(np.float64)
     index = np.argsort(change, kind="stable")[:k]
     return index, -change[index]
 
@@ -87,12 +90,14 @@ def top_helpful(change: Float[Array, "n"], k: int) -> tuple[Int[np.ndarray, "k"]
     >>> index.tolist(), score.tolist()
     ([2, 0], [-1.0, -0.5])
     """
-    index, score = top_harmful(-np.asarray(change), k)
+    check_numbers("change", change, "n")
+    index, score = top_harmful(-np.asarray(change, np.promote_types(np.asarray(change).dtype, np.float32)), k)
     return index, -score
 
 
 def _change(problem, inverse, bias_gradient, twin_features):
-    one = bias_gradient.ndim == 1
+    check_numbers("bias_gradient", bias_gradient, "p ...")
+    one = np.ndim(bias_gradient) == 1
     gradient = np.asarray(bias_gradient, np.float64)
     solution = inverse.solve(gradient[:, None] if one else gradient).value
     change = problem.slopes(solution)

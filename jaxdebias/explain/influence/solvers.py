@@ -31,7 +31,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jaxdebias.contracts import check_choice, expect
+from jaxdebias.array_files import BROKEN, one_line, read_arrays
+from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Array
 from jaxdebias.explain.influence.objective import HeadProblem
 
@@ -147,12 +148,21 @@ def save(path: str | os.PathLike, inverse: Any) -> None:
 
 
 def load(path: str | os.PathLike) -> InverseHessian:
-    """What `save` wrote."""
-    with np.load(path) as file:
-        expect("inverse_hessian" in file.files, str(path), "a saved inverse Hessian", ", ".join(file.files))
+    """What `save` wrote.
+
+    Raises:
+      ContractError: a file that is damaged, or something else.
+    """
+    file = read_arrays("factor", path)
+    expect("inverse_hessian" in file, str(path), "a saved inverse Hessian", ", ".join(file) or "nothing")
+    try:
         layout = json.loads(str(file["inverse_hessian"]))
         check_choice("kind", layout.get("class"), _KINDS)
         return _decode(layout, file, importlib.import_module(f"{__package__}.{_KINDS[layout['class']]}"))
+    except ContractError:
+        raise
+    except BROKEN as error:
+        raise ContractError(f"`factor`: expected a saved inverse Hessian, got {path} ({one_line(error)})") from None
 
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -1,0 +1,258 @@
+"""Every public function of `measure`: whatever is handed over is refused in one line, or answered rightly."""
+
+import jax
+import numpy as np
+import pytest
+from fuzz.mutations import Call, changed, cheap, check, each
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from oracles import metrics as oracle
+
+from jaxdebias import measure
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch
+
+FUZZ = settings(deadline=None, derandomize=True, database=None, max_examples=80,
+                suppress_health_check=[HealthCheck.too_slow])
+NUMBERS = settings(FUZZ, max_examples=20)
+KEY, RNG = jax.random.key(0), np.random.default_rng(0)
+N, K, A = 12, 3, 2
+LABEL = (np.arange(N) % K).astype(np.int32)
+ATTRIBUTE = (np.arange(N) // 3 % A).astype(np.int32)
+PREDICTED = np.roll(LABEL, 2)
+LOGITS, OTHERS = RNG.normal(size=(2, N, K)).astype(np.float32)
+UNIT = (np.arange(N) // 2).astype(np.int32)
+ALIGNED = np.array([[True, False], [False, True], [True, False]])
+COUNTS = np.array([[9, 1], [2, 8], [7, 3]])
+BATCH = Batch(np.zeros((N, 1), np.float32), LABEL, ATTRIBUTE, weight=np.ones(N, np.float32), unit=UNIT)
+MAPS = RNG.random((4, 2, 3, 3)).astype(np.float32)
+MASKS = RNG.random((4, 3, 3, 3)) > 0.5
+SCORES = RNG.random((N, 2)).astype(np.float32)
+FEW = {"resamples": 20}
+
+
+def total(sums):
+    return sums.sum()
+
+
+def apply(params, x):
+    return x @ params
+
+
+def shortcuts(predicted, label, attribute, counts=None, unit=None):
+    counts = None if counts is None else {"a": counts}
+    return measure.find_shortcuts(KEY, predicted, label, {"a": attribute}, train_counts=counts, unit=unit)
+
+
+CALLS = {
+    "group_report": Call(lambda **k: measure.group_report(KEY, **FEW, **k),
+                         {"predicted": PREDICTED, "batch": BATCH, "aligned": ALIGNED, "train_counts": COUNTS},
+                         ("predicted", "batch.label", "batch.attribute", "batch.weight", "batch.unit", "aligned",
+                          "train_counts"), alone=("aligned",), optional=("batch.weight", "batch.unit", "train_counts")),
+    "group_report of logits": Call(lambda **k: measure.group_report(KEY, **FEW, **k),
+                                   {"predicted": LOGITS, "batch": BATCH, "aligned": ALIGNED}, ("predicted",)),
+    "accuracy_differences": Call(lambda **k: measure.accuracy_differences(KEY, **FEW, **k),
+                                 {"before": PREDICTED, "after": LABEL, "batch": BATCH, "aligned": ALIGNED},
+                                 ("before", "after", "aligned"), alone=("aligned",)),
+    "fairness_report": Call(lambda **k: measure.fairness_report(KEY, classes=K, **FEW, **k),
+                            {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE, "unit": UNIT},
+                            ("predicted", "label", "attribute", "unit"), optional=("unit",)),
+    "find_shortcuts": Call(shortcuts, {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE,
+                                       "counts": COUNTS, "unit": UNIT},
+                           ("predicted", "label", "attribute", "counts", "unit"), optional=("counts", "unit")),
+    "pull": Call(measure.pull, {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE,
+                                "score": RNG.normal(size=(K, A)), "given": UNIT % 2, "unit": UNIT},
+                 ("predicted", "label", "attribute", "score", "given", "unit"), alone=("score",),
+                 optional=("given", "unit")),
+    "association": Call(measure.association, {"counts": COUNTS}, ("counts",), alone=("counts",)),
+    "bootstrap": Call(lambda **k: measure.bootstrap(KEY, total, groups=K, **FEW, **k),
+                      {"values": LOGITS, "group": LABEL, "unit": UNIT}, ("values", "group", "unit"),
+                      optional=("group", "unit")),
+    "paired_difference": Call(lambda **k: measure.paired_difference(KEY, total, groups=K, **FEW, **k),
+                              {"before": LOGITS, "after": OTHERS, "group": LABEL}, ("before", "after")),
+    "rate_intervals": Call(lambda **k: measure.rate_intervals(pools=K, **k),
+                           {"hit": PREDICTED == LABEL, "pool": LABEL, "unit": UNIT}, ("hit", "pool", "unit"),
+                           optional=("unit",)),
+    "wilson": Call(measure.wilson, {"correct": np.array([1, 2]), "n": np.array([3, 4])}, ("correct", "n")),
+    "over_seeds": Call(measure.over_seeds, {"values": np.array([0.1, 0.2, 0.4])}, ("values",), alone=("values",)),
+    "paired_over_seeds": Call(measure.paired_over_seeds,
+                              {"before": np.array([0.1, 0.2, 0.4]), "after": np.array([0.2, 0.2, 0.5])},
+                              ("before", "after")),
+    "counterfactual_bias_of_logits": Call(
+        lambda **k: measure.counterfactual_bias_of_logits(key=KEY, **FEW, **k),
+        {"logits": LOGITS, "logits_twin": OTHERS, "label": LABEL, "unit": UNIT, "weight": np.ones(N, np.float32)},
+        ("logits", "logits_twin", "label", "unit", "weight"), optional=("unit", "weight")),
+    "counterfactual_bias": Call(
+        lambda pairs: measure.counterfactual_bias(apply, np.eye(K, dtype=np.float32), pairs, key=KEY, **FEW),
+        {"pairs": Batch(LOGITS, LABEL, ATTRIBUTE, twin=OTHERS)}, ("pairs.twin", "pairs.label")),
+    "attention_iou": Call(measure.attention_iou, {"a": MAPS[:, 0], "b": MAPS[:, 1]}, ("a", "b")),
+    "pairwise_attention_iou": Call(measure.pairwise_attention_iou, {"maps": MAPS}, ("maps",), alone=("maps",)),
+    "mask_scores": Call(measure.mask_scores, {"maps": MAPS, "masks": MASKS}, ("maps", "masks")),
+    "area_fraction": Call(measure.area_fraction, {"masks": MASKS}, ("masks",), alone=("masks",)),
+    "top_pixel_iou": Call(measure.top_pixel_iou, {"a": MAPS[:, 0], "mask": MASKS[:, 0]}, ("a", "mask")),
+    "pointing_game": Call(measure.pointing_game, {"a": MAPS[:, 0], "mask": MASKS[:, 0]}, ("a", "mask")),
+    "region_masks": Call(lambda mask: measure.region_masks(mask, ((1,), (0,))), {"mask": MASKS[:, 0].astype(np.int32)},
+                         ("mask",), alone=("mask",)),
+    "label_groups": Call(measure.label_groups, {"label": LABEL % 2, "attribute": ATTRIBUTE}, ("label", "attribute")),
+    "score_report": Call(lambda **k: measure.score_report(KEY, groups=K, score="mask", **FEW, **k),
+                         {"scores": SCORES, "group": LABEL, "chance": SCORES, "unit": UNIT},
+                         ("scores", "group", "chance", "unit"), optional=("unit",)),
+    "add_scores": Call(lambda **k: measure.group_scores(measure.add_scores(measure.empty_sums(K, (2,)), **k),
+                                                        score="mask"),
+                       {"scores": SCORES, "group": LABEL}, ("scores", "group")),
+    "soft_equalised_odds": Call(measure.soft_equalised_odds, {"probability": SCORES[:, 0], "label": LABEL % 2,
+                                                              "attribute": ATTRIBUTE},
+                                ("probability", "label", "attribute")),
+}
+
+
+@FUZZ
+@given(st.sampled_from(cheap(CALLS)))
+def test_refused_in_one_line_or_answered(one):
+    name, argument, mutation = one
+    check(CALLS[name], argument, mutation)
+
+
+@pytest.mark.slow
+@pytest.mark.unoptimised
+@pytest.mark.parametrize("name", CALLS)
+def test_every_change_of_every_argument(name):
+    for _, argument, mutation in each({name: CALLS[name]}):
+        check(CALLS[name], argument, mutation)
+
+
+labels = arrays(np.int32, N, elements=st.integers(0, K - 1))
+attributes = arrays(np.int32, N, elements=st.integers(-1, A - 1))
+
+
+@NUMBERS
+@given(labels, labels, attributes)
+def test_group_reports_are_those_of_a_loop(predicted, label, attribute):
+    """One class, an empty group, one side of the alignment, no known attribute: all come up."""
+    report = measure.group_report(KEY, predicted, Batch(np.zeros((N, 1)), label, attribute), ALIGNED, **FEW)
+    confusion = oracle.confusion(predicted, label, attribute, K, A)
+    np.testing.assert_array_equal(report.confusion, confusion)
+    assert report.accuracy.value == pytest.approx(np.mean(predicted == label))
+    count, right = confusion.sum(-1), np.einsum("yay->ya", confusion)
+    known = count > 0
+    np.testing.assert_array_equal(report.groups.n, count)
+    np.testing.assert_allclose(report.groups.value[known], (right / np.maximum(count, 1))[known])
+    assert np.isnan(report.groups.value[~known]).all()
+    worst = report.worst_group_accuracy
+    if not known.any():
+        assert report.worst_group == (-1, -1)
+        assert np.isnan(worst.value)
+        assert worst.n == 0
+        return
+    assert worst.value == pytest.approx((right[known] / count[known]).min())
+    assert report.group_mean_accuracy.value == pytest.approx((right[known] / count[known]).mean(), abs=1e-6)
+    for side, found in ((ALIGNED, report.bias_aligned_accuracy), (~ALIGNED, report.bias_conflicting_accuracy)):
+        if count[side].sum():
+            assert found.value == pytest.approx(right[side].sum() / count[side].sum())
+        else:
+            assert np.isnan(found.value)
+            assert found.n == 0
+
+
+@NUMBERS
+@given(arrays(np.int32, N, elements=st.integers(0, 1)), arrays(np.int32, N, elements=st.integers(0, 1)), attributes)
+def test_fairness_is_that_of_a_loop(predicted, label, attribute):
+    if len(set(attribute[attribute >= 0].tolist())) < 2:
+        with pytest.raises(ContractError, match="two values that occur"):
+            measure.fairness_report(KEY, predicted, label, attribute, attributes=A, **FEW)
+        return
+    report = measure.fairness_report(KEY, predicted, label, attribute, attributes=A, **FEW)
+    rates = np.array([oracle.rates(predicted, label, attribute, value, 1) for value in range(A)])
+    np.testing.assert_allclose([report.selection_rate, report.true_positive_rate, report.false_positive_rate], rates.T)
+    gaps = np.abs(rates[0] - rates[1])
+    assert report.demographic_parity_difference.value == pytest.approx(gaps[0], abs=1e-6)
+    for found, gap in ((report.equal_opportunity_difference, gaps[1]),
+                       (report.equalised_odds_difference, gaps[1:].max())):
+        assert found.value == pytest.approx(gap, abs=1e-6, nan_ok=True)
+    assert bool(report.undefined) == bool(np.isnan(rates).any())
+
+
+@NUMBERS
+@given(labels, labels, attributes)
+def test_a_pull_is_the_mean_over_pairs(predicted, label, attribute):
+    score = CALLS["pull"].good["score"]
+    found = measure.pull(predicted, label, attribute, score)
+    means = []
+    for y in range(K):
+        own = np.flatnonzero((label == y) & (attribute >= 0))
+        more = [score[predicted[i], attribute[i]] - score[predicted[i], attribute[j]]
+                for i in own for j in own if attribute[i] != attribute[j]]
+        means += [np.mean(more)] if more else []
+    if not means:
+        assert np.isnan(found.value)
+        assert found.n == 0
+    else:
+        assert found.value == pytest.approx(np.mean(means), abs=1e-9)
+        assert np.isfinite(found.z)
+
+
+@NUMBERS
+@given(arrays(np.float32, (2, 2, 3), elements=st.floats(0, 4, width=32)))
+def test_attention_iou_is_its_formula(maps):
+    a, b = maps.astype(np.float64)
+    found = measure.attention_iou(*maps[:, None])
+    if not a.sum() or not b.sum():
+        assert np.isnan(found[0])
+        return
+    p, q = a / a.sum(), b / b.sum()
+    np.testing.assert_allclose(found[0], 4 * (p * q).sum() / ((p + q) ** 2).sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_one_row_is_enough():
+    one = Batch(np.zeros((1, 1)), LABEL[:1], ATTRIBUTE[:1])
+    report = measure.group_report(KEY, PREDICTED[:1], one, ALIGNED, **FEW)
+    assert report.accuracy.n == 1
+    assert report.small.sum() == 1
+    (found,) = measure.find_shortcuts(KEY, PREDICTED[:1], LABEL[:1], {"a": ATTRIBUTE[:1]}, classes=K,
+                                      train_counts={"a": COUNTS})
+    assert (found.verdict, found.p_value) == ("unknown", 1.0)
+    assert measure.rate_intervals(np.array([True]), np.array([0]), pools=1).n.tolist() == [1]
+
+
+def test_values_that_no_training_sample_had():
+    """Of an attribute value without training samples nothing is known: it neither helps nor hurts."""
+    counts = np.concatenate([COUNTS, np.zeros((K, 1), int)], axis=1)
+    (found,) = measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE + 1}, train_counts={"a": np.roll(
+        counts, 1, axis=1)})
+    (plain,) = measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE}, train_counts={"a": COUNTS})
+    assert found.pull == plain.pull
+    with pytest.raises(ContractError, match="more than 1"):
+        measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE}, train_counts={"a": COUNTS[:, :1]})
+
+
+def test_numbers_of_rows_that_are_identifiers_do_not_fill_the_memory():
+    """A table of counts as long as the largest number would need gigabytes."""
+    ids = np.array([2**31 - 2, *range(N - 1)], np.int32)
+    with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
+        measure.fairness_report(KEY, LABEL % 2, LABEL % 2, ids)
+    with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
+        measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ids})
+    with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
+        measure.find_shortcuts(KEY, ids, LABEL, {"a": ATTRIBUTE})
+    compact = measure.pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=np.arange(N))
+    assert measure.pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=ids) == compact
+
+
+def test_small_integers_do_not_overflow():
+    """The group number is label * a + attribute: of int8 it would wrap around at 128."""
+    label = np.full(4, 120, np.int8)
+    aligned = np.zeros((121, 2), bool)
+    batch = Batch(np.zeros((4, 1)), label, np.array([0, 1, 0, 1], np.int8))
+    report = measure.group_report(KEY, label.astype(np.int32), batch, aligned, **FEW)
+    assert report.worst_group_accuracy.value == 1.0
+    assert report.count[120].tolist() == [2, 2]
+    (found,) = measure.find_shortcuts(KEY, label, label, {"a": batch.attribute}, train_counts={"a": np.ones((121, 2))})
+    assert found.gap.n in (0, 4)
+
+
+def test_alignment_in_integers_is_refused():
+    """`~` of integers is not `not`: the conflicting rows would be weighed by -1 and -2."""
+    arguments = CALLS["accuracy_differences"].good
+    with pytest.raises(ContractError, match=r"`aligned`: expected bool \[k a\]"):
+        measure.accuracy_differences(KEY, **FEW, **changed(arguments, "aligned", "int64"))
