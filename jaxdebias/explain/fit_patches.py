@@ -64,6 +64,17 @@ class PatchFitConfig:
         return self.stride or max(1, net.patch // 4)
 
 
+class Calibration(NamedTuple):
+    """How far the probabilities of patches can be believed."""
+
+    brier: float
+    """Mean squared distance of the probabilities from the true class, 0..2."""
+    expected_error: float
+    """Mean distance of confidence and accuracy, over bins of the confidence (ECE)."""
+    confident_accuracy: float
+    """Of the patches of each image of which the network is surest."""
+
+
 class PatchFit(NamedTuple):
     """A trained patch network, and what it knows of held-out images."""
 
@@ -85,6 +96,8 @@ class PatchFit(NamedTuple):
     """Rows that were not trained on."""
     loss: float
     """Mean training loss of the last pass."""
+    calibration: Calibration
+    """Of held-out patches at that temperature."""
 
     def logits(self, images: Array, *, flush: bool = False) -> Float[jax.Array, "n gh gw k"]:
         """Of every patch, divided by the temperature."""
@@ -224,13 +237,14 @@ def fit_patches(key: Key, net: PatchNet, images: Array, labels: Int[Array, "n"],
     temperature = fit_temperature(logits, labels[held_out])
     hit = np.asarray(logits.argmax(-1)) == labels[held_out][:, None, None]
     log_q = jax.nn.log_softmax(logits / temperature)
+    calibration = calibration_of(np.asarray(jnp.exp(log_q)), labels[held_out])
     own = patch_confidence(logits, kind="pointwise", prior=np.full(net.classes, 1 / net.classes, np.float32),
                            labels=labels[held_out], temperature=temperature)
     votes = np.asarray(log_q.sum((1, 2)).argmax(-1)) == labels[held_out]
     return PatchFit(net=net, params=params, temperature=temperature, prior=prior, stride=stride,
                     accuracy=float(hit.mean()), position_accuracy=hit.mean(0), vote_accuracy=float(votes.mean()),
                     cross_entropy=float(np.log(net.classes) - own.mean()), held_out=held_out,
-                    loss=result.history[-1].loss)
+                    loss=result.history[-1].loss, calibration=calibration)
 
 
 def out_of_fold_maps(key: Key, net: PatchNet, images: Array, labels: Int[Array, "n"],
@@ -260,6 +274,30 @@ def out_of_fold_maps(key: Key, net: PatchNet, images: Array, labels: Int[Array, 
     maps = fold(found, tuple(images.shape[1:3]), patch=net.patch, stride=stride, edge=edge)
     accuracy = float((probability.argmax(-1) == labels[:, None, None]).mean())
     return FoldMaps(np.asarray(maps), np.asarray(found), said.fold[0], temperature, accuracy)
+
+
+def calibration_of(probability: Float[np.ndarray, "n gh gw k"], label: Int[Array, "n"], *, bins: int = 15,
+                   confident: int = 20) -> Calibration:
+    """How far probabilities of patches can be believed (Guo et al. 2017); what the paper's code monitors.
+
+    Args:
+      label: of the images, and so of their patches.
+      bins: of equal width, over the probability of the predicted class.
+      confident: so many patches of each image, by that probability.
+
+    >>> calibration_of(np.array([[[[0.8, 0.2]]], [[[0.8, 0.2]]]], np.float32), np.array([0, 1]))
+    Calibration(brier=0.68, expected_error=0.3, confident_accuracy=0.5)
+    """
+    n, k = len(probability), probability.shape[-1]
+    flat = np.asarray(probability, np.float64).reshape(n, -1, k)
+    own = np.eye(k)[np.asarray(label)][:, None, :]
+    sure, right = flat.max(-1), flat.argmax(-1) == np.asarray(label)[:, None]
+    place = np.minimum((sure * bins).astype(int), bins - 1).reshape(-1)
+    gaps = [np.bincount(place, value.reshape(-1).astype(float), bins) for value in (sure, right)]
+    most = np.argsort(-sure, axis=1, kind="stable")[:, :confident]
+    return Calibration(round(float(((flat - own) ** 2).sum(-1).mean()), 6),
+                       round(float(np.abs(gaps[0] - gaps[1]).sum() / sure.size), 6),
+                       round(float(np.take_along_axis(right, most, 1).mean()), 6))
 
 
 def fit_temperature(logits: Float[Array, "n gh gw k"], labels: Int[Array, "n"]) -> float:

@@ -57,6 +57,8 @@ class PatchNet:
     """Rows and columns of patches, where position is known. Position r is row * columns + column."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    dtype: str = "float32"
+    """Of the trunk's convolutions and maps, or `bfloat16`. Parameters, normalisation and logits are float32."""
 
     @property
     def side(self) -> int:
@@ -192,13 +194,15 @@ class PatchNet:
 
         def conv(name: str, layer: Conv, x: jax.Array, lattice: Lattice) -> tuple[jax.Array, Lattice]:
             dilation, stride, after = lattice.step(layer.stride)
-            y = windowed(functools.partial(convolve, kernel=params[name]["kernel"], padding=layer.padding), x,
+            kernel = params[name]["kernel"].astype(x.dtype)
+            y = windowed(functools.partial(convolve, kernel=kernel, padding=layer.padding), x,
                          size=layer.kernel, dilation=dilation, stride=stride, phases=phases)
-            y, stats[name] = normalise(layer, params[name], stats.get(name), y, train)
+            y, stats[name] = normalise(layer, params[name], stats.get(name), y.astype(jnp.float32), train)
             if stats[name] is None:
                 del stats[name]
-            return (jax.nn.relu(y) if layer.relu else y), after
+            return (jax.nn.relu(y) if layer.relu else y).astype(x.dtype), after
 
+        x = x.astype(self.dtype)
         for number, layer in enumerate(self.layers):
             if isinstance(layer, Conv):
                 x, lattice = conv(f"layer{number}", layer, x, lattice)
@@ -213,12 +217,12 @@ class PatchNet:
                 if (skip := layer.skip(x.shape[-1])) is not None:
                     x, _ = conv(f"layer{number}_skip", skip, x, lattice)
                 x, lattice = jax.nn.relu(y + x[:, : y.shape[1], : y.shape[2]]), after
-        return x, stats, lattice
+        return x.astype(jnp.float32), stats, lattice
 
 
 def patch_net(*, patch: int = 16, classes: int = 2, channels: int = 3, layers: tuple[Layer, ...] | None = None,
               head: str | None = None, hidden: int | None = None, position: str = "none",
-              grid: tuple[int, int] | None = None) -> PatchNet:
+              grid: tuple[int, int] | None = None, dtype: str = "float32") -> PatchNet:
     """A patch network. With `position="early"` the defaults are the paper's, a ResNet-18 for small images; else ours.
 
     Ours, by the side of the patch, C3-16 a 3x3 convolution to 16 channels and P2 a 2x2 maximum: below 12 C3-32 C3-32
@@ -232,6 +236,7 @@ def patch_net(*, patch: int = 16, classes: int = 2, channels: int = 3, layers: t
       hidden: units of the hidden layer, 0 for none.
       position: see `PatchNet`.
       grid: (rows, columns) of patches in an image, where the position is known: (h - P) // s + 1, and so for w.
+      dtype: of the trunk, `float32` or `bfloat16`, which accelerators compute faster; logits differ in the third digit.
 
     Raises:
       ContractError: layers that a patch is too small for, a position without its grid.
@@ -249,8 +254,9 @@ def patch_net(*, patch: int = 16, classes: int = 2, channels: int = 3, layers: t
         head=head or default_head, hidden=default_hidden if hidden is None else hidden, position=position,
         grid=None if grid is None else tuple(grid),
         mean=IMAGENET_MEAN if channels == 3 else (0.5,) * channels,
-        std=IMAGENET_STD if channels == 3 else (0.25,) * channels,
+        std=IMAGENET_STD if channels == 3 else (0.25,) * channels, dtype=dtype,
     )
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     check_choice("head", net.head, ("flatten", "mean"))
     for name, least in (("patch", 1), ("classes", 2), ("channels", 1), ("hidden", 0)):
         expect(getattr(net, name) >= least, name, f"at least {least}", getattr(net, name))

@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
+from jaxdebias.explain.patches import patch_logits
 from jaxdebias.models.patch_layers import Conv, Lattice, Pool, Residual
 from jaxdebias.models.patch_net import patch_net
 
@@ -91,3 +93,21 @@ def test_refuses():
     net = patch_net(patch=8)
     with pytest.raises(ContractError, match=r"crops.*\[m 8 8 3\]"):
         net.apply(oracle.drawn(net), np.zeros((2, 9, 9, 3), np.float32))
+
+
+def test_a_trunk_in_bfloat16(key):
+    """Logits stay float32 and near those of float32; dense and crops agree as far as the dtype goes."""
+    x = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), dtype=np.uint8)
+    exact, half = (patch_net(patch=8, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    params = exact.init(key)
+    assert jax.tree.leaves(half.init(key))[0].dtype == jnp.float32
+    one, dense, crops = (patch_logits(net, params, x, stride=4, method=method) for net, method in (
+        (exact, "dense"), (half, "dense"), (half, "crops")))
+    assert dense.dtype == jnp.float32
+    scale = float(jnp.abs(one).max())
+    assert 0 < float(jnp.abs(dense - one).max()) < 0.03 * scale
+    assert float(jnp.abs(dense - crops).max()) < 0.03 * scale
+    gradient = jax.grad(lambda p: half.apply(p, x[:, :8, :8]).sum())(params)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+    with pytest.raises(ContractError, match="dtype"):
+        patch_net(patch=8, dtype="float16")
