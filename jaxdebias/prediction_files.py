@@ -13,7 +13,6 @@ What predictions alone cannot answer (on which pixels, because of which training
 said there, with what would be needed.
 """
 
-import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import numpy as np
 from jaxdebias.auditing.candidates import Candidate, Column, column, in_order
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Dataset
+from jaxdebias.data.csv_files import read_csv
 from jaxdebias.full_audit import audit
 from jaxdebias.run_folder import claim
 
@@ -49,15 +49,12 @@ def read_predictions(path: Path) -> Predictions:
     """
     path = Path(path)
     expect(path.is_file(), "predictions", "a CSV file", path)
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header, rows = list(reader.fieldnames or []), list(reader)
-    expect(len(set(header)) == len(header), path.name, "columns with different names", ", ".join(header))
+    header, rows = read_csv(path)
     of = {name: next((alias for alias in aliases if alias in header), None) for name, aliases in NAMES.items()}
     for name in ("label", "predicted"):
         expect(of[name] is not None, path.name, f"a column {' or '.join(NAMES[name])}", ", ".join(header) or "nothing")
     expect(bool(rows), path.name, "at least one row", "none")
-    cells = {name: [(row[name] or "").strip() for row in rows] for name in header}
+    cells = {name: [row.cells[name] for row in rows] for name in header}
     split = cells[of["split"]] if of["split"] else ["test"] * len(rows)
     for number, text in enumerate(split, 2):
         expect(text in ("train", "test"), f"{path.name} row {number}", "split train or test", repr(text))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdebias import models
+from jaxdebias.auditing.candidates import candidates, judged, remarks
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.measure.intervals import Interval
 
@@ -166,6 +167,24 @@ def test_shares_margins_and_table(power, tables, tmp_path):
     page = tables.audit_power()
     assert "| mark | none planted | 20.0 to 20.0 | 10 clean | 9 of 10 | leave it 10 | 10 of 10 |" in page
     assert "- **missed**: sets, false alarms, clean <= 0.05, got 0.100" in page
+
+
+def test_what_goes_with_the_label_by_chance_is_no_shortcut():
+    """Found by this benchmark: a network learns such an attribute, too, and its mistakes lean with it."""
+    rng = np.random.default_rng(0)
+    label, frame = np.arange(400, dtype=np.int32) % 2, (np.arange(400) // 2 % 2).astype(np.int32)
+    predicted = np.where(rng.random(400) < 0.3, frame, label)
+    for conflicting, verdict in ((188, "none"), (100, "shortcut")):
+        seen = np.arange(800, dtype=np.int32) % 2
+        value = np.where(np.arange(800) // 2 < conflicting, 1 - seen, seen).astype(np.int32)
+        splits = {"train": Batch(x=np.zeros((800, 2), np.float32), label=seen, attribute=value),
+                  "test": Batch(x=np.zeros((400, 2), np.float32), label=label, attribute=frame)}
+        dataset = Dataset(name="made", variant={"attribute": "frame"}, splits=splits, pairs={}, pairing="none",
+                          label_names=("0", "1"), attribute_names=("0", "1"), aligned=np.eye(2, dtype=bool))
+        found = judged(jax.random.key(0), predicted, dataset, candidates(dataset))
+        assert [(one.name, one.verdict) for one in found] == [("frame", verdict)]
+        assert found[0].p_value < 0.05
+        assert len(remarks(found)) == (verdict == "none")
 
 
 @pytest.mark.slow

@@ -172,6 +172,9 @@ def remarks(found: Sequence[Shortcut]) -> list[str]:
                         f"{one.explained_by}, with which it goes.")
         if one.verdict == "unknown":
             said.append(f"{one.name} could not be judged: {one.reason}.")
+        if one.verdict == "none" and one.p_value < 0.05:
+            said.append(f"Mistakes lean with {one.name}, but in training it goes with the label no more than chance "
+                        "would have it: that is not called a shortcut.")
     return said
 
 

@@ -1,7 +1,6 @@
 """Your own images: a folder with a metadata.csv, as WILDS (Waterbirds) and SubpopBench users have it."""
 
 import contextlib
-import csv
 import hashlib
 import os
 import pathlib
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int, UInt8
 from jaxdebias.contracts import ContractError, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data.aligned import aligned_cells
+from jaxdebias.data.csv_files import read_csv
 from jaxdebias.data.streams import stream
 
 METADATA = "metadata.csv"
@@ -102,13 +102,10 @@ def further_columns(data_dir: str | pathlib.Path, *, seed: int = 0, edit_share: 
     root = pathlib.Path(data_dir).expanduser()
     rows = read_metadata(root)
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
-    with open(root / METADATA, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        records = list(reader)
+    header, records = read_csv(root / METADATA)
     used = {alias for aliases in ALIASES.values() for alias in aliases}
-    names = [name for name in reader.fieldnames or [] if name not in used]
-    return {name: {split: [(records[i][name] or "").strip() for i in part] for split, part in parts.items()}
-            for name in names}
+    return {name: {split: [records[i].cells[name] for i in part] for split, part in parts.items()}
+            for name in header if name not in used}
 
 
 class Row(NamedTuple):
@@ -127,27 +124,26 @@ def read_metadata(root: pathlib.Path) -> list[Row]:
     path = root / METADATA
     expect(path.is_file(), "data_dir", f"a folder with {METADATA}", f"{root} without it")
     rows = []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = reader.fieldnames or []
-        column = {}
-        for name, aliases in ALIASES.items():
-            found = [alias for alias in aliases if alias in header]
-            wanted = f"a column {' or '.join(aliases)}"
-            if name == "a" and not found:
-                continue
-            expect(len(found) > 0, f"{METADATA} line 1", wanted, ", ".join(header) or "nothing")
-            column[name] = found[0]
-        for record in reader:
-            where = f"{METADATA} line {reader.line_num}"
-            value = {name: (record[alias] or "").strip() for name, alias in column.items()}
-            for name, text in value.items():
-                expect(text != "", where, f"a value for {column[name]}", "nothing")
-            expect(value["split"] in SPLITS, where, "split 0, 1, 2 or train, val, test", repr(value["split"]))
-            image = root / value["filename"]
-            expect(image.is_file(), where, "an image file", f"{value['filename']!r}, which does not exist")
-            rows.append(Row(reader.line_num, image, SPLITS[value["split"]], value["y"],
-                            value.get("a", "")))
+    header, records = read_csv(path)
+    column = {}
+    for name, aliases in ALIASES.items():
+        found = [alias for alias in aliases if alias in header]
+        wanted = f"a column {' or '.join(aliases)}"
+        if name == "a" and not found:
+            continue
+        expect(len(found) > 0, f"{METADATA} line 1", wanted, ", ".join(header) or "nothing")
+        column[name] = found[0]
+    for line, cells in records:
+        where = f"{METADATA} line {line}"
+        value = {name: cells[alias] for name, alias in column.items()}
+        for name, text in value.items():
+            expect(text != "", where, f"a value for {column[name]}", "nothing")
+        expect(value["split"] in SPLITS, where, "split 0, 1, 2 or train, val, test", repr(value["split"]))
+        image = root / value["filename"]
+        # A name with a zero byte is none to any system, and Python raises on it.
+        there = "\0" not in value["filename"] and image.is_file()
+        expect(there, where, "an image file", f"{value['filename']!r}, which does not exist")
+        rows.append(Row(line, image, SPLITS[value["split"]], value["y"], value.get("a", "")))
     for split in ("train", "test"):
         expect(any(row.split == split for row in rows), METADATA, f"at least one row of split {split}", "none")
     return rows
