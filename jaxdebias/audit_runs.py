@@ -25,6 +25,8 @@ class AuditConfig:
     candidates: Sequence[str] = ()
     """Further attributes: of a folder, columns of its metadata.csv; of adult, utkface and celeba, other values of their
     option `attribute`."""
+    attribute: str | None = None
+    """What the run's own attribute is called; None: as its data set calls it."""
     pixels: str = "auto"
     """As of `jaxdebias.audit`."""
     discover: bool | None = None
@@ -49,7 +51,7 @@ def audit_in_full(folder: Path, out: Path, config: AuditConfig = AuditConfig(), 
     given = _further(config, made, dataset)
     claim(out, "audit", overwrite=overwrite)
     recipe = RECIPES[made["data"]]
-    attribute = dataset.variant.get("attribute", recipe.attribute)
+    attribute = config.attribute or dataset.variant.get("attribute", recipe.attribute)
     report = audit(classifier, params, dataset, candidates=given, attribute=attribute, items=recipe.items,
                    name=results["model"], pixels=config.pixels, discover=config.discover, fix=config.fix,
                    seed=config.seed)

@@ -183,6 +183,8 @@ class Audit:
     candidates: MaybeNames = None
     """With RUN and --out: further attributes. Of a folder, columns of its metadata.csv; of adult, utkface, celeba other
     attributes of theirs."""
+    attribute: MaybeStr = None
+    """With RUN and --out: what the run's own attribute is called, where its data set does not say (a folder)."""
     fix: bool = False
     """With RUN and --out: apply the recommended repair, if there is one, and test it on the test set. The repaired
     model goes to OUT/params.npz if it holds."""
@@ -196,7 +198,7 @@ class Audit:
     keeps places: train with --model cnn or pooled-cnn."""
     patches: bool = False
     """Train two small networks on patches, one for the bias attribute and one for the label, and map what they say on
-    held-out pictures; about a minute. The maps at full size go to RUN/patches.npz."""
+    held-out pictures; a minute for small ones. The maps at full size go to RUN/patches.npz."""
     data_dir: MaybePath = None
     """With --maps or --patches: folder with the data set's files, if it has moved since the training."""
     seed: int = 0
@@ -402,7 +404,7 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
                 save_factor=command.save_factor, overwrite=command.overwrite))
         case Audit(predictions=None, out=None):
             expect(command.run is not None, "audit", "the folder of a run, or --predictions with --out", "neither")
-            for name in ("candidates", "fix", "discover"):
+            for name in ("candidates", "attribute", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "--out beside it", getattr(command, name))
             tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
                                                 data_dir=command.data_dir))
@@ -413,18 +415,21 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             for name in ("maps", "patches"):
                 expect(not getattr(command, name), f"--{name}", f"--pixels {name} with --out", f"--{name}")
             config = audit_runs.AuditConfig(
-                candidates=command.candidates or (), pixels=command.pixels, discover=command.discover, fix=command.fix,
+                candidates=command.candidates or (), attribute=command.attribute, pixels=command.pixels,
+                discover=command.discover, fix=command.fix,
                 data_dir=command.data_dir, seed=command.seed)
             print(audit_runs.audit_in_full(command.run, command.out, config, overwrite=command.overwrite))
         case Audit():
             from jaxdebias import prediction_files
 
             expect(command.run is None, "audit", "the folder of a run or --predictions, not both", command.run)
-            expect(command.out is not None, "--out", "a folder, with --predictions", None)
-            for name in ("maps", "patches", "candidates", "fix", "discover"):
+            expect(command.out is not None, "--out", "a folder, with --predictions", "none")
+            for name in ("maps", "patches", "candidates", "attribute", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "the folder of a run", "--predictions")
-            tables.print_summary(prediction_files.audit_predictions(command.predictions, command.out, seed=command.seed,
-                                                                    overwrite=command.overwrite))
+            from jaxdebias.report import answers
+
+            print(answers.text(prediction_files.audit_predictions(command.predictions, command.out, seed=command.seed,
+                                                                  overwrite=command.overwrite)))
         case Check():
             from jaxdebias.report import gate
             from jaxdebias.report.results import read_results

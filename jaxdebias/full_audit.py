@@ -24,7 +24,7 @@ from jaxtyping import Shaped
 from jaxdebias import auditing, models
 from jaxdebias.auditing import candidates as listing
 from jaxdebias.auditing import class_maps, discovery, fixes, patch_places
-from jaxdebias.auditing.candidates import Candidate, counts_of, entry, judged, remarks, with_attribute
+from jaxdebias.auditing.candidates import Candidate, counts_of, entry, judged, with_attribute
 from jaxdebias.auditing.embedded import Embedded, embed, row_digests
 from jaxdebias.auditing.measured import Measurement
 from jaxdebias.batching import predict_rows
@@ -33,7 +33,7 @@ from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
 from jaxdebias.explain.taps import Tap
 from jaxdebias.measure.shortcuts import Shortcut
 from jaxdebias.report import content
-from jaxdebias.report.answers import Answer, answers, headline
+from jaxdebias.report.answers import Answer, answers, text
 from jaxdebias.report.page import Pictures, write_page
 from jaxdebias.report.results import to_json, write_results, write_text
 from jaxdebias.run_folder import Clock, timing
@@ -69,11 +69,7 @@ class AuditReport:
         return self.results["advice"]["fix"]
 
     def __str__(self) -> str:
-        said = [headline(self.results), ""]
-        for number, one in enumerate(self.answers, 1):
-            said.append(f"{number}. {one.question} {one.said or 'Not answered.'}"
-                        + (f" (Needs {one.needs}.)" if one.needs else ""))
-        return "\n".join(said + [f"- {text}" for text in self.results["findings"]])
+        return text(self.results)
 
     def write(self, out: str | Path, *, overwrite: bool = False) -> Path:
         """Writes results.json, report.html, report.md, model_card.md and, after a repair that held, params.npz.
@@ -117,7 +113,7 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
       items: what the samples are called in sentences.
       name: what the model is called.
       head_path: where the last layer lies in params.
-      pixels: `maps` of the model, `patches` of the data (trains two small networks, about a minute), `both`, `none`;
+      pixels: `maps` of the model, `patches` of the data (trains two small networks, up to minutes), `both`, `none`;
         `auto`: maps where there are masks and `spatial`, else patches, where there are pictures and a shortcut.
       discover: look for shortcuts that no attribute names (trains small networks); None: where no attribute is known.
       fix: apply the recommended repair and test it, paired, on the test split; without, the test split is only
@@ -206,7 +202,7 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
         "advice": _advice(advice, checked, found, dataset, seen),
         "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
         "findings": list(dict.fromkeys([
-            *remarks(found), *_leaks(seen, dataset),
+            *_leaks(seen, dataset),
             *_findings(dataset, before, strongest)])),
         **({} if looked is None else {"maps": content.maps(looked, dataset)}),
         **({} if places is None else {"patches": content.patches(places, dataset)}),
@@ -343,7 +339,8 @@ def _advice(advice: fixes.Advice, checked: fixes.Verified | None, found: Sequenc
     if shortcut and advice.chosen is None and "train" in dataset.splits:
         known = bool((np.asarray(dataset.splits["train"].attribute) >= 0).all())
         retrain.append("training again without the shortcut is the other way, whose effect is not known beforehand: "
-                       + ("mitigate.group_balanced, as the attribute of the training samples is known" if known else
+                       + ("mitigate.group_balanced (jaxdebias train --method group-balanced), as the attribute of the "
+                          "training samples is known" if known else
                           "mitigate.aug_cell or sih, which need no attribute"))
     return {
         "fix": advice.fix, "reason": reason, "missing": missing, "retrain": retrain,

@@ -163,21 +163,6 @@ def entry(one: Shortcut) -> dict[str, Any]:
             "z": number(one.pull.z), "p_value": one.p_value, "n": one.pull.n}
 
 
-def remarks(found: Sequence[Shortcut]) -> list[str]:
-    """What a reader of the verdicts must know, in plain sentences."""
-    said = []
-    for one in found:
-        if one.verdict == "explained":
-            said.append(f"{one.name} is not called a shortcut of its own: what the predictions owe to it is that of "
-                        f"{one.explained_by}, with which it goes.")
-        if one.verdict == "unknown":
-            said.append(f"{one.name} could not be judged: {one.reason}.")
-        if one.verdict == "none" and one.p_value < 0.05:
-            said.append(f"Mistakes lean with {one.name}, but in training it goes with the label no more than chance "
-                        "would have it: that is not called a shortcut.")
-    return said
-
-
 def column(cells: Sequence[str]) -> Column:
     """Cells as an attribute: by name, or numbers with many values by quarter.
 

@@ -117,6 +117,7 @@ def soft_demographic_parity(probability: Float[Array, " n"], attribute: Int[Arra
 def soft_equal_opportunity(probability: Float[Array, " n"], label: Int[Array, " n"],
                            attribute: Int[Array, " n"]) -> Float[jax.Array, ""]:
     """Soft demographic parity among the rows of label 1."""
+    check_numbers("label", label, "n")
     return _soft_gap(probability, attribute, label)
 
 
@@ -124,6 +125,7 @@ def soft_equalised_odds(probability: Float[Array, " n"], label: Int[Array, " n"]
                         odds: Literal["worst_case", "sum"] = "worst_case") -> Float[jax.Array, ""]:
     """Soft demographic parity among the rows of label 1 and among the others: the larger of both, or their sum."""
     check_choice("odds", odds, ("worst_case", "sum"))
+    check_numbers("label", label, "n")
     of_positives = _soft_gap(probability, attribute, label)
     of_negatives = _soft_gap(probability, attribute, label, positive=False)
     return jnp.maximum(of_positives, of_negatives) if odds == "worst_case" else of_positives + of_negatives

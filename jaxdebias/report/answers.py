@@ -12,6 +12,8 @@ from jaxdebias.report.formats import applies, percent
 LEAVE, UNTRIED = "leave it", "not tried"
 MOST_NAMED = 5
 """Samples or groups that a sentence lists."""
+BOUND = 0.05
+"""Of p, below which mistakes are said to lean."""
 
 
 class Answer(NamedTuple):
@@ -38,8 +40,16 @@ def answers(results: Mapping[str, Any]) -> list[Answer]:
 
 def headline(results: Mapping[str, Any]) -> str:
     """One line: the verdict and the advice."""
-    advice = results["advice"]
-    return f"{wording.verdict(results).headline} {_advice_in_short(advice)}"
+    return f"{wording.verdict(results).headline} {_advice_in_short(results)}"
+
+
+def text(results: Mapping[str, Any]) -> str:
+    """The headline, the answers and the findings, for a terminal."""
+    said = [headline(results), ""]
+    for number, one in enumerate(answers(results), 1):
+        said.append(f"{number}. {one.question} {one.said or 'Not answered.'}"
+                    + (f" (Needs {one.needs}.)" if one.needs else ""))
+    return "\n".join(said + [f"- {remark}" for remark in results["findings"]])
 
 
 def suspected(results: Mapping[str, Any]) -> bool:
@@ -53,19 +63,28 @@ def _which(results: Mapping[str, Any]) -> tuple[str, str]:
     said, needs = [], ""
     shortcuts = [one for one in tested if one["verdict"] == "shortcut"]
     over = f"over {len(tested)} candidates" if len(tested) > 1 else "one candidate was tested"
-    for one in shortcuts:
-        said.append(f"{_capital(one['name'])} is one: mistakes lean to the class that it goes with in training "
-                    f"(p {_p(one)}, {over}).")
+    if len(shortcuts) == 1:
+        said.append(f"{_capital(shortcuts[0]['name'])} is one: mistakes lean to the class that it goes with in "
+                    f"training (p {_p(shortcuts[0])}, {over}).")
+    elif shortcuts:
+        listed = [f"{one['name']} (p {_p(one)})" for one in shortcuts]
+        said.append(f"{_capital(_listing(listed))} are, {over}: mistakes lean to the class that each goes with in "
+                    "training. If one of them is meant to be used, that is what using it looks like.")
     for one in tested:
         if one["verdict"] == "explained":
             said.append(f"{_capital(one['name'])} is not one of its own: what it says is that of "
                         f"{one['explained_by']}.")
-    clear = [one["name"] for one in tested if one["verdict"] == "none"]
+    clear = [one for one in tested if one["verdict"] == "none" and one["p_value"] >= BOUND]
     if clear:
-        listed = ", ".join(clear[:MOST_NAMED]) + (f" and {len(clear) - MOST_NAMED} more" if len(clear) > MOST_NAMED
-                                                  else "")
-        least = min(one["p_value"] for one in tested if one["verdict"] == "none")
-        said.append(f"No sign that it is {listed} (p {candidate_view.p_value(least)}).")
+        names = [one["name"] for one in clear[:MOST_NAMED]]
+        names += [f"{len(clear) - MOST_NAMED} more"] if len(clear) > MOST_NAMED else []
+        least = min(one["p_value"] for one in clear)
+        said.append(f"No sign of {_listing(names, 'or')} (p {'at least ' if len(clear) > 1 else ''}"
+                    f"{candidate_view.p_value(least)}).")
+    for one in tested:
+        if one["verdict"] == "none" and one["p_value"] < BOUND:
+            said.append(f"Mistakes lean with {one['name']} (p {_p(one)}), but in training it goes with the label no "
+                        "more than chance would have it: that is not called a shortcut.")
     for one in tested:
         if one["verdict"] == "unknown":
             said.append(f"{_capital(one['name'])} could not be judged: {one['reason']}.")
@@ -105,8 +124,8 @@ def _how_strongly(results: Mapping[str, Any]) -> tuple[str, str]:
     if applies(aligned) and applies(conflicting):
         gap = candidate_view.gap(first["gap"]) if first is not None and applies(first["gap"]) else None
         said.append(f"{percent(aligned['value'])} of the {items} whose {attribute} goes with their label are right, "
-                    f"{percent(conflicting['value'])} of the others"
-                    + (f": {gap} between them, label by label." if gap else ".")
+                    f"{percent(conflicting['value'])} of the others." + (f" Within a label, the gap is {gap} on "
+                                                                         "average." if gap else "")
                     + f" {_chance(results)}")
     if applies(before["counterfactual_bias"]):
         metric = wording.metric_of(results, "counterfactual_bias")
@@ -163,7 +182,10 @@ def _what_to_do(results: Mapping[str, Any]) -> tuple[str, str]:
     if advice["fix"] == UNTRIED:
         said.append("No repair could be tried.")
     elif option is None:
-        said.append(f"Leave it: {advice['reason']}.")
+        judged = [rate["n"] for one in advice["options"] for key, rate in one["expected"].items()
+                  if key == "group_mean_accuracy"]
+        said.append(f"Leave it: {advice['reason']}"
+                    + (f" ({formats.count(max(judged))} of them judged it)." if judged else "."))
     else:
         said.append(f"{wording.method_name(option['name'])} on the last layer, {formats.seconds(option['seconds'])}: "
                     f"expected {_effects(results, option['expected'])}, on held-out samples that chose nothing.")
@@ -179,9 +201,11 @@ def _what_to_do(results: Mapping[str, Any]) -> tuple[str, str]:
     return " ".join(said), advice["missing"]
 
 
-def _advice_in_short(advice: Mapping[str, Any]) -> str:
+def _advice_in_short(results: Mapping[str, Any]) -> str:
+    advice = results["advice"]
     if advice["fix"] == LEAVE:
-        return "Leave it as it is."
+        shortcut = any(one["verdict"] == "shortcut" for one in results["candidates"])
+        return "No repair of the last layer is known to help." if shortcut else "Leave it as it is."
     if advice["fix"] == UNTRIED:
         return "No repair could be tried."
     name = wording.method_name(advice["fix"])
@@ -198,6 +222,14 @@ def _effects(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
             name = wording.metric_of(results, key).name
             said.append(f"{name[0].lower() + name[1:]} {candidate_view.gap(changes[key])}")
     return "; ".join(said) or "no change that can be counted"
+
+
+def _listing(names: list[str], word: str = "and") -> str:
+    """
+    >>> _listing(["a"]), _listing(["a", "b", "c"], "or")
+    ('a', 'a, b or c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 def _cells_name(results: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,8 @@ COLUMNS = {"name": "Candidate", "verdict": "Verdict", "gap": "Accuracy, aligned 
            "n": "Samples"}
 ABOUT = ("Of a shortcut, mistakes lean to the class that the attribute goes with in training; a group that is merely "
          "harder makes as many mistakes the other way. p is the chance of as much leaning without a shortcut, over all "
-         "candidates together (Holm); p below 0.05 is called a shortcut.")
+         "candidates together (Holm); p below 0.05 is called a shortcut, unless the attribute goes with the label in "
+         "training no more than chance would have it.")
 
 
 def rows(results: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -7,7 +7,14 @@ from oracles.latent_rules import ess, lab_weights, product_weights
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate.block_weights import class_prior
-from jaxdebias.mitigate.latent_weights import EQUATION_4, MIT_LAB, RarityConfig, active_latents, latent_weights
+from jaxdebias.mitigate.latent_weights import (
+    EQUATION_4,
+    MIT_LAB,
+    RarityConfig,
+    _latent_weights,
+    active_latents,
+    latent_weights,
+)
 
 RNG = np.random.default_rng(0)
 HAND = np.array([[0, 0], [0, 0], [0, 0], [0, 1], [1, 1], [1, 1]], np.float32)

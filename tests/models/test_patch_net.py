@@ -95,6 +95,7 @@ def test_refuses():
         net.apply(oracle.drawn(net), np.zeros((2, 9, 9, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_a_trunk_in_bfloat16(key):
     """Logits stay float32 and near those of float32; dense and crops agree as far as the dtype goes."""
     x = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), dtype=np.uint8)
