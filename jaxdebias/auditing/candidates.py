@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Int, Shaped
 
 from jaxdebias.contracts import check_choice, describe, expect
@@ -128,7 +127,9 @@ def by_chance(counts: Int[np.ndarray, "k a"]) -> bool:
     counts = counts[counts.any(1)][:, counts.any(0)]
     if min(counts.shape) < 2:
         return False
-    return bool(scipy.stats.chi2_contingency(counts, lambda_="log-likelihood").pvalue >= CHANCE)
+    from scipy.stats import chi2_contingency  # slow to import
+
+    return bool(chi2_contingency(counts, lambda_="log-likelihood").pvalue >= CHANCE)
 
 
 def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset:

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.cluster.vq
-import scipy.stats
 from jaxtyping import Float, Int
 
 from jaxdebias.auditing.candidates import Candidate
@@ -119,6 +117,9 @@ def error_groups(key: Key, z: Float[Array, "n d"], predicted: Int[Array, " n"], 
       unit: samples of one unit are kept on one side.
       level: one minus the chance of naming any group where none is worse.
     """
+    from scipy.cluster import vq  # a second to import, which only whoever asks should wait for
+    from scipy.stats import fisher_exact
+
     z, predicted, label = np.asarray(z, np.float64), np.asarray(predicted), np.asarray(label)
     n = len(label)
     unit = np.arange(n) if unit is None else np.asarray(unit)
@@ -131,8 +132,8 @@ def error_groups(key: Key, z: Float[Array, "n d"], predicted: Int[Array, " n"], 
         if min(np.count_nonzero(finds[rows]), np.count_nonzero(~finds[rows])) < 2 * LEAST:
             continue
         where = _components(z[rows], finds[rows])
-        centres, _ = scipy.cluster.vq.kmeans2(where[finds[rows]], CLUSTERS, minit="++", rng=seed)
-        cluster, distance = scipy.cluster.vq.vq(where, centres)
+        centres, _ = vq.kmeans2(where[finds[rows]], CLUSTERS, minit="++", rng=seed)
+        cluster, distance = vq.vq(where, centres)
         for c in range(len(centres)):
             inside, judged = cluster == c, ~finds[rows]
             if min(np.count_nonzero(inside & judged), np.count_nonzero(inside & ~judged),
@@ -140,7 +141,7 @@ def error_groups(key: Key, z: Float[Array, "n d"], predicted: Int[Array, " n"], 
                 continue
             table = np.array([[np.count_nonzero(side[part & judged]) for side in (wrong[rows], ~wrong[rows])]
                               for part in (inside, ~inside)])
-            p = scipy.stats.fisher_exact(table, alternative="greater").pvalue
+            p = fisher_exact(table, alternative="greater").pvalue
             mistakes = np.flatnonzero(inside & wrong[rows])
             if not len(mistakes):
                 continue
