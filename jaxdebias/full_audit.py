@@ -234,14 +234,10 @@ def _seen(apply_fn: Any, split: Split | None, spatial: Any, params: Params, data
     if predicted is not None:
         return None, np.asarray(predicted)
     if split is None:
-        return None, np.asarray(jax.device_get(_predict(apply_fn, params, dataset.splits["test"].x, batch_size)))
+        return None, np.asarray(predict_rows(apply_fn, params, dataset.splits["test"].x, batch_size=batch_size))
     seen = embed(split, params, dataset, spatial=spatial if isinstance(spatial, Split) else None,
                  batch_size=batch_size)
-    return seen, np.asarray(_predict(split.head, params, seen.dataset.splits["test"].x, 8192))
-
-
-def _predict(apply_fn: Any, params: Params, x: Array, batch_size: int) -> jax.Array:
-    return predict_rows(apply_fn, params, x, batch_size=batch_size)
+    return seen, np.asarray(predict_rows(split.head, params, seen.dataset.splits["test"].x, batch_size=8192))
 
 
 def _judge(dataset: Dataset) -> Classifier:
@@ -263,10 +259,10 @@ def _measured(key: Key, apply_fn: Any, params: Params, seen: Embedded | None, da
         return auditing.measure_predictions(key, logits, dataset)
     if seen is not None:
         pairs = seen.dataset.pairs["test"]
-        both = tuple(_predict(seen.split.head, params, x, 8192) for x in (pairs.x, pairs.twin))
+        both = tuple(predict_rows(seen.split.head, params, x, batch_size=8192) for x in (pairs.x, pairs.twin))
     else:
         pairs = dataset.pairs["test"]
-        both = tuple(_predict(apply_fn, params, x, 256) for x in (pairs.x, pairs.twin))
+        both = tuple(predict_rows(apply_fn, params, x, batch_size=256) for x in (pairs.x, pairs.twin))
     return auditing.measure_predictions(key, logits, dataset, pair_logits=both)
 
 
@@ -298,11 +294,7 @@ def _look(key: Key, spatial: Any, params: Params, dataset: Dataset, seen: Embedd
         return class_maps.look(key, spatial, params, dataset)
     test = dataset.splits["test"]
     known = dataclasses.replace(dataset, splits={"test": test._replace(x=seen.spatial)})
-    return class_maps.look(key, Split(_itself, spatial.head), params, known)
-
-
-def _itself(params: Params, z: Array) -> Array:
-    return z
+    return class_maps.look(key, Split(seen.split.features, spatial.head), params, known)
 
 
 def _edit(checked: fixes.Verified, params: Params, edited: Params) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_the_answers_about_a_folder_with_more_columns(faces, tmp_path, capsys):
         assert (tmp_path / "out" / name).is_file()
 
 
-def test_what_is_refused(faces, tmp_path):
+def test_what_is_refused(faces, tmp_path, capsys):
     with pytest.raises(ContractError, match="camera"):
         audit_in_full(faces / "run", tmp_path / "out", AuditConfig(candidates=("camra",)))
     with pytest.raises(ContractError, match="another folder than the run"):
@@ -62,7 +62,7 @@ def test_what_is_refused(faces, tmp_path):
         with pytest.raises(SystemExit) as stop:
             main(["audit", str(faces / "run"), *arguments])
         assert stop.value.code == 2
-        assert message
+        assert message in capsys.readouterr().err
 
 
 def test_a_folder_without_the_attribute_is_searched(faces, tmp_path):

@@ -285,8 +285,9 @@ def calibration_of(probability: Float[np.ndarray, "n gh gw k"], label: Int[Array
       bins: of equal width, over the probability of the predicted class.
       confident: so many patches of each image, by that probability.
 
-    >>> calibration_of(np.array([[[[0.8, 0.2]]], [[[0.8, 0.2]]]], np.float32), np.array([0, 1]))
-    Calibration(brier=0.68, expected_error=0.3, confident_accuracy=0.5)
+    >>> said = calibration_of(np.array([[[[0.75, 0.25]]], [[[0.75, 0.25]]]], np.float32), np.array([0, 1]))
+    >>> said  # right in half of the patches, at a confidence of three quarters
+    Calibration(brier=0.625, expected_error=0.25, confident_accuracy=0.5)
     """
     n, k = len(probability), probability.shape[-1]
     flat = np.asarray(probability, np.float64).reshape(n, -1, k)
@@ -295,9 +296,8 @@ def calibration_of(probability: Float[np.ndarray, "n gh gw k"], label: Int[Array
     place = np.minimum((sure * bins).astype(int), bins - 1).reshape(-1)
     gaps = [np.bincount(place, value.reshape(-1).astype(float), bins) for value in (sure, right)]
     most = np.argsort(-sure, axis=1, kind="stable")[:, :confident]
-    return Calibration(round(float(((flat - own) ** 2).sum(-1).mean()), 6),
-                       round(float(np.abs(gaps[0] - gaps[1]).sum() / sure.size), 6),
-                       round(float(np.take_along_axis(right, most, 1).mean()), 6))
+    return Calibration(float(((flat - own) ** 2).sum(-1).mean()), float(np.abs(gaps[0] - gaps[1]).sum() / sure.size),
+                       float(np.take_along_axis(right, most, 1).mean()))
 
 
 def fit_temperature(logits: Float[Array, "n gh gw k"], labels: Int[Array, "n"]) -> float:

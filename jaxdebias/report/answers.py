@@ -6,10 +6,10 @@ An answer that the given inputs do not allow is empty, and says what would be ne
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jaxdebias.auditing.fixes import LEAVE, UNTRIED
 from jaxdebias.report import candidate_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import applies, percent
 
-LEAVE, UNTRIED = "leave it", "not tried"
 MOST_NAMED = 5
 """Samples or groups that a sentence lists."""
 BOUND = 0.05
