@@ -33,6 +33,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(fast))  # of what the test starts: bits are compared
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """Every compiled program maps memory, and a process may hold 65,530 maps: past that, XLA crashes the worker."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
