@@ -1,16 +1,17 @@
 """What to do about a shortcut: repairs of the last layer, what each is expected to give, and "leave it".
 
 A repair is fitted on the edit split, makes its choices on one half of the acceptance split, and its effect is estimated
-on the other half, paired over samples. It is recommended only if decisions get separably better there and nothing gets
-separably worse; else the advice is to leave the model as it is. That probabilities depend less on the attribute is
-reported, but recommends nothing: a model that has become less sure of everything shows that, too. The test split is
-read once, by `verified`, after the choice has been made.
+on the other half, paired over samples. It is recommended only if the mean accuracy over groups gets separably better
+there and the counterfactual bias not separably worse; else the advice is to leave the model as it is. Better on
+bias-conflicting samples alone recommends nothing: that can be paid for with as many mistakes on bias-aligned ones. Nor
+does it that probabilities depend less on the attribute: a model that has become less sure of everything shows that,
+too. Both are reported. The test split is read once, by `verified`, after the choice has been made.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,13 +26,8 @@ from jaxdebias.mitigate.dfr import DfrConfig, dfr
 from jaxdebias.mitigate.fmd import FmdConfig, fmd
 
 LEAVE, UNTRIED = "leave it", "not tried"
-GAINS = ("group_mean_accuracy", "bias_conflicting_accuracy")
-"""What has to get better, the first one first."""
-HARMS = ("group_mean_accuracy", "counterfactual_bias")
-"""What must not get worse."""
-MOST_PAID = 0.10
-"""Accuracy on bias-aligned samples that a repair may cost without gaining in the mean over groups: predictions that
-have become guesses depend on no attribute either."""
+GAIN, HARM = "group_mean_accuracy", "counterfactual_bias"
+"""What has to get better, and what must not get worse."""
 ESTIMATE = "estimate"
 
 
@@ -43,14 +39,14 @@ class Option(NamedTuple):
     expected: Mapping[str, Interval]
     """Metric -> after minus before, on the half of the acceptance split that chose nothing."""
     gains: tuple[str, ...]
-    """The metrics of `GAINS` that get separably better."""
+    """The judged metrics, `GAIN` and `HARM`, that get separably better."""
     harm: tuple[str, ...]
-    """The metrics of `HARMS` that get separably worse, and `bias_aligned_accuracy` where it pays for all gains."""
+    """Those that get separably worse."""
     seconds: float
 
     @property
     def worth_it(self) -> bool:
-        return bool(self.gains) and not self.harm
+        return worth_it(self.gains, self.harm)
 
 
 class Advice(NamedTuple):
@@ -133,8 +129,12 @@ def verified(key: Key, split: Split, option: Option, dataset: Dataset, before: M
     """
     after = measure(measure_key, _logits(split), option.params, dataset)
     found = changes(key, before, after, dataset)
-    gains, harm = _sorted(found)
-    return Verified(after, found, bool(set(gains) & set(option.gains)) and not harm)
+    return Verified(after, found, worth_it(*_sorted(found)))
+
+
+def worth_it(gains: Sequence[str], harm: Sequence[str]) -> bool:
+    """Whether a repair is: what is judged, by what gets separably better and what separably worse."""
+    return GAIN in gains and not harm
 
 
 def _lacks(dataset: Dataset) -> str:
@@ -189,19 +189,14 @@ def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, 
             return False
         return ((found[name].value > 0) == name.endswith("accuracy")) == better
 
-    gains = [name for name in GAINS if separably(name, better=True)]
-    harm = [name for name in HARMS if separably(name, better=False)]
-    aligned = found.get("bias_aligned_accuracy")
-    if GAINS[0] not in gains and aligned is not None and aligned.value < -MOST_PAID:
-        harm.append("bias_aligned_accuracy")
-    return tuple(gains), tuple(harm)
+    gains, harm = (tuple(name for name in (GAIN, HARM) if separably(name, better)) for better in (True, False))
+    return gains, harm
 
 
-def _worth(option: Option) -> tuple[bool, bool, float]:
-    """Larger is better: worth it at all, in all groups or in one, by the sure part of the gain."""
-    best = option.gains[0] if option.gains else GAINS[0]
-    sure = option.expected[best].low if best in option.expected else np.nan
-    return option.worth_it, best == GAINS[0], float(np.nan_to_num(sure, nan=-np.inf))
+def _worth(option: Option) -> tuple[bool, float]:
+    """Larger is better: worth it at all, by the sure part of the gain."""
+    sure = option.expected[GAIN].low if GAIN in option.expected else np.nan
+    return option.worth_it, float(np.nan_to_num(sure, nan=-np.inf))
 
 
 @functools.cache

@@ -11,12 +11,13 @@ can be exchanged between samples, and mean and variance of the pull are closed f
 test with scores (Landis, Heyman and Koch 1978).
 
 Attributes that go together are told apart by conditioning: only pairs that agree in label *and* in the other attribute
-count. What an attribute says about another one's samples is then left out.
+count. What an attribute says about another one's samples is then left out. One that follows another by chance would
+pass one such test in twenty; all of them together are adjusted, as the plain ones are.
 """
 
 import statistics
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ from jaxdebias.core import Array, Key
 from jaxdebias.data.aligned import cell_counts
 from jaxdebias.measure.groups import predicted_class
 from jaxdebias.measure.intervals import Interval, bootstrap
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Pull(NamedTuple):
@@ -134,10 +137,11 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
     pulls = {name: pull(predicted, label, values[name], scores[name], unit=unit) for name in values}
     adjusted = holm({name: _p_value(one.z) for name, one in pulls.items()})
     flagged = [name for name in values if adjusted[name] < 1 - level and not silent(scores[name])]
+    given_others = _conditional(flagged, predicted, label, values, scores, unit)
     found = []
     for number, name in enumerate(values):
         reason = _reason(pulls[name], scores[name], name in (train_counts or {}))
-        behind = _explained_by(name, flagged, predicted, label, values, scores, unit, 1 - level)
+        behind = _explained_by(name, given_others, 1 - level)
         verdict = ("unknown" if reason else "none" if name not in flagged else
                    "shortcut" if behind is None else "explained")
         gap = _gap(jax.random.fold_in(key, number), predicted == label, label, values[name], scores[name] > 0, unit,
@@ -224,7 +228,7 @@ def pull(predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Ar
     return Pull(float(total / len(labels)), float(z), samples)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """P-values that bound the chance of any false alarm over all of them (Holm 1979).
 
     >>> holm({"a": 0.01, "b": 0.03, "c": 0.04})
@@ -255,18 +259,21 @@ def _reason(found: Pull, score: Float[np.ndarray, "k a"], counted: bool) -> str:
     return ""
 
 
-def _explained_by(name: str, flagged: list[str], predicted: np.ndarray, label: np.ndarray,
-                  values: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], unit: Array | None,
-                  alpha: float) -> str | None:
+def _conditional(flagged: list[str], predicted: np.ndarray, label: np.ndarray, values: Mapping[str, np.ndarray],
+                 scores: Mapping[str, np.ndarray], unit: Array | None) -> dict[tuple[str, str], tuple[float, float]]:
+    """(candidate, given another) -> z of its pull and the p-value, Holm-adjusted over all of these."""
+    z = {(name, given): pull(predicted, label, values[name], scores[name], given=values[given], unit=unit).z
+         for name in flagged for given in flagged if name != given}
+    adjusted = holm({pair: _p_value(one) for pair, one in z.items()})
+    return {pair: (z[pair], adjusted[pair]) for pair in z}
+
+
+def _explained_by(name: str, given_others: Mapping[tuple[str, str], tuple[float, float]], alpha: float) -> str | None:
     """The flagged candidate that leaves this one nothing, and that this one leaves something; the strongest of them."""
     behind = []
-    for other in flagged if name in flagged else ():
-        if other == name:
-            continue
-        left, rest = (pull(predicted, label, values[one], scores[one], given=values[given], unit=unit)
-                      for one, given in ((name, other), (other, name)))
-        if _p_value(left.z) >= alpha > _p_value(rest.z):
-            behind.append((rest.z, other))
+    for (one, other), (_, p_value) in given_others.items():
+        if one == name and p_value >= alpha > given_others[other, one][1]:
+            behind.append((given_others[other, one][0], other))
     return max(behind)[1] if behind else None
 
 
