@@ -13,6 +13,15 @@ collect_ignore = ["oracles/torch_language.py", "oracles/torch_resnet.py", "oracl
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+"""Tests mostly compile. Fusions made the older way save a third of that, programs in one piece another tenth."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "alone":  # what is timed is compiled as users have it
+        os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -22,9 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Most of a quick test's time is compiling, and a third of that optimising programs that then run for milliseconds.
+    """A third of compiling is optimising programs that then run for milliseconds.
 
-    What is slow, or compared with PyTorch, is compiled as users have it, unless it is marked `unoptimised`: a large
+    What is slow, or compared with PyTorch, is optimised as users have it, unless it is marked `unoptimised`: a large
     program that takes a few steps, in a test of what happens, not of what a number is.
     """
     optimise = any(item.get_closest_marker(name) for name in ("slow", "torch"))

@@ -24,7 +24,7 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Learner, take
 from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.train.feed import View, train_epochs
-from jaxdebias.train.run import MONITORED, RunConfig, held_out_value
+from jaxdebias.train.run import MONITORED, RUNS_ONCE, RunConfig, held_out_value
 from jaxdebias.train.schedule import HELD_OUT_LOSS, EarlyStop, Monitor, Plateau
 
 
@@ -190,7 +190,7 @@ def _spread(tree: Any, mesh: Mesh | None) -> Any:
 _STATIC = ("learner", "config", "monitor", "view", "steps", "mapped")
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC)
+@functools.partial(jax.jit, static_argnames=_STATIC, compiler_options=RUNS_ONCE)
 def _start(own: Any, shared: Any, *, learner: Learner, config: RunConfig, monitor: Monitor, view: View | None,
            steps: int, mapped: Callable[..., Any]) -> _Carry:
     def start(own: Any) -> _Carry:

@@ -33,7 +33,8 @@ COUNTS = np.array([[90, 10], [20, 80]])
 MLP = models.mlp(hidden=(64, 64), classes=4)
 KEY = jax.random.key(0)
 PLAIN, _, CELLS, _ = CANDIDATES
-SMALL = AugCellConfig(cells=CellsConfig(steps=10, batch_size=64), steps=20, batch_size=64, candidates=(PLAIN, CELLS))
+SMALL = AugCellConfig(cells=CellsConfig(steps=10, batch_size=64), steps=20, cleaning_steps=20, batch_size=64,
+                      candidates=(PLAIN, CELLS))
 
 
 @functools.cache
