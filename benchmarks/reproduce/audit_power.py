@@ -25,9 +25,12 @@ wrong: four samples cannot say what it is worth.
 
 The rules and margins were fixed before the full run. Networks and steps were chosen on other seeds, by accuracy without
 a shortcut; on these the audit called attributes shortcuts that go with the label by chance alone, and was mended
-(`auditing.candidates.by_chance`) before the full run. Sets of one family and seed share digits and decoys over the
-strengths, so the intervals, which take sets for independent, are somewhat too narrow. Resumable: rows in the file are
-kept.
+(`auditing.candidates.by_chance`) before the full run. A first full run, on seeds from 0, met all margins, but called
+what goes with the shortcut one too in 7 of 60 biased sets, and recommended repairs that were paid for on aligned
+samples. The audit was mended again (the tests of what goes with a shortcut are adjusted; the mean over groups has to
+rise), margins and oracle were not touched, and the seeds from `FIRST_SEED` are fresh. Sets of one family and seed share
+digits and decoys over the strengths, so the intervals, which take sets for independent, are somewhat too narrow.
+Resumable: rows in the file are kept.
 """
 
 import argparse
@@ -61,7 +64,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = {"colour": (0.5, 0.2, 0.1, 0.05, 0.01), "glyphs": (0.5, 0.2, 0.1, 0.05, 0.01)}
 """Shares of conflicting samples beside none. Of two classes, at 50 % an attribute says nothing: 30 % is the first."""
 TWO_CLASSES = (0.3, 0.2, 0.1, 0.05, 0.01)
-SEEDS, CLEAN_SEEDS = 2, 7
+FIRST_SEED, SEEDS, CLEAN_SEEDS = 100, 2, 7
 AUDIT_SEED = 0
 """As by default; sets of a family are then halved alike, and their programs compiled once."""
 STRONG, GAIN = 0.05, 0.05
@@ -94,13 +97,13 @@ class Cell(NamedTuple):
 
 def plan(seeds: int = SEEDS, clean_seeds: int = CLEAN_SEEDS) -> list[Cell]:
     """All data sets, seed by seed, so that a part of the run has some of everything."""
-    cells = []
+    cells, first = [], FIRST_SEED
     for family in FAMILIES:
-        cells += [Cell("sets", family, "none", seed) for seed in range(clean_seeds)]
+        cells += [Cell("sets", family, "none", seed) for seed in range(first, first + clean_seeds)]
         cells += [Cell("sets", family, level, seed) for level in LEVELS.get(family, TWO_CLASSES)
-                  for seed in range(seeds)]
-        cells += [Cell("small accept", family, level, 0) for level in SMALL]
-    cells += [Cell("pictures only", "digits", kind, seed) for seed, kind in enumerate(PICTURES)]
+                  for seed in range(first, first + seeds)]
+        cells += [Cell("small accept", family, level, first) for level in SMALL]
+    cells += [Cell("pictures only", "digits", kind, seed) for seed, kind in enumerate(PICTURES, first)]
     return cells
 
 
