@@ -376,44 +376,28 @@ def sih_step() -> str:
 
 
 def dbvae() -> str:
-    """A row per case and arm: with intervals, margins and the aim when all rows are there, plain means until then."""
+    """A row per case and arm of the cases that are whole, their margins and the aim; then what is still missing."""
     if not (RESULTS / "dbvae.json").exists():
         return "Not measured yet."
     table = read("dbvae")
-    whole, there = "summary" in table, len(table["rows"])
-    rows = table["summary"] if whole else _means_so_far(table["rows"])
 
     def rate(row: dict[str, Any], name: str) -> str:
-        if name not in row:
-            return ""
-        return percent(row[name]) if whole else f"{100 * row[name]['value']:.1f}"
+        return percent(row[name]) if name in row else ""
 
     shown = [[row["case"], row["arm"], str(row["seeds"]),
               *(rate(row, name) for name in ("rare", "common", "worst", "precision", "share")),
-              *(f"{row[name]['value']:.2f}" if name in row else "" for name in ("auc", "ess"))] for row in rows]
+              *(f"{row[name]['value']:.2f}" if name in row else "" for name in ("auc", "ess"))]
+             for row in table["summary"]]
     head = ["case", "arm", "seeds", "rare group %", "common %", "worst group %", "precision %", "share of draws %",
             "AUC of the weights", "effective sample size"]
-    if not whole:
-        return f"Measured so far: {there} of {table.get('planned', '?')} rows, so means without intervals, and no " \
-               f"margin is judged.\n\n{markdown(head, shown)}{source('dbvae')}"
     margins = [f"- {'met' if one['met'] else '**missed**'}: {one['case']}, {one['quantity']} {one['margin']}, got "
                f"{one['got']:.3f}" for one in table["margins"]]
     tried = [[one["case"], one["arm"], signed(one), "yes" if one["reached"] else ""] for one in table["aim"]]
-    aim = markdown(["case", "arm", "worst group over plain", "aim reached"], tried)
-    return "\n\n".join([markdown(head, shown), "\n".join(margins), aim]) + source("dbvae")
-
-
-def _means_so_far(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the seeds that are there, of values that all of them have."""
-    said = []
-    for case, arm in dict.fromkeys((row["case"], row["arm"]) for row in rows):
-        own = [row for row in rows if (row["case"], row["arm"]) == (case, arm)]
-        of = {name: [row[name]["value"] if isinstance(row[name], dict) else row[name] for row in own]
-              for name in ("rare", "common", "worst", "precision", "share", "auc", "ess")
-              if all(row.get(name) is not None for row in own)}
-        said.append({"case": case, "arm": arm, "seeds": len(own),
-                     **{name: {"value": sum(values) / len(values)} for name, values in of.items()}})
-    return said
+    aim = markdown(["case", "arm", "worst group over plain", "aim reached"], tried) if tried else ""
+    missing = ", ".join(f"{case} ({there} of {planned})" for case, (there, planned) in table["unfinished"].items())
+    missing = missing and f"Not judged yet, as rows are missing: {missing}."
+    return "\n\n".join(part for part in (markdown(head, shown), "\n".join(margins), aim, missing) if part) \
+        + source("dbvae")
 
 
 def audit_power() -> str:

@@ -92,6 +92,14 @@ def test_plan_and_the_check_of_the_plain_network(script):
         script.check_learned("cue", "dbvae", [row(script, "cue", "plain", 0, common=0.8)])
 
 
+def test_a_case_is_judged_when_it_is_whole(script):
+    whole = [row(script, *one) for one in script.plan(["cue"], list(script.ARMS), None)]
+    found = script.unfinished_cases([*whole, row(script, "dark", "plain", 0)])
+    assert "cue" not in found
+    assert found["dark"] == (1, 39)
+    assert script.unfinished_cases(whole[1:])["cue"] == (39, 40)
+
+
 @pytest.mark.slow
 @pytest.mark.unoptimised
 @pytest.mark.parametrize("arm", ["contrastive", "all faces", "flow"])

@@ -22,7 +22,7 @@ last epoch, nothing is chosen by test faces. Intervals: of a group in one row Wi
 Student's over seeds; of a gain also over test faces, with the seeds as they are. Weights are measured against the rare
 group after the last epoch: share of the draws, and the chance that a rare face outweighs a common one (AUC), always
 with the effective sample size. The run stops if the plain network has not learned the common generated faces
-(`LEARNED`). Resumable: rows in the file are kept. When all rows are there, the script sums up.
+(`LEARNED`). Resumable: rows in the file are kept. A case is summed up and judged when all of its rows are there.
 """
 
 import argparse
@@ -283,17 +283,17 @@ def main() -> int:
                 for name in ("rare", "common", "worst", "precision", "share", "auc", "ess") if name in row]
         print(f"{case}, {arm}, seed {seed}: {', '.join(said)}, {row['seconds']:.0f} s", flush=True)
 
-    missing = set(plan(CASES, ARMS, None)) - {(row["case"], row["arm"], row["seed"]) for row in table["rows"]}
-    if missing and not args.trial:
-        print(f"{len(missing)} rows are not there yet: no summary")
-        return 0
     table["rows"].sort(key=lambda row: (list(CASES).index(row["case"]), list(ARMS).index(row["arm"]), row["seed"]))
-    table |= {"summary": summary(table["rows"]), "margins": verdicts(table["rows"]), "aim": aim(table["rows"])}
+    unfinished = {} if args.trial else unfinished_cases(table["rows"])
+    whole = [row for row in table["rows"] if row["case"] not in unfinished]
+    table |= {"unfinished": unfinished, "summary": summary(whole), "margins": verdicts(whole), "aim": aim(whole)}
     write(args.out, table)
     print(args.out)
     for verdict in table["margins"]:
         print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['case']}, {verdict['quantity']} "
               f"{verdict['margin']}, got {verdict['got']:.3f}")
+    for case, (there, planned) in unfinished.items():
+        print(f"{case}: {there} of {planned} rows are there, not judged yet")
     return int(any(not verdict["met"] for verdict in table["margins"]))
 
 
@@ -301,6 +301,14 @@ def plan(cases: Sequence[str], arms: Sequence[str], seeds: int | None) -> list[t
     """The rows to make, in order: all arms of a seed before the next seed."""
     return [(case, arm, seed) for case in cases for seed in range(min(seeds or 99, CASES[case].seeds))
             for arm in CASES[case].arms if arm in arms]
+
+
+def unfinished_cases(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Case -> (rows that are there, rows of the plan), of those that are not whole: a case is judged all at once."""
+    there = {(row["case"], row["arm"], row["seed"]) for row in rows}
+    planned = {case: plan([case], list(ARMS), None) for case in CASES}
+    return {case: (sum(one in there for one in of), len(of)) for case, of in planned.items()
+            if not there.issuperset(of)}
 
 
 def check_learned(case: str, arm: str, rows: Sequence[dict[str, Any]]) -> None:
