@@ -1,4 +1,4 @@
-"""Does the audit say what is true? `python benchmarks/reproduce/audit_power.py` (no files needed, 25 minutes).
+"""Does the audit say what is true? `python benchmarks/reproduce/audit_power.py` (no files needed, 11 to 25 minutes).
 
 Three parts, every data set generated (`audit_sets.py`), every network trained on it and audited by one call of
 `jaxdebias.audit`, with the fix applied:
