@@ -22,27 +22,22 @@ def fmd_methods(monkeypatch):
     return importlib.import_module("fmd_methods")
 
 
-def test_dbvae_tables_say_how_far_the_script_has_come(tables, tmp_path):
+def test_dbvae_tables_judge_whole_cases_and_name_the_others(tables, tmp_path):
     assert tables.dbvae() == tables.timed("dbvae_speed") == "Not measured yet."
     made = {"device": "cpu", "date": "today", "versions": {"jax": "1", "flax": "2", "python": "3"}}
     rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}
-    rows = [{"case": "cue", "arm": arm, "seed": seed, "precision": 0.8, **drawn,
-             **{name: rate | {"value": 0.5 + 0.1 * seed} for name in ("rare", "common", "worst")}}
-            for arm, drawn in (("plain", {}), ("dbvae", {"share": 0.2, "auc": 0.93, "ess": 0.21})) for seed in (0, 1)]
-    (tmp_path / "dbvae.json").write_text(json.dumps(made | {"rows": rows[:3], "planned": 300}))
-    said = tables.dbvae()
-    assert "3 of 300 rows" in said
-    assert "| cue | plain | 2 | 55.0 | 55.0 | 55.0 | 80.0 |  |  |  |" in said
-    assert "| cue | dbvae | 1 | 50.0 | 50.0 | 50.0 | 80.0 | 20.0 | 0.93 | 0.21 |" in said
     summary = [{"case": "cue", "arm": "dbvae", "seeds": 2, **dict.fromkeys(("rare", "common", "worst", "auc"), rate)}]
     margins = [{"case": "cue", "quantity": "dbvae.auc", "margin": ">= 0.9", "got": 0.5, "met": False}]
     aim = [{"case": "old", "arm": "flow", **rate, "reached": True}]
-    (tmp_path / "dbvae.json").write_text(json.dumps(
-        made | {"rows": rows, "planned": 4, "summary": summary, "margins": margins, "aim": aim}))
+    made |= {"rows": [], "planned": 300, "summary": summary, "margins": margins, "aim": aim}
+    (tmp_path / "dbvae.json").write_text(json.dumps(made | {"unfinished": {"dark": [3, 39]}}))
     said = tables.dbvae()
     assert "| cue | dbvae | 2 | 50.0 (40.0–60.0) | 50.0 (40.0–60.0) |" in said
     assert "- **missed**: cue, dbvae.auc >= 0.9, got 0.500" in said
     assert "| old | flow | +0.50 (+0.40 to +0.60) | yes |" in said
+    assert "Not judged yet, as rows are missing: dark (3 of 39)." in said
+    (tmp_path / "dbvae.json").write_text(json.dumps(made | {"unfinished": {}, "aim": []}))
+    assert "Not judged" not in tables.dbvae()
 
 
 def test_tables_have_not_drifted():
