@@ -45,7 +45,7 @@ def composites(source, out, *, conflicting=0.05, seed=0):
 def test_own_images_from_the_command_line(data_dir, tmp_path, capsys):
     images, trained, fixed = tmp_path / "images", tmp_path / "trained", tmp_path / "fixed"
     composites(data_dir / "objects_on_scenes", images)
-    cli.main(["train", "--data", "folder", "--data-dir", str(images), "--image-size", "48", "--epochs", "12",
+    cli.main(["train", "--data", "folder", "--data-dir", str(images), "--image-size", "32", "--epochs", "12",
               "--out", str(trained)])
     cli.main(["debias", str(trained), "--out", str(fixed)])
     results = json.loads((fixed / "results.json").read_text())
