@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxdebias.auditing.fixes import LEAVE
 from jaxdebias.report import candidate_view, formats, wording
 from jaxdebias.report.formats import NONE, applies
 from jaxdebias.report.results import check_results, to_json
@@ -77,7 +78,7 @@ def model_card(results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{escape(name)} {escape(str(version))}" for name, version in results["versions"].items())
     done = " ".join(verdict.repair)
     if not done:
-        done = "No repair was tried."
+        done = _not_done(results.get("advice"))
         if results["method"] != "erm" and not results.get("candidates"):
             done = f"Trained with {wording.method_name(results['method'])}; nothing was repaired afterwards."
     facts = [
@@ -103,6 +104,16 @@ def model_card(results: Mapping[str, Any]) -> str:
     if remarks:
         lines += ["", "### Recommendations", "", *(f"- {escape(text)}" for text in remarks)]
     return "\n".join(lines) + "\n"
+
+
+def _not_done(advice: Mapping[str, Any] | None) -> str:
+    """Why a model was left as it is."""
+    if advice is None or not advice["options"]:
+        return "No repair was tried."
+    tried = escape(" and ".join(wording.method_name(one["name"]) for one in advice["options"]))
+    if advice["fix"] == LEAVE:
+        return f"Nothing: {tried} were tried on held-out samples and not worth it."
+    return f"Nothing: of {tried}, tried on held-out samples, {escape(wording.method_name(advice['fix']))} is worth it."
 
 
 def _checked(results: Mapping[str, Any]) -> dict[str, Any]:

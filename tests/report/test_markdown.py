@@ -65,6 +65,16 @@ def test_the_card_says_what_a_reader_needs():
     assert f"{100 * gap.low:.1f} to {100 * gap.high:.1f}".replace("-", "−") in card
 
 
+def test_the_card_says_why_nothing_was_done():
+    results = birds() | {"method": "erm", "after": None, "edit": None}
+    option = {"name": "dfr", "expected": {}, "gains": [], "harm": [], "seconds": 1.0}
+    advice = {"fix": "leave it", "reason": "", "missing": "", "retrain": [], "verified": None,
+              "options": [option, option | {"name": "fmd"}]}
+    assert "No repair was tried" in model_card(results)
+    assert "were tried on held-out samples and not worth it" in model_card(results | {"advice": advice})
+    assert "is worth it" in model_card(results | {"advice": advice | {"fix": "dfr"}})
+
+
 def test_candidates_and_missing_measurements():
     results = FAKES["fair"]() | {"candidates": [
         {"name": "a|b", "verdict": "none", "reason": "", "explained_by": None, "gap": None, "pull": 0.1, "z": 1.0,
