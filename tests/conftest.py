@@ -14,7 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-"""Tests mostly compile. Fusions made the older way save a third of that, programs in one piece another tenth."""
+"""Tests mostly compile, which takes less with fusions made the older way and programs in one piece."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,7 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """Every compiled program maps memory, and a process may hold 65,530 maps: past that, XLA crashes the worker."""
+    """Every compiled program maps memory, and a process may hold 65,530 maps: past that, mapping fails inside XLA."""
     yield
     jax.clear_caches()
 

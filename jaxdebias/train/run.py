@@ -187,8 +187,8 @@ def _feed(key: Key, learner: Learner, data: Any, config: RunConfig, mesh: Mesh |
 
 
 RUNS_ONCE = {"xla_backend_optimization_level": 1}
-"""Compiler options of what is not worth optimising. XLA takes some 1.3 s for each random kernel of a network; this way
-a quarter of that, and the same bits."""
+"""Compiler options of what is not worth optimising: of many a network, random kernels compile longer than the training.
+The bits are the same."""
 
 
 @functools.partial(jax.jit, static_argnames=("learner",), compiler_options=RUNS_ONCE)

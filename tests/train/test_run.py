@@ -12,7 +12,9 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Learner, take
 from jaxdebias.data.plans import epoch_plan
 from jaxdebias.mitigate.erm import erm
+from jaxdebias.models import cnn
 from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run
+from jaxdebias.train.run import _init
 
 DATA, HELD_OUT = table(50), table(40, seed=1)
 ERM = erm(BARE, Optimizer(learning_rate=0.05))
@@ -21,6 +23,13 @@ CONFIG = RunConfig(epochs=4, batch_size=16)
 
 def leaves_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.slow
+def test_first_weights_have_the_bits_of_an_optimised_program(key):
+    learner, example = erm(cnn(channels=(8, 16), dense=16, classes=3)), table(4)._replace(
+        x=np.zeros((4, 16, 16, 3), np.uint8))
+    leaves_equal(_init(key, example, learner=learner), jax.jit(learner.init)(key, example))
 
 
 class Counter(NamedTuple):
