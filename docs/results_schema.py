@@ -73,7 +73,8 @@ def schema() -> dict[str, Any]:
         "answers": rows(table(module._ANSWER)),
         "advice": or_null(table(module._ADVICE, options=rows(option))),
         "discovered": or_null(table({"cells": (Mapping, type(None)), "groups": list},
-                                    cells=or_null(table(module._CELLS)), groups=rows(table(module._ERROR_GROUP)))),
+                                    cells=or_null(table(module._CELLS, followed=rate)),
+                                    groups=rows(table(module._ERROR_GROUP)))),
     }
     found = table(
         module._KEYS, label_names={**texts, "minItems": 1}, attribute_names={**texts, "minItems": 1},

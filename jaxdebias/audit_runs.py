@@ -30,7 +30,8 @@ class AuditConfig:
     pixels: str = "auto"
     """As of `jaxdebias.audit`."""
     discover: bool | None = None
-    """As of `jaxdebias.audit`."""
+    judges: str = "aug-cell"
+    """Both as of `jaxdebias.audit`."""
     fix: bool = False
     """Apply the recommended repair, and test it on the test split."""
     data_dir: Path | None = None
@@ -53,8 +54,8 @@ def audit_in_full(folder: Path, out: Path, config: AuditConfig = AuditConfig(), 
     recipe = RECIPES[made["data"]]
     attribute = config.attribute or dataset.variant.get("attribute", recipe.attribute)
     report = audit(classifier, params, dataset, candidates=given, attribute=attribute, items=recipe.items,
-                   name=results["model"], pixels=config.pixels, discover=config.discover, fix=config.fix,
-                   seed=config.seed)
+                   name=results["model"], pixels=config.pixels, discover=config.discover, judges=config.judges,
+                   fix=config.fix, seed=config.seed)
     report.results.update(config=made, trained=str(folder.resolve()))
     report.write(out, overwrite=True)
     return report

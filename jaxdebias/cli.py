@@ -193,6 +193,8 @@ class Audit:
     """With RUN and --out: maps of the model, patches of the data, both or none; auto: what fits."""
     discover: Annotated[bool | None, arg(metavar="{True,False}")] = None
     """With RUN and --out: look for shortcuts that no attribute names; by default where no attribute is known."""
+    judges: Annotated[Literal["aug-cell", "sih"], arg(metavar="{aug-cell,sih}")] = "aug-cell"
+    """Who looks for them: networks that see shapes badly, or the biased branch of SiH."""
     maps: bool = False
     """Class maps (Grad-CAM of the predicted class) of every test picture; the model has to be one for pictures that
     keeps places: train with --model cnn or pooled-cnn."""
@@ -416,7 +418,7 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
                 expect(not getattr(command, name), f"--{name}", f"--pixels {name} with --out", f"--{name}")
             config = audit_runs.AuditConfig(
                 candidates=command.candidates or (), attribute=command.attribute, pixels=command.pixels,
-                discover=command.discover, fix=command.fix,
+                discover=command.discover, judges=command.judges, fix=command.fix,
                 data_dir=command.data_dir, seed=command.seed)
             print(audit_runs.audit_in_full(command.run, command.out, config, overwrite=command.overwrite))
         case Audit():

@@ -40,6 +40,7 @@ from jaxdebias.run_folder import Clock, timing
 from jaxdebias.train.checkpoint import save_params
 
 PIXELS = ("auto", "maps", "patches", "both", "none")
+JUDGES = ("aug-cell", "sih")
 SHOWN = 12
 """Training samples at each end of the influence ranking."""
 
@@ -95,8 +96,8 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
           split: Split | None = None, spatial: Split | Tap | None = None,
           candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None, attribute: str | None = None,
           items: str = "samples", name: str | None = None, head_path: tuple[str | int, ...] | None = None,
-          pixels: str = "auto", discover: bool | None = None, fix: bool = False, seed: int = 0,
-          batch_size: int = 256) -> AuditReport:
+          pixels: str = "auto", discover: bool | None = None, judges: str = "aug-cell", fix: bool = False,
+          seed: int = 0, batch_size: int = 256) -> AuditReport:
     """Audits a trained classifier on the test split of a data set.
 
     Args:
@@ -116,6 +117,8 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
       pixels: `maps` of the model, `patches` of the data (trains two small networks, up to minutes), `both`, `none`;
         `auto`: maps where there are masks and `spatial`, else patches, where there are pictures and a shortcut.
       discover: look for shortcuts that no attribute names (trains small networks); None: where no attribute is known.
+      judges: who looks for them: those of `aug-cell`, which see shapes badly, or the biased branch of `sih`, to which
+        a shape can be a shortcut too, and which is less sure of everything else (`auditing.discovery`).
       fix: apply the recommended repair and test it, paired, on the test split; without, the test split is only
         predicted.
       seed: of all intervals, halves and small networks.
@@ -125,6 +128,7 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
       ContractError: malformed data, predictions that do not fit, unknown names.
     """
     check_choice("pixels", pixels, PIXELS)
+    check_choice("judges", judges, JUDGES)
     _check(dataset)
     expect((model is None) == (predicted is not None), "audit", "a model with its params, or predicted",
            "both" if model is not None else "neither")
@@ -144,7 +148,8 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
         discover = not listed
     guesses = errors = None
     if discover and "train" in dataset.splits and dataset.splits["test"].x.ndim == 4:
-        guesses = discovery.guess_cells(keys["cells"], dataset, _judge(dataset))
+        predicts = np.argmax(logits, -1) if logits.ndim == 2 else logits
+        guesses = discovery.guess_cells(keys["cells"], dataset, _judges(judges, dataset), predicts)
         listed[discovery.CELLS] = guesses.candidate
     if discover and seen is not None:
         test = seen.dataset.splits["test"]
@@ -198,7 +203,7 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
         "harmful": [one._asdict() for one in harmful], "harmful_rows": content.table_rows(dataset, harmful),
         "helpful": [one._asdict() for one in helpful], "helpful_rows": content.table_rows(dataset, helpful),
         "candidates": [entry(one) for one in found],
-        "discovered": None if guesses is None and errors is None else _discovered(guesses, errors, found, dataset),
+        "discovered": _discovered(judges, guesses, errors, found, dataset),
         "advice": _advice(advice, checked, found, dataset, seen),
         "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
         "findings": list(dict.fromkeys([
@@ -240,9 +245,13 @@ def _seen(apply_fn: Any, split: Split | None, spatial: Any, params: Params, data
     return seen, np.asarray(predict_rows(split.head, params, seen.dataset.splits["test"].x, batch_size=8192))
 
 
-def _judge(dataset: Dataset) -> Classifier:
-    """A small network for the bias cells."""
-    return models.mlp(hidden=(100, 100), classes=len(dataset.label_names))
+def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
+    """Small networks for the bias cells."""
+    classes = len(dataset.label_names)
+    if kind == "sih":
+        image = dataset.splits["train"].x.shape[1:]
+        return discovery.biased_branch(models.mlp_vae(image=image, latent=32, decoder=(256,), classes=classes))
+    return discovery.shapeless(models.mlp(hidden=(100, 100), classes=classes))
 
 
 def _judged(key: Key, logits: np.ndarray, dataset: Dataset, listed: Mapping[str, Candidate],
@@ -303,12 +312,14 @@ def _edit(checked: fixes.Verified, params: Params, edited: Params) -> dict[str, 
     return {"accepted": checked.held, "reason": reason, **content.parameter_counts(params, edited), "rounds": []}
 
 
-def _discovered(guesses: discovery.Guesses | None, errors: list[discovery.ErrorGroup] | None,
+def _discovered(judges: str, guesses: discovery.Guesses | None, errors: list[discovery.ErrorGroup] | None,
                 found: Sequence[Shortcut], dataset: Dataset) -> dict[str, Any]:
+    if guesses is None and errors is None:
+        return None
     cells = None
     if guesses is not None:
-        cells = {"name": discovery.CELLS, "flagged_share": guesses.flagged_share,
-                 "confidence": list(guesses.confidence), "plain": guesses.plain,
+        cells = {"name": discovery.CELLS, "judges": judges, "flagged_share": guesses.flagged_share,
+                 "confidence": list(guesses.confidence), "followed": guesses.followed._asdict(), "plain": guesses.plain,
                  "suspected": discovery.suspected(guesses, found), "typical": guesses.typical,
                  "typical_label": np.asarray(dataset.splits["train"].label)[guesses.typical]}
     return {"cells": cells, "groups": [one._asdict() for one in errors or []]}

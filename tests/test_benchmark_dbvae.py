@@ -131,3 +131,12 @@ def test_natural_groups_are_rare_and_nobody_is_in_two_splits(script):
             of = train[label[train] == y]
             assert len(of) == 500
             assert (~aligned[y, attribute[of]]).sum() == 25
+
+
+def test_what_reached_the_aim_is_repeated_on_fresh_seeds(script):
+    again = script.plan(script.AGAIN, script.ARMS, None, again=True)
+    assert not set(again) & set(script.plan(script.CASES, script.ARMS, None))
+    assert len({seed for _, _, seed in again}) == 5
+    rows = [row(script, *one) for one in again]
+    assert script.unfinished_cases(rows, again=True) == {}
+    assert script.unfinished_cases(rows[1:], again=True) == {"old": (19, 20)}

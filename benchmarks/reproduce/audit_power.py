@@ -6,6 +6,7 @@ Three parts, every data set generated (`audit_sets.py`), every network trained o
     sets            six families, from no shortcut over weak ones to 1 % conflicting samples; six candidate attributes
     small accept    a real shortcut, but 4 samples in the acceptance split: nothing can be estimated on them
     pictures only   no attribute given at all; half of the sets are biased by colour
+    biased branch   the same sets, judged by the biased branch of SiH (its rules were fixed on seeds 0 to 3)
 
 Whether a network follows the planted attribute is not taken from the plan but asked of the network: an oracle shows
 it fresh test samples twice, with nothing changed but that attribute, on the label's own value and on another's. The
@@ -72,6 +73,7 @@ SMALL = (0.1, 0.05)
 """Shares of conflicting samples with a small acceptance split."""
 FEW = 4
 """Samples in it, of which half choose and half estimate."""
+JUDGES = {"pictures only": "aug-cell", "biased branch": "sih"}
 PICTURES = (0.01, "random", 0.02, "grey", 0.05, "random", 0.02, "grey")
 """Share of conflicting samples, or clean digits: in random colours, or grey."""
 
@@ -82,6 +84,7 @@ MARGINS = (
     ("sets", "right advice, clean and strong", ">=", 0.90),
     ("small accept", "right advice", ">=", 0.90),
     ("pictures only", "right suspicions", ">=", 0.90),
+    ("biased branch", "right suspicions", ">=", 0.90),
 )
 
 
@@ -103,7 +106,7 @@ def plan(seeds: int = SEEDS, clean_seeds: int = CLEAN_SEEDS) -> list[Cell]:
         cells += [Cell("sets", family, level, seed) for level in LEVELS.get(family, TWO_CLASSES)
                   for seed in range(first, first + seeds)]
         cells += [Cell("small accept", family, level, first) for level in SMALL]
-    cells += [Cell("pictures only", "digits", kind, seed) for seed, kind in enumerate(PICTURES, first)]
+    cells += [Cell(part, "digits", kind, seed) for part in JUDGES for seed, kind in enumerate(PICTURES, first)]
     return cells
 
 
@@ -218,12 +221,14 @@ def suspected(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
     classifier = FAMILIES["colour"].network
     params = trained(jax.random.key(cell.seed), classifier, dataset.splits["train"], steps or FAMILIES["colour"].steps)
     began = time.perf_counter()
-    found = jaxdebias.audit(classifier, params, dataset, pixels="none", fix=True, seed=AUDIT_SEED)
+    found = jaxdebias.audit(classifier, params, dataset, pixels="none", judges=JUDGES[cell.part], fix=True,
+                            seed=AUDIT_SEED)
     cells = found.results["discovered"]["cells"]
     checked = found.results["advice"]["verified"]
     state = "clean" if cell.conflicting in clean else "biased"
     return {"state": state, "suspected": cells["suspected"], "plain": cells["plain"],
             "flagged_share": round(cells["flagged_share"], 4), "confidence": [round(c, 3) for c in cells["confidence"]],
+            "followed": {name: value and round(value, 4) for name, value in cells["followed"].items()},
             "groups": len(found.results["discovered"]["groups"]), "fix": found.fix,
             "held": None if checked is None else checked["held"], "right": cells["suspected"] == (state == "biased"),
             "seconds": {"audit": round(time.perf_counter() - began, 2),
@@ -263,12 +268,13 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     small = [row for row in rows if row["part"] == "small accept"]
     if small:
         said["small accept"] = {"right advice": share([row["right_advice"] for row in small])}
-    pictures = [row for row in rows if row["part"] == "pictures only"]
-    if pictures:
-        said["pictures only"] = {"right suspicions": share([row["right"] for row in pictures]), **{
+    for part in JUDGES:
+        pictures = [row for row in rows if row["part"] == part]
+        said[part] = {"right suspicions": share([row["right"] for row in pictures]), **{
             f"suspected, {state}": share([row["suspected"] for row in pictures if row["state"] == state])
             for state in ("biased", "clean")}}
-    return {part: {name: one for name, one in of.items() if one["n"]} for part, of in said.items()}
+    counted = {part: {name: one for name, one in of.items() if one["n"]} for part, of in said.items()}
+    return {part: of for part, of in counted.items() if of}
 
 
 def called(row: dict[str, Any]) -> list[str]:
@@ -291,7 +297,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "audit_power.json")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of each family and share with a shortcut")
     parser.add_argument("--clean-seeds", type=int, default=CLEAN_SEEDS, help="of each family without one")
-    parser.add_argument("--parts", nargs="+", default=["sets", "small accept", "pictures only"])
+    parser.add_argument("--parts", nargs="+", default=["sets", "small accept", *JUDGES])
     parser.add_argument("--trial", action="store_true",
                         help="a few sets, hardly trained, into a temporary folder, to see that everything runs")
     args = parser.parse_args()
@@ -305,13 +311,13 @@ def main() -> int:
     for number, cell in enumerate(cells):
         if cell in done:
             continue
-        row = (suspected if cell.part == "pictures only" else audited)(cell, steps=steps)
+        row = (suspected if cell.part in JUDGES else audited)(cell, steps=steps)
         table["rows"].append({**cell._asdict(), **row})
         table |= {"planned": len(cells), "device": device_name(), "versions": versions(),
                   "cores": len(os.sched_getaffinity(0)), "date": time.strftime("%Y-%m-%d")}
         write(args.out, table)
         print(f"{number + 1} of {len(cells)}: {cell.part}, {cell.family}, {cell.conflicting}, seed {cell.seed}: "
-              f"{row['state']}, " + (f"suspected {row['suspected']}" if cell.part == "pictures only" else
+              f"{row['state']}, " + (f"suspected {row['suspected']}" if cell.part in JUDGES else
                                      f"gap {row['gap']['value']:.3f}, accuracy {row['accuracy']:.3f}, shortcuts "
                                      f"{', '.join(called(row)) or 'none'}") +
               f"; {row['fix']}{'' if row['held'] is None else ', held' if row['held'] else ', did not hold'}"

@@ -14,6 +14,9 @@ MOST_NAMED = 5
 """Samples or groups that a sentence lists."""
 BOUND = 0.05
 """Of p, below which mistakes are said to lean."""
+SUSPECT = {"aug-cell": "Something easier than shapes", "sih": "Something that is learned before the rest"}
+UNSEEN = {"aug-cell": "A shortcut that is itself a shape", "sih": "A shortcut that is hardly easier than the label"}
+"""By who judged the pictures: what their guesses speak of, and what they cannot see."""
 
 
 class Answer(NamedTuple):
@@ -100,12 +103,13 @@ def _which(results: Mapping[str, Any]) -> tuple[str, str]:
 def _discovered(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     said, cells = [], found["cells"]
     if cells is not None and cells["suspected"]:
-        said.append(f"Without any: networks that see shapes badly say with confidence that "
-                    f"{percent(cells['flagged_share'])} of the training samples look like another class, and the "
-                    "model's mistakes follow them. Something easier than shapes is a suspect; look at these samples.")
+        said.append(f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: "
+                    f"{percent(cells['flagged_share'])} of the training samples look like another class with "
+                    f"confidence, and the model's mistakes follow them. {SUSPECT[cells['judges']]} is a suspect; look "
+                    "at these samples.")
     elif cells is not None:
-        said.append("Without any: networks that see shapes badly find nothing plain that the model's mistakes follow. "
-                    "A shortcut that is itself a shape would not show this way.")
+        said.append(f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: there is nothing plain "
+                    f"that the model's mistakes follow. {UNSEEN[cells['judges']]} would not show this way.")
     if found["groups"]:
         names = results["label_names"]
         worst = [f"{names[group['label']]} taken for {names[group['mistaken_for']]} "

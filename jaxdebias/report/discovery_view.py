@@ -29,8 +29,8 @@ def view(results: Mapping[str, Any], suspects: Array | None, mistaken: Array | N
     if not shown and not groups:
         return None
     about = "" if cells is None else (
-        f"{formats.percent(cells['flagged_share'])} of the training {items} look like another class to networks that "
-        f"see shapes badly and have not been trained on them; these are the surest ones of each label.")
+        f"{formats.percent(cells['flagged_share'])} of the training {items} look like another class to "
+        f"{wording.JUDGES[cells['judges']]}, not trained on them; these are the surest ones of each label.")
     return {"suspects": shown, "about": about, "groups": groups}
 
 

@@ -49,9 +49,10 @@ to try more; `retrain`: sentences; `options`: [{`name`, `expected`: metric -> {`
 before on held-out samples that chose nothing, `gains`, `harm`: metrics that get separably better, worse, `seconds`}],
 the best first; `verified`: null, or {`held`, `changes`: metric -> the same on the test set}.
 
-Discovered: `cells`: null, or {`name`, `flagged_share` of the training samples, `confidence` of the judges: in flagged
-samples and in others, `plain`, `suspected`, `typical`: rows of train, `typical_label`: theirs}; `groups`: [{`label`,
-`error`, `others`: rates, `p_value`, `mistaken_for`, `typical`: rows of test}].
+Discovered: `cells`: null, or {`name`, `judges`: "aug-cell" or "sih", `flagged_share` of the training samples,
+`confidence` of the judges: in flagged samples and in others, `followed`: of test samples whose guess contradicts the
+label the share that the model takes for the guess, `plain`, `suspected`, `typical`: rows of train, `typical_label`:
+theirs}; `groups`: [{`label`, `error`, `others`: rates, `p_value`, `mistaken_for`, `typical`: rows of test}].
 
 Measurement: `accuracy`, `group_mean_accuracy`, `reweighted_accuracy`, `worst_group_accuracy` (with `group`, its
 name), `bias_aligned_accuracy`, `bias_conflicting_accuracy`, `counterfactual_bias`, `demographic_parity_difference`,
@@ -166,8 +167,8 @@ _ANSWER = {"question": str, "said": str, "needs": str}
 _ADVICE = {"fix": str, "reason": str, "missing": str, "retrain": list, "options": list,
            "verified": (Mapping, type(None))}  # fmt: skip
 _OPTION = {"name": str, "expected": Mapping, "gains": list, "harm": list, "seconds": Number}
-_CELLS = {"name": str, "flagged_share": Number, "confidence": list, "plain": bool, "suspected": bool, "typical": list,
-          "typical_label": list}
+_CELLS = {"name": str, "judges": str, "flagged_share": Number, "confidence": list, "followed": Mapping, "plain": bool,
+          "suspected": bool, "typical": list, "typical_label": list}
 _ERROR_GROUP = {"label": int, "error": Mapping, "others": Mapping, "p_value": Number, "mistaken_for": int,
                 "typical": list}  # fmt: skip
 _RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),

@@ -154,6 +154,11 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
     return Verdict(level, headline, _outcome(results, level), _diagnosis(results, gap), _repair(results))
 
 
+JUDGES = {"aug-cell": "networks that see shapes badly",
+          "sih": "the biased branch of SiH, which follows what is learned first"}
+"""Who says what a sample looks like, where no attribute is given."""
+
+
 def _unnamed(results: Mapping[str, Any]) -> bool:
     """Whether the attribute of the results is one that was guessed from the pictures."""
     found = results.get("discovered")

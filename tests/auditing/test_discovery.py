@@ -8,8 +8,18 @@ import pytest
 
 from jaxdebias import RunConfig, data, erm, models, run
 from jaxdebias.auditing.candidates import Candidate, judged
-from jaxdebias.auditing.discovery import CELLS, ErrorGroup, Guesses, error_groups, guess_cells, suspected
+from jaxdebias.auditing.discovery import (
+    CELLS,
+    ErrorGroup,
+    Guesses,
+    biased_branch,
+    error_groups,
+    guess_cells,
+    shapeless,
+    suspected,
+)
 from jaxdebias.explain.cells import CellsConfig
+from jaxdebias.measure.intervals import wilson
 from jaxdebias.measure.shortcuts import Pull, Shortcut
 
 
@@ -53,7 +63,7 @@ def test_units_stay_on_one_side_and_few_samples_say_nothing(key):
 
 def test_only_plain_cells_that_mistakes_follow_are_suspected():
     cells = Candidate({"test": np.zeros(3, np.int32)}, ("a",))
-    guesses = Guesses(cells, 0.02, (0.9, 0.95), True, np.zeros(0, np.int64))
+    guesses = Guesses(cells, 0.02, (0.9, 0.95), wilson(8, 10), True, np.zeros(0, np.int64))
     verdict = Shortcut(CELLS, Pull(1.0, 9.0, 3), 0.0, None, None, "shortcut", "")
     assert suspected(guesses, [verdict])
     assert not suspected(guesses._replace(plain=False), [verdict])
@@ -61,20 +71,40 @@ def test_only_plain_cells_that_mistakes_follow_are_suspected():
     assert not suspected(guesses, [])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("conflicting", "expected"), [(0.02, True), (0.1, True), (0.89, False)])
-def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
+def trained_blind(key, conflicting):
+    """Coloured digits without the colours' names, a network trained on them, its test logits, the test colours."""
     dataset = data.digits(conflicting=conflicting, seed=0)
     classifier = models.mlp(hidden=(64, 64), classes=10)
     state = run(key, erm(classifier), dataset.splits["train"], RunConfig(epochs=30, batch_size=64)).state
     test = dataset.splits["test"]
-    logits = np.asarray(classifier.apply(state.variables, test.x))
     blind = dataclasses.replace(dataset, splits={
         name: batch._replace(attribute=np.full(len(batch.label), -1, np.int32))
         for name, batch in dataset.splits.items()})
-    guesses = guess_cells(key, blind, classifier, config=CellsConfig(batch_size=64))
+    return blind, classifier, np.asarray(classifier.apply(state.variables, test.x)), test.attribute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("conflicting", "expected"), [(0.02, True), (0.1, True), (0.89, False)])
+def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
+    blind, classifier, logits, colour = trained_blind(key, conflicting)
+    guesses = guess_cells(key, blind, shapeless(classifier, CellsConfig(batch_size=64)), logits.argmax(1))
     assert guesses.plain == expected
     assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
     if expected:
         guess = guesses.candidate.values["test"]
-        assert (guess[guess >= 0] == test.attribute[guess >= 0]).mean() > 0.95
+        assert (guess[guess >= 0] == colour[guess >= 0]).mean() > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("conflicting", "expected"), [(0.02, True), (0.89, False)])
+def test_the_biased_branch_is_a_judge_by_itself(key, conflicting, expected):
+    blind, _, logits, colour = trained_blind(key, conflicting)
+    branches = models.mlp_vae(image=blind.splits["train"].x.shape[1:], latent=32, decoder=(256,))
+    guesses = guess_cells(key, blind, biased_branch(branches), logits.argmax(1))
+    assert guesses.plain == expected
+    assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    if expected:
+        guess, label = guesses.candidate.values["test"], blind.splits["test"].label
+        contrary = (guess >= 0) & (guess != label)
+        assert guesses.followed.low > 0.5
+        assert (guess == colour)[contrary].mean() > 0.6  # any other colour than the label's: by chance a ninth

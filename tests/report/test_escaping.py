@@ -20,7 +20,7 @@ from jaxdebias.report.tables import print_summary
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "{{7*7}}{% raw %}",
         "</title></style><b>", "&lt;i&gt;", "[/b][link=x]")  # fmt: skip
-CHOICES = {"kind", "verdict", "split", "target", "pairing"}
+CHOICES = {"kind", "verdict", "split", "target", "pairing", "judges"}
 """Keys whose texts are not free."""
 
 
@@ -29,8 +29,8 @@ def audited():
     rate = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 60}
     option = {"name": "dfr", "expected": {"group_mean_accuracy": rate}, "gains": ["group_mean_accuracy"], "harm": [],
               "seconds": 1.0}
-    cells = {"name": "cells", "flagged_share": 0.1, "confidence": [0.9, 0.6], "plain": True, "suspected": True,
-             "typical": [0, 1], "typical_label": [0, 1]}
+    cells = {"name": "cells", "judges": "sih", "flagged_share": 0.1, "confidence": [0.9, 0.6], "followed": rate,
+             "plain": True, "suspected": True, "typical": [0, 1], "typical_label": [0, 1]}
     group = {"label": 0, "error": rate, "others": rate, "p_value": 0.01, "mistaken_for": 1, "typical": [0, 1]}
     return {
         "answers": [{"question": f"{i}?", "said": "yes", "needs": "" if i else "more"} for i in range(5)],
