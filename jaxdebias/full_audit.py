@@ -250,7 +250,7 @@ def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
     classes = len(dataset.label_names)
     if kind == "sih":
         image = dataset.splits["train"].x.shape[1:]
-        return discovery.biased_branch(models.mlp_vae(image=image, latent=32, decoder=(256,), classes=classes))
+        return discovery.biased_branch(models.mlp_vae(image=image, latent=32, decoder=(256,), classes=classes), classes)
     return discovery.shapeless(models.mlp(hidden=(100, 100), classes=classes))
 
 
@@ -313,7 +313,7 @@ def _edit(checked: fixes.Verified, params: Params, edited: Params) -> dict[str, 
 
 
 def _discovered(judges: str, guesses: discovery.Guesses | None, errors: list[discovery.ErrorGroup] | None,
-                found: Sequence[Shortcut], dataset: Dataset) -> dict[str, Any]:
+                found: Sequence[Shortcut], dataset: Dataset) -> dict[str, Any] | None:
     if guesses is None and errors is None:
         return None
     cells = None

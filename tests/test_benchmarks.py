@@ -23,7 +23,7 @@ def fmd_methods(monkeypatch):
 
 
 def test_dbvae_tables_judge_whole_cases_and_name_the_others(tables, tmp_path):
-    assert tables.dbvae() == tables.timed("dbvae_speed") == "Not measured yet."
+    assert tables.dbvae("dbvae") == tables.timed("dbvae_speed") == "Not measured yet."
     made = {"device": "cpu", "date": "today", "versions": {"jax": "1", "flax": "2", "python": "3"}}
     rate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}
     summary = [{"case": "cue", "arm": "dbvae", "seeds": 2, **dict.fromkeys(("rare", "common", "worst", "auc"), rate)}]
@@ -31,13 +31,13 @@ def test_dbvae_tables_judge_whole_cases_and_name_the_others(tables, tmp_path):
     aim = [{"case": "old", "arm": "flow", **rate, "reached": True}]
     made |= {"rows": [], "planned": 300, "summary": summary, "margins": margins, "aim": aim}
     (tmp_path / "dbvae.json").write_text(json.dumps(made | {"unfinished": {"dark": [3, 39]}}))
-    said = tables.dbvae()
+    said = tables.dbvae("dbvae")
     assert "| cue | dbvae | 2 | 50.0 (40.0–60.0) | 50.0 (40.0–60.0) |" in said
     assert "- **missed**: cue, dbvae.auc >= 0.9, got 0.500" in said
     assert "| old | flow | +0.50 (+0.40 to +0.60) | yes |" in said
     assert "Not judged yet, as rows are missing: dark (3 of 39)." in said
     (tmp_path / "dbvae.json").write_text(json.dumps(made | {"unfinished": {}, "aim": []}))
-    assert "Not judged" not in tables.dbvae()
+    assert "Not judged" not in tables.dbvae("dbvae")
 
 
 def test_tables_have_not_drifted():

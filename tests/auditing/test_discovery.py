@@ -100,7 +100,7 @@ def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
 def test_the_biased_branch_is_a_judge_by_itself(key, conflicting, expected):
     blind, _, logits, colour = trained_blind(key, conflicting)
     branches = models.mlp_vae(image=blind.splits["train"].x.shape[1:], latent=32, decoder=(256,))
-    guesses = guess_cells(key, blind, biased_branch(branches), logits.argmax(1))
+    guesses = guess_cells(key, blind, biased_branch(branches, 10), logits.argmax(1))
     assert guesses.plain == expected
     assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
     if expected:
