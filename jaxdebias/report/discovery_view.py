@@ -30,7 +30,7 @@ def view(results: Mapping[str, Any], suspects: Array | None, mistaken: Array | N
         return None
     about = "" if cells is None else (
         f"{formats.percent(cells['flagged_share'])} of the training {items} look like another class to "
-        f"{wording.JUDGES[cells['judges']]}, not trained on them; these are the surest ones of each label.")
+        f"{wording.JUDGES[cells['judges']]}. Nobody judged what it was trained on; these are the surest of each label.")
     return {"suspects": shown, "about": about, "groups": groups}
 
 
