@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, group_of, take
@@ -160,7 +160,7 @@ def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig(
                       maps))
     (of_attribute, attribute_maps), (of_label, label_maps) = found
 
-    tops = [quantile_mask(one.map, 1 - TOP) for one in (of_attribute, of_label)]
+    tops = [_top(one.map) for one in (of_attribute, of_label)]
     a, b = (float(top.mean()) for top in tops)
     group = np.asarray(group_of(np.asarray(held.label), np.asarray(held.attribute), dataset.aligned.shape[1]))
     shown = one_per_group(group, config.examples)
@@ -169,9 +169,15 @@ def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig(
         stride=stride * factor, missing=missing,
         attribute=of_attribute._replace(map=_enlarged(of_attribute.map, factor, size)),
         label=of_label._replace(map=_enlarged(of_label.map, factor, size)),
-        overlap=mask_iou(*tops), chance=a * b / (a + b - a * b) if a * b else 0.0, examples=kept[shown],
+        overlap=mask_iou(*tops), chance=a * b / (a + b - a * b), examples=kept[shown],
         attribute_maps=_enlarged(_scaled(attribute_maps[shown]), factor, size),
         label_maps=_enlarged(_scaled(label_maps[shown]), factor, size))
+
+
+def _top(general: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The pixels that tell most; all of a flat map, which tell alike."""
+    top = quantile_mask(general, 1 - TOP)
+    return top if top.any() else np.ones_like(top)
 
 
 def check_pictures(dataset: Dataset) -> None:
@@ -204,8 +210,8 @@ def place(maps: Float[np.ndarray, "n h w"], weight: Float[np.ndarray, " n"], uni
     halves = [np.flatnonzero(unit % 2 == half) for half in (0, 1)]
     for chosen, judged in (halves, halves[::-1]):
         if len(chosen) and len(judged):
-            top = quantile_mask(mean(chosen), 1 - TOP)
-            value[judged] = maps[judged][:, top].mean(axis=1) if top.any() else 0.0
+            top = _top(mean(chosen))
+            value[judged] = maps[judged][:, top].mean(axis=1)
     average = float(weight @ value / weight.sum())
     of_unit = np.bincount(unit, weights=weight * (value - average))
     error = 1.96 * float(np.sqrt((of_unit**2).sum()) / weight.sum())
