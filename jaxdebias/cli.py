@@ -408,6 +408,9 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             expect(command.run is not None, "audit", "the folder of a run, or --predictions with --out", "neither")
             for name in ("candidates", "attribute", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "--out beside it", getattr(command, name))
+            for name in ("pixels", "judges"):
+                expect(getattr(command, name) == getattr(Audit, name), f"--{name}", "--out beside it",
+                       getattr(command, name))
             tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
                                                 data_dir=command.data_dir))
         case Audit(predictions=None):
@@ -428,6 +431,9 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             expect(command.out is not None, "--out", "a folder, with --predictions", "none")
             for name in ("maps", "patches", "candidates", "attribute", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "the folder of a run", "--predictions")
+            for name in ("pixels", "judges"):
+                expect(getattr(command, name) == getattr(Audit, name), f"--{name}", "the folder of a run",
+                       "--predictions")
             from jaxdebias.report import answers
 
             print(answers.text(prediction_files.audit_predictions(command.predictions, command.out, seed=command.seed,

@@ -58,7 +58,8 @@ def test_what_is_refused(faces, tmp_path, capsys):
     with pytest.raises(ContractError, match="another folder than the run"):
         audit_in_full(faces / "run", faces / "run")
     assert not (tmp_path / "out").exists()
-    for arguments, message in ((["--fix"], "--out beside it"), (["--candidates", "age"], "--out beside it")):
+    for arguments, message in ((["--fix"], "--out beside it"), (["--candidates", "age"], "--out beside it"),
+                               (["--pixels", "maps"], "--out beside it"), (["--judges", "sih"], "--out beside it")):
         with pytest.raises(SystemExit) as stop:
             main(["audit", str(faces / "run"), *arguments])
         assert stop.value.code == 2

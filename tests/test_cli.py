@@ -37,6 +37,7 @@ def fails(capsys, *arguments):
     (("audit", "--predictions", "nowhere.csv"), "`--out`: expected a folder, with --predictions"),
     (("audit", "run", "--predictions", "nowhere.csv", "--out", "x"), "not both"),
     (("audit", "--predictions", "nowhere.csv", "--out", "x", "--maps"), "`--maps`: expected the folder of a run"),
+    (("audit", "--predictions", "x.csv", "--out", "x", "--judges", "sih"), "`--judges`: expected the folder of a run"),
     (("audit", "--predictions", "nowhere.csv", "--out", "x"), "`predictions`: expected a CSV file, got nowhere.csv"),
     (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
     (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
