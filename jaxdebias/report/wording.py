@@ -13,6 +13,9 @@ METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gc
                 "self_influence": "self-influence fine-tuning",
                 "zero_column": "the column held at its mean",
                 "group-balanced": "group-balanced draws", "group-dro": "GroupDRO"}  # fmt: skip
+JUDGES = {"aug-cell": "networks that see shapes badly",
+          "sih": "the biased branch of SiH, which follows what is learned first"}
+"""Who says what a sample looks like, where no attribute is given."""
 
 
 class Metric(NamedTuple):
@@ -152,11 +155,6 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
     if _unnamed(results) and level in ("strong", "slight"):
         headline = f"Suspected: {follows}."
     return Verdict(level, headline, _outcome(results, level), _diagnosis(results, gap), _repair(results))
-
-
-JUDGES = {"aug-cell": "networks that see shapes badly",
-          "sih": "the biased branch of SiH, which follows what is learned first"}
-"""Who says what a sample looks like, where no attribute is given."""
 
 
 def _unnamed(results: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdebias import RunConfig, data, erm, models, run
+from jaxdebias.auditing import discovery
 from jaxdebias.auditing.candidates import Candidate, judged
 from jaxdebias.auditing.discovery import (
     CELLS,
@@ -18,7 +19,8 @@ from jaxdebias.auditing.discovery import (
     shapeless,
     suspected,
 )
-from jaxdebias.explain.cells import CellsConfig
+from jaxdebias.core import Batch, Dataset
+from jaxdebias.explain.cells import Cells, CellsConfig
 from jaxdebias.measure.intervals import wilson
 from jaxdebias.measure.shortcuts import Pull, Shortcut
 
@@ -69,6 +71,45 @@ def test_only_plain_cells_that_mistakes_follow_are_suspected():
     assert not suspected(guesses._replace(plain=False), [verdict])
     assert not suspected(guesses, [verdict._replace(verdict="none")])
     assert not suspected(guesses, [])
+
+
+@pytest.mark.parametrize(("classes", "flagged", "sure", "taken", "plain"), [
+    (10, 0.1, (0.83, 0.93), 0.0, True),
+    (2, 0.1, (0.83, 0.93), 0.0, False),  # above chance, three quarters of what they are sure of elsewhere
+    (2, 0.1, (0.95, 0.99), 0.0, True),
+    (2, 0.4, (0.95, 0.99), 0.0, False),  # hardly more right than guesses
+    (10, 0.4, (0.95, 0.99), 0.0, True),
+    (2, 0.1, (0.95, 0.99), 0.6, True),
+    (2, 0.1, (0.95, 0.99), 0.95, False),  # the model takes less of them for the guess
+])
+def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
+    """Judges by hand: they contradict the share `flagged`, as `sure` of these as of the others; the model takes nine
+    of ten of these for the guess."""
+    n = 200
+    label = np.arange(n, dtype=np.int32) % classes
+    contrary = np.arange(n) < flagged * n
+    guess = np.where(contrary, (label + 1) % classes, label).astype(np.int32)
+    confidence = np.where(contrary, *sure)[:, None]
+    probability = np.full((n, classes), 1.0) * (1 - confidence) / (classes - 1)
+    probability[np.arange(n), guess] = confidence[:, 0]
+    both = [np.concatenate([one, one]) for one in (guess, probability)]
+    monkeypatch.setattr(discovery, "find_cells", lambda *_: Cells(*both, np.zeros((1, 2 * n), np.int32), np.zeros(0)))
+    batch = Batch(x=np.zeros((n, 2, 2, 1), np.uint8), label=label, attribute=np.full(n, -1, np.int32))
+    names = tuple(map(str, range(classes)))
+    dataset = Dataset(name="by hand", variant={}, splits={"train": batch, "test": batch}, pairs={}, label_names=names,
+                      attribute_names=("unknown",), pairing="none", aligned=np.zeros((classes, 1), bool))
+    predicted = np.where(contrary & (np.arange(n) % 10 > 0), guess, label)
+    judges = shapeless(models.mlp(hidden=(4,), classes=classes))._replace(followed=taken)
+    said = guess_cells(key, dataset, judges, predicted)
+    assert said.plain == plain
+    assert said.followed.value == (pytest.approx(0.9) if said.followed.n else pytest.approx(np.nan, nan_ok=True))
+
+
+def test_equal_judges_are_one_program():
+    branches = models.mlp_vae(image=(4, 4, 3), latent=4, hidden=(4,), decoder=(4,), classes=3)
+    assert biased_branch(branches, 3).learner is biased_branch(branches, 3).learner
+    classifier = models.mlp(hidden=(4,), classes=3)
+    assert shapeless(classifier).learner is shapeless(classifier).learner
 
 
 def trained_blind(key, conflicting):
