@@ -332,8 +332,12 @@ def check_learned(case: str, arm: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write(path: Path, table: dict[str, Any]) -> None:
+    """As JSON with one line for each row: they are many and long."""
+    def lines(value: Any) -> str:
+        return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]" if isinstance(value, list) else json.dumps(value)
+
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(table, indent=1) + "\n")
+    temporary.write_text("{\n" + ",\n".join(f'"{name}": {lines(value)}' for name, value in table.items()) + "\n}\n")
     os.replace(temporary, path)
 
 
