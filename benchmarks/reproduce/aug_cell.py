@@ -12,8 +12,9 @@ group-free score. The cases:
     corrupted cifar10   pictures, class c goes with corruption c (`frost` is a generated stand-in)
 
 Digits are learned by the MLP of the Colored MNIST table with the default recipe, which was chosen on coloured digits,
-CIFAR-10 by a small CNN with the CNN recipe of `reproduce.py`; neither was chosen on these cases. The bound on
-hesitation (`aug_cell.HESITANT`) was, on another seed of `no bias` and `place`. Resumable: rows in the file are kept.
+CIFAR-10 by a small CNN with the CNN recipe of `reproduce.py`; neither was chosen on these cases. The bound below
+which the judges hesitate (`explain.cells.PLAIN`) was chosen on other sets and other seeds. Resumable: rows in the file
+are kept.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
-from jaxdebias.explain.cells import Cells, CellsConfig, find_cells
+from jaxdebias.explain.cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
 from jaxdebias.measure.intervals import Interval, wilson
 from jaxdebias.measure.shortcuts import holm
 from jaxdebias.mitigate.gce import gce
@@ -58,7 +58,7 @@ def shapeless(classifier: Classifier, config: CellsConfig = CellsConfig(), *, au
         stretching and shifting, `train.random_affine()`.
     """
     view = random_affine() if augment is None else augment
-    return Judges(gce(classifier, config.optimizer, augment=view), config, hesitation=0.8, followed=0.0)
+    return Judges(gce(classifier, config.optimizer, augment=view), config, hesitation=PLAIN, followed=0.0)
 
 
 def biased_branch(branches: Branches, classes: int,
@@ -149,7 +149,7 @@ def guess_cells(key: Key, dataset: Dataset, judges: Judges, predicted: Int[Array
                                for y in range(k)]))
     flagged, other = of_train.confidence(train.label)
     sure = said.probability.max(axis=1)
-    least = 1 / k + judges.hesitation * (other - 1 / k)
+    least = plain_from(other, k, judges.hesitation)
     known = np.where(sure >= least, said.guess, -1).astype(np.int32)
     values = dict(zip(names, np.split(known, ends[:-1]), strict=True))
     contrary = (values["test"] >= 0) & (values["test"] != np.asarray(dataset.splits["test"].label))

@@ -27,6 +27,10 @@ from jaxdebias.train.cross_fit import cross_fit
 from jaxdebias.train.feed import View
 from jaxdebias.train.optimizer import Optimizer
 
+PLAIN = 0.8
+"""Confidence above chance over flagged samples, as a share of that over the others, from which a feature counts as
+plain to see; see `plain_from`. Chosen on generated sets and digits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellsConfig:
@@ -75,6 +79,19 @@ class Cells(NamedTuple):
         """
         sure, flagged = self.probability.max(axis=1), self.guess != np.asarray(label)
         return tuple(float(sure[rows].mean()) if rows.any() else float("nan") for rows in (flagged, ~flagged))
+
+
+def plain_from(others: float, classes: int, share: float = PLAIN) -> float:
+    """The confidence in flagged samples from which what the judges go by is plain, given that in the others.
+
+    Below, the samples are merely hard. Counted above chance, which is half of all confidence where there are two
+    classes:
+
+    >>> round(plain_from(0.95, classes=10), 2), round(plain_from(0.95, classes=2), 2)
+    (0.78, 0.86)
+    """
+    chance = 1 / classes
+    return chance + share * (others - chance)
 
 
 def find_cells(key: Key, learner: Learner, data: Batch, config: CellsConfig = CellsConfig(), *, shared: Any = None,

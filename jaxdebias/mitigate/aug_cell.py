@@ -12,7 +12,8 @@ colour, texture or background and NOT one of position or orientation.
 4. Compare with plain training on held-out samples whose cells are reweighed, and return plain training unless another
    candidate is better by two standard errors. A candidate that is far worse on the held-out samples as they come has
    taken wrong labels for conflicting samples: those are looked for (`explain.wrong_labels`) and left out, and 3 and 4
-   are done again.
+   are done again. The comparison is worth nothing where the guesses are mistakes on hard samples, which any training
+   that draws hard samples often gets right: where the judges hesitate over what they flag, plain training is returned.
 
 Where it fails: a bias that the augmentation destroys; more wrong labels than conflicting samples, which look alike and
 are drawn as often where step 4 does not tell them apart; more than one bias, or one with more values than there are
@@ -36,7 +37,7 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params, as_float
 from jaxdebias.data.aligned import cell_counts
 from jaxdebias.data.plans import steps_per_epoch
-from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, reweighing
+from jaxdebias.explain.cells import PLAIN, Cells, CellsConfig, find_cells, plain_from, reweighing
 from jaxdebias.explain.wrong_labels import find_wrong_labels
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.train.augment import Augment, random_affine
@@ -46,8 +47,6 @@ from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainab
 from jaxdebias.train.run import RunConfig
 from jaxdebias.train.sweep import sweep
 
-HESITANT = 0.85
-"""Mean confidence over flagged samples below which no shortcut counts as found; chosen on digits, see `hesitant`."""
 SUSPICIOUS = 0.1
 """Share of wrong labels among the flagged samples that is worth a word."""
 
@@ -188,9 +187,12 @@ class AugCellConfig:
     learning_rate: float = 1e-3
     held_out: float = 0.1
     """Share of the samples on which the candidates are compared. 0: no comparison; the candidate `aug-cell` is trained
-    on everything and returned."""
+    on everything and returned, whatever the judges say."""
     margin: float = 2.0
     """Standard errors by which the best candidate must lead plain training."""
+    plain: float = PLAIN
+    """How sure the judges have to be of what they flag, see `explain.cells.plain_from`; where they are less, plain
+    training is returned whatever the comparison says. 0: never."""
     floor: float = 0.10
     """A candidate whose plain held-out accuracy is further below that of plain training is refused: the sign that wrong
     labels have been taken for conflicting samples."""
@@ -200,6 +202,7 @@ class AugCellConfig:
         expect({"erm", "aug-cell"} <= set(names), "config.candidates", "some, among them erm and aug-cell", names)
         expect(0 <= self.held_out < 1, "config.held_out", "a share in [0, 1)", self.held_out)
         expect(self.steps >= 1, "config.steps", "at least 1", self.steps)
+        expect(0 <= self.plain <= 1, "config.plain", "a share in [0, 1]", self.plain)
         expect(self.floor >= 0, "config.floor", "at least 0", self.floor)
         expect(self.cleaning_rounds >= 0, "config.cleaning_rounds", "at least 0", self.cleaning_rounds)
 
@@ -242,15 +245,10 @@ class AugCellInfo(NamedTuple):
     """Parameters of every candidate."""
     confidence: tuple[float, float]
     """See `Cells.confidence`."""
-
-    @property
-    def hesitant(self) -> bool:
-        """Whether the judges hesitate over what they flag: then no shortcut has been found that the views leave.
-
-        They are nearly as sure of flagged samples as of others where there is one (coloured digits), and in doubt where
-        there is none or where it is a place in the picture; `HESITANT` lies between, chosen on one seed of each.
-        """
-        return self.confidence[0] < HESITANT
+    hesitant: bool
+    """Whether the judges hesitate over what they flag. They are nearly as sure of flagged samples as of others where
+    there is a shortcut that the views leave (coloured digits), and in doubt where there is none or where it is a place
+    in the picture."""
 
     @property
     def said(self) -> list[str]:
@@ -261,7 +259,7 @@ class AugCellInfo(NamedTuple):
             found.append(f"No structured bias found: the judges are sure to {self.confidence[0]:.2f} where guess and "
                          f"label differ, to {self.confidence[1]:.2f} elsewhere, so these samples are merely hard. A "
                          "shortcut that the augmentation itself changes (with geometric views: position, size, "
-                         "orientation) cannot be found and not be taken out.")
+                         "orientation) is not found in this way.")
         if suspect > SUSPICIOUS * flagged:
             found.append(f"{suspect} of {flagged} flagged samples look wrongly labelled and were left out.")
         refused = [name for name, one in self.scores.items() if one.refused]
@@ -269,7 +267,8 @@ class AugCellInfo(NamedTuple):
             found.append(f"Refused: {', '.join(refused)}; far worse than plain training on held-out samples as they "
                          "come, a sign of wrong labels among the flagged ones.")
         if self.chosen == "erm":
-            found.append("No candidate is clearly better than plain training, which is returned.")
+            found.append("Plain training is returned." if self.hesitant else
+                         "No candidate is clearly better than plain training, which is returned.")
         return found
 
 
@@ -329,19 +328,21 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
         return {name: score(right[name], right["erm"], weights, floor=config.floor) for name in params}
 
     sure, confidence = np.ones(n, bool), cells.confidence(label)
+    hesitant = confidence[0] < plain_from(confidence[1], classes, config.plain)
     if not len(held):
         train({one.name: one for one in config.candidates if one.name == "aug-cell"}, sure)
-        return params["aug-cell"], AugCellInfo("aug-cell", {}, cells, float("nan"), held, ~sure, params, confidence)
+        return params["aug-cell"], AugCellInfo("aug-cell", {}, cells, float("nan"), held, ~sure, params, confidence,
+                                               hesitant)
     train({one.name: one for one in config.candidates}, sure)
     scores = compare(sure)
     if config.cleaning_rounds and scores["aug-cell"].refused:
         sure = ~_suspects(jax.random.fold_in(key_cells, 1), judge, guessed, classes, config, augment, shared, view)
         train({one.name: one for one in config.candidates if one.tau is not None}, sure)
         scores = compare(sure)
-    chosen = choose(scores, margin=config.margin)
+    chosen = "erm" if hesitant else choose(scores, margin=config.margin)
     wrong = (guess[held] != label[held]) & (predicted["erm"] != label[held])
     directed = float((predicted["erm"] == guess[held])[wrong].mean()) if wrong.any() else float("nan")
-    return params[chosen], AugCellInfo(chosen, scores, cells, directed, held, ~sure, params, confidence)
+    return params[chosen], AugCellInfo(chosen, scores, cells, directed, held, ~sure, params, confidence, hesitant)
 
 
 def _suspects(key: Key, judge: Classifier, guessed: Batch, classes: int, config: AugCellConfig, augment: Augment,

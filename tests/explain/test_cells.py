@@ -10,7 +10,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.data.colored_mnist import all_digits, tinted_mnist
 from jaxdebias.data.colour import draw_tints
-from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, reweighing
+from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, plain_from, reweighing
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.train import random_affine
 
@@ -38,6 +38,13 @@ def test_weights_of_empty_and_rare_cells():
     weights = reweighing(np.array([[10**6, 0], [1, 10**6]]))
     assert weights[0, 1] == 0
     assert weights[1, 0] == 1000  # not 5e5
+
+
+def test_confidence_is_counted_above_chance():
+    assert plain_from(0.9, classes=10, share=0.5) == pytest.approx(0.5)
+    assert plain_from(0.9, classes=2, share=0.5) == pytest.approx(0.7)
+    assert plain_from(0.9, classes=4, share=1.0) == pytest.approx(0.9)
+    assert plain_from(0.9, classes=4, share=0.0) == pytest.approx(0.25)
 
 
 def test_a_sample_is_judged_by_models_that_have_not_seen_it():

@@ -173,6 +173,27 @@ def test_finds_and_removes_the_colour_of_glyphs():
 
 
 @pytest.mark.slow
+def test_where_colours_mean_nothing_plain_training_is_returned():
+    """Even where the comparison prefers another: draws by guesses that are mistakes help with what is mistaken."""
+    data = glyphs(4000, conflicting=0.75)
+    config = AugCellConfig(cells=CellsConfig(steps=100), steps=200, candidates=(PLAIN, CELLS))
+    params, info = aug_cell(KEY, MLP, data, config, augment=random_affine(shift=1.0))
+    assert (info.hesitant, info.chosen) == (True, "erm")
+    assert info.said[0].startswith("No structured bias found")
+    jax.tree.map(np.testing.assert_array_equal, params, info.trained["erm"])
+
+
+@pytest.mark.slow
+@pytest.mark.unoptimised
+@pytest.mark.parametrize(("plain", "chosen"), [(0.0, "aug-cell"), (1.0, "erm")])
+def test_hesitation_overrules_the_comparison(monkeypatch, plain, chosen):
+    monkeypatch.setattr(sys.modules[aug_cell.__module__], "choose", lambda scores, margin: "aug-cell")
+    params, info = aug_cell(KEY, MLP, few()[0], replace(SMALL, plain=plain))
+    assert (info.hesitant, info.chosen) == (chosen == "erm", chosen)
+    jax.tree.map(np.testing.assert_array_equal, params, info.trained[chosen])
+
+
+@pytest.mark.slow
 @pytest.mark.unoptimised
 def test_without_held_out_rows_one_candidate_is_trained():
     data, *_ = few()
@@ -181,19 +202,20 @@ def test_without_held_out_rows_one_candidate_is_trained():
     assert np.isnan(info.directed)
 
 
-def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), suspect=0, scores=None):
+def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), hesitant=False, suspect=0, scores=None):
     """100 samples, 10 of them flagged."""
     cells = cells or Cells(np.zeros(100), np.zeros((100, 2)), np.zeros((1, 100)), np.array([[45, 5], [5, 45]]))
-    return AugCellInfo(chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, {}, confidence)
+    return AugCellInfo(chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, {}, confidence,
+                       hesitant)
 
 
 def test_says_what_is_odd():
     assert info().said == []
-    (hesitant,) = info(confidence=(0.69, 0.90)).said
+    hesitant, plain = info(chosen="erm", confidence=(0.69, 0.90), hesitant=True).said
     assert "No structured bias found" in hesitant
     assert "0.69" in hesitant
     assert "position, size, orientation" in hesitant
-    assert info(confidence=(float("nan"), 0.9)).said == []  # nothing is flagged
+    assert plain == "Plain training is returned."
     (wrong,) = info(suspect=4).said
     assert wrong.startswith("4 of 10 flagged samples look wrongly labelled")
     assert info(suspect=1).said == []
@@ -236,6 +258,8 @@ def test_wrong_labels_are_looked_for_where_the_candidate_is_refused(monkeypatch,
 def test_refuses():
     with pytest.raises(ContractError, match="erm"):
         AugCellConfig(candidates=(Candidate(name="aug-cell", tau=0.5, augmented=True),))
+    with pytest.raises(ContractError, match="plain"):
+        AugCellConfig(plain=1.1)
     with pytest.raises(ContractError, match="tau"):
         cell_tables(COUNTS, 2.0)
     with pytest.raises(ContractError, match="input_dropout"):
