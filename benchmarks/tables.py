@@ -239,13 +239,18 @@ def aug_cell() -> str:
         return f"{100 * said['accuracy']:.1f} ({100 * said['bias_aligned_accuracy']:.1f} / " \
                f"{100 * said['bias_conflicting_accuracy']:.1f})"
 
+    def suspects(row: dict[str, Any]) -> str:
+        if row["cleared"]:
+            return f"{row['cleared']} kept"
+        wrong, conflicting = row.get("left_out_wrong", 0), row["left_out_conflicting"]
+        return f"{wrong} wrong, {conflicting} conflicting left out" if wrong or conflicting else ""
+
     rows = [[row["case"], f"{100 * row['conflicting']:g} %", str(row["seed"]), *(cell(row, name) for name in names),
              row["chosen"], f"{100 * row['flagged_share']:.1f}",
-             f"{row['confidence'][0]:.2f} / {row['confidence'][1]:.2f}",
-             f"{row['left_out_wrong']} / {row['left_out_conflicting']}" if "wrong" in row else ""]
+             f"{row['confidence'][0]:.2f} / {row['confidence'][1]:.2f}", suspects(row)]
             for row in table["rows"]]
     head = ["case", "conflicting", "seed", *names, "returned", "flagged %", "judges' confidence, flagged / others",
-            "left out: wrong / conflicting"]
+            "suspects"]
     return markdown(head, rows) + source("aug_cell")
 
 

@@ -10,10 +10,12 @@ colour, texture or background and NOT one of position or orientation.
    the correction is done by drawing (weights to the power tau = 1/2) and what is left by an offset of the logits.
 3. Train a fresh net on augmented pictures with drawing and offset; predictions use neither.
 4. Compare with plain training on held-out samples whose cells are reweighed, and return plain training unless another
-   candidate is better by two standard errors. A candidate that is far worse on the held-out samples as they come has
-   taken wrong labels for conflicting samples: those are looked for (`explain.wrong_labels`) and left out, and 3 and 4
-   are done again. The comparison is worth nothing where the guesses are mistakes on hard samples, which any training
-   that draws hard samples often gets right: where the judges hesitate over what they flag, plain training is returned.
+   candidate is better by two standard errors. One that is far worse on the held-out samples as they come has taken
+   wrong labels for conflicting samples, or the true feature is hard to learn. To tell, wrong labels are looked for
+   (`explain.wrong_labels`), and 3 and 4 are done again without them. They stay out if that brings the accuracy back
+   and costs nothing where guess and label differ; otherwise they are conflicting samples.
+5. Where the judges of step 1 hesitate over what they flag, return plain training all the same: the guesses are mistakes
+   on hard samples, and of those any training gets more right that draws them often.
 
 Where it fails: a bias that the augmentation destroys; more wrong labels than conflicting samples, which look alike and
 are drawn as often where step 4 does not tell them apart; more than one bias, or one with more values than there are
@@ -23,7 +25,7 @@ Source: ours. The offset is that of Menon et al. 2021 given the guess, as in uLA
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,7 +50,7 @@ from jaxdebias.train.run import RunConfig
 from jaxdebias.train.sweep import sweep
 
 SUSPICIOUS = 0.1
-"""Share of wrong labels among the flagged samples that is worth a word."""
+"""Share of wrong labels among the flagged samples that is worth a word; and a loss of accuracy."""
 
 
 class CellTables(NamedTuple):
@@ -176,8 +178,7 @@ class AugCellConfig:
     q: float = 0.7
     """Of the judges' generalised cross-entropy."""
     cleaning_rounds: int = 2
-    """Of `find_wrong_labels`, which trains two nets in each, where the candidate `aug-cell` is refused; 0: never. Not
-    used unasked, since nets that are weak on conflicting samples would call these wrong."""
+    """Of `find_wrong_labels`, which trains two nets in each, where it is needed, see `floor`; 0: never."""
     cleaning_steps: int = 1000
     candidates: tuple[Candidate, ...] = CANDIDATES
     """One of them is `erm`, which is returned unless another one is better."""
@@ -194,8 +195,8 @@ class AugCellConfig:
     """How sure the judges have to be of what they flag, see `explain.cells.plain_from`; where they are less, plain
     training is returned whatever the comparison says. 0: never."""
     floor: float = 0.10
-    """A candidate whose plain held-out accuracy is further below that of plain training is refused: the sign that wrong
-    labels have been taken for conflicting samples."""
+    """Wrong labels are looked for if the plain held-out accuracy of the candidate `aug-cell` is further below that of
+    plain training; without `cleaning_rounds`, such candidates are refused."""
 
     def __post_init__(self):
         names = [candidate.name for candidate in self.candidates]
@@ -241,6 +242,8 @@ class AugCellInfo(NamedTuple):
     """Rows of the data on which the candidates were compared."""
     suspect: Bool[np.ndarray, "n"]
     """Samples that were left out as wrongly labelled; plain training has them all."""
+    cleared: int
+    """Samples that had looked wrongly labelled and were kept, since nothing was better without them."""
     trained: dict[str, Params]
     """Parameters of every candidate."""
     confidence: tuple[float, float]
@@ -262,10 +265,17 @@ class AugCellInfo(NamedTuple):
                          "orientation) is not found in this way.")
         if suspect > SUSPICIOUS * flagged:
             found.append(f"{suspect} of {flagged} flagged samples look wrongly labelled and were left out.")
+        if self.cleared:
+            found.append(f"{self.cleared} of {flagged} flagged samples looked wrongly labelled and were kept: without "
+                         "them training is no better on held-out samples.")
         refused = [name for name, one in self.scores.items() if one.refused]
         if refused:
             found.append(f"Refused: {', '.join(refused)}; far worse than plain training on held-out samples as they "
                          "come, a sign of wrong labels among the flagged ones.")
+        loss = self.scores["erm"].accuracy - self.scores[self.chosen].accuracy if self.scores else 0.0
+        if loss > SUSPICIOUS:
+            found.append("On held-out samples as they come, most of which go with the shortcut, it is "
+                         f"{100 * loss:.0f} points below plain training.")
         if self.chosen == "erm":
             found.append("Plain training is returned." if self.hesitant else
                          "No candidate is clearly better than plain training, which is returned.")
@@ -296,53 +306,64 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
                        shared=shared, view=view)
     n, classes = cells.probability.shape
     guessed = data._replace(attribute=cells.guess, twin=None, mask=None, unit=None)
+    confidence = cells.confidence(np.asarray(data.label))
+    hesitant = confidence[0] < plain_from(confidence[1], classes, config.plain)
     order = np.asarray(jax.random.permutation(key_split, n))
     held, kept = np.sort(order[: round(config.held_out * n)]), np.sort(order[round(config.held_out * n):])
-    label, guess = np.asarray(data.label), cells.guess
-    params, predicted = {}, {}
+    label, guess, everything = np.asarray(data.label), cells.guess, np.ones(n, bool)
 
-    def train(candidates: Mapping[str, Candidate], sure: Bool[np.ndarray, "n"]) -> None:
-        """On the samples that are sure, of those that are not held out."""
+    def train(candidates: Iterable[Candidate],
+              sure: Bool[np.ndarray, "n"]) -> tuple[dict[str, Params], dict[str, np.ndarray]]:
+        """(parameters, classes of the held-out samples), of training on sure samples that are not held out."""
+        params, predicted = {}, {}
         counted = kept[sure[kept]]
         counts = cell_counts(label[counted], guess[counted], classes, classes)
         rows = _take(guessed, kept)
         if not sure.all():
             weight = np.ones(n, np.float32) if data.weight is None else np.asarray(data.weight)
             rows = rows._replace(weight=(weight * sure)[kept])
-        for name, candidate in candidates.items():
+        for candidate in candidates:
             learner = _learner(classifier, candidate, classes, augment, config.learning_rate, config.steps)
-            key_own = jax.random.fold_in(key_train, [one.name for one in config.candidates].index(name))
+            key_own = jax.random.fold_in(key_train, [one.name for one in config.candidates].index(candidate.name))
             (part,) = sweep([key_own], learner, rows, _portions(config, len(kept)), hyper=[_tables(candidate, counts)],
                             shared=shared, view=view)
             state = jax.tree.map(lambda leaf: leaf[0], part.state)
-            params[name] = state.variables
+            params[candidate.name] = state.variables
             if len(held):
                 logits = _logits(state, (shared, _take(guessed, held)), learner=learner, view=view)
-                predicted[name] = np.asarray(logits).argmax(axis=1)
+                predicted[candidate.name] = np.asarray(logits).argmax(axis=1)
+        return params, predicted
 
-    def compare(sure: Bool[np.ndarray, "n"]) -> dict[str, CandidateScore]:
+    def compare(said: Mapping[str, np.ndarray], sure: Bool[np.ndarray, "n"], *, to: str = "erm",
+                floor: float = config.floor) -> dict[str, CandidateScore]:
         own, shown, trusted = label[held], guess[held], sure[held]
         counts = cell_counts(own[trusted], shown[trusted], classes, classes)
         weights = trusted * reweighing(counts)[own, shown]
-        right = {name: (said == own).astype(float) for name, said in predicted.items()}
-        return {name: score(right[name], right["erm"], weights, floor=config.floor) for name in params}
+        right = {name: (one == own).astype(float) for name, one in said.items()}
+        return {name: score(one, right[to], weights, floor=floor) for name, one in right.items()}
 
-    sure, confidence = np.ones(n, bool), cells.confidence(label)
-    hesitant = confidence[0] < plain_from(confidence[1], classes, config.plain)
     if not len(held):
-        train({one.name: one for one in config.candidates if one.name == "aug-cell"}, sure)
-        return params["aug-cell"], AugCellInfo("aug-cell", {}, cells, float("nan"), held, ~sure, params, confidence,
-                                               hesitant)
-    train({one.name: one for one in config.candidates}, sure)
-    scores = compare(sure)
-    if config.cleaning_rounds and scores["aug-cell"].refused:
-        sure = ~_suspects(jax.random.fold_in(key_cells, 1), judge, guessed, classes, config, augment, shared, view)
-        train({one.name: one for one in config.candidates if one.tau is not None}, sure)
-        scores = compare(sure)
+        params, _ = train([one for one in config.candidates if one.name == "aug-cell"], everything)
+        return params["aug-cell"], AugCellInfo("aug-cell", {}, cells, float("nan"), held, ~everything, 0, params,
+                                               confidence, hesitant)
+    params, predicted = train(config.candidates, everything)
+    sure, cleared, scores = everything, 0, compare(predicted, everything)
+    if scores["aug-cell"].refused and config.cleaning_rounds and not hesitant:
+        suspect = _suspects(jax.random.fold_in(key_cells, 1), judge, guessed, classes, config, augment, shared, view)
+        cleaned, said = train([one for one in config.candidates if one.tau is not None], ~suspect)
+        both = compare({"cleaned": said["aug-cell"], "with suspects": predicted["aug-cell"]}, everything, to="cleaned",
+                       floor=np.inf)
+        regained = both["cleaned"].accuracy - both["with suspects"].accuracy
+        if regained > config.floor and not clearly_leads(both["with suspects"], config.margin):
+            params, predicted, sure = params | cleaned, predicted | said, ~suspect
+        else:
+            cleared = int(suspect.sum())
+        scores = compare(predicted, sure, floor=np.inf)
     chosen = "erm" if hesitant else choose(scores, margin=config.margin)
     wrong = (guess[held] != label[held]) & (predicted["erm"] != label[held])
     directed = float((predicted["erm"] == guess[held])[wrong].mean()) if wrong.any() else float("nan")
-    return params[chosen], AugCellInfo(chosen, scores, cells, directed, held, ~sure, params, confidence, hesitant)
+    return params[chosen], AugCellInfo(chosen, scores, cells, directed, held, ~sure, cleared, params,
+                                       confidence, hesitant)
 
 
 def _suspects(key: Key, judge: Classifier, guessed: Batch, classes: int, config: AugCellConfig, augment: Augment,
@@ -373,7 +394,11 @@ def score(right: Float[Array, "m"], erm_right: Float[Array, "m"], weights: Float
 def choose(scores: Mapping[str, CandidateScore], *, margin: float) -> str:
     """The candidate of the highest cell accuracy that is not refused, or `erm` where it does not lead clearly."""
     best = max((name for name in scores if not scores[name].refused), key=lambda name: scores[name].cell_accuracy)
-    return best if scores[best].lead > margin * scores[best].lead_error else "erm"
+    return best if clearly_leads(scores[best], margin) else "erm"
+
+
+def clearly_leads(score: CandidateScore, margin: float) -> bool:
+    return score.lead > margin * score.lead_error
 
 
 def _learner(classifier: Classifier, candidate: Candidate, classes: int, augment: Augment, learning_rate: float,

@@ -208,7 +208,7 @@ def aug_cell_said(info: AugCellInfo, train: Batch, test: Batch,
         "candidates": {name: accuracies({"": logits(trained)}, test) for name, trained in info.trained.items()},
         "flagged_share": info.cells.flagged_share, "flagged_precision": _share(conflicting[flagged]),
         "flagged_recall": _share(flagged[conflicting]), "left_out": info.suspect.sum(),
-        "left_out_conflicting": (info.suspect & conflicting).sum()})
+        "left_out_conflicting": (info.suspect & conflicting).sum(), "cleared": info.cleared})
 
 
 def _share(flags: np.ndarray) -> float | None:

@@ -202,11 +202,11 @@ def test_without_held_out_rows_one_candidate_is_trained():
     assert np.isnan(info.directed)
 
 
-def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), hesitant=False, suspect=0, scores=None):
+def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), hesitant=False, suspect=0, cleared=0, scores=None):
     """100 samples, 10 of them flagged."""
     cells = cells or Cells(np.zeros(100), np.zeros((100, 2)), np.zeros((1, 100)), np.array([[45, 5], [5, 45]]))
-    return AugCellInfo(chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, {}, confidence,
-                       hesitant)
+    return AugCellInfo(chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, cleared, {},
+                       confidence, hesitant)
 
 
 def test_says_what_is_odd():
@@ -219,6 +219,11 @@ def test_says_what_is_odd():
     (wrong,) = info(suspect=4).said
     assert wrong.startswith("4 of 10 flagged samples look wrongly labelled")
     assert info(suspect=1).said == []
+    (kept,) = info(cleared=4).said
+    assert kept.startswith("4 of 10 flagged samples looked wrongly labelled and were kept")
+    scores = {"erm": candidate(0.5, 0.0, 0.0), "aug-cell": candidate(0.9, 0.4, 0.02)._replace(accuracy=0.7)}
+    (loss,) = info(scores=scores).said
+    assert "20 points below plain training" in loss
     scores = {"erm": candidate(0.8, 0.0, 0.0), "a": candidate(0.9, 0.1, 0.02, refused=True)}
     refused, plain = info(chosen="erm", scores=scores).said
     assert refused.startswith("Refused: a;")
@@ -227,32 +232,49 @@ def test_says_what_is_odd():
 
 @pytest.mark.slow
 @pytest.mark.unoptimised
-@pytest.mark.parametrize("refused", [False, True])
-def test_wrong_labels_are_looked_for_where_the_candidate_is_refused(monkeypatch, refused):
+@pytest.mark.parametrize(("case", "with_suspects", "lead", "left_out"), [
+    ("not refused", 0.9, 0.0, False), ("accuracy comes back", 0.5, 0.0, True),
+    ("clearly worse on contradicting samples", 0.5, 1.0, False), ("no better", 0.85, 0.0, False)])
+def test_wrong_labels_are_left_out_where_that_helps(monkeypatch, case, with_suspects, lead, left_out):
     """What the search finds is left out of training and comparison; plain training is not repeated."""
-    (data, *_), asked = few(), []
-    suspect = np.arange(200) % 10 == 0
-    module = sys.modules[aug_cell.__module__]
+    (data, _, before), asked = few(), []
+    suspect, module = np.arange(200) % 10 == 0, sys.modules[aug_cell.__module__]
 
     def search(key, learner, rows, **options):
         asked.append(options)
         return WrongLabels(suspect, np.zeros((200, 4), np.float32))
 
-    def judged(right, erm_right, weights, *, floor):
-        return score(right, erm_right, weights, floor=floor)._replace(refused=refused and right is not erm_right)
+    def judged(right, base, weights, *, floor):
+        one = score(right, base, weights, floor=floor)
+        if floor < np.inf:
+            return one._replace(refused=case != "not refused" and right is not base)
+        return one._replace(accuracy=0.9 if right is base else with_suspects, lead=lead, lead_error=0.1)
 
     monkeypatch.setattr(module, "find_wrong_labels", search)
     monkeypatch.setattr(module, "score", judged)
-    _, found = aug_cell(KEY, MLP, data, SMALL)
-    assert len(asked) == refused
-    np.testing.assert_array_equal(found.suspect, suspect if refused else np.zeros(200, bool))
-    if refused:
-        _, blind = aug_cell(KEY, MLP, data, replace(SMALL, cleaning_rounds=0))
-        same = [np.array_equal(a, b) for name in ("erm", "aug-cell")
-                for a, b in zip(*map(jax.tree.leaves, (found.trained[name], blind.trained[name])), strict=True)]
-        half = len(same) // 2
-        assert all(same[:half])
-        assert not any(same[half:])
+    _, found = aug_cell(KEY, MLP, data, replace(SMALL, plain=0.0))
+    assert len(asked) == (case != "not refused")
+    np.testing.assert_array_equal(found.suspect, suspect & left_out)
+    assert found.cleared == (20 if asked and not left_out else 0)
+    same = {name: all(jax.tree.leaves(jax.tree.map(np.array_equal, found.trained[name], before.trained[name])))
+            for name in ("erm", "aug-cell")}
+    assert same == {"erm": True, "aug-cell": not left_out}
+
+
+@pytest.mark.slow
+@pytest.mark.unoptimised
+@pytest.mark.parametrize("switched_off", [{"cleaning_rounds": 0, "plain": 0.0}, {"plain": 1.0}])
+def test_wrong_labels_are_not_looked_for(monkeypatch, switched_off):
+    """If told so, and where hesitation has decided."""
+    def judged(right, base, weights, *, floor):
+        return score(right, base, weights, floor=floor)._replace(refused=right is not base)
+
+    monkeypatch.setattr(sys.modules[aug_cell.__module__], "score", judged)
+    monkeypatch.delattr(sys.modules[aug_cell.__module__], "find_wrong_labels")
+    _, found = aug_cell(KEY, MLP, few()[0], replace(SMALL, **switched_off))
+    assert found.chosen == "erm"
+    assert found.scores["aug-cell"].refused
+    assert not found.suspect.any()
 
 
 def test_refuses():
