@@ -21,6 +21,7 @@ labels` known. Resumable: rows in the file are kept.
 """
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -131,7 +132,8 @@ CASES = {
 def measured(task: Task, seed: int) -> dict[str, Any]:
     began = time.process_time()
     unlabelled = task.train._replace(attribute=np.full_like(task.train.label, -1), twin=None)
-    params, info = aug_cell(jax.random.key(seed), task.classifier, unlabelled, task.config, augment=task.augment)
+    params, info = aug_cell(jax.random.key(seed), task.classifier, unlabelled, task.config, augment=task.augment,
+                            observe=functools.partial(print, flush=True))
     seconds = time.process_time() - began
 
     def logits(trained: Any) -> np.ndarray:

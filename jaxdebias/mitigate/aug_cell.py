@@ -284,7 +284,8 @@ class AugCellInfo(NamedTuple):
 
 def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfig = AugCellConfig(), *,
              judge: Classifier | None = None, augment: Augment | None = None, shared: Any = None,
-             view: View | None = None) -> tuple[Params, AugCellInfo]:
+             view: View | None = None,
+             observe: Callable[[str], None] = lambda said: None) -> tuple[Params, AugCellInfo]:
     """Finds cells, trains the candidates and returns the parameters of the one that wins.
 
     `data.attribute` is not read. Deterministic given the key.
@@ -295,6 +296,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
         it has less of an eye for shapes.
       augment: keeps the label and the bias, and makes all else harder; None: `random_affine()`.
       shared, view: as in `train.sweep`.
+      observe: is told which stage begins and how far the trainings are, for example `print`.
 
     Raises:
       ContractError: labels that are no integers from 0, too few rows.
@@ -302,6 +304,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     """
     augment, judge = augment or random_affine(), judge or classifier
     key_cells, key_split, key_train = jax.random.split(key, 3)
+    observe(f"{config.cells.folds * config.cells.repeats} judges guess, after {config.cells.steps} steps each")
     cells = find_cells(key_cells, gce(judge, config.cells.optimizer, q=config.q, augment=augment), data, config.cells,
                        shared=shared, view=view)
     n, classes = cells.probability.shape
@@ -324,9 +327,10 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
             rows = rows._replace(weight=(weight * sure)[kept])
         for candidate in candidates:
             learner = _learner(classifier, candidate, classes, augment, config.learning_rate, config.steps)
+            portions = _portions(config, len(kept))
             key_own = jax.random.fold_in(key_train, [one.name for one in config.candidates].index(candidate.name))
-            (part,) = sweep([key_own], learner, rows, _portions(config, len(kept)), hyper=[_tables(candidate, counts)],
-                            shared=shared, view=view)
+            (part,) = sweep([key_own], learner, rows, portions, hyper=[_tables(candidate, counts)], shared=shared,
+                            view=view, observe=_progress(observe, candidate.name, portions.epochs))
             state = jax.tree.map(lambda leaf: leaf[0], part.state)
             params[candidate.name] = state.variables
             if len(held):
@@ -349,6 +353,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     params, predicted = train(config.candidates, everything)
     sure, cleared, scores = everything, 0, compare(predicted, everything)
     if scores["aug-cell"].refused and config.cleaning_rounds and not hesitant:
+        observe(f"wrong labels are looked for, in {config.cleaning_rounds} rounds")
         suspect = _suspects(jax.random.fold_in(key_cells, 1), judge, guessed, classes, config, augment, shared, view)
         cleaned, said = train([one for one in config.candidates if one.tau is not None], ~suspect)
         both = compare({"cleaned": said["aug-cell"], "with suspects": predicted["aug-cell"]}, everything, to="cleaned",
@@ -417,6 +422,11 @@ def _tables(candidate: Candidate, counts: Int[np.ndarray, "k k"]) -> CellTables:
 def _portions(config: AugCellConfig, n: int) -> RunConfig:
     epochs = -(-config.steps // steps_per_epoch(n, config.batch_size))
     return RunConfig(epochs=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size)
+
+
+def _progress(observe: Callable[[str], None], name: str,
+              epochs: int) -> Callable[[tuple[int, ...], int, Mapping[str, float]], None]:
+    return lambda runs, epoch, means: observe(f"{name}: epoch {epoch} of {epochs}, loss {means['loss']:.4g}")
 
 
 def _take(batch: Batch, rows: np.ndarray) -> Batch:

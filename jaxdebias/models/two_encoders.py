@@ -58,17 +58,20 @@ class _TwoEncoders(nn.Module):
 
 
 @functools.cache
-def _two_encoders(encoder: Network, classes: int) -> TwoEncoders:
+def _two_encoders(encoder: Network, classes: int, input_scale: float = 1.0) -> TwoEncoders:
     network = _TwoEncoders(intrinsic=encoder, biased=encoder.clone(), classes=classes)
+
+    def scaled(x: Array) -> jax.Array:
+        return as_float(x) if input_scale == 1.0 else input_scale * as_float(x)
 
     def init(key: Key, x: Array) -> Params:
         return dict(network.lazy_init(key, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32)))
 
     def encode(variables: Params, x: Array) -> tuple[jax.Array, jax.Array]:
-        return network.apply(variables, as_float(x), train=False, method="codes")
+        return network.apply(variables, scaled(x), train=False, method="codes")
 
     def train(key: Key, variables: Params, x: Array) -> tuple[tuple[jax.Array, jax.Array], Params]:
-        codes, changed = network.apply(variables, as_float(x), train=True, method="codes", mutable=["batch_stats"],
+        codes, changed = network.apply(variables, scaled(x), train=True, method="codes", mutable=["batch_stats"],
                                        rngs={"dropout": key})
         return codes, {**variables, **changed}
 
@@ -95,16 +98,19 @@ def _two_encoders(encoder: Network, classes: int) -> TwoEncoders:
     return TwoEncoders(init, encode, train, intrinsic, biased, predicts)
 
 
-def mlp_two_encoders(*, hidden: Sequence[int] = (100, 100, 16), classes: int = 10) -> TwoEncoders:
+def mlp_two_encoders(*, hidden: Sequence[int] = (100, 100, 16), classes: int = 10,
+                     input_scale: float = 1.0) -> TwoEncoders:
     """Multilayer perceptrons with a ReLU after each layer, the last included; initial values as in PyTorch.
 
-    The default is that of DisEnt (Lee et al. 2021) on Colored MNIST: codes of 16 numbers each.
+    The default is that of DisEnt (Lee et al. 2021) on Colored MNIST: codes of 16 numbers each. Its code divides pixels
+    by 255 twice, which is `input_scale=1 / 255`.
 
     >>> mlp_two_encoders() is mlp_two_encoders(hidden=[100, 100, 16])
     True
     """
     expect(len(hidden) > 0, "hidden", "at least one layer", hidden)
-    return _two_encoders(_MLP(hidden=tuple(hidden), classes=classes, initial="pytorch"), classes)
+    expect(input_scale > 0, "input_scale", "a number above 0", input_scale)
+    return _two_encoders(_MLP(hidden=tuple(hidden), classes=classes, initial="pytorch"), classes, float(input_scale))
 
 
 def resnet_two_encoders(*, depth: int = 18, classes: int = 10, norm: str = "batch", stem: str = "imagenet",

@@ -185,6 +185,15 @@ def test_where_colours_mean_nothing_plain_training_is_returned():
 
 @pytest.mark.slow
 @pytest.mark.unoptimised
+def test_says_how_far_it_is():
+    told = []
+    aug_cell(KEY, MLP, few()[0], replace(SMALL, plain=1.0), observe=told.append)
+    assert told[0] == "2 judges guess, after 10 steps each"
+    assert [line.split(", loss")[0] for line in told[1:]] == ["erm: epoch 7 of 7", "aug-cell: epoch 7 of 7"]
+
+
+@pytest.mark.slow
+@pytest.mark.unoptimised
 @pytest.mark.parametrize(("plain", "chosen"), [(0.0, "aug-cell"), (1.0, "erm")])
 def test_hesitation_overrules_the_comparison(monkeypatch, plain, chosen):
     monkeypatch.setattr(sys.modules[aug_cell.__module__], "choose", lambda scores, margin: "aug-cell")
