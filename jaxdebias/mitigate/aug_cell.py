@@ -260,9 +260,9 @@ class AugCellInfo(NamedTuple):
         found = []
         if self.hesitant:
             found.append(f"No structured bias found: the judges are sure to {self.confidence[0]:.2f} where guess and "
-                         f"label differ, to {self.confidence[1]:.2f} elsewhere, so these samples are merely hard. A "
-                         "shortcut that the augmentation itself changes (with geometric views: position, size, "
-                         "orientation) is not found in this way.")
+                         f"label differ, to {self.confidence[1]:.2f} elsewhere, so most of these samples are merely "
+                         "hard. Not found in this way: a shortcut that the augmentation itself changes (with geometric "
+                         "views: position, size, orientation), or one of which there are too few samples to learn it.")
         if suspect > SUSPICIOUS * flagged:
             found.append(f"{suspect} of {flagged} flagged samples look wrongly labelled and were left out.")
         if self.cleared:
