@@ -240,9 +240,9 @@ class Reproduce:
     seeds: int = 1
     """Seeds 0 to SEEDS - 1; the papers use 10."""
     methods: tuple[str, ...] = ("erm", "sih", "aug-cell")
-    """Of erm, sih, sih-fixed, aug-cell, lff, disent, group-balanced; on digits also gce, aug-cell-cnn, jtt and
-    group-dro. A name with @plain, @worst-class or @worst-group (an oracle) chooses the epoch on held-out rows, not by
-    the protocol."""
+    """Of erm, sih, sih-fixed, aug-cell, lff, disent, group-balanced; on digits also gce, aug-cell-cnn, disent-official,
+    jtt and group-dro. A name with @plain, @worst-class or @worst-group (an oracle) chooses the epoch on held-out rows,
+    not by the protocol."""
     ratios: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     """Shares of conflicting training samples."""
 

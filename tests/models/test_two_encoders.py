@@ -39,6 +39,16 @@ def test_the_perceptrons_by_hand(key):
     np.testing.assert_allclose(same, codes[1], rtol=1e-5, atol=1e-6)
 
 
+def test_pixels_divided_twice(key):
+    """As the published code has it: the scale is of the input alone, in training and evaluation."""
+    plain, scaled = (mlp_two_encoders(hidden=(6, 4), classes=3, input_scale=scale) for scale in (1.0, 1 / 255))
+    variables = plain.init(key, PIXELS)
+    expected = plain.encode(variables, as_float(PIXELS) / 255)
+    jax.tree.map(np.testing.assert_array_equal, variables, scaled.init(key, PIXELS))
+    for codes in (scaled.encode(variables, PIXELS), scaled.train(key, variables, PIXELS)[0]):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), codes, expected)
+
+
 def test_sizes_of_the_papers():
     mlp = mlp_two_encoders()
     shapes = jax.eval_shape(mlp.init, jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
@@ -79,5 +89,7 @@ def test_bytes_and_floats_mean_the_same_and_equal_arguments_give_the_same_object
     assert resnet_two_encoders() is resnet_two_encoders(depth=18)
     with pytest.raises(ContractError, match="`hidden`"):
         mlp_two_encoders(hidden=())
+    with pytest.raises(ContractError, match="`input_scale`"):
+        mlp_two_encoders(input_scale=0.0)
     with pytest.raises(ContractError, match="`stem`"):
         resnet_two_encoders(stem="tiny")
