@@ -75,11 +75,12 @@ class Train:
     """Corrupted CIFAR-10: only so many training pictures, those for the repair included."""
     cache_dir: MaybePath = None
     """Corrupted CIFAR-10: keep the corrupted pictures there; making them takes about a minute."""
-    method: Literal["erm", "gce", "group-balanced", "group-dro", "lff", "sih", "dbvae"] = "erm"
+    method: Literal["erm", "gce", "group-balanced", "group-dro", "lff", "sih", "aug-cell", "dbvae"] = "erm"
     """erm: plain empirical risk minimisation; gce: a loss that gives up on hard samples, which learns the shortcut even
-    more; group-balanced, group-dro: with the bias labels of all training samples; lff, sih: without any; dbvae: draws
-    more often what is rare in its latent space, and reports what that is. All for the epochs of the data set's recipe:
-    the papers' protocols are in `reproduce`."""
+    more; group-balanced, group-dro: with the bias labels of all training samples; lff, sih: without any; aug-cell:
+    without any, against a shortcut that is neither shape nor place; several trainings on turned pictures, of which it
+    returns plain training unless another is clearly better; dbvae: draws more often what is rare in its latent space,
+    and reports what that is. All for the epochs of the data set's recipe: the papers' protocols are in `reproduce`."""
     model: MaybeStr = None
     """mlp, cnn, pooled-cnn, vit, resnet20, resnet18 or resnet50; by default what suits the data set and the method. sih
     takes mlp or resnet18, dbvae an encoder without batch normalisation."""

@@ -344,7 +344,7 @@ def _advice(advice: fixes.Advice, checked: fixes.Verified | None, found: Sequenc
         retrain.append("training again without the shortcut is the other way, whose effect is not known beforehand: "
                        + ("mitigate.group_balanced (jaxdebias train --method group-balanced), as the attribute of the "
                           "training samples is known" if known else
-                          "mitigate.aug_cell or sih, which need no attribute"))
+                          "mitigate.aug_cell or sih (--method aug-cell, sih), which need no attribute"))
     return {
         "fix": advice.fix, "reason": reason, "missing": missing, "retrain": retrain,
         "options": [{"name": one.name, "expected": _intervals(one.expected), "gains": list(one.gains),

@@ -82,6 +82,10 @@ def resolved(config: TrainConfig) -> TrainConfig:
         config = dataclasses.replace(config, model=method.model)
     if config.augment is None:
         config = dataclasses.replace(config, augment=method.augment)
+    expect(config.method != "aug-cell" or config.augment, "augment", "left on: by turned pictures aug-cell guesses",
+           config.augment)
+    expect(config.method != "aug-cell" or config.weight_decay is None, "weight_decay", "none with aug-cell",
+           config.weight_decay)
     names = ("model", "epochs", "batch_size", "learning_rate", "weight_decay")
     config = dataclasses.replace(config, **{name: getattr(recipe, name) for name in names
                                             if getattr(config, name) is None})

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from jaxdebias import auditing, models
 from jaxdebias.contracts import expect
-from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
+from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner, Params
+from jaxdebias.mitigate.aug_cell import AugCellConfig, AugCellInfo, aug_cell
 from jaxdebias.mitigate.dbvae import dbvae
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.gce import gce
@@ -17,12 +18,14 @@ from jaxdebias.mitigate.group_dro import group_dro
 from jaxdebias.mitigate.lff import lff
 from jaxdebias.mitigate.sih import sih
 from jaxdebias.models.vae_classifier import VaeClassifier
-from jaxdebias.train.augment import chain, random_flip, random_shift
+from jaxdebias.train.augment import chain, random_affine, random_flip, random_shift
 from jaxdebias.train.optimizer import Optimizer
 
 Augment = Callable[[Key, Array], Any]
 LearnerOf = Callable[[Optimizer, Batch, Augment | None], Learner]
 """(optimizer, training rows, augment) -> learner."""
+ENOUGH = 20_000
+"""Training samples of which AUG-CELL keeps a tenth to compare by; of fewer, a quarter."""
 
 
 class Trainee(NamedTuple):
@@ -30,9 +33,13 @@ class Trainee(NamedTuple):
 
     classifier: Classifier
     """What predicts, of the variables that the learner's state holds: all of the network, whatever else is in it."""
-    learner: LearnerOf
+    learner: LearnerOf | None
+    """None where `fit` trains."""
     vae: VaeClassifier | None = None
     """Of DB-VAE."""
+    fit: Callable[..., tuple[Params, AugCellInfo]] | None = None
+    """Of AUG-CELL, which is several trainings: (key, training rows, augment, steps=, batch_size=, learning_rate=,
+    observe=) -> what `aug_cell` returns."""
 
 
 class Method(NamedTuple):
@@ -80,6 +87,20 @@ def _sih(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
                                                                          augment=augment))
 
 
+def _aug_cell(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
+    """The judges are those of an audit: what it suspects is what is trained against."""
+    classes = len(dataset.label_names)
+    network, judge = models.build(model, classes=classes, **options), models.mlp(hidden=(100, 100), classes=classes)
+
+    def fit(key: Key, data: Batch, augment: Augment, *, steps: int, batch_size: int, learning_rate: float,
+            observe: Callable[[Any], None]) -> tuple[Params, AugCellInfo]:
+        config = AugCellConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+                               held_out=0.1 if len(data.label) >= ENOUGH else 0.25, cleaning_steps=min(1000, steps))
+        return aug_cell(key, network, data, config, judge=judge, augment=augment, observe=observe)
+
+    return Trainee(network, None, fit=fit)
+
+
 METHODS: dict[str, Method] = {
     "erm": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: erm(
         network, optimizer, augment=augment))),
@@ -92,6 +113,7 @@ METHODS: dict[str, Method] = {
     "lff": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: lff(
         network, optimizer, samples=len(data.label), augment=augment)), one_network=False),
     "sih": Method(_sih, model="mlp", one_network=False, pictures=True),
+    "aug-cell": Method(_aug_cell, augment=True, one_network=False, pictures=True),
     "dbvae": Method(_dbvae, model="cnn", augment=True, draws="systematic", one_network=False, pictures=True),
 }
 """Their schedule is the data set's recipe, for all alike: the protocols of the papers' tables are in `reproduce`."""
@@ -112,13 +134,17 @@ def trainee(method: str, model: str, dataset: Dataset, options: Mapping[str, Any
     return of.make(model, options or {}, dataset)
 
 
-def views(dataset: Dataset, *, mirrored: bool) -> Augment:
+def views(dataset: Dataset, *, mirrored: bool, turned: bool = False) -> Augment:
     """Random shifts by some 4 % of a picture, and mirror images where these still show the label.
+
+    Args:
+      turned: turned and stretched as well, and shifted by a tenth: what breaks shapes for AUG-CELL.
 
     Raises:
       ContractError: a table.
     """
     x = dataset.splits["train"].x
     expect(x.ndim == 4, "augment", "pictures", f"{dataset.name}, a table")
-    shift = random_shift(max(2, max(x.shape[1:3]) // 24))
-    return chain(random_flip, shift) if mirrored else shift
+    size = max(x.shape[1:3])
+    moved = random_affine(shift=3 * size / 28) if turned else random_shift(max(2, size // 24))
+    return chain(random_flip, moved) if mirrored else moved

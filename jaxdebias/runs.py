@@ -16,6 +16,7 @@ that a caller needs are here.
 
 import dataclasses
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.data import registry
 from jaxdebias.data.plans import steps_per_epoch
+from jaxdebias.mitigate.aug_cell import CANDIDATES, Stage
 from jaxdebias.models import load_resnet
 from jaxdebias.recipes import RECIPES, Recipe, TrainConfig, model_options, resolved
 from jaxdebias.repair_runs import DebiasConfig, debias
@@ -64,21 +66,28 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
 
     data = dataset.splits["train"]._replace(twin=None, mask=None)
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
-    classifier, learner_of, vae = trainee(config.method, config.model, dataset, model_options(config))
-    optimizer = Optimizer(name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-                          schedule="cosine", steps=steps)
-    learner = learner_of(optimizer, data, views(dataset, mirrored=recipe.mirrored) if config.augment else None)
+    classifier, learner_of, vae, fit = trainee(config.method, config.model, dataset, model_options(config))
+    augment = views(dataset, mirrored=recipe.mirrored, turned=fit is not None) if config.augment else None
     key_init, key_train, key_measure = jax.random.split(jax.random.key(config.seed), 3)
-    state = None
-    if config.weights is not None:
-        state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
-        state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
-    with watching(watch, config.epochs, f"{config.method} on {config.data}") as observe:
-        portions = RunConfig(epochs=config.epochs, batch_size=config.batch_size, draws=method.draws,
-                             epochs_per_chunk=_epochs_per_chunk(config.epochs))
-        trained = run(key_train, learner, data, portions, state=state, checkpoint=out / "checkpoints",
-                      log=out / "log.jsonl", observe=observe)
-    params = trained.state.variables
+    remarks, history = [], ()
+    if fit is not None:
+        with watching(watch, len(CANDIDATES) * config.epochs, f"{config.method} on {config.data}") as observe:
+            params, info = fit(key_train, data, augment, steps=steps, batch_size=config.batch_size,
+                               learning_rate=config.learning_rate, observe=_in_all(observe, config.epochs))
+        remarks = content.aug_cell(info, recipe.items)
+    else:
+        optimizer = Optimizer(name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+                              schedule="cosine", steps=steps)
+        learner, state = learner_of(optimizer, data, augment), None
+        if config.weights is not None:
+            state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
+            state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
+        with watching(watch, config.epochs, f"{config.method} on {config.data}") as observe:
+            portions = RunConfig(epochs=config.epochs, batch_size=config.batch_size, draws=method.draws,
+                                 epochs_per_chunk=_epochs_per_chunk(config.epochs))
+            trained = run(key_train, learner, data, portions, state=state, checkpoint=out / "checkpoints",
+                          log=out / "log.jsonl", observe=observe)
+        params, history = trained.state.variables, trained.history
     clock.lap("train")
     before = auditing.measure(key_measure, classifier.apply, params, dataset)
     clock.lap("measure")
@@ -99,9 +108,9 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
         "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None,
         "harmful": [sample._asdict() for sample in harmful], "harmful_rows": content.table_rows(dataset, harmful),
         "helpful": [sample._asdict() for sample in helpful], "helpful_rows": content.table_rows(dataset, helpful),
-        "training": {"epochs": config.epochs, "loss": [record.loss for record in trained.history]},
-        "findings": auditing.findings(dataset, before),
-        **({} if drawn is None else {"draws": content.draws(drawn, dataset, trained.history)}),
+        "training": {"epochs": config.epochs, "loss": [record.loss for record in history]},
+        "findings": [*remarks, *auditing.findings(dataset, before)],
+        **({} if drawn is None else {"draws": content.draws(drawn, dataset, history)}),
     })
     write_results(results, out / "results.json")
     pictures = content.pictures(dataset, harmful, before, helpful=helpful)
@@ -192,6 +201,20 @@ def quickstart(out: Path, *, conflicting: float = 0.02, seed: int = 0, overwrite
     config = TrainConfig(data="digits", options={"conflicting": conflicting}, seed=seed)
     train(config, out / "trained", overwrite=True, watch=watch)
     return debias(out / "trained", DebiasConfig(seed=seed), out, overwrite=overwrite, watch=watch)
+
+
+def _in_all(observe: Callable[[Mapping[str, Any]], None], epochs: int) -> Callable[[Stage], None]:
+    """Counts the epochs of AUG-CELL's candidates together, as if each had so many; the count stays where some are
+    trained again."""
+    names, most = [candidate.name for candidate in CANDIDATES], 0
+
+    def tell(stage: Stage) -> None:
+        nonlocal most
+        if stage.epochs:
+            most = max(most, epochs * names.index(stage.name) + epochs * stage.epoch // stage.epochs)
+        observe({"epoch": most, "loss": stage.loss if stage.epochs else None})
+
+    return tell
 
 
 def _epochs_per_chunk(epochs: int) -> int:

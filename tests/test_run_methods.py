@@ -6,12 +6,14 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from jaxdebias import cli, models, runs
+from jaxdebias import cli, models, run_methods, runs
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.mitigate.aug_cell import AugCellInfo
 from jaxdebias.recipes import RECIPES, TrainConfig, resolved
 from jaxdebias.report import tables
 from jaxdebias.run_methods import METHODS, trainee, views
+from jaxdebias.train.augment import random_shift
 from jaxdebias.train.optimizer import Optimizer
 
 
@@ -41,9 +43,10 @@ def test_what_is_trained_predicts_and_is_one_object(method):
     model = METHODS[method].model or "cnn"
     made, again = trainee(method, model, dataset), trainee(method, model, dataset)
     data = dataset.splits["train"]
-    learner = made.learner(Optimizer(), data, None)
     assert made.classifier is again.classifier
-    assert learner is again.learner(Optimizer(), data, None)
+    assert (made.learner is None) == (made.fit is not None) == (method == "aug-cell")
+    if made.learner is not None:
+        assert made.learner(Optimizer(), data, None) is again.learner(Optimizer(), data, None)
     assert (made.vae is not None) == (method == "dbvae")
     assert made.classifier.apply is (made.vae.classifier if made.vae else made.classifier).apply
 
@@ -77,6 +80,31 @@ def test_defaults_of_the_method_come_before_those_of_the_data():
         resolved(TrainConfig(data="utkface", method="lff", model="resnet18", weights=Path("w.npz")))
 
 
+def test_what_aug_cell_cannot_do_without_or_with_is_refused():
+    assert resolved(TrainConfig(data="digits", method="aug-cell")).augment is True
+    with pytest.raises(ContractError, match="`augment`: expected left on"):
+        resolved(TrainConfig(data="digits", method="aug-cell", augment=False))
+    with pytest.raises(ContractError, match="`weight_decay`: expected none with aug-cell"):
+        resolved(TrainConfig(data="digits", method="aug-cell", weight_decay=0.1))
+
+
+def test_aug_cell_compares_on_more_of_few_samples(monkeypatch, key):
+    given = []
+
+    def noted(key, network, data, config, **more):
+        given.append(config)
+        return {}, AugCellInfo("erm", {}, None, 0.0, None, None, 0, {}, (0.0, 0.0), False)
+
+    monkeypatch.setattr(run_methods, "aug_cell", noted)
+    fit = trainee("aug-cell", "mlp", toy((8, 8, 1))).fit
+    for n in (19_999, 20_000):
+        rows = Batch(x=np.zeros((n, 8, 8, 1), np.uint8), label=np.zeros(n, np.int32), attribute=np.zeros(n, np.int32))
+        fit(key, rows, random_shift(1), steps=600, batch_size=32, learning_rate=0.01, observe=print)
+    assert [config.held_out for config in given] == [0.25, 0.1]
+    one = given[0]
+    assert (one.steps, one.batch_size, one.learning_rate, one.cleaning_steps) == (600, 32, 0.01, 600)
+
+
 def test_views_mirror_only_where_the_label_survives(key):
     dataset = toy((48, 48, 1))
     ramp = np.tile(np.arange(48, dtype=np.float32)[None, None, :, None], (64, 48, 1, 1))
@@ -86,6 +114,9 @@ def test_views_mirror_only_where_the_label_survives(key):
         seen = np.asarray(views(dataset, mirrored=mirrored)(key, ramp))[:, 24, middle, 0]
         return (np.diff(seen, axis=1) < 0).all(axis=1)
 
+    turned = np.asarray(views(dataset, mirrored=False, turned=True)(key, np.ones_like(ramp)))
+    np.testing.assert_allclose(turned[:, 24, 24], 1, rtol=1e-5)
+    assert (turned == 0).any(axis=(1, 2, 3)).mean() > 0.9  # from outside
     assert not falls(False).any()
     assert 10 < falls(True).sum() < 54
     with pytest.raises(ContractError, match="`augment`: expected pictures, got toy, a table"):

@@ -1,5 +1,6 @@
 """Runs on disk: what is written, read back, carried on and refused."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from jaxdebias import runs
 from jaxdebias.auditing import patch_places
 from jaxdebias.contracts import ContractError
+from jaxdebias.mitigate.aug_cell import Stage
 from jaxdebias.mitigate.dbvae import reconstructions
 from jaxdebias.report.results import check_results
 from jaxdebias.report.wording import method_name
@@ -215,6 +217,38 @@ def test_other_methods_are_read_back_and_repaired(method, tmp_path):
     assert right.mean() == pytest.approx(results["before"]["accuracy"]["value"])
     fixed = runs.debias(tmp_path / "run", runs.DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
     check_results(fixed)
+
+
+@pytest.mark.slow
+@pytest.mark.unoptimised
+def test_aug_cell_says_what_it_guessed_and_chose(tmp_path):
+    seen = []
+
+    @contextlib.contextmanager
+    def watch(epochs, label):
+        yield lambda record: seen.append((record["epoch"], epochs))
+
+    options = {"classes": 2, "train": 400, "edit": 20, "accept": 20, "test": 60, "image_size": 16}
+    results = runs.train(config(data="scenes", options=options, method="aug-cell", epochs=2, model="mlp"),
+                         tmp_path / "run", watch=watch)
+    check_results(results)
+    assert results["findings"][0].startswith("AUG-CELL read no attribute: ")
+    assert seen == sorted(seen)
+    assert {(0, 8), (2, 8), (8, 8)} <= set(seen)
+    assert "AUG-CELL read no attribute" in (tmp_path / "run" / "report.html").read_text()
+    run = runs.load(tmp_path / "run")
+    test = run.dataset.splits["test"]
+    right = np.asarray(run.classifier.apply(run.params, test.x)).argmax(-1) == test.label
+    assert right.mean() == pytest.approx(results["before"]["accuracy"]["value"])
+
+
+def test_the_count_of_epochs_does_not_fall_where_candidates_are_trained_again():
+    seen = []
+    tell = runs._in_all(lambda record: seen.append(record["epoch"]), 6)
+    for name, epoch in (("2 judges guess", 0), ("erm", 3), ("aug-cell", 3), ("wrong labels are looked for", 0),
+                        ("aug-cell", 2), ("aug-cell, not augmented", 3)):
+        tell(Stage(name, epoch, 3 if epoch else 0, 0.5))
+    assert seen == [0, 6, 18, 18, 18, 24]
 
 
 @pytest.mark.slow

@@ -226,6 +226,20 @@ class CandidateScore(NamedTuple):
     """For its plain accuracy."""
 
 
+class Stage(NamedTuple):
+    """How far a call of `aug_cell` is; printed, it is a line."""
+
+    name: str
+    """A candidate's, or a sentence."""
+    epoch: int = 0
+    epochs: int = 0
+    """Of this candidate; 0 where nothing is counted."""
+    loss: float = float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.name}: epoch {self.epoch} of {self.epochs}, loss {self.loss:.4g}" if self.epochs else self.name
+
+
 class AugCellInfo(NamedTuple):
     """What a person needs to judge the result."""
 
@@ -285,7 +299,7 @@ class AugCellInfo(NamedTuple):
 def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfig = AugCellConfig(), *,
              judge: Classifier | None = None, augment: Augment | None = None, shared: Any = None,
              view: View | None = None,
-             observe: Callable[[str], None] = lambda said: None) -> tuple[Params, AugCellInfo]:
+             observe: Callable[[Stage], None] = lambda stage: None) -> tuple[Params, AugCellInfo]:
     """Finds cells, trains the candidates and returns the parameters of the one that wins.
 
     `data.attribute` is not read. Deterministic given the key.
@@ -304,7 +318,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     """
     augment, judge = augment or random_affine(), judge or classifier
     key_cells, key_split, key_train = jax.random.split(key, 3)
-    observe(f"{config.cells.folds * config.cells.repeats} judges guess, after {config.cells.steps} steps each")
+    observe(Stage(f"{config.cells.folds * config.cells.repeats} judges guess, after {config.cells.steps} steps each"))
     cells = find_cells(key_cells, gce(judge, config.cells.optimizer, q=config.q, augment=augment), data, config.cells,
                        shared=shared, view=view)
     n, classes = cells.probability.shape
@@ -330,7 +344,8 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
             portions = _portions(config, len(kept))
             key_own = jax.random.fold_in(key_train, [one.name for one in config.candidates].index(candidate.name))
             (part,) = sweep([key_own], learner, rows, portions, hyper=[_tables(candidate, counts)], shared=shared,
-                            view=view, observe=_progress(observe, candidate.name, portions.epochs))
+                            view=view, chunks_per_look=max(1, portions.epochs // 10),
+                            observe=_progress(observe, candidate.name, portions.epochs))
             state = jax.tree.map(lambda leaf: leaf[0], part.state)
             params[candidate.name] = state.variables
             if len(held):
@@ -353,7 +368,7 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     params, predicted = train(config.candidates, everything)
     sure, cleared, scores = everything, 0, compare(predicted, everything)
     if scores["aug-cell"].refused and config.cleaning_rounds and not hesitant:
-        observe(f"wrong labels are looked for, in {config.cleaning_rounds} rounds")
+        observe(Stage(f"wrong labels are looked for, in {config.cleaning_rounds} rounds"))
         suspect = _suspects(jax.random.fold_in(key_cells, 1), judge, guessed, classes, config, augment, shared, view)
         cleaned, said = train([one for one in config.candidates if one.tau is not None], ~suspect)
         both = compare({"cleaned": said["aug-cell"], "with suspects": predicted["aug-cell"]}, everything, to="cleaned",
@@ -424,9 +439,9 @@ def _portions(config: AugCellConfig, n: int) -> RunConfig:
     return RunConfig(epochs=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size)
 
 
-def _progress(observe: Callable[[str], None], name: str,
+def _progress(observe: Callable[[Stage], None], name: str,
               epochs: int) -> Callable[[tuple[int, ...], int, Mapping[str, float]], None]:
-    return lambda runs, epoch, means: observe(f"{name}: epoch {epoch} of {epochs}, loss {means['loss']:.4g}")
+    return lambda runs, epoch, means: observe(Stage(name, epoch, epochs, means["loss"]))
 
 
 def _take(batch: Batch, rows: np.ndarray) -> Batch:

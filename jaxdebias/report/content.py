@@ -12,9 +12,11 @@ from jaxdebias.array_files import read_arrays
 from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Params
+from jaxdebias.mitigate.aug_cell import AugCellInfo
 from jaxdebias.mitigate.draw_diagnostics import RATIO_EDGES
 from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo
 from jaxdebias.provenance import device_name, versions
+from jaxdebias.report.formats import percent, points
 from jaxdebias.report.page import Pictures
 from jaxdebias.train.log import Progress
 
@@ -159,6 +161,19 @@ def draws(seen: draw_shares.DrawAudit, dataset: Dataset, history: Sequence[Progr
         "conflicting": None if seen.conflicting is None else seen.conflicting._asdict(),
         "rarest": samples(report.rarest), "commonest": samples(report.commonest),
     }
+
+
+def aug_cell(info: AugCellInfo, items: str) -> list[str]:
+    """What AUG-CELL guessed, chose and noticed, in sentences."""
+    said = [f"AUG-CELL read no attribute: {percent(info.cells.flagged_share)} of the training {items} look like "
+            "another class to judges that have not seen them."]
+    if info.chosen != "erm":
+        chosen, plain = info.scores[info.chosen], info.scores["erm"]
+        said.append(f"Returned is the candidate {info.chosen!r}. Of held-out {items}, weighted so that guess and label "
+                    f"are independent, it gets {percent(chosen.cell_accuracy)} right and plain training "
+                    f"{percent(plain.cell_accuracy)}: {points(chosen.lead)} more, standard error "
+                    f"{points(chosen.lead_error)}.")
+    return said + info.said
 
 
 def with_draws(shown: Pictures | None, results: Mapping[str, Any], dataset: Dataset, kept: Path) -> Pictures | None:

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 from jaxdebias.report import formats
 from jaxdebias.report.formats import Change, applies, percent, points
 
-METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
+METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "aug-cell": "AUG-CELL",
+                "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
                 "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR", "mixing": "channel mixing",
                 "fine_tune": "fine-tuning", "scratch": "from scratch", "fine_tune_head": "fine-tuning the last layer",
                 "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",

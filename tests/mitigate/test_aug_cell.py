@@ -188,8 +188,9 @@ def test_where_colours_mean_nothing_plain_training_is_returned():
 def test_says_how_far_it_is():
     told = []
     aug_cell(KEY, MLP, few()[0], replace(SMALL, plain=1.0), observe=told.append)
-    assert told[0] == "2 judges guess, after 10 steps each"
-    assert [line.split(", loss")[0] for line in told[1:]] == ["erm: epoch 7 of 7", "aug-cell: epoch 7 of 7"]
+    assert str(told[0]) == "2 judges guess, after 10 steps each"
+    assert [stage[:3] for stage in told[1:]] == [(name, i, 7) for name in ("erm", "aug-cell") for i in range(1, 8)]
+    assert str(told[1]).startswith("erm: epoch 1 of 7, loss 1.")
 
 
 @pytest.mark.slow

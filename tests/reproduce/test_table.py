@@ -128,6 +128,8 @@ def test_summary_and_paired_gains():
     assert said["sih"]["accuracy"]["mean"] == pytest.approx(0.831)
     assert said["sih"]["accuracy"]["deviation"] == pytest.approx(0.001)
     assert said["sih"]["published"]["mean"] == pytest.approx(83.799, abs=1e-3)
+    (beside,) = (one["published"] for one in summary([row("disent-official", 0, 0.8)]))
+    assert beside["mean"] == pytest.approx(82.386, abs=1e-2)  # that of `disent`
     (gain,) = paired(rows)
     assert (gain["method"], gain["seeds"], gain["verdict"]) == ("sih", 3, "above")
     assert gain["difference"] == pytest.approx(0.1)
