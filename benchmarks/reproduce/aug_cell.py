@@ -15,9 +15,9 @@ group-free score. The cases:
 
 Digits are learned by the MLP of the Colored MNIST table with the default recipe, which was chosen on coloured digits,
 CIFAR-10 by a small CNN with the CNN recipe of the table, scenes by the CNN of their data set; none was chosen on these
-cases. The bound below which the judges hesitate (`explain.cells.PLAIN`) was chosen on other sets and seeds; the rule by
-which suspects stay out or are kept was made up on another seed of `hard shape`, with the group-free scores of `wrong
-labels` known. Resumable: rows in the file are kept.
+cases. The bound below which the judges hesitate (`explain.cells.PLAIN`) was chosen on other sets and seeds. Of the rule
+by which suspects stay out or are kept a first version failed on seed 0 of `hard shape`; seeds 1 and 2 did not make the
+present one. Resumable: rows in the file are kept.
 """
 
 import argparse
@@ -124,7 +124,7 @@ CASES = {
     "wrong labels, not looked for": Case(0.005, 2, wrong_labels(AugCellConfig(cleaning_rounds=0))),
     "no bias": Case(0.9, 2, no_bias),
     "place": Case(0.005, 2, place),
-    "hard shape": Case(0.05, 2, hard_shape),
+    "hard shape": Case(0.05, 3, hard_shape),
     "corrupted cifar10": Case(0.05, 1, corrupted),
 }
 

@@ -11,9 +11,9 @@ colour, texture or background and NOT one of position or orientation.
 3. Train a fresh net on augmented pictures with drawing and offset; predictions use neither.
 4. Compare with plain training on held-out samples whose cells are reweighed, and return plain training unless another
    candidate is better by two standard errors. One that is far worse on the held-out samples as they come has taken
-   wrong labels for conflicting samples, or the true feature is hard to learn. To tell, wrong labels are looked for
-   (`explain.wrong_labels`), and 3 and 4 are done again without them. They stay out if that brings the accuracy back
-   and costs nothing where guess and label differ; otherwise they are conflicting samples.
+   wrong labels for conflicting samples, or the true feature is hard to learn. So wrong labels are looked for
+   (`explain.wrong_labels`) and 3 and 4 are done again without them; unless they turn out to be conflicting samples
+   after all, see `predictable`.
 5. Where the judges of step 1 hesitate over what they flag, return plain training all the same: the guesses are mistakes
    on hard samples, and of those any training gets more right that draws them often.
 
@@ -51,6 +51,8 @@ from jaxdebias.train.sweep import sweep
 
 SUSPICIOUS = 0.1
 """Share of wrong labels among the flagged samples that is worth a word; and a loss of accuracy."""
+PREDICTABLE = 0.01
+"""Chance of keeping samples that are wrongly labelled."""
 
 
 class CellTables(NamedTuple):
@@ -257,7 +259,7 @@ class AugCellInfo(NamedTuple):
     suspect: Bool[np.ndarray, "n"]
     """Samples that were left out as wrongly labelled; plain training has them all."""
     cleared: int
-    """Samples that had looked wrongly labelled and were kept, since nothing was better without them."""
+    """Samples that had looked wrongly labelled and were kept, since their labels are `predictable`."""
     trained: dict[str, Params]
     """Parameters of every candidate."""
     confidence: tuple[float, float]
@@ -280,8 +282,8 @@ class AugCellInfo(NamedTuple):
         if suspect > SUSPICIOUS * flagged:
             found.append(f"{suspect} of {flagged} flagged samples look wrongly labelled and were left out.")
         if self.cleared:
-            found.append(f"{self.cleared} of {flagged} flagged samples looked wrongly labelled and were kept: without "
-                         "them training is no better on held-out samples.")
+            found.append(f"{self.cleared} of {flagged} flagged samples looked wrongly labelled and were kept: the "
+                         "labels of those that were held out could be predicted, which wrong labels cannot.")
         refused = [name for name, one in self.scores.items() if one.refused]
         if refused:
             found.append(f"Refused: {', '.join(refused)}; far worse than plain training on held-out samples as they "
@@ -353,13 +355,13 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
                 predicted[candidate.name] = np.asarray(logits).argmax(axis=1)
         return params, predicted
 
-    def compare(said: Mapping[str, np.ndarray], sure: Bool[np.ndarray, "n"], *, to: str = "erm",
+    def compare(said: Mapping[str, np.ndarray], sure: Bool[np.ndarray, "n"],
                 floor: float = config.floor) -> dict[str, CandidateScore]:
         own, shown, trusted = label[held], guess[held], sure[held]
         counts = cell_counts(own[trusted], shown[trusted], classes, classes)
         weights = trusted * reweighing(counts)[own, shown]
         right = {name: (one == own).astype(float) for name, one in said.items()}
-        return {name: score(one, right[to], weights, floor=floor) for name, one in right.items()}
+        return {name: score(one, right["erm"], weights, floor=floor) for name, one in right.items()}
 
     if not len(held):
         params, _ = train([one for one in config.candidates if one.name == "aug-cell"], everything)
@@ -370,14 +372,11 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     if scores["aug-cell"].refused and config.cleaning_rounds and not hesitant:
         observe(Stage(f"wrong labels are looked for, in {config.cleaning_rounds} rounds"))
         suspect = _suspects(jax.random.fold_in(key_cells, 1), judge, guessed, classes, config, augment, shared, view)
-        cleaned, said = train([one for one in config.candidates if one.tau is not None], ~suspect)
-        both = compare({"cleaned": said["aug-cell"], "with suspects": predicted["aug-cell"]}, everything, to="cleaned",
-                       floor=np.inf)
-        regained = both["cleaned"].accuracy - both["with suspects"].accuracy
-        if regained > config.floor and not clearly_leads(both["with suspects"], config.margin):
-            params, predicted, sure = params | cleaned, predicted | said, ~suspect
-        else:
+        if predictable(predicted["aug-cell"], label[held], guess[held], suspect[held], classes):
             cleared = int(suspect.sum())
+        else:
+            cleaned, said = train([one for one in config.candidates if one.tau is not None], ~suspect)
+            params, predicted, sure = params | cleaned, predicted | said, ~suspect
         scores = compare(predicted, sure, floor=np.inf)
     chosen = "erm" if hesitant else choose(scores, margin=config.margin)
     wrong = (guess[held] != label[held]) & (predicted["erm"] != label[held])
@@ -394,6 +393,30 @@ def _suspects(key: Key, judge: Classifier, guessed: Batch, classes: int, config:
     return find_wrong_labels(key, learner, guessed, classes=classes, hyper=functools.partial(_tables, candidate),
                              steps=config.cleaning_steps, rounds=config.cleaning_rounds, folds=config.cells.folds,
                              batch_size=config.batch_size, shared=shared, view=view).suspect
+
+
+def predictable(predicted: Int[np.ndarray, "m"], label: Int[np.ndarray, "m"], guess: Int[np.ndarray, "m"],
+                suspect: Bool[np.ndarray, "m"], classes: int) -> bool:
+    """Whether the labels of suspects can be learned from other suspects: then they are not wrong.
+
+    A sample with a wrong label looks like one with the right label of the class that is guessed. A model that learned
+    from such labels therefore says the label of another such sample no more often than it takes any sample that goes
+    with its guess for that class, by chance one of the k - 1 others. One-sided binomial test at `PREDICTABLE`.
+
+    Args:
+      predicted: by a model that was trained with the suspects, of held-out samples.
+      suspect: which of the held-out samples look wrongly labelled; their label is not their guess.
+
+    >>> label, guess = np.array([0] * 90 + [1] * 10), np.zeros(100, int)
+    >>> said = np.array([0] * 45 + [1] * 45 + [1] * 5 + [0] * 5)  # half of both: the label makes no difference
+    >>> predictable(said, label, guess, label != guess, 2)
+    False
+    """
+    from scipy.stats import binom
+
+    strays = (predicted != guess)[guess == label].mean() / (classes - 1) if (guess == label).any() else 1.0
+    right = int((predicted == label)[suspect].sum())
+    return bool(binom.sf(right - 1, int(suspect.sum()), strays) < PREDICTABLE)
 
 
 def score(right: Float[Array, "m"], erm_right: Float[Array, "m"], weights: Float[Array, "m"], *,
@@ -414,11 +437,7 @@ def score(right: Float[Array, "m"], erm_right: Float[Array, "m"], weights: Float
 def choose(scores: Mapping[str, CandidateScore], *, margin: float) -> str:
     """The candidate of the highest cell accuracy that is not refused, or `erm` where it does not lead clearly."""
     best = max((name for name in scores if not scores[name].refused), key=lambda name: scores[name].cell_accuracy)
-    return best if clearly_leads(scores[best], margin) else "erm"
-
-
-def clearly_leads(score: CandidateScore, margin: float) -> bool:
-    return score.lead > margin * score.lead_error
+    return best if scores[best].lead > margin * scores[best].lead_error else "erm"
 
 
 def _learner(classifier: Classifier, candidate: Candidate, classes: int, augment: Augment, learning_rate: float,

@@ -25,6 +25,7 @@ from jaxdebias.mitigate.aug_cell import (
     cell_balanced,
     cell_tables,
     choose,
+    predictable,
     score,
 )
 from jaxdebias.train import Optimizer, RunConfig, random_affine, run
@@ -242,12 +243,11 @@ def test_says_what_is_odd():
 
 @pytest.mark.slow
 @pytest.mark.unoptimised
-@pytest.mark.parametrize(("case", "with_suspects", "lead", "left_out"), [
-    ("not refused", 0.9, 0.0, False), ("accuracy comes back", 0.5, 0.0, True),
-    ("clearly worse on contradicting samples", 0.5, 1.0, False), ("no better", 0.85, 0.0, False)])
-def test_wrong_labels_are_left_out_where_that_helps(monkeypatch, case, with_suspects, lead, left_out):
+@pytest.mark.parametrize(("refused", "learnable"), [(False, False), (True, False), (True, True)])
+def test_wrong_labels_are_left_out_unless_they_can_be_learned(monkeypatch, refused, learnable):
     """What the search finds is left out of training and comparison; plain training is not repeated."""
-    (data, _, before), asked = few(), []
+    data, asked = few()[0], []
+    _, before = aug_cell(KEY, MLP, data, replace(SMALL, cleaning_rounds=0))
     suspect, module = np.arange(200) % 10 == 0, sys.modules[aug_cell.__module__]
 
     def search(key, learner, rows, **options):
@@ -256,19 +256,39 @@ def test_wrong_labels_are_left_out_where_that_helps(monkeypatch, case, with_susp
 
     def judged(right, base, weights, *, floor):
         one = score(right, base, weights, floor=floor)
-        if floor < np.inf:
-            return one._replace(refused=case != "not refused" and right is not base)
-        return one._replace(accuracy=0.9 if right is base else with_suspects, lead=lead, lead_error=0.1)
+        return one._replace(refused=refused and floor < np.inf and right is not base)
 
     monkeypatch.setattr(module, "find_wrong_labels", search)
+    monkeypatch.setattr(module, "predictable", lambda *rows: learnable)
     monkeypatch.setattr(module, "score", judged)
     _, found = aug_cell(KEY, MLP, data, replace(SMALL, plain=0.0))
-    assert len(asked) == (case != "not refused")
+    left_out = refused and not learnable
+    assert len(asked) == refused
     np.testing.assert_array_equal(found.suspect, suspect & left_out)
-    assert found.cleared == (20 if asked and not left_out else 0)
+    assert found.cleared == (20 if refused and learnable else 0)
+    assert not any(one.refused for one in found.scores.values())
     same = {name: all(jax.tree.leaves(jax.tree.map(np.array_equal, found.trained[name], before.trained[name])))
             for name in ("erm", "aug-cell")}
     assert same == {"erm": True, "aug-cell": not left_out}
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_wrong_labels_are_not_predictable_and_conflicting_samples_are(classes):
+    """A model that has learned from wrong labels strays as often where the label is right."""
+    rng = np.random.default_rng(0)
+    guess = rng.integers(0, classes, 4000)
+    suspect = np.arange(4000) < 60
+    label = np.where(suspect, (guess + rng.integers(1, classes, 4000)) % classes, guess)
+
+    def strays(share):
+        other = (guess + rng.integers(1, classes, 4000)) % classes
+        return np.where(rng.random(4000) < share, other, guess)
+
+    kept = [predictable(strays(0.4), label, guess, suspect, classes) for _ in range(300)]
+    assert np.mean(kept) < 0.03
+    learned = np.where(suspect & (rng.random(4000) < 0.7), label, strays(0.2))
+    assert predictable(learned, label, guess, suspect, classes)
+    assert not predictable(guess, label, guess, suspect & False, classes)  # none is held out
 
 
 @pytest.mark.slow
