@@ -16,8 +16,8 @@ group-free score. The cases:
 Digits are learned by the MLP of the Colored MNIST table with the default recipe, which was chosen on coloured digits,
 CIFAR-10 by a small CNN with the CNN recipe of the table, scenes by the CNN of their data set; none was chosen on these
 cases. The bound below which the judges hesitate (`explain.cells.PLAIN`) was chosen on other sets and seeds. Of the rule
-by which suspects stay out or are kept a first version failed on seed 0 of `hard shape`; seeds 1 and 2 did not make the
-present one. Resumable: rows in the file are kept.
+by which suspects stay out or are kept a first version failed on seed 0 of `hard shape`; for the present one seed 2 was
+fresh. Resumable: rows in the file are kept.
 """
 
 import argparse
