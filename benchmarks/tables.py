@@ -240,7 +240,7 @@ def aug_cell() -> str:
                f"{100 * said['bias_conflicting_accuracy']:.1f})"
 
     def suspects(row: dict[str, Any]) -> str:
-        if row["cleared"]:
+        if row.get("cleared"):  # rows of a case that never looked for any may lack it
             return f"{row['cleared']} kept"
         wrong, conflicting = row.get("left_out_wrong", 0), row["left_out_conflicting"]
         return f"{wrong} wrong, {conflicting} conflicting left out" if wrong or conflicting else ""

@@ -198,7 +198,7 @@ class AugCellConfig:
     training is returned whatever the comparison says. 0: never."""
     floor: float = 0.10
     """Wrong labels are looked for if the plain held-out accuracy of the candidate `aug-cell` is further below that of
-    plain training; without `cleaning_rounds`, such candidates are refused."""
+    plain training; without `cleaning_rounds`, such candidates are refused. 1: neither, for labels that are trusted."""
 
     def __post_init__(self):
         names = [candidate.name for candidate in self.candidates]
