@@ -34,8 +34,11 @@ class PublishedTable(NamedTuple):
     rows: tuple[Published, ...]
 
     def find(self, method: str, conflicting: float) -> Published | None:
-        """The row of a method and a share of conflicting samples; None where there is none, or none was verified."""
-        return next((row for row in self.rows if self.verified and row.method == method
+        """The row of a method and a share of conflicting samples; None where there is none, or none was verified.
+
+        `disent-official` finds that of `disent`: it is the method as the published code has it.
+        """
+        return next((row for row in self.rows if self.verified and row.method == method.removesuffix("-official")
                      and abs(row.conflicting - conflicting) < 1e-9), None)
 
     @property

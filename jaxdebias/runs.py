@@ -5,7 +5,7 @@ A run is a folder:
     results.json   what was measured (schema: `jaxdebias.report.results`) and `config`, from which it can be repeated
     report.html    the same as a page
     params.npz     the model
-    log.jsonl      one line per epoch
+    log.jsonl      one line per epoch; none of AUG-CELL
     draws.npz      of DB-VAE: the weight of every training row, and reconstructions
     patches.npz    after `audit --patches`: the maps of attribute and label
     checkpoints/   while training: where a stopped run carries on
@@ -49,7 +49,8 @@ __all__ = ["METHODS", "RECIPES", "DebiasConfig", "Recipe", "Run", "TrainConfig",
 def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> dict[str, Any]:
     """Trains, measures on the test split, writes the run to `out` and returns its results.
 
-    A run that was stopped is carried on by the same call; a run that is whole is only replaced with `overwrite`.
+    A run that was stopped is carried on by the same call, one of AUG-CELL from its beginning; a run that is whole is
+    only replaced with `overwrite`.
 
     Raises:
       ContractError: unknown names, missing files, or results already in `out`.

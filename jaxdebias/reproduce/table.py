@@ -101,7 +101,7 @@ def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> l
             row[rate] = {"mean": interval.value, "low": interval.low, "high": interval.high,
                          "deviation": deviation}
         row["published"] = None
-        if (beside := published(data).find(method.removesuffix("-official"), ratio)) is not None:
+        if (beside := published(data).find(method, ratio)) is not None:
             row["published"] = compare(100 * np.array([one["accuracy"] for one in of_cell]), beside)
         found.append(row)
     return sorted(to_json(found), key=lambda row: (
