@@ -291,6 +291,15 @@ def test_wrong_labels_are_not_predictable_and_conflicting_samples_are(classes):
     assert not predictable(guess, label, guess, suspect & False, classes)  # none is held out
 
 
+def test_a_model_that_strays_hits_a_given_label_by_chance_only():
+    """Of ten classes, a fifth of strays is a fiftieth for any one label: 9 of 60 right are far more than that."""
+    guess, suspect = np.zeros(1060, int), np.arange(1060) < 60
+    label = np.where(suspect, 1, 0)
+    predicted = np.where(suspect, np.where(np.arange(1060) < 9, 1, 0), np.where(np.arange(1060) < 260, 2, 0))
+    assert predictable(predicted, label, guess, suspect, classes=10)
+    assert not predictable(np.where(suspect & (np.arange(1060) >= 2), 0, predicted), label, guess, suspect, classes=10)
+
+
 @pytest.mark.slow
 @pytest.mark.unoptimised
 @pytest.mark.parametrize("switched_off", [{"cleaning_rounds": 0, "plain": 0.0}, {"plain": 1.0}])
