@@ -1,7 +1,7 @@
 """Writes what `results.json` holds, for people and for programs, from the module that checks it.
 
 `python docs/results_schema.py` writes results.md and results.schema.json beside itself; with `--check` it changes
-nothing and exits with 1 where one of them has drifted from `jaxdebias.report.results`.
+nothing and exits with 1 where one of them has drifted from `jaxdebias.results.records`.
 """
 
 import argparse
@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdebias.report import results as module
+from jaxdebias.results import records as module
 
 HERE = Path(__file__).parent
 HEAD = """# What `results.json` holds
 
-Every run, repair and audit writes one: strict JSON (no NaN), whole or not at all. `jaxdebias.report.read_results` reads
-and checks it; [results.schema.json](results.schema.json) is the same for other programs (JSON Schema, 2020-12). Keys
-are added, not renamed; what is not listed may be there too. Written by `python docs/results_schema.py` from the
-docstring of `jaxdebias/report/results.py`.
+Every run, repair and audit writes one: strict JSON (no NaN), whole or not at all. `jaxdebias.results.read_results`
+reads and checks it; [results.schema.json](results.schema.json) is the same for other programs (JSON Schema, 2020-12).
+Keys are added, not renamed; what is not listed may be there too. Written by `python docs/results_schema.py` from the
+docstring of `jaxdebias/results/records.py`.
 
 """
 

@@ -6,10 +6,10 @@ shows.
 """
 
 from jaxdebias import auditing, data, explain, measure, mitigate, models, train
+from jaxdebias._audit import AuditReport, audit
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Classifier, Dataset, Learner, Split
-from jaxdebias.full_audit import AuditReport, audit
 from jaxdebias.mitigate import FmdConfig, dfr, erm, fine_tune, fmd, train_from_scratch
 from jaxdebias.train import Optimizer, RunConfig, run
 

@@ -1,6 +1,6 @@
 """`python -m jaxdebias ...`, the same as `jaxdebias ...`."""
 
-from jaxdebias.cli import main
+from jaxdebias.app.cli import main
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 Array = jax.Array | np.ndarray
 Key = PRNGKeyArray
@@ -139,3 +139,16 @@ def group_of(label: Array, attribute: Array, attributes: int) -> Array:
 def take(batch: Batch, index: Any) -> Batch:
     """Rows of every field of a batch; `index` is anything that indexes an array's first axis."""
     return jax.tree.map(lambda leaf: leaf[index], batch)
+
+
+def cell_counts(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int,
+                attributes: int) -> Int[np.ndarray, "k a"]:
+    """How many examples have label y and attribute a, known or guessed; unknown attributes (-1) are left out.
+
+    >>> cell_counts(np.array([0, 0, 1]), np.array([1, 1, -1]), 2, 2).tolist()
+    [[0, 2], [0, 0]]
+    """
+    known = np.asarray(attribute) >= 0
+    counts = np.zeros((classes, attributes), np.int64)
+    np.add.at(counts, (np.asarray(label)[known], np.asarray(attribute)[known]), 1)
+    return counts

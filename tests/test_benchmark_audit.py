@@ -11,7 +11,7 @@ import pytest
 from jaxdebias import models
 from jaxdebias.auditing.candidates import candidates, judged
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.measure.intervals import Interval
+from jaxdebias.measure import Interval
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {"mark": (20, 8, 8, 6), "colour": (12, 10, 10, 5), "scenes": (60, 24, 24, 20)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jaxdebias.core import Split
-from jaxdebias.data.language_sets import PARTS
-from jaxdebias.data.sentences import SentencePair
-from jaxdebias.measure.text_scores import Scorer
-from jaxdebias.models.language import word_tokenizer
+from jaxdebias.language import Scorer
+from jaxdebias.language.datasets import SentencePair
+from jaxdebias.language.models import word_tokenizer
+from jaxdebias.language.training_sets import PARTS
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxdebias import runs
+from jaxdebias.app import train as runs
 from jaxdebias.core import Batch, Dataset
 
 ROOT = pathlib.Path(__file__).parents[1]

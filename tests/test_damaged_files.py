@@ -10,19 +10,19 @@ import pytest
 from fuzz.mutations import REFUSED, outcome
 from report.fake_results import FAKES
 
-from jaxdebias import runs
-from jaxdebias.array_files import read_arrays
+from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.data import registry
 from jaxdebias.explain import influence
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.files import read_arrays
+from jaxdebias.mitigate import erm
+from jaxdebias.mitigate._methods import trainee
 from jaxdebias.models import mlp
-from jaxdebias.recipes import TrainConfig, model_options
-from jaxdebias.report import content
-from jaxdebias.report.page import Pictures
-from jaxdebias.report.results import read_results, write_results
-from jaxdebias.run_methods import trainee
+from jaxdebias.report import Pictures
+from jaxdebias.results import build as content
+from jaxdebias.results.records import read_results, write_results
 from jaxdebias.train import RunConfig, run, save_params
 
 DAMAGES = {

@@ -11,18 +11,23 @@ from train.tiny import BARE, NORMED
 
 from jaxdebias import models
 from jaxdebias.core import Batch, Learner
-from jaxdebias.mitigate.aug_cell import cell_balanced
-from jaxdebias.mitigate.contrastive_latent import contrastive
-from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
-from jaxdebias.mitigate.disent import DisentConfig, disent
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.gce import gce
-from jaxdebias.mitigate.group_balanced import group_balanced
-from jaxdebias.mitigate.group_dro import group_dro
-from jaxdebias.mitigate.jtt import drawn_by_weight
-from jaxdebias.mitigate.lff import lff
-from jaxdebias.mitigate.patch_noise import corruption, patch_noise
-from jaxdebias.mitigate.sih import sih
+from jaxdebias.mitigate import (
+    DbVaeConfig,
+    DisentConfig,
+    cell_balanced,
+    corruption,
+    dbvae,
+    disent,
+    drawn_by_weight,
+    erm,
+    gce,
+    group_balanced,
+    group_dro,
+    lff,
+    patch_noise,
+    sih,
+)
+from jaxdebias.mitigate._dbvae.contrastive import contrastive
 from jaxdebias.train import Optimizer, random_flip
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, clip=1.0)

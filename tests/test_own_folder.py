@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxdebias import cli
+from jaxdebias.app import cli
 
 
 def composites(source, out, *, conflicting=0.05, seed=0):

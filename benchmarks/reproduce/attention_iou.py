@@ -46,18 +46,25 @@ from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Dataset, Params
 from jaxdebias.data import registry
-from jaxdebias.data.composites import REGIONS
-from jaxdebias.explain.cam import class_maps
+from jaxdebias.data._sets.composites import REGIONS
+from jaxdebias.explain import class_maps
 from jaxdebias.explain.maps import as_published
-from jaxdebias.measure.attention_iou import area_fraction, chance, has_mass, mask_scores
-from jaxdebias.measure.groups import group_report
-from jaxdebias.measure.intervals import Interval, over_seeds, paired_over_seeds, percentile_interval
-from jaxdebias.measure.map_scores import score_report
-from jaxdebias.measure.region_masks import region_masks
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.measure import (
+    Interval,
+    area_fraction,
+    chance,
+    group_report,
+    has_mass,
+    mask_scores,
+    over_seeds,
+    paired_over_seeds,
+    region_masks,
+    score_report,
+)
+from jaxdebias.measure.bootstrap import percentile_interval
+from jaxdebias.mitigate import erm
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import Optimizer, RunConfig, run
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = (50, 60, 70, 80, 90, 100)

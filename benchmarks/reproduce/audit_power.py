@@ -53,16 +53,15 @@ import numpy as np
 from audit_sets import FAMILIES, Made
 
 import jaxdebias
+from jaxdebias.auditing import advice as fixes
 from jaxdebias.auditing import candidates as listing
-from jaxdebias.auditing import fixes
 from jaxdebias.auditing.embedded import embed
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Params
-from jaxdebias.measure.intervals import Interval, wilson
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.measure import Interval, wilson
+from jaxdebias.mitigate import erm
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import Optimizer, RunConfig, run
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = {"colour": (0.5, 0.2, 0.1, 0.05, 0.01), "glyphs": (0.5, 0.2, 0.1, 0.05, 0.01)}

@@ -44,12 +44,11 @@ from dbvae_cases import AGAIN, AGAIN_SEEDS, ARMS, CASES, GENERATED, LATENTS, NAT
 
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Dataset
-from jaxdebias.measure.groups import GroupReport, group_report
-from jaxdebias.measure.intervals import Interval, over_seeds, paired_over_seeds, wilson
-from jaxdebias.mitigate.draw_diagnostics import draw_report
-from jaxdebias.models.vae_classifier import vae_classifier
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.measure import GroupReport, Interval, group_report, over_seeds, paired_over_seeds, wilson
+from jaxdebias.mitigate import draw_report
+from jaxdebias.models import vae_classifier
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import RunConfig, run
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEARNED = 0.85

@@ -17,24 +17,27 @@ import numpy as np
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Learner, take
-from jaxdebias.data.darkened_utkface import darkened_utkface
-from jaxdebias.data.faces import faces
-from jaxdebias.data.fer2013 import EMOTIONS, fer2013
+from jaxdebias.data import darkened_utkface, faces, fer2013
+from jaxdebias.data._sets.fer2013 import EMOTIONS
+from jaxdebias.data._sets.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
 from jaxdebias.data.registry import VARIABLE, files_of
 from jaxdebias.data.streams import stream
-from jaxdebias.data.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
-from jaxdebias.explain.cells import CellsConfig, find_cells
-from jaxdebias.mitigate.contrastive_latent import code, contrastive
-from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae, encode_all
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.gce import gce
-from jaxdebias.mitigate.group_balanced import group_balanced
-from jaxdebias.mitigate.jtt import drawn_by_weight
-from jaxdebias.mitigate.latent_weights import MIT_LAB, RarityConfig, latent_weights
-from jaxdebias.models.vae_classifier import VaeClassifier
-from jaxdebias.train.augment import chain, random_affine, random_flip, random_shift
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.explain import CellsConfig, find_cells
+from jaxdebias.mitigate import (
+    MIT_LAB,
+    DbVaeConfig,
+    RarityConfig,
+    dbvae,
+    drawn_by_weight,
+    encode_all,
+    erm,
+    gce,
+    group_balanced,
+    latent_weights,
+)
+from jaxdebias.mitigate._dbvae.contrastive import code, contrastive
+from jaxdebias.models import VaeClassifier
+from jaxdebias.train import Optimizer, RunConfig, chain, random_affine, random_flip, random_shift, run
 
 RARE = 0.05
 TRAIN, TEST_CELL = 2000, 150

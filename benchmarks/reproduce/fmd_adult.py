@@ -31,29 +31,31 @@ import jax
 import numpy as np
 from fmd_table import RESULTS, _write
 
-from jaxdebias import models, runs
+from jaxdebias import models
+from jaxdebias.app import train as runs
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Dataset, Params
-from jaxdebias.data.adult import adult
-from jaxdebias.data.plans import steps_per_epoch
-from jaxdebias.measure.intervals import over_seeds
-from jaxdebias.mitigate.dfr import DfrConfig, dfr
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.fine_tune import (
+from jaxdebias.data import adult
+from jaxdebias.measure import over_seeds
+from jaxdebias.mitigate import (
+    DfrConfig,
     FineTuneConfig,
+    FmdConfig,
     both_sides,
+    dfr,
+    erm,
     fine_tune,
     fine_tune_head,
+    flip_column,
+    fmd,
+    refit_head,
     retrain_counterfactual,
+    self_influence_tuning,
     train_from_scratch,
+    zero_column,
 )
-from jaxdebias.mitigate.fmd import FmdConfig, fmd
-from jaxdebias.mitigate.protected_column import flip_column, zero_column
-from jaxdebias.mitigate.refit_head import refit_head
-from jaxdebias.mitigate.self_influence import self_influence_tuning
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import Optimizer, RunConfig, run, steps_per_epoch
 
 RATES = ("accuracy", "accuracy_loss", "counterfactual_bias", "flips", "demographic_parity_difference",
          "equalised_odds_difference", "equal_opportunity_difference")

@@ -17,14 +17,14 @@ import numpy as np
 from fmd_methods import Cell, Margin, Method, Setup, baseline_methods, fill, fmd_methods, parser
 from fmd_table import RESULTS
 
-from jaxdebias import runs
+from jaxdebias.app import train as runs
 from jaxdebias.core import Batch
+from jaxdebias.data._sets.colored_mnist import read_mnist
 from jaxdebias.data.aligned import other_attribute
-from jaxdebias.data.colored_mnist import read_mnist
 from jaxdebias.data.colour import one_colour
 from jaxdebias.data.streams import stream
 from jaxdebias.explain.influence import Mix
-from jaxdebias.mitigate.fine_tune import FineTuneConfig, both_sides, retrain_counterfactual, train_from_scratch
+from jaxdebias.mitigate import FineTuneConfig, both_sides, retrain_counterfactual, train_from_scratch
 
 RATIOS = (0.005, 0.01, 0.02)
 PARTS = {f"{100 * ratio:g} %": ratio for ratio in RATIOS}

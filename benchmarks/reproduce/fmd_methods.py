@@ -34,16 +34,25 @@ import numpy as np
 from fmd_table import RATES as ACCURACIES
 from fmd_table import _write
 
-from jaxdebias import auditing, runs
+from jaxdebias import auditing
+from jaxdebias.app import train as runs
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.explain import influence
-from jaxdebias.measure.intervals import over_seeds
-from jaxdebias.mitigate.dfr import DfrConfig, dfr
-from jaxdebias.mitigate.fine_tune import FineTuneConfig, fine_tune, fine_tune_block, fine_tune_head, train_from_scratch
-from jaxdebias.mitigate.fmd import FmdConfig, fmd
-from jaxdebias.mitigate.refit_head import refit_head
-from jaxdebias.mitigate.self_influence import self_influence_tuning
-from jaxdebias.provenance import device_name, versions
+from jaxdebias.measure import over_seeds
+from jaxdebias.mitigate import (
+    DfrConfig,
+    FineTuneConfig,
+    FmdConfig,
+    dfr,
+    fine_tune,
+    fine_tune_block,
+    fine_tune_head,
+    fmd,
+    refit_head,
+    self_influence_tuning,
+    train_from_scratch,
+)
+from jaxdebias.results.provenance import device_name, versions
 
 REPEATED = 10.0
 """Seconds: quicker methods are called a second time, for the time without compilation."""

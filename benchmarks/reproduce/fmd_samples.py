@@ -21,11 +21,11 @@ from fmd_colored_mnist import training_counterfactuals
 from fmd_methods import Cell, Method, Setup, fill, parser
 from fmd_table import RESULTS
 
-from jaxdebias import runs
+from jaxdebias.app import train as runs
 from jaxdebias.core import Params
-from jaxdebias.mitigate.fmd import FmdConfig, fmd
+from jaxdebias.mitigate import FmdConfig, fmd
 
-fmd_module = importlib.import_module("jaxdebias.mitigate.fmd")  # the package's attribute `fmd` is the function
+fmd_module = importlib.import_module("jaxdebias.mitigate._fmd.edit")  # the package's attribute `fmd` is the function
 NUMBERS = (500, 5000)
 SETS = {
     "replace, random aligned": ("replace", "none"), "replace, by action score": ("replace", "action"),

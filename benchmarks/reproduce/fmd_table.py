@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdebias import runs
-from jaxdebias.measure.intervals import over_seeds
-from jaxdebias.provenance import device_name, versions
+from jaxdebias.app import train as runs
+from jaxdebias.measure import over_seeds
+from jaxdebias.results.provenance import device_name, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 RATES = ("accuracy", "group_mean_accuracy", "worst_group_accuracy", "bias_aligned_accuracy",

@@ -43,25 +43,30 @@ import jax
 import numpy as np
 
 from jaxdebias.core import Params, Split
-from jaxdebias.data.language_sets import PARTS, LanguageSets, planted_sets
-from jaxdebias.data.occupations import OccupationText, occupation_text
-from jaxdebias.data.sentences import SentencePair
-from jaxdebias.measure.intervals import over_seeds
-from jaxdebias.measure.sentence_scores import MaskedRow, masked_log_probabilities
-from jaxdebias.measure.stereotypes import pair_differences
-from jaxdebias.measure.text_scores import Scorer, pair_scores, text_scores
-from jaxdebias.mitigate.language_baselines import (
+from jaxdebias.language import (
+    LanguageFmdConfig,
+    LanguageTraining,
     LanguageTuningConfig,
-    both_sentences,
+    OccupationText,
+    Scorer,
     counterfactual_texts,
+    influence_on_bias,
+    language_fmd,
     language_projection,
     language_tuning,
-    with_dropout,
+    occupation_text,
+    pair_differences,
+    pair_scores,
+    text_scores,
+    train_language_model,
 )
-from jaxdebias.mitigate.language_erm import LanguageTraining, train_language_model
-from jaxdebias.mitigate.language_fmd import LanguageFmdConfig, influence_on_bias, language_fmd
-from jaxdebias.models.language import LanguageModel, Tokenizer, small_language_model, word_tokenizer
-from jaxdebias.provenance import device_name, versions
+from jaxdebias.language.baselines import both_sentences, with_dropout
+from jaxdebias.language.datasets import SentencePair
+from jaxdebias.language.models import LanguageModel, Tokenizer, small_language_model, word_tokenizer
+from jaxdebias.language.sentence_scores import MaskedRow, masked_log_probabilities
+from jaxdebias.language.training_sets import PARTS, LanguageSets, planted_sets
+from jaxdebias.measure import over_seeds
+from jaxdebias.results.provenance import device_name, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 KINDS = ("gpt2", "bert")

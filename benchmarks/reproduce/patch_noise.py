@@ -50,25 +50,24 @@ from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Dataset
 from jaxdebias.data import registry
-from jaxdebias.explain.fit_patches import PatchFit, PatchFitConfig, fit_patches, out_of_fold_maps
-from jaxdebias.explain.patch_maps import localised
-from jaxdebias.measure.groups import group_report
-from jaxdebias.measure.intervals import Interval, over_seeds, paired_over_seeds
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.patch_masks import budget_mask, protect, quantile_mask, random_pixels, weakest_pixels
-from jaxdebias.mitigate.patch_noise import (
+from jaxdebias.explain import PatchFit, PatchFitConfig, fit_patches, localised, out_of_fold_maps
+from jaxdebias.measure import Interval, group_report, over_seeds, paired_over_seeds
+from jaxdebias.mitigate import (
     Corruption,
     PatchNoiseConfig,
     PatchNoiseHyper,
+    budget_mask,
     corrupt,
     corruption,
+    erm,
     patch_noise,
+    protect,
+    quantile_mask,
 )
-from jaxdebias.models.patch_net import patch_net
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig
-from jaxdebias.train.sweep import sweep
+from jaxdebias.mitigate._patch_noise.masks import random_pixels, weakest_pixels
+from jaxdebias.models import patch_net
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import Optimizer, RunConfig, sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEEDS = 5

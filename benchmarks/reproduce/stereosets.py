@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxdebias.app.language import LanguageDebiasConfig, debias_language
 from jaxdebias.contracts import expect
-from jaxdebias.language_runs import LanguageDebiasConfig, debias_language
-from jaxdebias.report.language_page import side_by_side
+from jaxdebias.report.language_markdown import side_by_side
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

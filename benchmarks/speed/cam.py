@@ -30,9 +30,7 @@ import torch
 from side_by_side import in_turn, row, spread, write
 
 from jaxdebias import models
-from jaxdebias.explain import maps
-from jaxdebias.explain.cam import class_maps
-from jaxdebias.explain.taps import linen_tap
+from jaxdebias.explain import class_maps, linen_tap, maps
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from oracles.torch_resnet import random_resnet

@@ -23,14 +23,12 @@ import numpy as np
 from side_by_side import in_turn, row, write
 
 from jaxdebias.core import Batch
-from jaxdebias.data.draws import distinct_rows, independent_rows, systematic_rows
-from jaxdebias.mitigate.block_weights import within_blocks
-from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae
-from jaxdebias.mitigate.latent_histograms import fit_histograms, log_rarity
-from jaxdebias.mitigate.latent_weights import RarityConfig, latent_weights
-from jaxdebias.models.vae_classifier import vae_classifier
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.mitigate import DbVaeConfig, RarityConfig, dbvae, latent_weights
+from jaxdebias.mitigate._dbvae.blocks import within_blocks
+from jaxdebias.mitigate._dbvae.histograms import fit_histograms, log_rarity
+from jaxdebias.models import vae_classifier
+from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train.draws import distinct_rows, independent_rows, systematic_rows
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from oracles.latent_rules import lab_weights

@@ -44,7 +44,7 @@ from scipy import linalg, stats
 
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import objective
-from jaxdebias.provenance import device_name, versions
+from jaxdebias.results.provenance import device_name, versions
 
 PATH = Path(__file__).parents[1] / "results" / "influence_peers.json"
 D, K, HELD_OUT = 100, 10, 500

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from side_by_side import in_turn, row, write
 
-from jaxdebias.explain.patch_maps import fold, general_map
-from jaxdebias.explain.patches import patch_logits, plan
+from jaxdebias.explain import fold, general_map, patch_logits
+from jaxdebias.explain.patches import plan
 from jaxdebias.models import patch_net
 
 RESULTS = Path(__file__).parents[1] / "results"

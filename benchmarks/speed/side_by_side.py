@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdebias.provenance import device_name, versions
+from jaxdebias.results.provenance import device_name, versions
 
 
 def in_turn(repeats: int, **sides: Callable[[], Any]) -> dict[str, dict[str, float]]:

@@ -25,10 +25,10 @@ import torch
 
 from jaxdebias import models
 from jaxdebias.core import Batch, take
-from jaxdebias.data.colored_mnist import colored_mnist
-from jaxdebias.mitigate.sih import sih, sih_monitor, sih_run_config
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.run import run
+from jaxdebias.data import colored_mnist
+from jaxdebias.mitigate import sih, sih_monitor, sih_run_config
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import run
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from oracles.torch_sih import Sih

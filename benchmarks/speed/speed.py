@@ -21,12 +21,10 @@ import numpy as np
 from jaxdebias import models
 from jaxdebias.core import Batch, Split
 from jaxdebias.explain import influence
-from jaxdebias.measure.groups import group_report
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.fmd import FmdConfig, fmd
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.measure import group_report
+from jaxdebias.mitigate import FmdConfig, erm, fmd
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.train import Optimizer, RunConfig, run
 
 PATH = Path(__file__).parents[1] / "results" / "speed.json"
 N, D, K = 53_000, 100, 10

@@ -16,10 +16,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from jaxdebias.contracts import check_choice, describe, expect
-from jaxdebias.core import Array, Dataset, Key
-from jaxdebias.data.aligned import cell_counts
+from jaxdebias.core import Array, Dataset, Key, cell_counts
 from jaxdebias.data.matching import matched_pairs
-from jaxdebias.measure.shortcuts import Shortcut, association, find_shortcuts
+from jaxdebias.measure.reliance import Shortcut, association, find_shortcuts
 
 MOST_VALUES = 12
 """Numbers with more values than this are cut into quarters."""
@@ -155,7 +154,7 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
 
 
 def entry(one: Shortcut) -> dict[str, Any]:
-    """A verdict as a Candidate of `jaxdebias.report.results`."""
+    """A verdict as a Candidate of `jaxdebias.results.records`."""
     def number(value: float) -> float | None:
         return None if np.isnan(value) else float(value)
 

@@ -23,14 +23,14 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key, Params, Split, group_of
-from jaxdebias.data.celeba_mask import REGIONS as PARTS_OF_FACES
-from jaxdebias.data.composites import REGIONS as PARTS_OF_COMPOSITES
-from jaxdebias.data.waterbirds import REGIONS as PARTS_OF_BIRDS
+from jaxdebias.data._sets.celeba_mask import REGIONS as PARTS_OF_FACES
+from jaxdebias.data._sets.composites import REGIONS as PARTS_OF_COMPOSITES
+from jaxdebias.data._sets.waterbirds import REGIONS as PARTS_OF_BIRDS
 from jaxdebias.explain.cam import class_maps
 from jaxdebias.explain.maps import as_published, unit_sum
 from jaxdebias.explain.taps import Tap
 from jaxdebias.measure.attention_iou import area_fraction, attention_iou, chance, mask_scores
-from jaxdebias.measure.intervals import Interval
+from jaxdebias.measure.bootstrap import Interval
 from jaxdebias.measure.map_scores import ScoreReport, score_report
 from jaxdebias.measure.region_masks import region_masks
 

@@ -20,8 +20,8 @@ from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
 from jaxdebias.explain.cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
-from jaxdebias.measure.intervals import Interval, wilson
-from jaxdebias.measure.shortcuts import holm
+from jaxdebias.measure.bootstrap import Interval, wilson
+from jaxdebias.measure.reliance import holm
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.mitigate.sih import SihConfig, SihState, sih
 from jaxdebias.models.vae import Branches

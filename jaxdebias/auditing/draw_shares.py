@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Dataset, Learner
-from jaxdebias.mitigate.dbvae import encode_all, reconstructions
-from jaxdebias.mitigate.draw_diagnostics import DrawReport, draw_report, weight_auc
-from jaxdebias.mitigate.latent_weights import kl_of_latents
+from jaxdebias.mitigate._dbvae.diagnostics import DrawReport, draw_report, weight_auc
+from jaxdebias.mitigate._dbvae.learner import encode_all, reconstructions
+from jaxdebias.mitigate._dbvae.rarity import kl_of_latents
 from jaxdebias.models.vae_classifier import VaeClassifier
 
 

@@ -22,8 +22,8 @@ from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, group_of, take
 from jaxdebias.explain.fit_patches import PatchFitConfig, fit_patches, fit_temperature
 from jaxdebias.explain.patch_maps import localised
-from jaxdebias.measure.intervals import Interval
-from jaxdebias.mitigate.patch_masks import budget_mask, mask_iou, quantile_mask
+from jaxdebias.measure.bootstrap import Interval
+from jaxdebias.mitigate._patch_noise.masks import budget_mask, mask_iou, quantile_mask
 from jaxdebias.models.patch_net import patch_net
 
 TOP = 0.3

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxdebias.contracts import describe, expect
-from jaxdebias.core import Array
+from jaxdebias.core import Array, cell_counts
 
 
 def milestone_attribute(label: Int[Array, "n"], aligned: float, attributes: int) -> Int[np.ndarray, "n"]:
@@ -71,19 +71,6 @@ def aligned_cells(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: i
     cells = cell_counts(label, attribute, classes, attributes)
     independent = cells.sum(1, keepdims=True) * cells.sum(0, keepdims=True)
     return cells * cells.sum() > independent  # integers: an exactly independent cell is not aligned
-
-
-def cell_counts(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int,
-                attributes: int) -> Int[np.ndarray, "k a"]:
-    """How many examples have label y and attribute a, known or guessed; unknown attributes (-1) are left out.
-
-    >>> cell_counts(np.array([0, 0, 1]), np.array([1, 1, -1]), 2, 2).tolist()
-    [[0, 2], [0, 0]]
-    """
-    known = np.asarray(attribute) >= 0
-    counts = np.zeros((classes, attributes), np.int64)
-    np.add.at(counts, (np.asarray(label)[known], np.asarray(attribute)[known]), 1)
-    return counts
 
 
 def check_share(what: str, value: float) -> None:

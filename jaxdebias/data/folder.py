@@ -2,9 +2,7 @@
 
 import contextlib
 import hashlib
-import os
 import pathlib
-import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,6 +15,7 @@ from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data.aligned import aligned_cells
 from jaxdebias.data.csv_files import read_csv
 from jaxdebias.data.streams import stream
+from jaxdebias.files import write_arrays
 
 METADATA = "metadata.csv"
 ALIASES = {"filename": ("filename", "img_filename"), "split": ("split",), "y": ("y",), "a": ("a", "place")}
@@ -218,21 +217,10 @@ def _cached_images(root: pathlib.Path, rows: list[Row], size: int,
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # no cache, or one that cannot be read: decode
     images = _decode(rows, size)
-    with contextlib.suppress(OSError):  # the cache only saves time: a folder that cannot be written works without it
-        _write_atomically(path, images)
+    # The cache only saves time: a folder that cannot be written works without it.
+    with contextlib.suppress(OSError, ContractError):
+        write_arrays(path, {"x": images})
     return images
-
-
-def _write_atomically(path: pathlib.Path, images: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, x=images)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _decode(rows: list[Row], size: int) -> UInt8[np.ndarray, "n h w 3"]:

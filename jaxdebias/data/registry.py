@@ -9,21 +9,21 @@ from typing import Any, Literal, NamedTuple
 
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Dataset
-from jaxdebias.data.adult import adult, adult_folder
-from jaxdebias.data.celeba import celeba, celeba_folder
-from jaxdebias.data.celeba_mask import celeba_mask, celeba_mask_folder
-from jaxdebias.data.colored_mnist import colored_mnist, mnist_folder
-from jaxdebias.data.composites import composites, composites_folder
-from jaxdebias.data.corrupted_cifar10 import cifar10_folder, corrupted_cifar10
-from jaxdebias.data.darkened_utkface import darkened_utkface
-from jaxdebias.data.digits import digits
-from jaxdebias.data.faces import faces
+from jaxdebias.data._sets.adult import adult, adult_folder
+from jaxdebias.data._sets.celeba import celeba, celeba_folder
+from jaxdebias.data._sets.celeba_four_cells import four_cells
+from jaxdebias.data._sets.celeba_mask import celeba_mask, celeba_mask_folder
+from jaxdebias.data._sets.colored_mnist import colored_mnist, mnist_folder
+from jaxdebias.data._sets.composites import composites, composites_folder
+from jaxdebias.data._sets.corrupted_cifar10 import cifar10_folder, corrupted_cifar10
+from jaxdebias.data._sets.digits import digits
+from jaxdebias.data._sets.faces import faces
+from jaxdebias.data._sets.scenes import scenes
+from jaxdebias.data._sets.utkface import utkface, utkface_folder
+from jaxdebias.data._sets.utkface_darkened import darkened_utkface
+from jaxdebias.data._sets.utkface_planted import planted
+from jaxdebias.data._sets.waterbirds import waterbirds, waterbirds_folder
 from jaxdebias.data.folder import METADATA, folder
-from jaxdebias.data.four_cells import four_cells
-from jaxdebias.data.planted import planted
-from jaxdebias.data.scenes import scenes
-from jaxdebias.data.utkface import utkface, utkface_folder
-from jaxdebias.data.waterbirds import waterbirds, waterbirds_folder
 
 VARIABLE = "JAXDEBIAS_DATA"
 """Environment variable with the folder of real data, used where no data_dir is given."""

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_integers, describe, expect
-from jaxdebias.core import Array
-from jaxdebias.data.aligned import cell_counts
+from jaxdebias.core import Array, cell_counts
 from jaxdebias.data.streams import stream
 
 STEP = 0.01

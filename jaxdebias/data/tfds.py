@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.colored_mnist import colored_mnist
+from jaxdebias.data._sets.colored_mnist import colored_mnist
 from jaxdebias.data.folder import folder
 
 BUILDERS = {"colored-mnist": colored_mnist, "folder": folder}

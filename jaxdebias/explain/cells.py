@@ -21,8 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_finite, check_numbers, describe, expect
-from jaxdebias.core import Array, Batch, Key, Learner
-from jaxdebias.data.aligned import cell_counts
+from jaxdebias.core import Array, Batch, Key, Learner, cell_counts
 from jaxdebias.train.cross_fit import cross_fit
 from jaxdebias.train.feed import View
 from jaxdebias.train.optimizer import Optimizer

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_choice, check_integers, describe, expect
 from jaxdebias.core import Array, Batch, Key, Learner, Params
-from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.explain.patch_maps import EDGES, fold, general_map, image_maps, patch_confidence
 from jaxdebias.explain.patches import dense_logits, grid_of, obstacle, patch_logits, starts_of
 from jaxdebias.models.patch_net import PatchNet, crops_at
 from jaxdebias.train.cross_fit import cross_fit
 from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainable
+from jaxdebias.train.plans import steps_per_epoch
 from jaxdebias.train.run import RunConfig, run
 
 BETA = (1e-3, 1e3)

@@ -20,8 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdebias.contracts import expect
-from jaxdebias.core import Batch, Key, Learner
-from jaxdebias.data.aligned import cell_counts
+from jaxdebias.core import Batch, Key, Learner, cell_counts
 from jaxdebias.train.cross_fit import cross_fit
 from jaxdebias.train.feed import View
 

@@ -24,7 +24,7 @@ from jaxdebias.contracts import (
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, Params
-from jaxdebias.measure.intervals import Interval, bootstrap, plain, rate_intervals
+from jaxdebias.measure.bootstrap import Interval, bootstrap, plain, rate_intervals
 
 KINDS = ("pair", "gap", "flip")
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int, Shaped
 
 from jaxdebias.contracts import check_choice, check_counted, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
+from jaxdebias.measure.bootstrap import Interval, bootstrap
 from jaxdebias.measure.groups import predicted_class
-from jaxdebias.measure.intervals import Interval, bootstrap
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
 

@@ -18,7 +18,7 @@ from jaxdebias.contracts import (
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, group_of
-from jaxdebias.measure.intervals import Interval, bootstrap, paired_difference, rate_intervals
+from jaxdebias.measure.bootstrap import Interval, bootstrap, paired_difference, rate_intervals
 
 SMALL_GROUP = 30
 """Groups of fewer independent units than this are flagged: their rates say little."""

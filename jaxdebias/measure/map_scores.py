@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
+from jaxdebias.measure.bootstrap import Interval, bootstrap, over_seeds
 from jaxdebias.measure.groups import SMALL_GROUP
-from jaxdebias.measure.intervals import Interval, bootstrap, over_seeds
 
 POLICIES = ("official", "present_only")
 SCORES = ("heatmap", "mask")

@@ -1,10 +1,29 @@
 """Methods that train without the shortcut (a `Learner` each), or take it out of a trained model (params -> params)."""
 
+from jaxdebias.mitigate._dbvae.diagnostics import DrawReport, draw_report, weight_auc
+from jaxdebias.mitigate._dbvae.learner import DbVaeConfig, dbvae, encode_all, reconstructions
+from jaxdebias.mitigate._dbvae.rarity import EQUATION_4, MIT_LAB, LatentWeights, RarityConfig, latent_weights
+from jaxdebias.mitigate._fmd.edit import FmdConfig, FmdInfo, FmdRound, fmd
+from jaxdebias.mitigate._patch_noise.learner import (
+    Corruption,
+    PatchNoiseConfig,
+    PatchNoiseHyper,
+    corrupt,
+    corruption,
+    corruptions_of_mode,
+    patch_noise,
+)
+from jaxdebias.mitigate._patch_noise.masks import (
+    Protected,
+    budget_mask,
+    mask_iou,
+    protect,
+    quantile_mask,
+    soft_strength,
+)
 from jaxdebias.mitigate.aug_cell import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
-from jaxdebias.mitigate.dbvae import DbVaeConfig, dbvae, encode_all, reconstructions
 from jaxdebias.mitigate.dfr import DfrConfig, DfrInfo, balanced_subsamples, balanced_weights, dfr
 from jaxdebias.mitigate.disent import DisentConfig, disent
-from jaxdebias.mitigate.draw_diagnostics import DrawReport, draw_report, weight_auc
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.fine_tune import (
     FineTuneConfig,
@@ -17,46 +36,12 @@ from jaxdebias.mitigate.fine_tune import (
     retrain_counterfactual,
     train_from_scratch,
 )
-from jaxdebias.mitigate.fmd import FmdConfig, FmdInfo, FmdRound, fmd
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.mitigate.group_balanced import group_balanced, group_weighted
 from jaxdebias.mitigate.group_dro import group_dro
 from jaxdebias.mitigate.jtt import JttConfig, JttInfo, drawn_by_weight, error_set, jtt, jtt_weights
-from jaxdebias.mitigate.language_baselines import (
-    LanguageTuningConfig,
-    LanguageTuningInfo,
-    counterfactual_texts,
-    language_projection,
-    language_tuning,
-)
-from jaxdebias.mitigate.language_erm import LanguageTraining, language_erm, train_language_model
-from jaxdebias.mitigate.language_fmd import (
-    LanguageFmdConfig,
-    LanguageFmdInfo,
-    SentenceInfluence,
-    influence_on_bias,
-    language_fmd,
-)
-from jaxdebias.mitigate.latent_weights import EQUATION_4, MIT_LAB, LatentWeights, RarityConfig, latent_weights
 from jaxdebias.mitigate.lff import lff
 from jaxdebias.mitigate.loss_history import LossHistory, difficulty
-from jaxdebias.mitigate.patch_masks import (
-    Protected,
-    budget_mask,
-    mask_iou,
-    protect,
-    quantile_mask,
-    soft_strength,
-)
-from jaxdebias.mitigate.patch_noise import (
-    Corruption,
-    PatchNoiseConfig,
-    PatchNoiseHyper,
-    corrupt,
-    corruption,
-    corruptions_of_mode,
-    patch_noise,
-)
 from jaxdebias.mitigate.protected_column import flip_column, zero_column
 from jaxdebias.mitigate.refit_head import RefitHeadConfig, RefitHeadInfo, refit_head
 from jaxdebias.mitigate.self_influence import (
@@ -85,11 +70,6 @@ __all__ = [
     "FmdRound",
     "JttConfig",
     "JttInfo",
-    "LanguageFmdConfig",
-    "LanguageFmdInfo",
-    "LanguageTraining",
-    "LanguageTuningConfig",
-    "LanguageTuningInfo",
     "LatentWeights",
     "LossHistory",
     "PatchNoiseConfig",
@@ -100,7 +80,6 @@ __all__ = [
     "RefitHeadInfo",
     "SelfInfluenceConfig",
     "SelfInfluenceInfo",
-    "SentenceInfluence",
     "SihConfig",
     "aug_cell",
     "balanced_subsamples",
@@ -112,7 +91,6 @@ __all__ = [
     "corrupt",
     "corruption",
     "corruptions_of_mode",
-    "counterfactual_texts",
     "dbvae",
     "dfr",
     "difficulty",
@@ -131,14 +109,9 @@ __all__ = [
     "group_balanced",
     "group_dro",
     "group_weighted",
-    "influence_on_bias",
     "joined",
     "jtt",
     "jtt_weights",
-    "language_erm",
-    "language_fmd",
-    "language_projection",
-    "language_tuning",
     "latent_weights",
     "lff",
     "mask_iou",
@@ -156,7 +129,6 @@ __all__ = [
     "sih_run_config",
     "soft_strength",
     "train_from_scratch",
-    "train_language_model",
     "weight_auc",
     "zero_column",
 ]

@@ -36,9 +36,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import expect
-from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params, as_float
-from jaxdebias.data.aligned import cell_counts
-from jaxdebias.data.plans import steps_per_epoch
+from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params, as_float, cell_counts
 from jaxdebias.explain.cells import PLAIN, Cells, CellsConfig, find_cells, plain_from, reweighing
 from jaxdebias.explain.wrong_labels import find_wrong_labels
 from jaxdebias.mitigate.gce import gce
@@ -46,6 +44,7 @@ from jaxdebias.train.augment import Augment, random_affine
 from jaxdebias.train.feed import View
 from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainable
+from jaxdebias.train.plans import steps_per_epoch
 from jaxdebias.train.run import RunConfig
 from jaxdebias.train.sweep import sweep
 

@@ -18,12 +18,12 @@ import numpy as np
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import check_batch, describe, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, Split
-from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.explain.influence.block import find_block
 from jaxdebias.explain.influence.cut import ApplyFn, Cut, Mix, Where
 from jaxdebias.explain.influence.objective import AffineHead, find_head, head_logits
 from jaxdebias.mitigate.erm import State, erm
 from jaxdebias.train.optimizer import Optimizer, trainable
+from jaxdebias.train.plans import steps_per_epoch
 from jaxdebias.train.run import RunConfig, run
 
 

@@ -23,11 +23,11 @@ from jaxtyping import Bool, Float, Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_finite, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, take
-from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.explain.influence.objective import HIGHEST, HeadProblem, design, error, find_head, head_problem, hessian
 from jaxdebias.mitigate.erm import erm
 from jaxdebias.mitigate.gce import gce
 from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train.plans import steps_per_epoch
 from jaxdebias.train.run import RunConfig, run
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import ml_dtypes  # comes with jax
 import numpy as np
 
-from jaxdebias.array_files import read_arrays
 from jaxdebias.contracts import ContractError, check_choice, check_finite, describe, expect
 from jaxdebias.core import Params
+from jaxdebias.files import read_arrays
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
            "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}

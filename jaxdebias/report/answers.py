@@ -6,7 +6,7 @@ An answer that the given inputs do not allow is empty, and says what would be ne
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxdebias.auditing.fixes import LEAVE, UNTRIED
+from jaxdebias.auditing.advice import LEAVE, UNTRIED
 from jaxdebias.report import candidate_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import applies, percent
 
@@ -31,7 +31,7 @@ def answers(results: Mapping[str, Any]) -> list[Answer]:
     """The five, in order.
 
     Args:
-      results: of `jaxdebias.audit`; see `jaxdebias.report.results`.
+      results: of `jaxdebias.audit`; see `jaxdebias.results.records`.
     """
     attribute = wording.words(results).attribute
     return [Answer("Which attribute is a shortcut?", *_which(results)),

@@ -1,7 +1,7 @@
 """A result as Markdown: one table of what was measured, and a section for a model card. Words are those of the page.
 
     from jaxdebias.report import markdown
-    from jaxdebias.report.results import read_results
+    from jaxdebias.results.records import read_results
 
     print(markdown.model_card(read_results("run")))
 """
@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxdebias.auditing.fixes import LEAVE
+from jaxdebias.auditing.advice import LEAVE
 from jaxdebias.report import candidate_view, formats, wording
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.report.results import check_results, to_json
+from jaxdebias.results.records import check_results, to_json
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;"}
 
@@ -45,7 +45,7 @@ def table(results: Mapping[str, Any]) -> str:
     """What was measured: a row for each metric that applies, with intervals; after a repair also that and the change.
 
     Args:
-      results: the content of `results.json`; its schema is in `jaxdebias.report.results`.
+      results: the content of `results.json`; its schema is in `jaxdebias.results.records`.
 
     Returns:
       A Markdown table, ending in a newline. A change whose interval includes zero is called not separable.

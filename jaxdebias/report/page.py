@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
+from jaxdebias.files import write_text
 from jaxdebias.report import (
     answers,
     candidate_view,
@@ -22,7 +23,7 @@ from jaxdebias.report import (
 )
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
-from jaxdebias.report.results import check_results, to_json, write_text
+from jaxdebias.results.records import check_results, to_json
 
 CARDS = ("accuracy", "bias_conflicting_accuracy", "bias_aligned_accuracy", "counterfactual_bias",
          "worst_group_accuracy", "group_mean_accuracy", "equalised_odds_difference",
@@ -92,7 +93,7 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
     """Writes the page of one run.
 
     Args:
-      results: the content of `results.json`; its schema is in `jaxdebias.report.results`.
+      results: the content of `results.json`; its schema is in `jaxdebias.results.records`.
       pictures: images to go with it, None for a table.
       path: of the HTML file; written under a temporary name, then renamed.
 
@@ -112,7 +113,7 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
     style = (here / "page.css").read_text(encoding="utf-8")
     html = environment.get_template("page.html.j2").render(style=style, **_view(results, pictures))
     # A number and its unit stay on one line.
-    write_text(html.replace(" %", "\u202f%").replace(" points", "\u00a0points"), path)
+    write_text(path, html.replace(" %", "\u202f%").replace(" points", "\u00a0points"))
 
 
 def _check_pictures(pictures: Pictures) -> None:

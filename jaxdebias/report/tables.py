@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxdebias.published import published
 from jaxdebias.report import candidate_view, draw_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import NONE, applies
+from jaxdebias.reproduce.published import published
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def print_repair(results: Mapping[str, Any], console: "Console | None" = None) -
     """Prints what the repair of a last layer from files did: one sentence, then each metric before and after.
 
     Args:
-      results: the content of its `results.json`; see `jaxdebias.feature_files`.
+      results: the content of its `results.json`; see `jaxdebias.app.features`.
       console: where to; standard output if None.
     """
     from rich.console import Console

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from jaxdebias.core import Batch, take
-from jaxdebias.data.colored_mnist import all_digits, tinted_mnist
+from jaxdebias.data._sets.colored_mnist import all_digits, tinted_mnist
+from jaxdebias.data._sets.corrupted_cifar10 import corrupted_cifar10
 from jaxdebias.data.colour import draw_tints
-from jaxdebias.data.corrupted_cifar10 import corrupted_cifar10
 from jaxdebias.data.streams import stream
 from jaxdebias.train.feed import View
 

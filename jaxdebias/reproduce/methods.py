@@ -17,8 +17,7 @@ import numpy as np
 
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Array, Batch, Classifier, Learner, Params
-from jaxdebias.data.aligned import cell_counts
+from jaxdebias.core import Array, Batch, Classifier, Learner, Params, cell_counts
 from jaxdebias.mitigate.aug_cell import CANDIDATES, AugCellConfig, AugCellInfo, Candidate, aug_cell
 from jaxdebias.mitigate.disent import DisentConfig, disent
 from jaxdebias.mitigate.erm import erm
@@ -29,8 +28,8 @@ from jaxdebias.mitigate.jtt import JttConfig, jtt
 from jaxdebias.mitigate.lff import lff
 from jaxdebias.mitigate.sih import SihConfig, sih, sih_monitor, sih_run_config
 from jaxdebias.models import cnn, mlp, mlp_two_encoders, mlp_vae, resnet20, resnet_two_encoders, resnet_vae
-from jaxdebias.report.results import to_json
 from jaxdebias.reproduce.cases import Case, Cases
+from jaxdebias.results.records import to_json
 from jaxdebias.train.augment import Augment, chain, random_affine, random_flip, random_resized_crop, random_shift
 from jaxdebias.train.feed import View
 from jaxdebias.train.optimizer import Optimizer

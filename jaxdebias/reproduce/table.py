@@ -5,7 +5,6 @@ A row is written as soon as it is measured, so a table that was stopped carries 
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.measure.intervals import over_seeds, paired_over_seeds
-from jaxdebias.provenance import device_name, versions
-from jaxdebias.published import Published, published
-from jaxdebias.report.results import to_json
+from jaxdebias.files import write_text
+from jaxdebias.measure.bootstrap import over_seeds, paired_over_seeds
 from jaxdebias.reproduce.cases import DATA, Cases
 from jaxdebias.reproduce.methods import METHODS, accuracies, method_of
+from jaxdebias.reproduce.published import Published, published
+from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.results.records import to_json
 
 RATIOS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -74,14 +74,14 @@ def reproduce_table(config: TableConfig, out: Path, *,
                    "selection": method.selection, **fitted.said}
             table["rows"].append(row)
             table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
-            _write(out, table)
+            write_text(out, json.dumps(table, indent=1) + "\n")
             have = sum((one["method"], one["conflicting"], one["seed"]) in wanted for one in table["rows"])
             observe(f"{name}, {row['conflicting']:.1%}, seed {row['seed']}: accuracy {row['accuracy']:.2%}, "
                     f"conflicting {row['bias_conflicting_accuracy']:.2%}, {row['seconds']:.0f} s "
                     f"({have} of {len(wanted)} rows)")
     table["summary"] = summary(table["rows"], config.data)
     table["paired"] = paired(table["rows"])
-    _write(out, table)
+    write_text(out, json.dumps(table, indent=1) + "\n")
     return table
 
 
@@ -147,10 +147,3 @@ def paired(rows: Sequence[Mapping[str, Any]], baseline: str = "erm") -> list[dic
                       "difference": gain.value, "low": gain.low, "high": gain.high,
                       "verdict": ("above" if gain.value > 0 else "below") if certain else "not separable"})
     return to_json(found)
-
-
-def _write(path: Path, table: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(table, indent=1) + "\n")
-    os.replace(temporary, path)

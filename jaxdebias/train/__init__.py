@@ -13,6 +13,7 @@ from jaxdebias.train.losses import (
 )
 from jaxdebias.train.mesh import data_mesh
 from jaxdebias.train.optimizer import Optimizer, trainable, with_trainable
+from jaxdebias.train.plans import Plan, epoch_plan, steps_per_epoch
 from jaxdebias.train.run import RunConfig, RunResult, run
 from jaxdebias.train.schedule import (
     HELD_OUT_ACCURACY,
@@ -32,6 +33,7 @@ __all__ = [
     "EarlyStop",
     "Monitor",
     "Optimizer",
+    "Plan",
     "Plateau",
     "Portion",
     "Progress",
@@ -43,6 +45,7 @@ __all__ = [
     "cross_fit",
     "data_mesh",
     "detached_generalised_cross_entropy",
+    "epoch_plan",
     "generalised_cross_entropy",
     "load_params",
     "map_runs",
@@ -52,6 +55,7 @@ __all__ = [
     "random_shift",
     "run",
     "save_params",
+    "steps_per_epoch",
     "sweep",
     "trainable",
     "weighted_mean",

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdebias.array_files import BROKEN, one_line, read_arrays
 from jaxdebias.contracts import ContractError, describe, expect
 from jaxdebias.core import Params
+from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays
 
 Path = str | os.PathLike
 
@@ -115,15 +115,7 @@ class Checkpoints:
 
 def save_params(path: Path, variables: Params) -> None:
     """Writes weights to one `.npz` file, atomically; names are the leaves' paths, as `params.head.kernel`."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **{name: np.asarray(leaf) for name, leaf in _named_leaves(variables).items()})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrays(path, {name: np.asarray(leaf) for name, leaf in _named_leaves(variables).items()})
 
 
 def load_params(path: Path, like: Params) -> Params:

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_integers, expect
 from jaxdebias.core import Batch, Key, Learner, take
-from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.train.feed import View
+from jaxdebias.train.plans import steps_per_epoch
 from jaxdebias.train.run import RunConfig
 from jaxdebias.train.sweep import sweep
 

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from jaxdebias.files import write_text
+
 
 class Progress(NamedTuple):
     """One chunk of a run, as numbers on the host; a line of the log has the same names."""
@@ -35,10 +37,7 @@ def open_log(path: str | os.PathLike | None, history: Sequence[Progress]) -> Ite
         yield lambda record: None
         return
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(_line(record) for record in history))
-    os.replace(temporary, path)
+    write_text(path, "".join(_line(record) for record in history))
     with open(path, "a") as file:
 
         def write(record: Progress) -> None:

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Learner, take
-from jaxdebias.data.plans import steps_per_epoch
 from jaxdebias.train.feed import View, train_epochs
+from jaxdebias.train.plans import steps_per_epoch
 from jaxdebias.train.run import MONITORED, RUNS_ONCE, RunConfig, held_out_value
 from jaxdebias.train.schedule import HELD_OUT_LOSS, EarlyStop, Monitor, Plateau
 

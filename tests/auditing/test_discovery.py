@@ -20,9 +20,9 @@ from jaxdebias.auditing.discovery import (
     suspected,
 )
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.explain.cells import Cells, CellsConfig
-from jaxdebias.measure.intervals import wilson
-from jaxdebias.measure.shortcuts import Pull, Shortcut
+from jaxdebias.explain import Cells, CellsConfig
+from jaxdebias.measure import Shortcut, wilson
+from jaxdebias.measure.reliance import Pull
 
 
 def features(n=1200, seed=0, bad=0.6):

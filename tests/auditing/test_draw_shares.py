@@ -7,8 +7,8 @@ import pytest
 from jaxdebias.auditing import draw_shares
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset, Learner
-from jaxdebias.mitigate.dbvae import DbVaeState
-from jaxdebias.models.vae_classifier import Encoding, VaeClassifier
+from jaxdebias.mitigate._dbvae.learner import DbVaeState
+from jaxdebias.models import Encoding, VaeClassifier
 
 LABEL = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 0], np.int32)
 ATTRIBUTE = np.array([0, 0, 0, 1, 1, 1, 1, 0, 0, -1], np.int32)

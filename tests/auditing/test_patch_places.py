@@ -11,10 +11,10 @@ from jaxdebias.auditing import patch_places
 from jaxdebias.auditing.patch_places import PlacesConfig, balanced_rows, balancing, find_places, one_per_group, place
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.explain.fit_patches import PatchFitConfig
-from jaxdebias.mitigate.patch_masks import quantile_mask
+from jaxdebias.explain import PatchFitConfig
+from jaxdebias.mitigate import quantile_mask
+from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Pool
-from jaxdebias.models.patch_net import patch_net
 
 KEY = jax.random.key(0)
 SHORT = PlacesConfig(steps=200, batch_size=32, held_out=200, examples=8)

@@ -3,7 +3,8 @@ import pytest
 from oracles.colored_mnist import CLASS_SIZES, CONFLICTING, attribute_by_walking
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.aligned import aligned_cells, biased_attribute, milestone_attribute, other_attribute
+from jaxdebias.data import aligned_cells, milestone_attribute
+from jaxdebias.data.aligned import biased_attribute, other_attribute
 
 
 @pytest.mark.parametrize("aligned", [0.1, 0.5, 0.9, 0.95, 0.98, 0.995, 1.0, 0.0])

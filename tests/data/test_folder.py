@@ -7,8 +7,8 @@ from oracles.files import folder_rows, write_folder
 from PIL import Image
 
 from jaxdebias.contracts import ContractError
+from jaxdebias.data import aligned_cells
 from jaxdebias.data import folder as builder
-from jaxdebias.data.aligned import aligned_cells
 
 
 def test_splits_and_pixels(tmp_path):

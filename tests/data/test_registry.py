@@ -9,7 +9,8 @@ from oracles.files import folder_rows, write_adult, write_folder, write_mnist
 from oracles.masked_files import waterbirds_rows, write_celeba_mask, write_objects_on_scenes, write_waterbirds
 
 from jaxdebias.contracts import ContractError, check_dataset
-from jaxdebias.data.registry import DATASETS, VARIABLE, describe, load, options_of, prepare
+from jaxdebias.data import DATASETS, load
+from jaxdebias.data.registry import VARIABLE, describe, options_of, prepare
 
 
 @pytest.fixture(scope="module")

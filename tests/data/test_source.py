@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.source import from_source
+from jaxdebias.data import from_source
 
 
 def records(n=5, shape=(6, 4, 3)):

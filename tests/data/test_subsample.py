@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.subsample import matthews_correlation, one_sided, subsample_by_correlation
+from jaxdebias.data import matthews_correlation, one_sided, subsample_by_correlation
 
 # Blond hair (label) and being male: about CelebA's shares, 21,000 faces.
 COUNTS = np.array([[9800, 7650], [3330, 220]])

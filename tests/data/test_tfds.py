@@ -8,9 +8,7 @@ import pytest
 from oracles.files import folder_rows, write_folder, write_mnist
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.colored_mnist import colored_mnist
-from jaxdebias.data.folder import folder
-from jaxdebias.data.source import from_source
+from jaxdebias.data import colored_mnist, folder, from_source
 from jaxdebias.data.tfds import prepare, read, source
 
 tfds = pytest.importorskip("tensorflow_datasets")

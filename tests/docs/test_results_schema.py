@@ -5,8 +5,8 @@ import pathlib
 import pytest
 from report.fake_results import FAKES
 
-from jaxdebias.report import results as module
-from jaxdebias.report.results import to_json
+from jaxdebias.results import records as module
+from jaxdebias.results.records import to_json
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 TYPES = {"string": str, "number": (int, float), "integer": int, "boolean": bool, "array": list, "object": dict,

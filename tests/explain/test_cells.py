@@ -8,10 +8,11 @@ from train.glyphs import glyphs
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.data.colored_mnist import all_digits, tinted_mnist
+from jaxdebias.data._sets.colored_mnist import all_digits, tinted_mnist
 from jaxdebias.data.colour import draw_tints
-from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, plain_from, reweighing
-from jaxdebias.mitigate.gce import gce
+from jaxdebias.explain import Cells, CellsConfig, find_cells, reweighing
+from jaxdebias.explain.cells import plain_from
+from jaxdebias.mitigate import gce
 from jaxdebias.train import random_affine
 
 COUNTS = np.array([[90, 10], [20, 80]])

@@ -8,17 +8,11 @@ from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.explain.fit_patches import (
-    PatchFitConfig,
-    State,
-    fit_patches,
-    fit_temperature,
-    out_of_fold_maps,
-    patch_learner,
-)
+from jaxdebias.explain import PatchFitConfig, fit_patches, out_of_fold_maps
+from jaxdebias.explain.fit_patches import State, fit_temperature, patch_learner
+from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Pool
-from jaxdebias.models.patch_net import patch_net
-from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.train import Optimizer
 
 NET = patch_net(patch=6, layers=(Conv(width=8), Pool()), hidden=8)
 KEY = jax.random.key(0)

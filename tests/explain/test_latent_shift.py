@@ -8,10 +8,10 @@ from models.test_networks import random_params
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.data.digits import digits
-from jaxdebias.explain.latent_shift import ShiftConfig, both_right, draw_targets, latent_shift, shift_images
-from jaxdebias.mitigate.sih import sih
-from jaxdebias.models.vae import mlp_vae
+from jaxdebias.data import digits
+from jaxdebias.explain import ShiftConfig, both_right, draw_targets, latent_shift, shift_images
+from jaxdebias.mitigate import sih
+from jaxdebias.models import mlp_vae
 from jaxdebias.train import RunConfig, run
 
 OFFICIAL = ShiftConfig(official=True)

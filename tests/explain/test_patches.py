@@ -9,9 +9,10 @@ import pytest
 from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.explain.patches import grid_of, patch_logits, plan
+from jaxdebias.explain import patch_logits
+from jaxdebias.explain.patches import grid_of, plan
+from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Pool, Residual
-from jaxdebias.models.patch_net import patch_net
 
 RNG = np.random.default_rng(0)
 STRIDES = (1, 2, 3, 4, 8)

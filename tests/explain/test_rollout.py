@@ -6,7 +6,7 @@ import pytest
 from oracles import cams
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.explain.rollout import rollout
+from jaxdebias.explain import rollout
 from jaxdebias.models import attention_weights, vit
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,7 @@ from oracles import cams
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Split
-from jaxdebias.explain.cam import class_maps
-from jaxdebias.explain.taps import linen_paths, linen_tap, nnx_tap
+from jaxdebias.explain import class_maps, linen_paths, linen_tap, nnx_tap
 from jaxdebias.models import cnn, vit
 
 RNG = np.random.default_rng(0)

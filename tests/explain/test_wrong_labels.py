@@ -8,8 +8,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.explain import find_wrong_labels, wrong_labels
 from jaxdebias.mitigate import cell_balanced, cell_tables
-from jaxdebias.train import Optimizer, random_affine
-from jaxdebias.train.cross_fit import CrossFit
+from jaxdebias.train import CrossFit, Optimizer, random_affine
 
 KEY = jax.random.key(0)
 LEARNER = cell_balanced(models.mlp(hidden=(64, 64), classes=4),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure.intervals import Interval
+from jaxdebias.measure import Interval
 
 REFUSED = object()
 

@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 from jaxdebias import explain
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split
-from jaxdebias.explain import influence
-from jaxdebias.explain.patch_maps import fold, patch_confidence
-from jaxdebias.explain.patches import grid_of, patch_logits
-from jaxdebias.mitigate import patch_masks
-from jaxdebias.mitigate.dfr import DfrConfig, balanced_subsamples, balanced_weights, dfr
-from jaxdebias.mitigate.fmd import FmdConfig, fmd
+from jaxdebias.explain import fold, influence, patch_confidence, patch_logits
+from jaxdebias.explain.patches import grid_of
+from jaxdebias.mitigate import DfrConfig, FmdConfig, balanced_subsamples, balanced_weights, dfr, fmd
+from jaxdebias.mitigate._patch_noise import masks as patch_masks
 
-latent_weights = importlib.import_module("jaxdebias.mitigate.latent_weights")  # the package has a function of the name
+latent_weights = importlib.import_module("jaxdebias.mitigate._dbvae.rarity")  # the package has a function of the name
 
 FUZZ = settings(deadline=None, derandomize=True, database=None, max_examples=80,
                 suppress_health_check=[HealthCheck.too_slow])

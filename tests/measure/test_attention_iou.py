@@ -9,7 +9,7 @@ import pytest
 from oracles import attention as oracle
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure.attention_iou import (
+from jaxdebias.measure import (
     area_fraction,
     attention_iou,
     chance,

@@ -9,15 +9,16 @@ from oracles import metrics as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.measure.counterfactual import (
+from jaxdebias.measure import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
     flip_rate,
     pair_bias,
     pair_gap,
+    separable,
     true_class_probability,
+    wilson,
 )
-from jaxdebias.measure.intervals import separable, wilson
 
 N, K = 80, 3
 

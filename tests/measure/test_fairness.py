@@ -9,13 +9,13 @@ from fairlearn import metrics as fairlearn
 from oracles import metrics as oracle
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure.fairness import (
+from jaxdebias.measure import (
     fairness_report,
+    separable,
     soft_demographic_parity,
     soft_equal_opportunity,
     soft_equalised_odds,
 )
-from jaxdebias.measure.intervals import separable
 
 
 def data(a, k=2, seed=0, n=600):

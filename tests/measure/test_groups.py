@@ -8,9 +8,7 @@ from oracles import metrics as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.measure import groups
-from jaxdebias.measure.groups import Accuracies, accuracy_differences, group_confusion, group_report
-from jaxdebias.measure.intervals import separable, wilson
+from jaxdebias.measure import Accuracies, accuracy_differences, group_confusion, group_report, groups, separable, wilson
 
 K, A, N = 3, 2, 400
 ALIGNED = np.array([[True, False], [False, True], [True, False]])

@@ -13,21 +13,9 @@ from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.explain.cells import Cells, CellsConfig, find_cells
-from jaxdebias.explain.wrong_labels import WrongLabels
-from jaxdebias.mitigate.aug_cell import (
-    CANDIDATES,
-    AugCellConfig,
-    AugCellInfo,
-    Candidate,
-    CandidateScore,
-    aug_cell,
-    cell_balanced,
-    cell_tables,
-    choose,
-    predictable,
-    score,
-)
+from jaxdebias.explain import Cells, CellsConfig, WrongLabels, find_cells
+from jaxdebias.mitigate import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
+from jaxdebias.mitigate.aug_cell import CANDIDATES, Candidate, CandidateScore, choose, predictable, score
 from jaxdebias.train import Optimizer, RunConfig, random_affine, run
 
 COUNTS = np.array([[90, 10], [20, 80]])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdebias.auditing import train_counts
-from jaxdebias.data.digits import digits
+from jaxdebias.data import digits
 from jaxdebias.mitigate import (
     DisentConfig,
     JttConfig,

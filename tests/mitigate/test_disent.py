@@ -7,10 +7,10 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import take
-from jaxdebias.mitigate.disent import DisentConfig, disent, head_logits, rate_at, swap_partners
+from jaxdebias.mitigate import DisentConfig, disent
+from jaxdebias.mitigate.disent import head_logits, rate_at, swap_partners
 from jaxdebias.models import TwoEncoders, mlp_two_encoders
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.train import Optimizer, RunConfig, run
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(10)

@@ -5,8 +5,8 @@ import pytest
 from train.tiny import BARE, NORMED, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.mitigate import erm
+from jaxdebias.train import Optimizer
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(12)

@@ -10,9 +10,9 @@ import pytest
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.data.digits import digits
+from jaxdebias.data import digits
 from jaxdebias.explain import influence
-from jaxdebias.mitigate.fine_tune import (
+from jaxdebias.mitigate import (
     FineTuneConfig,
     both_sides,
     fine_tune,

@@ -6,9 +6,8 @@ from oracles import tiny_network as oracle
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.gce import gce
-from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.mitigate import erm, gce
+from jaxdebias.train import Optimizer
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(12)

@@ -4,9 +4,9 @@ import pytest
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.plans import epoch_plan
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.group_balanced import balanced_draws, group_balanced, group_weighted
+from jaxdebias.mitigate import erm, group_balanced, group_weighted
+from jaxdebias.mitigate.group_balanced import balanced_draws
+from jaxdebias.train import epoch_plan
 
 SIZES = {  # (label, attribute): rows
     (0, 0): 50, (0, 1): 2, (1, 1): 40, (2, 0): 8,

@@ -6,9 +6,9 @@ from oracles import tiny_network as oracle
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate.group_dro import GroupDroHyper, group_dro, group_losses, raised_weights
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.mitigate import group_dro
+from jaxdebias.mitigate.group_dro import GroupDroHyper, group_losses, raised_weights
+from jaxdebias.train import Optimizer, RunConfig, run
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 COUNTS = ((40, 4), (9, 25), (0, 16))  # no training sample of label 2 and attribute 0

@@ -4,11 +4,8 @@ import pytest
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.plans import epoch_plan
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.jtt import JttConfig, drawn_by_weight, error_set, jtt, jtt_weights
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.mitigate import JttConfig, drawn_by_weight, erm, error_set, jtt, jtt_weights
+from jaxdebias.train import Optimizer, RunConfig, epoch_plan, run
 
 ADAM = Optimizer(learning_rate=0.01)
 DATA = table(60)

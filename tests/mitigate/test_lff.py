@@ -6,10 +6,8 @@ from train.tiny import BARE, NORMED, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import take
-from jaxdebias.mitigate.lff import lff
-from jaxdebias.mitigate.loss_history import difficulty
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.mitigate import difficulty, lff
+from jaxdebias.train import Optimizer, RunConfig, run
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(10)

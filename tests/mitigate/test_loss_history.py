@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias.core import Batch
-from jaxdebias.mitigate.loss_history import LossHistory, difficulty, empty_history, remember
+from jaxdebias.mitigate import LossHistory, difficulty
+from jaxdebias.mitigate.loss_history import empty_history, remember
 
 
 def batch(index, label, weight=None):

@@ -8,8 +8,8 @@ import pytest
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.measure.counterfactual import pair_bias, true_class_probability
-from jaxdebias.mitigate.protected_column import flip_column, zero_column
+from jaxdebias.measure import pair_bias, true_class_probability
+from jaxdebias.mitigate import flip_column, zero_column
 
 
 def table(d=7, n=50):

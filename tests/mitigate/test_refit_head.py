@@ -8,7 +8,7 @@ from oracles.fmd_toy import toy
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split
-from jaxdebias.mitigate.refit_head import RefitHeadConfig, refit_head
+from jaxdebias.mitigate import RefitHeadConfig, refit_head
 
 AFFINE = Split(features=lambda params, x: x,
                head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :])

@@ -9,18 +9,11 @@ from oracles import softmax_head
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.data.digits import digits
-from jaxdebias.explain.influence.objective import AffineHead, head_problem
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.self_influence import (
-    SelfInfluenceConfig,
-    pivotal_set,
-    self_influence,
-    self_influence_tuning,
-)
-from jaxdebias.train.losses import cross_entropy
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.data import digits
+from jaxdebias.explain.influence import AffineHead, head_problem
+from jaxdebias.mitigate import SelfInfluenceConfig, erm, self_influence, self_influence_tuning
+from jaxdebias.mitigate.self_influence import pivotal_set
+from jaxdebias.train import Optimizer, RunConfig, cross_entropy, run
 
 
 @pytest.mark.parametrize("biased", [True, False])

@@ -11,30 +11,23 @@ import pytest
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, as_float, take
-from jaxdebias.data.colored_mnist import colored_mnist
-from jaxdebias.data.digits import digits
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.data import colored_mnist, digits
+from jaxdebias.mitigate import SihConfig, erm, signal_weight, sih, sih_monitor, sih_run_config
 from jaxdebias.mitigate.sih import (
     Hyper,
-    SihConfig,
     SihState,
     Terms,
     evaluate,
     kl_to_standard_normal,
     loss_terms,
     sample,
-    signal_weight,
-    sih,
-    sih_monitor,
-    sih_run_config,
     train_terms,
     weights,
 )
-from jaxdebias.models import mlp
+from jaxdebias.models import mlp, mlp_vae, resnet_vae
 from jaxdebias.models.resnet_cifar import CIFAR_MEAN, CIFAR_STD
-from jaxdebias.models.vae import Code, Codes, mlp_vae, resnet_vae
-from jaxdebias.train import EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run
-from jaxdebias.train.losses import cross_entropy
+from jaxdebias.models.vae import Code, Codes
+from jaxdebias.train import EarlyStop, Monitor, Optimizer, Plateau, RunConfig, cross_entropy, run
 
 SIZES = {"hidden": (12, 12), "latent": 6, "decoder": (16, 20), "classes": 3}
 SMALL = mlp_vae(image=(4, 5, 3), **SIZES)

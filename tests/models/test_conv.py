@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxdebias.models.conv import conv_general_dilated, max_pool
+from jaxdebias.models import conv_general_dilated, max_pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CASES = {  # shape of x, shape of w, strides, padding, other arguments

@@ -9,9 +9,9 @@ import pytest
 from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.explain.patches import patch_logits
+from jaxdebias.explain import patch_logits
+from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Lattice, Pool, Residual
-from jaxdebias.models.patch_net import patch_net
 
 RNG = np.random.default_rng(0)
 SMALL = patch_net(patch=9, layers=(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxdebias.report.page import Pictures
+from jaxdebias.report import Pictures
 
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan", "orange", "lime", "violet", "grey")
 RGB = np.array(

@@ -7,9 +7,8 @@ from report.test_page import written
 from report.test_tables import printed
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.report import draw_view
-from jaxdebias.report.page import Pictures
-from jaxdebias.report.results import check_results, to_json
+from jaxdebias.report import Pictures, draw_view
+from jaxdebias.results.records import check_results, to_json
 
 
 def drawn(*, aucs=(0.45, 0.93, 0.5, 0.6), conflicting=0.81, **more):

@@ -13,10 +13,8 @@ from report.test_patch_view import IMAGES as PLACED
 from report.test_patch_view import placed
 from rich.console import Console
 
-from jaxdebias.report import wording
-from jaxdebias.report.page import Pictures
-from jaxdebias.report.results import to_json
-from jaxdebias.report.tables import print_summary
+from jaxdebias.report import Pictures, print_summary, wording
+from jaxdebias.results.records import to_json
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "{{7*7}}{% raw %}",
         "</title></style><b>", "&lt;i&gt;", "[/b][link=x]")  # fmt: skip

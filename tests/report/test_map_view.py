@@ -5,9 +5,8 @@ from report.test_page import written
 from report.test_tables import printed
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.report import map_view
-from jaxdebias.report.page import Pictures
-from jaxdebias.report.results import check_results, to_json
+from jaxdebias.report import Pictures, map_view
+from jaxdebias.results.records import check_results, to_json
 
 
 def rate(value, half=0.02):

@@ -4,9 +4,9 @@ import pytest
 from report.fake_results import FAKES, birds, faces
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.report import wording
-from jaxdebias.report.markdown import escape, model_card, table
-from jaxdebias.report.results import to_json
+from jaxdebias.report import model_card, wording
+from jaxdebias.report.markdown import escape, table
+from jaxdebias.results.records import to_json
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x>', "{{7*7}}", "a|b\n| c", "`code", "[x](javascript:1)", "**bold**",
         "# title", "back\\|slash", "&lt;")  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from report.fake_results import FAKES, digits, fake
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.report.page import Pictures, write_page
+from jaxdebias.report import Pictures, write_page
 
 SECTIONS = {
     "digits": "verdict findings numbers pairs baselines groups worst confusion harmful edit training metrics "

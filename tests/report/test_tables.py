@@ -4,8 +4,9 @@ import pytest
 from report.fake_results import FAKES, digits
 from rich.console import Console
 
-from jaxdebias.report.results import to_json
-from jaxdebias.report.tables import markdown_table, print_repair, print_summary
+from jaxdebias.report import markdown_table, print_summary
+from jaxdebias.report.tables import print_repair
+from jaxdebias.results.records import to_json
 
 
 def printed(results):

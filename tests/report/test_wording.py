@@ -2,7 +2,7 @@ import pytest
 from report.fake_results import FAKES, about, digits
 
 from jaxdebias.report import wording
-from jaxdebias.report.results import to_json
+from jaxdebias.results.records import to_json
 
 
 def verdict_of(results):

@@ -7,12 +7,12 @@ from oracles.files import write_mnist
 
 from jaxdebias import models
 from jaxdebias.core import Batch
-from jaxdebias.explain.cells import CellsConfig
-from jaxdebias.mitigate.aug_cell import CANDIDATES, AugCellConfig
-from jaxdebias.mitigate.sih import sih, sih_monitor
-from jaxdebias.published import published
+from jaxdebias.explain import CellsConfig
+from jaxdebias.mitigate import AugCellConfig, sih, sih_monitor
+from jaxdebias.mitigate.aug_cell import CANDIDATES
 from jaxdebias.reproduce import METHODS, Case, Cases, accuracies, methods
 from jaxdebias.reproduce.cases import colored_mnist_pictures, corrupted_cifar10_pictures
+from jaxdebias.reproduce.published import published
 from jaxdebias.train import EarlyStop, RunConfig
 
 QUICK = RunConfig(epochs=1, batch_size=32)

@@ -9,11 +9,10 @@ from oracles.files import write_mnist
 from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.colored_mnist import colored_mnist
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.sih import sih, sih_monitor, sih_run_config
-from jaxdebias.published import Published, published
+from jaxdebias.data import colored_mnist
+from jaxdebias.mitigate import erm, sih, sih_monitor, sih_run_config
 from jaxdebias.reproduce import Method, TableConfig, compare, methods, paired, reproduce_table, summary
+from jaxdebias.reproduce.published import Published, published
 from jaxdebias.train import RunConfig, run
 
 SMALL = models.mlp(hidden=(8,))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from train.tiny import BARE, table
 
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate import erm
 from jaxdebias.train import EarlyStop, Optimizer, Plateau, RunConfig, run
 
 EPOCHS = 60

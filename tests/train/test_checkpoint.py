@@ -16,9 +16,7 @@ from train.interrupted_run import EPOCHS, bits, train
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.gce import gce
-from jaxdebias.mitigate.group_balanced import group_balanced
+from jaxdebias.mitigate import erm, gce, group_balanced
 from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, Monitor, Optimizer, RunConfig, load_params, run, save_params
 from jaxdebias.train.checkpoint import Checkpoints, Saved, fingerprint
 

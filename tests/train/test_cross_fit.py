@@ -6,8 +6,7 @@ from train.glyphs import glyphs
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import cell_balanced, cell_tables, erm
-from jaxdebias.train import Optimizer
-from jaxdebias.train.cross_fit import cross_fit
+from jaxdebias.train import Optimizer, cross_fit
 
 KEY = jax.random.key(0)
 MLP = models.mlp(hidden=(32,), classes=4)

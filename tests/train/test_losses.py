@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdebias.train.losses import (
+from jaxdebias.train import (
     correct,
     cross_entropy,
     detached_generalised_cross_entropy,

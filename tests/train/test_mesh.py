@@ -9,7 +9,7 @@ import pytest
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate import erm
 from jaxdebias.train import Optimizer, RunConfig, data_mesh, run
 from jaxdebias.train.mesh import check_mesh
 

@@ -10,10 +10,9 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Learner, take
-from jaxdebias.data.plans import epoch_plan
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate import erm
 from jaxdebias.models import cnn
-from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run
+from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, epoch_plan, run
 from jaxdebias.train.run import _init
 
 DATA, HELD_OUT = table(50), table(40, seed=1)

@@ -5,16 +5,15 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.train.schedule import (
+from jaxdebias.train import (
     HELD_OUT_ACCURACY,
     HELD_OUT_LOSS,
-    Bookkeeping,
     EarlyStop,
     Plateau,
-    judge,
     worst_class_accuracy,
     worst_group_accuracy,
 )
+from jaxdebias.train.schedule import Bookkeeping, judge
 
 
 def replay(values, **rules):

@@ -8,7 +8,7 @@ from train.tiny import BARE, FEATURES, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, take
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate import erm
 from jaxdebias.train import EarlyStop, Optimizer, RunConfig, run
 from jaxdebias.train.stream import RowStream
 

@@ -11,7 +11,7 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Learner
-from jaxdebias.mitigate.erm import erm
+from jaxdebias.mitigate import erm
 from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run, sweep
 from jaxdebias.train.schedule import Bookkeeping
 from jaxdebias.train.schedule import judge as judge_on_host

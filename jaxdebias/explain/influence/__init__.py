@@ -13,6 +13,7 @@ from jaxdebias.explain.influence.functionals import (
     equalised_odds,
     subset_loss,
 )
+from jaxdebias.explain.influence.inverse import InverseHessian, Solution, Solver, residual
 from jaxdebias.explain.influence.lanczos import Lanczos
 from jaxdebias.explain.influence.lissa import Lissa
 from jaxdebias.explain.influence.objective import (
@@ -34,26 +35,9 @@ from jaxdebias.explain.influence.objective import (
     to_head,
     to_vector,
 )
-from jaxdebias.explain.influence.positions import (
-    PairPositions,
-    Positions,
-    pair_positions,
-    position_features,
-    text_positions,
-    token_block,
-)
 from jaxdebias.explain.influence.refit import RefitInfo, refit
 from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful, top_helpful
-from jaxdebias.explain.influence.sentences import (
-    PairRows,
-    TokenRows,
-    sentence_bias_gradient,
-    sentence_changes,
-    sentence_differences,
-    sentence_pair_bias,
-    sentence_pair_gradient,
-)
-from jaxdebias.explain.influence.solvers import InverseHessian, Solution, Solver, factor, load, residual, save
+from jaxdebias.explain.influence.solvers import factor, load, save
 
 __all__ = [
     "AffineHead",
@@ -74,13 +58,9 @@ __all__ = [
     "Lissa",
     "Mix",
     "Nystroem",
-    "PairPositions",
-    "PairRows",
-    "Positions",
     "RefitInfo",
     "Solution",
     "Solver",
-    "TokenRows",
     "Where",
     "bias_gradient",
     "change_if_removed",
@@ -104,22 +84,13 @@ __all__ = [
     "pair_bias",
     "pair_gap",
     "pair_gradient",
-    "pair_positions",
     "paths",
-    "position_features",
     "refit",
     "residual",
     "save",
-    "sentence_bias_gradient",
-    "sentence_changes",
-    "sentence_differences",
-    "sentence_pair_bias",
-    "sentence_pair_gradient",
     "subset_loss",
-    "text_positions",
     "to_head",
     "to_vector",
-    "token_block",
     "top_harmful",
     "top_helpful",
 ]

@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array
+from jaxdebias.explain.influence.inverse import Solution, check_layers, check_rhs, relative_error, residual
 from jaxdebias.explain.influence.objective import HIGHEST, AffineHead, HeadProblem, design
-from jaxdebias.explain.influence.solvers import Solution, check_layers, check_rhs, relative_error, residual
 
 LARGEST = 2**28
 """Most entries k e^2 of the blocks: 2 GiB in float64."""

@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array
+from jaxdebias.explain.influence.inverse import Solution, check_layers, check_rhs, residual
 from jaxdebias.explain.influence.objective import HIGHEST, AffineHead, HeadProblem, design
-from jaxdebias.explain.influence.solvers import Solution, check_layers, check_rhs, residual
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array
+from jaxdebias.explain.influence.inverse import Solution, check_layers, check_rhs, relative_error, residual
 from jaxdebias.explain.influence.objective import (
     HIGHEST,
     AffineHead,
@@ -26,7 +27,6 @@ from jaxdebias.explain.influence.objective import (
     design,
     hessian,
 )
-from jaxdebias.explain.influence.solvers import Solution, check_layers, check_rhs, relative_error, residual
 
 LARGEST = 16_384
 """Most parameters of a dense factor: 2 GiB in float64."""

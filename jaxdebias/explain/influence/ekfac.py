@@ -38,8 +38,8 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array
 from jaxdebias.explain.influence.cut import Operation, evaluate, paths
 from jaxdebias.explain.influence.derivatives import sum_over_chunks
+from jaxdebias.explain.influence.inverse import Solution, check_layers, check_rhs, relative_error, residual
 from jaxdebias.explain.influence.objective import HIGHEST, AffineHead, HeadProblem, design
-from jaxdebias.explain.influence.solvers import Solution, check_layers, check_rhs, relative_error, residual
 
 EXACT = 16
 """Most classes for which the expectation over labels is exact."""

@@ -23,8 +23,8 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array
+from jaxdebias.explain.influence.inverse import Solution, check_layers, check_rhs, relative_error, residual
 from jaxdebias.explain.influence.objective import HeadProblem
-from jaxdebias.explain.influence.solvers import Solution, check_layers, check_rhs, relative_error, residual
 
 PROBES = 4
 

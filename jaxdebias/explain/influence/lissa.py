@@ -24,8 +24,8 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Key
+from jaxdebias.explain.influence.inverse import Solution, check_layers, check_rhs, residual
 from jaxdebias.explain.influence.objective import HeadProblem
-from jaxdebias.explain.influence.solvers import Solution, check_layers, check_rhs, residual
 
 CHECK = 50
 """Steps between two looks at the residual."""

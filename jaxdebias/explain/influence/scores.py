@@ -23,8 +23,8 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_finite, check_numbers, expect
 from jaxdebias.core import Array
+from jaxdebias.explain.influence.inverse import InverseHessian
 from jaxdebias.explain.influence.objective import HeadProblem
-from jaxdebias.explain.influence.solvers import InverseHessian
 
 
 def change_if_removed(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"],

@@ -15,13 +15,16 @@ from oracles.fmd_toy import flip, l2, toy
 from scipy.stats import spearmanr
 
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, HeadPairs
-from jaxdebias.explain.influence.class_blocks import ClassBlocks
-from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient
-from jaxdebias.explain.influence.dense import Dense
-from jaxdebias.explain.influence.ekfac import Ekfac
-from jaxdebias.explain.influence.lanczos import Lanczos
-from jaxdebias.explain.influence.lissa import Lissa
+from jaxdebias.explain.influence import (
+    AffineHead,
+    ClassBlocks,
+    ConjugateGradient,
+    Dense,
+    Ekfac,
+    HeadPairs,
+    Lanczos,
+    Lissa,
+)
 
 D, K, N, L2 = 6, 4, 900, 9.0
 

@@ -12,10 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, ekfac, solvers
-from jaxdebias.explain.influence.block import find_block
-from jaxdebias.explain.influence.cut import paths
-from jaxdebias.explain.influence.ekfac import Ekfac
+from jaxdebias.explain.influence import AffineHead, Ekfac, ekfac, find_block, paths, solvers
 
 DAMPING = 2.0
 

@@ -8,10 +8,7 @@ from oracles import softmax_head as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, solvers
-from jaxdebias.explain.influence.block import find_block
-from jaxdebias.explain.influence.dense import Dense
-from jaxdebias.explain.influence.lanczos import Lanczos
+from jaxdebias.explain.influence import AffineHead, Dense, Lanczos, find_block, solvers
 
 D, K, L2, DAMPING = 11, 5, 0.5, 2.0
 P = D * K

@@ -8,10 +8,7 @@ from oracles import softmax_head as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, solvers
-from jaxdebias.explain.influence.block import find_block
-from jaxdebias.explain.influence.dense import Dense
-from jaxdebias.explain.influence.lissa import Lissa
+from jaxdebias.explain.influence import AffineHead, Dense, Lissa, find_block, solvers
 
 D, K, L2 = 6, 3, 0.5
 P = D * K

@@ -1,0 +1,114 @@
+"""CelebA in four cells of chosen sizes: the biased subset on which training with noise was published."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxdebias.contracts import check_choice, check_dataset, expect
+from jaxdebias.core import Batch, Dataset, take
+from jaxdebias.data._sets.celeba import IMAGES, PARTS, celeba_folder, read_lists
+from jaxdebias.data.aligned import aligned_cells
+from jaxdebias.data.decode import decode_all
+from jaxdebias.data.matching import matched_pairs
+from jaxdebias.data.streams import stream
+
+CELLS = (1000, 2000, 3000, 0)
+"""Training pictures of the release, cell by cell: (no target, no bias), (no target, bias), (target, no bias), (target,
+bias). By default 1,000 women who are not blond, 2,000 who are, 3,000 men who are not, and no blond man."""
+PER_CELL = 182
+"""Validation pictures of each cell."""
+
+
+def four_cells(data_dir: str | pathlib.Path, *, target: str = "Male", attribute: str = "Blond_Hair",
+               cells: Sequence[int] = CELLS, per_cell: int = PER_CELL, test_per_cell: int | None = None,
+               image_size: int = 64, seed: int = 0) -> Dataset:
+    """Faces of celebrities: is `target` there? Trained without a single picture of (target, attribute) by default.
+
+    Splits; only their pictures are read, and of each cell they are drawn at random by seed:
+      train: `cells` pictures of the official training split.
+      validation: `per_cell` pictures of each cell of the official validation split, on which the release reports.
+      edit, accept: two thirds and one third of these, cell by cell.
+      test: as many of each cell as there are in the scarcest, of the official test split. Only ever reported.
+    A cell is aligned if training holds more of it than independence would put there. Pairs of edit, accept and test
+    are matched: two different pictures of one target value, x in the aligned and twin in the conflicting cell, as
+    alike as possible in the other attributes.
+
+    Pictures are cut to their central square (178 of 178 x 218 pixels) and resized. The release squashed them for its
+    maps, and for its patch net it resized without cutting and looked at the upper part alone.
+
+    Args:
+      data_dir: as for `celeba`.
+      target: the attribute that is the label.
+      attribute: the bias attribute, another one.
+      cells: numbers of training pictures, in the order of `CELLS`.
+      per_cell: of validation, at least 2.
+      test_per_cell: at most so many test pictures of each cell; None: as many as the scarcest holds.
+      image_size: height and width of the pictures; 128 in the release.
+      seed: which pictures.
+
+    Raises:
+      ContractError: a missing file, list row or picture (named), an unknown attribute, a cell with too few pictures,
+        sizes under which the attribute does not go with the target.
+
+    Source: De Coninck et al. 2024 (released code): cells, sizes, target and attribute. That code draws no test
+    pictures; ours are kept apart because it chose and reported on the same validation pictures.
+    """
+    expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
+    cells = tuple(cells)
+    good = len(cells) == 4 and all(isinstance(n, int | np.integer) and n >= 0 for n in cells) and sum(cells) > 0
+    expect(good, "cells", "four numbers of pictures, of at least 0 and not all 0", cells)
+    expect(per_cell >= 2, "per_cell", "at least 2", per_cell)
+    expect(test_per_cell is None or test_per_cell >= 1, "test_per_cell", "at least 1, or None", test_per_cell)
+    folder = celeba_folder(data_dir)
+    lists = read_lists(folder)
+    for what, name in (("target", target), ("attribute", attribute)):
+        check_choice(what, name, lists.names)
+    label, value = (lists.values[:, lists.names.index(name)].astype(np.int32) for name in (target, attribute))
+    group = 2 * label + value
+    others = lists.values[:, [i for i, name in enumerate(lists.names) if name not in (target, attribute)]]
+
+    def drawn(part: str) -> list[np.ndarray]:
+        """The pictures of each cell in random order."""
+        rng = stream(seed, f"four cells {part}")
+        return [rng.permutation(np.flatnonzero((lists.part == PARTS.index(part)) & (group == g))) for g in range(4)]
+
+    def first(part: str, counts: Sequence[int]) -> list[np.ndarray]:
+        found = drawn(part)
+        for g, (rows, count) in enumerate(zip(found, counts, strict=True)):
+            expect(len(rows) >= count, "cells" if part == "train" else "per_cell",
+                   f"at most the {len(rows)} pictures of {part} with {target} {g // 2} and {attribute} {g % 2}", count)
+        return [rows[:count] for rows, count in zip(found, counts, strict=True)]
+
+    validation, found = first("validation", [per_cell] * 4), drawn("test")
+    scarcest = min(map(len, found))
+    expect(scarcest > 0, "test", f"pictures in all four cells of {target} and {attribute}", "an empty one")
+    test = [rows[:min(scarcest, test_per_cell or scarcest)] for rows in found]
+    cut = -(-2 * per_cell // 3)
+    parts = {name: np.sort(np.concatenate(rows)) for name, rows in {
+        "train": first("train", cells), "edit": [rows[:cut] for rows in validation],
+        "accept": [rows[cut:] for rows in validation], "test": test, "validation": validation}.items()}
+
+    aligned = aligned_cells(label[parts["train"]], value[parts["train"]], 2, 2)
+    expect(bool(aligned.any()), "cells", f"sizes with which {attribute} goes with {target}", cells)
+    used = np.unique(np.concatenate(list(parts.values())))
+    files = [lists.files[row] for row in used]
+    images = decode_all(len(files), image_size, lambda i: folder / IMAGES / files[i], lambda i: f"{IMAGES}/{files[i]}")
+    everything = Batch(x=images, label=label[used], attribute=value[used])
+    splits = {name: take(everything, np.searchsorted(used, rows)) for name, rows in parts.items()}
+    pairs = {name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True)
+             for name in ("edit", "accept", "test")}
+    dataset = Dataset(
+        name="celeba-four-cells",
+        variant={"target": target, "attribute": attribute, "cells": list(cells), "per_cell": per_cell,
+                 "image_size": image_size, **{name: len(rows) for name, rows in parts.items()},
+                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        splits=splits,
+        pairs=pairs,
+        label_names=(f"not {target}", target),
+        attribute_names=(f"not {attribute}", attribute),
+        aligned=aligned,
+        pairing="matched",
+    )
+    check_dataset(dataset)
+    return dataset

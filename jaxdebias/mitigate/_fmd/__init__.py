@@ -1,0 +1,1 @@
+"""Fast Model Debias (Chen et al. 2023), in parts."""

@@ -1,0 +1,1 @@
+"""Training with the pixels that show the bias hidden, in parts."""

@@ -1,0 +1,1 @@
+"""What a command found, as records, and their JSON."""

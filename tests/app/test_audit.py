@@ -1,0 +1,80 @@
+"""The full audit of runs on disk, from the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdebias.app import train as runs
+from jaxdebias.app.audit import AuditConfig, audit_in_full
+from jaxdebias.app.cli import main
+from jaxdebias.contracts import ContractError
+from jaxdebias.results.records import check_results
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Bright and dark squares on red or blue ground, with two more columns; and a run that was trained on them."""
+    root, rng, lines = tmp_path_factory.mktemp("squares"), np.random.default_rng(0), []
+    for i in range(900):
+        split, y = ("train", "val", "test")[i % 3], i // 3 % 2
+        ground = y if rng.random() < (0.95 if split == "train" else 0.5) else 1 - y
+        image = np.zeros((16, 16, 3), np.uint8)
+        image[..., 2 * ground] = 160
+        image[4:12, 4:12] = (90, 165)[y] + rng.integers(-70, 70)
+        Image.fromarray(image).save(root / f"{i}.png")
+        lines.append([f"{i}.png", split, ("dark", "bright")[y], ("red", "blue")[ground],
+                      ("A", "B")[rng.integers(2)], rng.integers(0, 90)])
+    with open(root / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["filename", "split", "y", "a", "camera", "age"], *lines])
+    config = runs.TrainConfig(data="folder", data_dir=root, options={"image_size": 16}, epochs=8, model="cnn")
+    runs.train(config, root / "run")
+    return root
+
+
+def test_the_answers_about_a_folder_with_more_columns(faces, tmp_path, capsys):
+    main(["audit", str(faces / "run"), "--out", str(tmp_path / "out"), "--candidates", "camera", "age", "--fix",
+          "--pixels", "maps", "--attribute", "ground"])
+    said = capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    check_results(results)
+    verdicts = {one["name"]: one["verdict"] for one in results["candidates"]}
+    assert verdicts == {"ground": "shortcut", "camera": "none", "age": "none"}
+    assert "1. Which attribute is a shortcut? Ground is one" in said
+    assert results["maps"] is not None
+    assert results["advice"]["options"]
+    assert results["config"]["data"] == "folder"
+    for name in ("report.html", "report.md", "model_card.md"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_what_is_refused(faces, tmp_path, capsys):
+    with pytest.raises(ContractError, match="camera"):
+        audit_in_full(faces / "run", tmp_path / "out", AuditConfig(candidates=("camra",)))
+    with pytest.raises(ContractError, match="another folder than the run"):
+        audit_in_full(faces / "run", faces / "run")
+    assert not (tmp_path / "out").exists()
+    for arguments, message in ((["--fix"], "--out beside it"), (["--candidates", "age"], "--out beside it"),
+                               (["--pixels", "maps"], "--out beside it"), (["--judges", "sih"], "--out beside it")):
+        with pytest.raises(SystemExit) as stop:
+            main(["audit", str(faces / "run"), *arguments])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_the_attribute_is_searched(faces, tmp_path):
+    """The column a taken away: the background is suspected from the pictures, or at least nothing breaks."""
+    root = tmp_path / "blind"
+    root.mkdir()
+    with open(faces / "metadata.csv", newline="") as file:
+        lines = [[str(faces / line[0]) if i else line[0], *line[1:3]] for i, line in enumerate(csv.reader(file))]
+    with open(root / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    report = audit_in_full(faces / "run", tmp_path / "out", AuditConfig(pixels="none", data_dir=root))
+    assert report.results["before"]["accuracy"]["value"] > 0.5
+    assert "No attribute was given" in report.answers[0].said
+    assert report.results["discovered"]["cells"] is not None

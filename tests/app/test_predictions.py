@@ -1,0 +1,110 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxdebias.app.predictions import audit_predictions, read_predictions
+from jaxdebias.auditing.candidates import column
+from jaxdebias.contracts import ContractError
+from jaxdebias.results.records import check_results
+
+
+def write(path, header, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def birds(path, n=600, follows=0.5):
+    """Land and water birds by a model that follows the background; the weather goes with nothing."""
+    rng = np.random.default_rng(0)
+    names, places = ("landbird", "waterbird"), ("land", "water")
+    rows = []
+    for i in range(3 * n):
+        train, y = i >= n, int(rng.random() < 0.5)
+        place = (y if rng.random() < 0.9 else 1 - y) if train else int(rng.random() < 0.5)
+        predicted = place if rng.random() < follows else y if rng.random() < 0.9 else 1 - y
+        rows.append([names[y], "" if train else names[predicted], "train" if train else "test", places[place],
+                     "" if rng.random() < 0.1 else ("sun", "rain")[rng.integers(2)], f"{rng.normal():.3f}"])
+    return write(path, ["y", "prediction", "split", "background", "weather", "weight"], rows)
+
+
+def test_the_shortcut_is_named_and_the_page_written(tmp_path):
+    out = tmp_path / "out"
+    results = audit_predictions(birds(tmp_path / "birds.csv"), out)
+    check_results(results)
+    assert json.loads((out / "results.json").read_text()) == results
+    verdicts = {one["name"]: one["verdict"] for one in results["candidates"]}
+    assert next(iter(verdicts)) == "background"
+    assert verdicts == {"background": "shortcut", "weather": "none", "weight": "none"}
+    assert results["attribute"] == "background"
+    gap = results["candidates"][0]["gap"]
+    assert gap["low"] < 0.5 < gap["high"]
+    assert results["before"]["bias_aligned_accuracy"]["value"] > results["before"]["bias_conflicting_accuracy"]["value"]
+    page = (out / "report.html").read_text()
+    assert "Which attribute is the shortcut" in page
+    assert "no shortcut seen" in page
+    assert [one["said"] == "" for one in results["answers"]] == [False, False, True, True, False]
+    assert results["advice"]["fix"] == "not tried"
+    assert (out / "report.md").is_file()
+    assert "background" in (out / "model_card.md").read_text()
+    with pytest.raises(ContractError, match="a folder without results"):
+        audit_predictions(tmp_path / "birds.csv", out)
+
+
+def test_without_a_shortcut_none_is_named(tmp_path):
+    results = audit_predictions(birds(tmp_path / "birds.csv", follows=0.0), tmp_path / "out")
+    assert {one["verdict"] for one in results["candidates"]} == {"none"}
+    assert "No sign that the model follows the candidates." in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_what_is_read(tmp_path):
+    path = write(tmp_path / "p.csv", ["label", "predicted", "sex", "only", "note"],
+                 [["10", "2", "f", "x", ""], ["2", "2", "", "x", "<b>"], ["10", "10", "m", "x", "a"]])
+    read = read_predictions(path)
+    assert read.classes == ("2", "10")  # numbers in their order
+    assert read.label.tolist() == [1, 0, 1]
+    assert read.predicted.tolist() == [0, 0, 1]
+    assert not read.train.any()
+    assert set(read.columns) == {"sex", "note"}  # a column of one value is no candidate
+    assert read.columns["sex"].value.tolist() == [0, -1, 1]
+    assert read.columns["note"].names == ("<b>", "a")
+
+
+def test_names_cannot_smuggle_html_into_the_page(tmp_path):
+    labels = ("<b>a</b>", "c", "c", "<b>a</b>") * 20
+    rows = [[y, y, ("<script>alert(1)</script>", "no")[i % 2]] for i, y in enumerate(labels)]
+    audit_predictions(write(tmp_path / "<i>.csv", ["label", "predicted", "<u>note</u>"], rows), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    for evil in ("<script>alert", "<b>a", "<u>note", "<i>"):
+        assert evil not in page
+
+
+def test_numbers_are_cut_at_their_quartiles():
+    cells = [str(value) for value in range(40)] + [""]
+    value, names = column(cells)
+    assert np.bincount(value[:-1]).tolist() == [10, 10, 10, 10]
+    assert value[-1] == -1
+    assert len(names) == 4
+    assert column(["1", "3", "2", "1"]).names == ("1", "2", "3")
+
+
+GOOD = ["label", "predicted", "split", "sex"]
+
+
+@pytest.mark.parametrize(("header", "rows", "said"), [
+    (["label", "sex"], [["a", "f"]], "`p.csv`: expected a column predicted or prediction, got label, sex"),
+    (GOOD, [], "`p.csv`: expected at least one row"),
+    (GOOD, [["a", "b", "val", "f"]], "`p.csv row 2`: expected split train or test, got 'val'"),
+    (GOOD, [["a", "b", "train", "f"]], "`p.csv`: expected at least one row of split test"),
+    (GOOD, [["a", "b", "test", "f"], ["a", "", "test", "m"]], "`p.csv row 3`: expected a value for predicted"),
+    (GOOD, [["a", "a", "test", "f"]], "`p.csv`: expected at least two classes, got a"),
+    (GOOD, [["a", "b", "test", "f"]], "`p.csv`: expected at least one more column"),
+    (["label", "label"], [["a", "b"]], "`p.csv`: expected columns with different names"),
+    (GOOD, [["a", "b", "test", "f"], ["a", "b", "test", "m"], ["a", "", "train", ""]],
+     "`p.csv`: expected a candidate with known values in both splits"),
+])
+def test_bad_files_are_one_line(tmp_path, header, rows, said):
+    with pytest.raises(ContractError, match=said):
+        audit_predictions(write(tmp_path / "p.csv", header, rows), tmp_path / "out")
