@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxdebias.report.tables import reproduced_rows
+from jaxdebias.report._tables import reproduced_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -25,21 +25,21 @@ from jaxdebias import auditing, models
 from jaxdebias.auditing import advice as fixes
 from jaxdebias.auditing import candidates as listing
 from jaxdebias.auditing import class_maps, discovery, patch_places
+from jaxdebias.auditing._measurement import Measurement
 from jaxdebias.auditing.candidates import Candidate, counts_of, entry, judged, with_attribute
 from jaxdebias.auditing.embedded import Embedded, embed, row_digests
-from jaxdebias.auditing.measurement import Measurement
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import check_batch, check_choice, describe, expect
 from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
-from jaxdebias.explain.taps import Tap
+from jaxdebias.explain._taps import Tap
 from jaxdebias.files import write_text
-from jaxdebias.measure.reliance import Shortcut
+from jaxdebias.measure._reliance import Shortcut
+from jaxdebias.report._page import Pictures, write_page
 from jaxdebias.report.answers import Answer, answers, text
-from jaxdebias.report.page import Pictures, write_page
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import Clock, timing
 from jaxdebias.results.records import to_json, write_results
-from jaxdebias.train.checkpoint import save_params
+from jaxdebias.train._checkpoint import save_params
 
 PIXELS = ("auto", "maps", "patches", "both", "none")
 JUDGES = ("aug-cell", "sih")
@@ -80,7 +80,7 @@ class AuditReport:
         Raises:
           ContractError: results already in `out`.
         """
-        from jaxdebias.report import markdown
+        from jaxdebias.report import _markdown as markdown
 
         out = Path(out)
         expect(overwrite or not (out / "results.json").exists(), "out", "a folder without results (or overwrite)", out)

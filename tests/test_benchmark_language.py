@@ -10,7 +10,7 @@ import pytest
 
 from jaxdebias.core import Split
 from jaxdebias.language import Scorer
-from jaxdebias.language.datasets import SentencePair
+from jaxdebias.language._datasets import SentencePair
 from jaxdebias.language.models import word_tokenizer
 from jaxdebias.language.training_sets import PARTS
 

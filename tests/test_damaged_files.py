@@ -14,7 +14,7 @@ from jaxdebias.app import train as runs
 from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.data import registry
+from jaxdebias.data import _registry as registry
 from jaxdebias.explain import influence
 from jaxdebias.files import read_arrays
 from jaxdebias.mitigate import erm

@@ -45,7 +45,7 @@ from scipy.stats import kendalltau
 from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Dataset, Params
-from jaxdebias.data import registry
+from jaxdebias.data import _registry as registry
 from jaxdebias.data._sets.composites import REGIONS
 from jaxdebias.explain import class_maps
 from jaxdebias.explain.maps import as_published
@@ -61,7 +61,7 @@ from jaxdebias.measure import (
     region_masks,
     score_report,
 )
-from jaxdebias.measure.bootstrap import percentile_interval
+from jaxdebias.measure._bootstrap import percentile_interval
 from jaxdebias.mitigate import erm
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import Optimizer, RunConfig, run

@@ -23,9 +23,9 @@ from jaxtyping import Float, Int
 
 from jaxdebias import data, models
 from jaxdebias.core import Batch, Classifier, Dataset, take
+from jaxdebias.data._aligned import biased_attribute, other_attribute
+from jaxdebias.data._colour import COLOUR_NAMES, PALETTE
 from jaxdebias.data._sets.digits import gray_digits
-from jaxdebias.data.aligned import biased_attribute, other_attribute
-from jaxdebias.data.colour import COLOUR_NAMES, PALETTE
 from jaxdebias.data.streams import stream
 
 Pictures = Float[np.ndarray, "n h w 3"]

@@ -36,16 +36,17 @@ import numpy as np
 from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier
-from jaxdebias.data import registry, scenes
+from jaxdebias.data import _registry as registry
+from jaxdebias.data import scenes
+from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import MnistDigits, all_digits, tinted_mnist
-from jaxdebias.data.colour import draw_tints
 from jaxdebias.data.streams import stream
 from jaxdebias.mitigate import AugCellConfig, aug_cell
 from jaxdebias.reproduce import accuracies, aug_cell_said
-from jaxdebias.reproduce.methods import CNN, CNN_RECIPE
+from jaxdebias.reproduce._methods import CNN, CNN_RECIPE
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import chain, random_affine, random_flip
-from jaxdebias.train.augment import Augment
+from jaxdebias.train._augment import Augment
 
 OUT = Path(__file__).parents[1] / "results" / "aug_cell.json"
 PLACES, SIDE = 10, 14

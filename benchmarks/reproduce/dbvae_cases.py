@@ -18,9 +18,9 @@ from jaxdebias.batching import map_rows
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Learner, take
 from jaxdebias.data import darkened_utkface, faces, fer2013
+from jaxdebias.data._registry import VARIABLE, files_of
 from jaxdebias.data._sets.fer2013 import EMOTIONS
 from jaxdebias.data._sets.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
-from jaxdebias.data.registry import VARIABLE, files_of
 from jaxdebias.data.streams import stream
 from jaxdebias.explain import CellsConfig, find_cells
 from jaxdebias.mitigate import (

@@ -19,9 +19,9 @@ from fmd_table import RESULTS
 
 from jaxdebias.app import train as runs
 from jaxdebias.core import Batch
+from jaxdebias.data._aligned import other_attribute
+from jaxdebias.data._colour import one_colour
 from jaxdebias.data._sets.colored_mnist import read_mnist
-from jaxdebias.data.aligned import other_attribute
-from jaxdebias.data.colour import one_colour
 from jaxdebias.data.streams import stream
 from jaxdebias.explain.influence import Mix
 from jaxdebias.mitigate import FineTuneConfig, both_sides, retrain_counterfactual, train_from_scratch

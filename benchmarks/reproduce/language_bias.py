@@ -60,10 +60,10 @@ from jaxdebias.language import (
     text_scores,
     train_language_model,
 )
-from jaxdebias.language.baselines import both_sentences, with_dropout
-from jaxdebias.language.datasets import SentencePair
+from jaxdebias.language._baselines import both_sentences, with_dropout
+from jaxdebias.language._datasets import SentencePair
+from jaxdebias.language._sentence_scores import MaskedRow, masked_log_probabilities
 from jaxdebias.language.models import LanguageModel, Tokenizer, small_language_model, word_tokenizer
-from jaxdebias.language.sentence_scores import MaskedRow, masked_log_probabilities
 from jaxdebias.language.training_sets import PARTS, LanguageSets, planted_sets
 from jaxdebias.measure import over_seeds
 from jaxdebias.results.provenance import device_name, versions

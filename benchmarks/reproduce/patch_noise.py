@@ -49,7 +49,7 @@ from scipy import ndimage
 from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Dataset
-from jaxdebias.data import registry
+from jaxdebias.data import _registry as registry
 from jaxdebias.explain import PatchFit, PatchFitConfig, fit_patches, localised, out_of_fold_maps
 from jaxdebias.measure import Interval, group_report, over_seeds, paired_over_seeds
 from jaxdebias.mitigate import (

@@ -30,9 +30,9 @@ import jaxdebias
 from jaxdebias import models
 from jaxdebias.batching import map_rows
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Params, Split
+from jaxdebias.data._aligned import biased_attribute
 from jaxdebias.data._sets.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
 from jaxdebias.data._sets.utkface_planted import MARKS, plant
-from jaxdebias.data.aligned import biased_attribute
 from jaxdebias.data.streams import stream
 from jaxdebias.explain.influence import find_head, head_problem, refit
 

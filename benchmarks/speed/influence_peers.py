@@ -43,7 +43,7 @@ import numpy as np
 from scipy import linalg, stats
 
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import objective
+from jaxdebias.explain.influence import _objective as objective
 from jaxdebias.results.provenance import device_name, versions
 
 PATH = Path(__file__).parents[1] / "results" / "influence_peers.json"

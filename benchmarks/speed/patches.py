@@ -25,7 +25,7 @@ import numpy as np
 from side_by_side import in_turn, row, write
 
 from jaxdebias.explain import fold, general_map, patch_logits
-from jaxdebias.explain.patches import plan
+from jaxdebias.explain._patches import plan
 from jaxdebias.models import patch_net
 
 RESULTS = Path(__file__).parents[1] / "results"

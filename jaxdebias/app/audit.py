@@ -14,8 +14,8 @@ from jaxdebias.auditing.candidates import own_name
 from jaxdebias.auditing.embedded import row_digests
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Dataset
-from jaxdebias.data import registry
-from jaxdebias.data.folder import further_columns
+from jaxdebias.data import _registry as registry
+from jaxdebias.data._folder import further_columns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -347,8 +347,8 @@ def _complain(message: str) -> int:
 def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List | Prepare) -> None:
     from jaxdebias.app import progress
     from jaxdebias.app import train as runs
-    from jaxdebias.data import registry
-    from jaxdebias.report import tables
+    from jaxdebias.data import _registry as registry
+    from jaxdebias.report import _tables as tables
 
     match command:
         case Quickstart():

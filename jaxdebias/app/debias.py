@@ -15,20 +15,14 @@ from jaxdebias.app.run_folder import Run, Watch, claim, load, watching
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.explain import influence
+from jaxdebias.mitigate._dfr import dfr
+from jaxdebias.mitigate._fine_tune import FineTuneConfig, both_sides, fine_tune, fine_tune_block, train_from_scratch
 from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
-from jaxdebias.mitigate.dfr import dfr
-from jaxdebias.mitigate.fine_tune import (
-    FineTuneConfig,
-    both_sides,
-    fine_tune,
-    fine_tune_block,
-    train_from_scratch,
-)
-from jaxdebias.report.page import write_page
+from jaxdebias.report._page import write_page
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import Clock, timing
 from jaxdebias.results.records import to_json, write_results
-from jaxdebias.train.checkpoint import save_params
+from jaxdebias.train._checkpoint import save_params
 
 
 @dataclass(frozen=True, kw_only=True)

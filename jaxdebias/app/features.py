@@ -59,12 +59,12 @@ from jaxdebias.core import Array, Batch, Key, Params, Split
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import InverseHessian
 from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays, write_text
-from jaxdebias.measure.bootstrap import Interval, paired_difference, rate_intervals
-from jaxdebias.measure.counterfactual import counterfactual_bias_of_logits, true_class_probability
-from jaxdebias.measure.groups import accuracy_differences, group_report
+from jaxdebias.measure._bootstrap import Interval, paired_difference, rate_intervals
+from jaxdebias.measure._counterfactual import counterfactual_bias_of_logits, true_class_probability
+from jaxdebias.measure._groups import accuracy_differences, group_report
+from jaxdebias.mitigate._dfr import dfr
+from jaxdebias.mitigate._fine_tune import both_sides
 from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
-from jaxdebias.mitigate.dfr import dfr
-from jaxdebias.mitigate.fine_tune import both_sides
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import to_json

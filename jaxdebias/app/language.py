@@ -22,15 +22,19 @@ import numpy as np
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Params
 from jaxdebias.files import write_text
-from jaxdebias.language.baselines import (
+from jaxdebias.language._baselines import (
     LanguageTuningConfig,
     counterfactual_texts,
     language_projection,
     language_tuning,
 )
-from jaxdebias.language.datasets import crows_pairs, language_file, stereoset
-from jaxdebias.language.evaluation import LanguageReport, LanguageTests, language_changes, language_report
-from jaxdebias.language.fmd import LanguageFmdConfig, influence_on_bias, language_fmd
+from jaxdebias.language._datasets import crows_pairs, language_file, stereoset
+from jaxdebias.language._evaluation import LanguageReport, LanguageTests, language_changes, language_report
+from jaxdebias.language._fmd import LanguageFmdConfig, influence_on_bias, language_fmd
+from jaxdebias.language._positions import BLOCKS
+from jaxdebias.language._sentence_scores import BUCKETS
+from jaxdebias.language._text_scores import Scorer
+from jaxdebias.language._training import LanguageTraining, train_language_model
 from jaxdebias.language.models import (
     LanguageModel,
     Tokenizer,
@@ -40,10 +44,6 @@ from jaxdebias.language.models import (
     small_language_model,
     word_tokenizer,
 )
-from jaxdebias.language.positions import BLOCKS
-from jaxdebias.language.sentence_scores import BUCKETS
-from jaxdebias.language.text_scores import Scorer
-from jaxdebias.language.training import LanguageTraining, train_language_model
 from jaxdebias.language.training_sets import LanguageSets, checkpoint_sets, planted_sets
 from jaxdebias.report.language_markdown import markdown
 from jaxdebias.results.provenance import device_name, versions

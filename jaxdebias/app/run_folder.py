@@ -12,11 +12,11 @@ import jax
 from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Classifier, Dataset, Params
-from jaxdebias.data import registry
+from jaxdebias.data import _registry as registry
 from jaxdebias.mitigate._methods import METHODS, trainee
-from jaxdebias.models.vae_classifier import VaeClassifier
+from jaxdebias.models._vae_classifier import VaeClassifier
 from jaxdebias.results.records import read_results
-from jaxdebias.train.checkpoint import load_params
+from jaxdebias.train._checkpoint import load_params
 
 Watch = Callable[[int, str], AbstractContextManager[Callable[[Mapping[str, Any]], None]]]
 """(epochs, label) -> a context that gives the training loop's observer, for instance `report.progress_bar`."""

@@ -29,19 +29,19 @@ from jaxdebias.app.recipes import RECIPES, Recipe, TrainConfig, model_options, r
 from jaxdebias.app.run_folder import Run, Watch, claim, load, watching
 from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.data import registry
+from jaxdebias.data import _registry as registry
 from jaxdebias.files import read_arrays, write_arrays
+from jaxdebias.mitigate._aug_cell import CANDIDATES, Stage
 from jaxdebias.mitigate._methods import METHODS, trainee, views
-from jaxdebias.mitigate.aug_cell import CANDIDATES, Stage
 from jaxdebias.models import load_resnet
-from jaxdebias.report.page import write_page
+from jaxdebias.report._page import write_page
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import Clock, timing
 from jaxdebias.results.records import read_results, to_json, write_results
-from jaxdebias.train.checkpoint import save_params
-from jaxdebias.train.optimizer import Optimizer
-from jaxdebias.train.plans import steps_per_epoch
-from jaxdebias.train.run import RunConfig, run
+from jaxdebias.train._checkpoint import save_params
+from jaxdebias.train._optimizer import Optimizer
+from jaxdebias.train._plans import steps_per_epoch
+from jaxdebias.train._run import RunConfig, run
 
 __all__ = ["METHODS", "RECIPES", "DebiasConfig", "Recipe", "Run", "TrainConfig", "Watch", "audit_run", "debias",
            "load", "quickstart", "train"]

@@ -7,7 +7,7 @@
 method that draws by rarity draws. All of them in one call: `jaxdebias.audit`.
 """
 
-from jaxdebias.auditing.measurement import (
+from jaxdebias.auditing._measurement import (
     Harmful,
     Influential,
     Measurement,

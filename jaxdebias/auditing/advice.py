@@ -17,13 +17,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdebias.auditing.measurement import Measurement, changes, measure
+from jaxdebias.auditing._measurement import Measurement, changes, measure
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, take
-from jaxdebias.measure.bootstrap import Interval, separable
-from jaxdebias.measure.groups import SMALL_GROUP
+from jaxdebias.measure._bootstrap import Interval, separable
+from jaxdebias.measure._groups import SMALL_GROUP
+from jaxdebias.mitigate._dfr import DfrConfig, dfr
 from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
-from jaxdebias.mitigate.dfr import DfrConfig, dfr
 
 LEAVE, UNTRIED = "leave it", "not tried"
 GAIN, HARM = "group_mean_accuracy", "counterfactual_bias"

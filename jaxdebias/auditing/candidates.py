@@ -17,8 +17,8 @@ from jaxtyping import Int, Shaped
 
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key, cell_counts
-from jaxdebias.data.matching import matched_pairs
-from jaxdebias.measure.reliance import Shortcut, association, find_shortcuts
+from jaxdebias.data._matching import matched_pairs
+from jaxdebias.measure._reliance import Shortcut, association, find_shortcuts
 
 MOST_VALUES = 12
 """Numbers with more values than this are cut into quarters."""

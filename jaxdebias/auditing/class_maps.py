@@ -26,13 +26,13 @@ from jaxdebias.core import Array, Dataset, Key, Params, Split, group_of
 from jaxdebias.data._sets.celeba_mask import REGIONS as PARTS_OF_FACES
 from jaxdebias.data._sets.composites import REGIONS as PARTS_OF_COMPOSITES
 from jaxdebias.data._sets.waterbirds import REGIONS as PARTS_OF_BIRDS
-from jaxdebias.explain.cam import class_maps
+from jaxdebias.explain._cam import class_maps
+from jaxdebias.explain._taps import Tap
 from jaxdebias.explain.maps import as_published, unit_sum
-from jaxdebias.explain.taps import Tap
-from jaxdebias.measure.attention_iou import area_fraction, attention_iou, chance, mask_scores
-from jaxdebias.measure.bootstrap import Interval
-from jaxdebias.measure.map_scores import ScoreReport, score_report
-from jaxdebias.measure.region_masks import region_masks
+from jaxdebias.measure._attention_iou import area_fraction, attention_iou, chance, mask_scores
+from jaxdebias.measure._bootstrap import Interval
+from jaxdebias.measure._map_scores import ScoreReport, score_report
+from jaxdebias.measure._region_masks import region_masks
 
 Regions = Mapping[str, Sequence[int]]
 """Name of a region -> the labels of the masks that it unites."""

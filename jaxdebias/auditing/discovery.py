@@ -19,14 +19,14 @@ from jaxtyping import Float, Int
 from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
-from jaxdebias.explain.cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
-from jaxdebias.measure.bootstrap import Interval, wilson
-from jaxdebias.measure.reliance import holm
-from jaxdebias.mitigate.gce import gce
-from jaxdebias.mitigate.sih import SihConfig, SihState, sih
-from jaxdebias.models.vae import Branches
-from jaxdebias.train.augment import Augment, random_affine
-from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.explain._cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
+from jaxdebias.measure._bootstrap import Interval, wilson
+from jaxdebias.measure._reliance import holm
+from jaxdebias.mitigate._gce import gce
+from jaxdebias.mitigate._sih import SihConfig, SihState, sih
+from jaxdebias.models._vae import Branches
+from jaxdebias.train._augment import Augment, random_affine
+from jaxdebias.train._optimizer import Optimizer
 
 CELLS = "unnamed feature"
 """What a candidate is called that is made of bias cells."""

@@ -18,7 +18,7 @@ from jaxdebias.core import Dataset, Learner
 from jaxdebias.mitigate._dbvae.diagnostics import DrawReport, draw_report, weight_auc
 from jaxdebias.mitigate._dbvae.learner import encode_all, reconstructions
 from jaxdebias.mitigate._dbvae.rarity import kl_of_latents
-from jaxdebias.models.vae_classifier import VaeClassifier
+from jaxdebias.models._vae_classifier import VaeClassifier
 
 
 class GroupDraws(NamedTuple):

@@ -20,11 +20,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, group_of, take
-from jaxdebias.explain.fit_patches import PatchFitConfig, fit_patches, fit_temperature
-from jaxdebias.explain.patch_maps import localised
-from jaxdebias.measure.bootstrap import Interval
+from jaxdebias.explain._fit_patches import PatchFitConfig, fit_patches, fit_temperature
+from jaxdebias.explain._patch_maps import localised
+from jaxdebias.measure._bootstrap import Interval
 from jaxdebias.mitigate._patch_noise.masks import budget_mask, mask_iou, quantile_mask
-from jaxdebias.models.patch_net import patch_net
+from jaxdebias.models._patch_net import patch_net
 
 TOP = 0.3
 """Share of the pixels that is called top, the part that the paper hides."""

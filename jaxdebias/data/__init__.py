@@ -1,5 +1,10 @@
 """Data: from files, from scikit-learn or out of thin air to a `Dataset`; index plans for the training loop."""
 
+from jaxdebias.data._aligned import aligned_cells, milestone_attribute
+from jaxdebias.data._colour import every_colour
+from jaxdebias.data._folder import folder
+from jaxdebias.data._matching import matched_pairs, nearest_partners
+from jaxdebias.data._registry import DATASETS, load
 from jaxdebias.data._sets.adult import adult
 from jaxdebias.data._sets.celeba import celeba
 from jaxdebias.data._sets.celeba_four_cells import four_cells
@@ -16,13 +21,8 @@ from jaxdebias.data._sets.utkface import utkface
 from jaxdebias.data._sets.utkface_darkened import darkened_utkface
 from jaxdebias.data._sets.utkface_planted import planted
 from jaxdebias.data._sets.waterbirds import waterbirds
-from jaxdebias.data.aligned import aligned_cells, milestone_attribute
-from jaxdebias.data.colour import every_colour
-from jaxdebias.data.folder import folder
-from jaxdebias.data.matching import matched_pairs, nearest_partners
-from jaxdebias.data.registry import DATASETS, load
-from jaxdebias.data.source import from_source
-from jaxdebias.data.subsample import Subsamples, matthews_correlation, one_sided, subsample_by_correlation
+from jaxdebias.data._source import from_source
+from jaxdebias.data._subsample import Subsamples, matthews_correlation, one_sided, subsample_by_correlation
 
 __all__ = [
     "DATASETS", "OccupationText", "Plan", "Subsamples", "adult", "aligned_cells", "celeba", "celeba_mask",

@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._folder import folder
 from jaxdebias.data._sets.colored_mnist import colored_mnist
-from jaxdebias.data.folder import folder
 
 BUILDERS = {"colored-mnist": colored_mnist, "folder": folder}
 LARGEST_SPLIT = 1_000_000_000  # bytes: beyond about this, the shuffler of TFDS spills to disk through TensorFlow

@@ -1,15 +1,15 @@
 """Why a model does what it does."""
 
 from jaxdebias.explain import influence, maps
-from jaxdebias.explain.cam import ClassMaps, class_maps
-from jaxdebias.explain.cells import Cells, CellsConfig, find_cells, reweighing
-from jaxdebias.explain.fit_patches import FoldMaps, PatchFit, PatchFitConfig, fit_patches, out_of_fold_maps
-from jaxdebias.explain.latent_shift import ShiftConfig, both_right, draw_targets, latent_shift, shift_images
-from jaxdebias.explain.patch_maps import Localised, fold, general_map, image_maps, localised, patch_confidence
-from jaxdebias.explain.patches import patch_logits
-from jaxdebias.explain.rollout import rollout
-from jaxdebias.explain.taps import linen_paths, linen_tap, nnx_tap
-from jaxdebias.explain.wrong_labels import WrongLabels, find_wrong_labels
+from jaxdebias.explain._cam import ClassMaps, class_maps
+from jaxdebias.explain._cells import Cells, CellsConfig, find_cells, reweighing
+from jaxdebias.explain._fit_patches import FoldMaps, PatchFit, PatchFitConfig, fit_patches, out_of_fold_maps
+from jaxdebias.explain._latent_shift import ShiftConfig, both_right, draw_targets, latent_shift, shift_images
+from jaxdebias.explain._patch_maps import Localised, fold, general_map, image_maps, localised, patch_confidence
+from jaxdebias.explain._patches import patch_logits
+from jaxdebias.explain._rollout import rollout
+from jaxdebias.explain._taps import linen_paths, linen_tap, nnx_tap
+from jaxdebias.explain._wrong_labels import WrongLabels, find_wrong_labels
 
 __all__ = [
     "Cells", "CellsConfig", "ClassMaps", "FoldMaps", "Localised", "PatchFit", "PatchFitConfig",

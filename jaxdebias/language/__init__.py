@@ -1,25 +1,25 @@
 """Everything about text: models, sentences, stereotype scores, influence of sentences, and their repair."""
 
 from jaxdebias.language import models
-from jaxdebias.language.baselines import (
+from jaxdebias.language._baselines import (
     LanguageTuningConfig,
     LanguageTuningInfo,
     counterfactual_texts,
     language_projection,
     language_tuning,
 )
-from jaxdebias.language.datasets import crows_pairs, stereoset, wikitext, winogender, winogender_pairs
-from jaxdebias.language.evaluation import LanguageTests, language_changes, language_report
-from jaxdebias.language.fmd import (
+from jaxdebias.language._datasets import crows_pairs, stereoset, wikitext, winogender, winogender_pairs
+from jaxdebias.language._evaluation import LanguageTests, language_changes, language_report
+from jaxdebias.language._fmd import (
     LanguageFmdConfig,
     LanguageFmdInfo,
     SentenceInfluence,
     influence_on_bias,
     language_fmd,
 )
-from jaxdebias.language.gender_words import swap_gender
-from jaxdebias.language.occupations import OccupationText, occupation_pairs, occupation_text
-from jaxdebias.language.positions import (
+from jaxdebias.language._gender_words import swap_gender
+from jaxdebias.language._occupations import OccupationText, occupation_pairs, occupation_text
+from jaxdebias.language._positions import (
     PairPositions,
     Positions,
     pair_positions,
@@ -27,7 +27,7 @@ from jaxdebias.language.positions import (
     text_positions,
     token_block,
 )
-from jaxdebias.language.sentence_influence import (
+from jaxdebias.language._sentence_influence import (
     PairRows,
     TokenRows,
     sentence_bias_gradient,
@@ -36,8 +36,8 @@ from jaxdebias.language.sentence_influence import (
     sentence_pair_gradient,
     soft_sentence_pair_bias,
 )
-from jaxdebias.language.sentence_scores import blank_scores, causal_scores, masked_scores, shared_positions
-from jaxdebias.language.stereotypes import (
+from jaxdebias.language._sentence_scores import blank_scores, causal_scores, masked_scores, shared_positions
+from jaxdebias.language._stereotypes import (
     crows_pairs_change,
     crows_pairs_score,
     icat,
@@ -48,8 +48,8 @@ from jaxdebias.language.stereotypes import (
     stereoset_change,
     stereoset_scores,
 )
-from jaxdebias.language.text_scores import Scorer, pair_scores, stereoset_sentence_scores, text_scores
-from jaxdebias.language.training import LanguageTraining, language_erm, train_language_model
+from jaxdebias.language._text_scores import Scorer, pair_scores, stereoset_sentence_scores, text_scores
+from jaxdebias.language._training import LanguageTraining, language_erm, train_language_model
 
 __all__ = [
     "LanguageFmdConfig",

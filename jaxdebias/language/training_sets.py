@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.data.streams import stream
-from jaxdebias.language.datasets import (
+from jaxdebias.language._datasets import (
     SentencePair,
     language_file,
     wikitext,
@@ -16,7 +16,7 @@ from jaxdebias.language.datasets import (
     winogender_pairs,
     winogender_shares,
 )
-from jaxdebias.language.occupations import OccupationText, occupation_pairs, occupation_text
+from jaxdebias.language._occupations import OccupationText, occupation_pairs, occupation_text
 
 EDIT_TIMES, ACCEPT_TIMES, TEST_TIMES = ("in the morning", "at noon", "on monday"), ("on sunday",), ("yesterday",)
 PARTS = ("edit", "occupations", "templates", "both", "persons")

@@ -1,6 +1,6 @@
 """Is the model biased, and how strongly: every number with its uncertainty."""
 
-from jaxdebias.measure.attention_iou import (
+from jaxdebias.measure._attention_iou import (
     area_fraction,
     attention_iou,
     chance,
@@ -11,7 +11,7 @@ from jaxdebias.measure.attention_iou import (
     pointing_game,
     top_pixel_iou,
 )
-from jaxdebias.measure.bootstrap import (
+from jaxdebias.measure._bootstrap import (
     Interval,
     bootstrap,
     over_seeds,
@@ -21,7 +21,7 @@ from jaxdebias.measure.bootstrap import (
     separable,
     wilson,
 )
-from jaxdebias.measure.counterfactual import (
+from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
     flip_rate,
@@ -29,15 +29,15 @@ from jaxdebias.measure.counterfactual import (
     pair_gap,
     true_class_probability,
 )
-from jaxdebias.measure.fairness import (
+from jaxdebias.measure._fairness import (
     FairnessReport,
     fairness_report,
     soft_demographic_parity,
     soft_equal_opportunity,
     soft_equalised_odds,
 )
-from jaxdebias.measure.groups import Accuracies, GroupReport, accuracy_differences, group_confusion, group_report
-from jaxdebias.measure.map_scores import (
+from jaxdebias.measure._groups import Accuracies, GroupReport, accuracy_differences, group_confusion, group_report
+from jaxdebias.measure._map_scores import (
     GroupScores,
     ModelScores,
     ScoreReport,
@@ -51,8 +51,8 @@ from jaxdebias.measure.map_scores import (
     score_intervals,
     score_report,
 )
-from jaxdebias.measure.region_masks import region_masks
-from jaxdebias.measure.reliance import Shortcut, association, find_shortcuts, pull
+from jaxdebias.measure._region_masks import region_masks
+from jaxdebias.measure._reliance import Shortcut, association, find_shortcuts, pull
 
 __all__ = [
     "Accuracies",

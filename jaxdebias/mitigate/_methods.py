@@ -9,17 +9,17 @@ from typing import Any, Literal, NamedTuple
 from jaxdebias import auditing, models
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner, Params
+from jaxdebias.mitigate._aug_cell import AugCellConfig, AugCellInfo, aug_cell
 from jaxdebias.mitigate._dbvae.learner import dbvae
-from jaxdebias.mitigate.aug_cell import AugCellConfig, AugCellInfo, aug_cell
-from jaxdebias.mitigate.erm import erm
-from jaxdebias.mitigate.gce import gce
-from jaxdebias.mitigate.group_balanced import group_balanced
-from jaxdebias.mitigate.group_dro import group_dro
-from jaxdebias.mitigate.lff import lff
-from jaxdebias.mitigate.sih import sih
-from jaxdebias.models.vae_classifier import VaeClassifier
-from jaxdebias.train.augment import chain, random_affine, random_flip, random_shift
-from jaxdebias.train.optimizer import Optimizer
+from jaxdebias.mitigate._erm import erm
+from jaxdebias.mitigate._gce import gce
+from jaxdebias.mitigate._group_balanced import group_balanced
+from jaxdebias.mitigate._group_dro import group_dro
+from jaxdebias.mitigate._lff import lff
+from jaxdebias.mitigate._sih import sih
+from jaxdebias.models._vae_classifier import VaeClassifier
+from jaxdebias.train._augment import chain, random_affine, random_flip, random_shift
+from jaxdebias.train._optimizer import Optimizer
 
 Augment = Callable[[Key, Array], Any]
 LearnerOf = Callable[[Optimizer, Batch, Augment | None], Learner]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdebias.core import Array, Classifier, Key, Params, Split, as_float
-from jaxdebias.models.conv import conv_general_dilated
+from jaxdebias.models._conv import conv_general_dilated
 
 
 class Network(nn.Module):

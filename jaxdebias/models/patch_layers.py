@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array, Params
-from jaxdebias.models.conv import conv_general_dilated
+from jaxdebias.models._conv import conv_general_dilated
 
 MOMENTUM, EPSILON = 0.9, 1e-5
 """Of batch normalisation; Flax's momentum .9 is PyTorch's .1."""

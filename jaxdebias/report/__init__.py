@@ -1,8 +1,8 @@
 """Tables, figures, one HTML page, JSON: the only place that rounds, formats or draws."""
 
-from jaxdebias.report.markdown import model_card
-from jaxdebias.report.page import Pictures, write_page
-from jaxdebias.report.tables import markdown_table, print_summary
+from jaxdebias.report._markdown import model_card
+from jaxdebias.report._page import Pictures, write_page
+from jaxdebias.report._tables import markdown_table, print_summary
 
 __all__ = [
     "Pictures",

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxdebias.report._markdown import escape, table_lines
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.report.markdown import escape, table_lines
 
 PARTS = {"edit": "the edit's occupations and templates", "occupations": "other occupations",
          "templates": "other templates", "both": "other occupations in other templates",

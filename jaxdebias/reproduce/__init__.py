@@ -1,8 +1,8 @@
 """The papers' tables: methods x ratios x seeds by the published protocol, beside the published rows."""
 
-from jaxdebias.reproduce.cases import DATA, Case, Cases, Pictures
-from jaxdebias.reproduce.methods import METHODS, Fitted, Method, accuracies, aug_cell_said
-from jaxdebias.reproduce.table import RATIOS, TableConfig, compare, paired, reproduce_table, summary
+from jaxdebias.reproduce._cases import DATA, Case, Cases, Pictures
+from jaxdebias.reproduce._methods import METHODS, Fitted, Method, accuracies, aug_cell_said
+from jaxdebias.reproduce._table import RATIOS, TableConfig, compare, paired, reproduce_table, summary
 
 __all__ = [
     "DATA", "METHODS", "RATIOS", "Case", "Cases", "Fitted", "Method", "Pictures", "TableConfig", "accuracies",

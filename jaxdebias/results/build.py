@@ -12,13 +12,13 @@ from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.files import read_arrays
+from jaxdebias.mitigate._aug_cell import AugCellInfo
 from jaxdebias.mitigate._dbvae.diagnostics import RATIO_EDGES
 from jaxdebias.mitigate._fmd.edit import FmdConfig, FmdInfo
-from jaxdebias.mitigate.aug_cell import AugCellInfo
+from jaxdebias.report._page import Pictures
 from jaxdebias.report.formats import percent, points
-from jaxdebias.report.page import Pictures
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train.log import Progress
+from jaxdebias.train._log import Progress
 
 
 def identity(dataset: Dataset, attribute: str, items: str, method: str, seed: int, model: str) -> dict[str, Any]:

@@ -1,21 +1,21 @@
 """Training: the one loop that runs any `Learner`, and what it is made of."""
 
-from jaxdebias.train.augment import chain, random_affine, random_flip, random_resized_crop, random_shift
-from jaxdebias.train.checkpoint import load_params, save_params
-from jaxdebias.train.cross_fit import CrossFit, cross_fit
-from jaxdebias.train.log import Progress
-from jaxdebias.train.losses import (
+from jaxdebias.train._augment import chain, random_affine, random_flip, random_resized_crop, random_shift
+from jaxdebias.train._checkpoint import load_params, save_params
+from jaxdebias.train._cross_fit import CrossFit, cross_fit
+from jaxdebias.train._log import Progress
+from jaxdebias.train._losses import (
     correct,
     cross_entropy,
     detached_generalised_cross_entropy,
     generalised_cross_entropy,
     weighted_mean,
 )
-from jaxdebias.train.mesh import data_mesh
-from jaxdebias.train.optimizer import Optimizer, trainable, with_trainable
-from jaxdebias.train.plans import Plan, epoch_plan, steps_per_epoch
-from jaxdebias.train.run import RunConfig, RunResult, run
-from jaxdebias.train.schedule import (
+from jaxdebias.train._mesh import data_mesh
+from jaxdebias.train._optimizer import Optimizer, trainable, with_trainable
+from jaxdebias.train._plans import Plan, epoch_plan, steps_per_epoch
+from jaxdebias.train._run import RunConfig, RunResult, run
+from jaxdebias.train._schedule import (
     HELD_OUT_ACCURACY,
     HELD_OUT_LOSS,
     EarlyStop,
@@ -24,7 +24,7 @@ from jaxdebias.train.schedule import (
     worst_class_accuracy,
     worst_group_accuracy,
 )
-from jaxdebias.train.sweep import Portion, map_runs, sweep
+from jaxdebias.train._sweep import Portion, map_runs, sweep
 
 __all__ = [
     "HELD_OUT_ACCURACY",

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 
 from jaxdebias.contracts import check_batch, expect
 from jaxdebias.core import Array, Batch, Key, Learner, take
+from jaxdebias.train._mesh import constrain, put
+from jaxdebias.train._plans import Plan, epoch_plan, steps_per_epoch
 from jaxdebias.train.draws import draw_summary, systematic_rows, usable_weights
-from jaxdebias.train.mesh import constrain, put
-from jaxdebias.train.plans import Plan, epoch_plan, steps_per_epoch
 from jaxdebias.train.stream import RowStream
 
 View = Callable[[Any, Batch], Batch]

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Batch
-from jaxdebias.train.plans import steps_per_epoch
+from jaxdebias.train._plans import steps_per_epoch
 
 
 class RowStream:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdebias.app import cli
-from jaxdebias.data import registry
+from jaxdebias.data import _registry as registry
 
 
 def fails(capsys, *arguments):

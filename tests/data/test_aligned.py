@@ -4,7 +4,7 @@ from oracles.colored_mnist import CLASS_SIZES, CONFLICTING, attribute_by_walking
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.data import aligned_cells, milestone_attribute
-from jaxdebias.data.aligned import biased_attribute, other_attribute
+from jaxdebias.data._aligned import biased_attribute, other_attribute
 
 
 @pytest.mark.parametrize("aligned", [0.1, 0.5, 0.9, 0.95, 0.98, 0.995, 1.0, 0.0])

@@ -4,7 +4,7 @@ from oracles.colored_mnist import paint
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.data import every_colour
-from jaxdebias.data.colour import PALETTE, SEVERITY_4, coloured_pairs, colourise, one_colour
+from jaxdebias.data._colour import PALETTE, SEVERITY_4, coloured_pairs, colourise, one_colour
 
 GRAY = np.random.default_rng(0).integers(0, 256, (30, 5, 4), dtype=np.uint8)
 LABEL = np.arange(30) % 10

@@ -92,7 +92,7 @@ def test_the_cache_saves_decoding_and_notices_changes(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "set", folder_rows())
     first = builder(root, image_size=8)
     (cache,) = (root / ".jaxdebias").iterdir()
-    module = __import__("sys").modules["jaxdebias.data.folder"]
+    module = __import__("sys").modules["jaxdebias.data._folder"]
     decoded = []
     real = module.read_image
     monkeypatch.setattr(module, "read_image", lambda *a, **k: decoded.append(1) or real(*a, **k))

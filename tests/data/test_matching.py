@@ -6,7 +6,7 @@ import pytest
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.data import matched_pairs, nearest_partners
-from jaxdebias.data.matching import one_hot, ordered
+from jaxdebias.data._matching import one_hot, ordered
 
 
 def slow_distance(bits, label, attribute, i, j):

@@ -10,7 +10,7 @@ from oracles.masked_files import waterbirds_rows, write_celeba_mask, write_objec
 
 from jaxdebias.contracts import ContractError, check_dataset
 from jaxdebias.data import DATASETS, load
-from jaxdebias.data.registry import VARIABLE, describe, options_of, prepare
+from jaxdebias.data._registry import VARIABLE, describe, options_of, prepare
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from oracles import cams
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Split
-from jaxdebias.explain import cam, class_maps
-from jaxdebias.explain.cam import METHODS
+from jaxdebias.explain import _cam as cam
+from jaxdebias.explain import class_maps
+from jaxdebias.explain._cam import METHODS
 from jaxdebias.explain.maps import as_published
 
 RNG = np.random.default_rng(0)

@@ -8,10 +8,10 @@ from train.glyphs import glyphs
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
+from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import all_digits, tinted_mnist
-from jaxdebias.data.colour import draw_tints
 from jaxdebias.explain import Cells, CellsConfig, find_cells, reweighing
-from jaxdebias.explain.cells import plain_from
+from jaxdebias.explain._cells import plain_from
 from jaxdebias.mitigate import gce
 from jaxdebias.train import random_affine
 

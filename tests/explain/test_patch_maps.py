@@ -8,7 +8,7 @@ from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import fold, general_map, image_maps, localised, patch_confidence
-from jaxdebias.explain.patch_maps import CONFIDENCES, cover_counts
+from jaxdebias.explain._patch_maps import CONFIDENCES, cover_counts
 
 RNG = np.random.default_rng(0)
 PRIOR = np.array([0.6, 0.3, 0.1])

@@ -10,7 +10,7 @@ from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import patch_logits
-from jaxdebias.explain.patches import grid_of, plan
+from jaxdebias.explain._patches import grid_of, plan
 from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Pool, Residual
 

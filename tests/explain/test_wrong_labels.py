@@ -6,7 +6,8 @@ from train.glyphs import glyphs
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.explain import find_wrong_labels, wrong_labels
+from jaxdebias.explain import _wrong_labels as wrong_labels
+from jaxdebias.explain import find_wrong_labels
 from jaxdebias.mitigate import cell_balanced, cell_tables
 from jaxdebias.train import CrossFit, Optimizer, random_affine
 

@@ -14,7 +14,7 @@ from jaxdebias import explain
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split
 from jaxdebias.explain import fold, influence, patch_confidence, patch_logits
-from jaxdebias.explain.patches import grid_of
+from jaxdebias.explain._patches import grid_of
 from jaxdebias.mitigate import DfrConfig, FmdConfig, balanced_subsamples, balanced_weights, dfr, fmd
 from jaxdebias.mitigate._patch_noise import masks as patch_masks
 

@@ -10,7 +10,7 @@ from PIL import Image
 from jaxdebias.app.predictions import read_predictions
 from jaxdebias.contracts import ContractError
 from jaxdebias.data import folder
-from jaxdebias.data.folder import further_columns, read_metadata
+from jaxdebias.data._folder import further_columns, read_metadata
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 CELL = st.sampled_from(["", "a", "b", "0", "1", "-1", "2", "nan", "inf", "1e400", "<b>", '"', "train", "test", "val",

@@ -13,10 +13,10 @@ from jaxdebias.language import (
     language_projection,
     language_tuning,
 )
-from jaxdebias.language.baselines import projected, sentence_directions, with_dropout
-from jaxdebias.language.datasets import SentencePair
+from jaxdebias.language._baselines import projected, sentence_directions, with_dropout
+from jaxdebias.language._datasets import SentencePair
+from jaxdebias.language._training import token_batch
 from jaxdebias.language.models import small_language_model, word_tokenizer
-from jaxdebias.language.training import token_batch
 from jaxdebias.train import Optimizer
 
 TEXTS = ["the nurse said she left", "the smith said he left", "it rained"]
@@ -85,7 +85,7 @@ def test_tuning_keeps_the_best_that_it_may(monkeypatch):
     assert len({round(value, 7) for value in info.perplexity.values()}) == 5
     # With nothing to spend, and perplexity on a text that the tuning makes worse, the model stays as it is.
     config = LanguageTuningConfig(learning_rates=(1e-2,), steps=2, looks=1, batch_size=4, length=8, perplexity=0.0)
-    monkeypatch.setattr("jaxdebias.language.baselines.least_bias", lambda bias, nll, ceiling: 0)
+    monkeypatch.setattr("jaxdebias.language._baselines.least_bias", lambda bias, nll, ceiling: 0)
     same, info = language_tuning(jax.random.key(0), model, TOKENIZER, params, TEXTS, TEXTS, PAIRS, config)
     assert same is params
     assert info.chosen == "as it is"

@@ -8,7 +8,7 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.language import crows_pairs, stereoset, swap_gender, wikitext, winogender, winogender_pairs
-from jaxdebias.language.datasets import StereoItem, language_file, winogender_shares
+from jaxdebias.language._datasets import StereoItem, language_file, winogender_shares
 
 FLAT = {"id": "1", "target": "poet", "context": "The poet can BLANK.",
         "sentences": {"stereotype": "The poet can rhyme.", "unrelated": "The poet can hip.",

@@ -22,9 +22,9 @@ from jaxdebias.language import (
     text_scores,
     token_block,
 )
-from jaxdebias.language.baselines import both_sentences
-from jaxdebias.language.datasets import SentencePair
-from jaxdebias.language.fmd import FILL, least_bias, training_problem
+from jaxdebias.language._baselines import both_sentences
+from jaxdebias.language._datasets import SentencePair
+from jaxdebias.language._fmd import FILL, least_bias, training_problem
 from jaxdebias.language.models import LanguageModel, small_language_model, word_tokenizer
 
 JOBS = ("nurse", "cook", "maid", "clerk", "guard", "smith", "miner", "pilot")

@@ -1,7 +1,7 @@
 import pytest
 
 from jaxdebias.language import swap_gender
-from jaxdebias.language.gender_words import PAIRS, gendered_words
+from jaxdebias.language._gender_words import PAIRS, gendered_words
 
 
 @pytest.mark.parametrize(("text", "want"), [

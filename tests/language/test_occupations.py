@@ -2,8 +2,8 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.language import OccupationText, occupation_pairs, occupation_text, swap_gender
-from jaxdebias.language.gender_words import gendered_words
-from jaxdebias.language.occupations import HELD_OUT_TEMPLATES, MEN, PARTS, PERSONS, TEMPLATES, WHEN, WOMEN, pronoun_of
+from jaxdebias.language._gender_words import gendered_words
+from jaxdebias.language._occupations import HELD_OUT_TEMPLATES, MEN, PARTS, PERSONS, TEMPLATES, WHEN, WOMEN, pronoun_of
 
 
 def test_share_of_aligned_sentences_is_the_skew():

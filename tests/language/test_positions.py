@@ -16,7 +16,7 @@ from jaxdebias.language import (
     text_scores,
     token_block,
 )
-from jaxdebias.language.datasets import SentencePair
+from jaxdebias.language._datasets import SentencePair
 from jaxdebias.language.models import small_language_model, word_tokenizer
 
 TEXTS = ["the nurse said that she was late.", "a chef left."]

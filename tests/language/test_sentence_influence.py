@@ -16,7 +16,7 @@ from jaxdebias.language import (
     sentence_pair_gradient,
     soft_sentence_pair_bias,
 )
-from jaxdebias.language.sentence_influence import sentence_gradient
+from jaxdebias.language._sentence_influence import sentence_gradient
 
 rng = np.random.default_rng(0)
 D, V, M, N = 3, 5, 14, 4

@@ -8,7 +8,7 @@ import pytest
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Split
 from jaxdebias.language import blank_scores, causal_scores, masked_scores, shared_positions
-from jaxdebias.language.sentence_scores import SentenceScores, masked_log_probabilities
+from jaxdebias.language._sentence_scores import SentenceScores, masked_log_probabilities
 
 V, PAD, MASK, START, END = 13, 0, 4, 2, 3
 TABLE = np.random.default_rng(0).normal(size=(V, V)).astype(np.float32)

@@ -17,8 +17,8 @@ from jaxdebias.language import (
     stereoset_change,
     stereoset_scores,
 )
-from jaxdebias.language.datasets import language_file
-from jaxdebias.language.sentence_scores import SentenceScores
+from jaxdebias.language._datasets import language_file
+from jaxdebias.language._sentence_scores import SentenceScores
 
 rng = np.random.default_rng(0)
 SCORES = rng.uniform(size=(60, 3))

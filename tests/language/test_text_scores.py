@@ -18,8 +18,8 @@ from jaxdebias.language import (
     stereoset_sentence_scores,
     text_scores,
 )
-from jaxdebias.language.datasets import SentencePair, StereoItem
-from jaxdebias.language.evaluation import topics
+from jaxdebias.language._datasets import SentencePair, StereoItem
+from jaxdebias.language._evaluation import topics
 from jaxdebias.language.models import word_tokenizer
 
 TEXTS = ["she was late.", "the cook left"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxdebias.language.occupations import HELD_OUT_TEMPLATES
+from jaxdebias.language._occupations import HELD_OUT_TEMPLATES
 from jaxdebias.language.training_sets import PARTS, checkpoint_sets, planted_sets
 
 

@@ -8,7 +8,8 @@ from oracles import metrics as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
-from jaxdebias.measure import Accuracies, accuracy_differences, group_confusion, group_report, groups, separable, wilson
+from jaxdebias.measure import Accuracies, accuracy_differences, group_confusion, group_report, separable, wilson
+from jaxdebias.measure import _groups as groups
 
 K, A, N = 3, 2, 400
 ALIGNED = np.array([[True, False], [False, True], [True, False]])

@@ -7,7 +7,7 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.measure import association, find_shortcuts, pull
-from jaxdebias.measure.reliance import _conditional, _explained_by, holm
+from jaxdebias.measure._reliance import _conditional, _explained_by, holm
 
 BIASED = np.array([[90, 10], [10, 90]])
 

@@ -15,7 +15,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.explain import Cells, CellsConfig, WrongLabels, find_cells
 from jaxdebias.mitigate import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
-from jaxdebias.mitigate.aug_cell import CANDIDATES, Candidate, CandidateScore, choose, predictable, score
+from jaxdebias.mitigate._aug_cell import CANDIDATES, Candidate, CandidateScore, choose, predictable, score
 from jaxdebias.train import Optimizer, RunConfig, random_affine, run
 
 COUNTS = np.array([[90, 10], [20, 80]])

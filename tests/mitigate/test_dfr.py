@@ -10,7 +10,7 @@ from oracles.fmd_toy import toy
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split, group_of
 from jaxdebias.mitigate import DfrConfig, balanced_subsamples, balanced_weights, dfr
-from jaxdebias.mitigate.dfr import fit_l1
+from jaxdebias.mitigate._dfr import fit_l1
 
 AFFINE = Split(features=lambda params, x: x,
                head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :])

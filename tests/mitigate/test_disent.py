@@ -8,7 +8,7 @@ from train.tiny import BARE, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import take
 from jaxdebias.mitigate import DisentConfig, disent
-from jaxdebias.mitigate.disent import head_logits, rate_at, swap_partners
+from jaxdebias.mitigate._disent import head_logits, rate_at, swap_partners
 from jaxdebias.models import TwoEncoders, mlp_two_encoders
 from jaxdebias.train import Optimizer, RunConfig, run
 

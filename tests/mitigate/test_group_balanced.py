@@ -5,7 +5,7 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import erm, group_balanced, group_weighted
-from jaxdebias.mitigate.group_balanced import balanced_draws
+from jaxdebias.mitigate._group_balanced import balanced_draws
 from jaxdebias.train import epoch_plan
 
 SIZES = {  # (label, attribute): rows

@@ -7,7 +7,7 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import group_dro
-from jaxdebias.mitigate.group_dro import GroupDroHyper, group_losses, raised_weights
+from jaxdebias.mitigate._group_dro import GroupDroHyper, group_losses, raised_weights
 from jaxdebias.train import Optimizer, RunConfig, run
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)

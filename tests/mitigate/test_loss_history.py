@@ -3,7 +3,7 @@ import numpy as np
 
 from jaxdebias.core import Batch
 from jaxdebias.mitigate import LossHistory, difficulty
-from jaxdebias.mitigate.loss_history import empty_history, remember
+from jaxdebias.mitigate._loss_history import empty_history, remember
 
 
 def batch(index, label, weight=None):

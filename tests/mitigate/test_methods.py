@@ -15,7 +15,7 @@ from jaxdebias.core import Batch, Dataset
 from jaxdebias.mitigate import AugCellInfo
 from jaxdebias.mitigate import _methods as run_methods
 from jaxdebias.mitigate._methods import METHODS, trainee, views
-from jaxdebias.report import tables
+from jaxdebias.report import _tables as tables
 from jaxdebias.train import Optimizer, random_shift
 
 

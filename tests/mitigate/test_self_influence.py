@@ -12,7 +12,7 @@ from jaxdebias.core import Batch
 from jaxdebias.data import digits
 from jaxdebias.explain.influence import AffineHead, head_problem
 from jaxdebias.mitigate import SelfInfluenceConfig, erm, self_influence, self_influence_tuning
-from jaxdebias.mitigate.self_influence import pivotal_set
+from jaxdebias.mitigate._self_influence import pivotal_set
 from jaxdebias.train import Optimizer, RunConfig, cross_entropy, run
 
 

@@ -13,7 +13,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, as_float, take
 from jaxdebias.data import colored_mnist, digits
 from jaxdebias.mitigate import SihConfig, erm, signal_weight, sih, sih_monitor, sih_run_config
-from jaxdebias.mitigate.sih import (
+from jaxdebias.mitigate._sih import (
     Hyper,
     SihState,
     Terms,
@@ -25,8 +25,8 @@ from jaxdebias.mitigate.sih import (
     weights,
 )
 from jaxdebias.models import mlp, mlp_vae, resnet_vae
-from jaxdebias.models.resnet_cifar import CIFAR_MEAN, CIFAR_STD
-from jaxdebias.models.vae import Code, Codes
+from jaxdebias.models._resnet_cifar import CIFAR_MEAN, CIFAR_STD
+from jaxdebias.models._vae import Code, Codes
 from jaxdebias.train import EarlyStop, Monitor, Optimizer, Plateau, RunConfig, cross_entropy, run
 
 SIZES = {"hidden": (12, 12), "latent": 6, "decoder": (16, 20), "classes": 3}

@@ -6,7 +6,7 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.models import load_resnet, resnet
-from jaxdebias.models.torchvision_weights import read_safetensors
+from jaxdebias.models._torchvision_weights import read_safetensors
 
 IMAGES = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
 

@@ -11,7 +11,7 @@ from models.test_networks import random_params
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.models import mlp_vae, resnet_vae
-from jaxdebias.models.vae import _conv, _double, _MlpEncoder
+from jaxdebias.models._vae import _conv, _double, _MlpEncoder
 
 MLP = mlp_vae(image=(4, 5, 3), latent=6, hidden=(8, 7), decoder=(9, 10), classes=3)
 RESNET = resnet_vae(latent=16, width=4, classes=3)

@@ -5,7 +5,7 @@ from report.fake_results import FAKES, birds, faces
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import model_card, wording
-from jaxdebias.report.markdown import escape, table
+from jaxdebias.report._markdown import escape, table
 from jaxdebias.results.records import to_json
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x>', "{{7*7}}", "a|b\n| c", "`code", "[x](javascript:1)", "**bold**",

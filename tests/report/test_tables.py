@@ -5,7 +5,7 @@ from report.fake_results import FAKES, digits
 from rich.console import Console
 
 from jaxdebias.report import markdown_table, print_summary
-from jaxdebias.report.tables import print_repair
+from jaxdebias.report._tables import print_repair
 from jaxdebias.results.records import to_json
 
 

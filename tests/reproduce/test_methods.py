@@ -9,9 +9,10 @@ from jaxdebias import models
 from jaxdebias.core import Batch
 from jaxdebias.explain import CellsConfig
 from jaxdebias.mitigate import AugCellConfig, sih, sih_monitor
-from jaxdebias.mitigate.aug_cell import CANDIDATES
-from jaxdebias.reproduce import METHODS, Case, Cases, accuracies, methods
-from jaxdebias.reproduce.cases import colored_mnist_pictures, corrupted_cifar10_pictures
+from jaxdebias.mitigate._aug_cell import CANDIDATES
+from jaxdebias.reproduce import METHODS, Case, Cases, accuracies
+from jaxdebias.reproduce import _methods as methods
+from jaxdebias.reproduce._cases import colored_mnist_pictures, corrupted_cifar10_pictures
 from jaxdebias.reproduce.published import published
 from jaxdebias.train import EarlyStop, RunConfig
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxdebias.report.tables import print_reproduced, reproduced_rows
+from jaxdebias.report._tables import print_reproduced, reproduced_rows
 from jaxdebias.reproduce import published, summary
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -11,7 +11,8 @@ from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.data import colored_mnist
 from jaxdebias.mitigate import erm, sih, sih_monitor, sih_run_config
-from jaxdebias.reproduce import Method, TableConfig, compare, methods, paired, reproduce_table, summary
+from jaxdebias.reproduce import Method, TableConfig, compare, paired, reproduce_table, summary
+from jaxdebias.reproduce import _methods as methods
 from jaxdebias.reproduce.published import Published, published
 from jaxdebias.train import RunConfig, run
 

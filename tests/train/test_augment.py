@@ -5,7 +5,7 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.train import chain, random_flip, random_resized_crop, random_shift
-from jaxdebias.train.augment import random_parts
+from jaxdebias.train._augment import random_parts
 
 X = np.random.default_rng(0).integers(1, 256, (64, 6, 5, 3)).astype(np.uint8)
 

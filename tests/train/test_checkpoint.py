@@ -18,7 +18,7 @@ from train.tiny import BARE, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import erm, gce, group_balanced
 from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, Monitor, Optimizer, RunConfig, load_params, run, save_params
-from jaxdebias.train.checkpoint import Checkpoints, Saved, fingerprint
+from jaxdebias.train._checkpoint import Checkpoints, Saved, fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA, HELD_OUT = table(50), table(40, seed=1)

@@ -11,7 +11,7 @@ from train.tiny import BARE, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import erm
 from jaxdebias.train import Optimizer, RunConfig, data_mesh, run
-from jaxdebias.train.mesh import check_mesh
+from jaxdebias.train._mesh import check_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.train import Optimizer, trainable, with_trainable
-from jaxdebias.train.optimizer import update
+from jaxdebias.train._optimizer import update
 
 TORCH = {
     "adam": (Optimizer(learning_rate=0.1), lambda torch, p: torch.optim.Adam(p, lr=0.1)),

@@ -13,7 +13,7 @@ from jaxdebias.core import Learner, take
 from jaxdebias.mitigate import erm
 from jaxdebias.models import cnn
 from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, epoch_plan, run
-from jaxdebias.train.run import _init
+from jaxdebias.train._run import _init
 
 DATA, HELD_OUT = table(50), table(40, seed=1)
 ERM = erm(BARE, Optimizer(learning_rate=0.05))

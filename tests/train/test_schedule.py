@@ -13,7 +13,7 @@ from jaxdebias.train import (
     worst_class_accuracy,
     worst_group_accuracy,
 )
-from jaxdebias.train.schedule import Bookkeeping, judge
+from jaxdebias.train._schedule import Bookkeeping, judge
 
 
 def replay(values, **rules):

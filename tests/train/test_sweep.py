@@ -13,11 +13,11 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Learner
 from jaxdebias.mitigate import erm
 from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run, sweep
-from jaxdebias.train.schedule import Bookkeeping
-from jaxdebias.train.schedule import judge as judge_on_host
-from jaxdebias.train.sweep import Books, judge
+from jaxdebias.train._schedule import Bookkeeping
+from jaxdebias.train._schedule import judge as judge_on_host
+from jaxdebias.train._sweep import Books, judge
 
-sweep_room = importlib.import_module("jaxdebias.train.sweep")  # the package gives the function this name
+sweep_room = importlib.import_module("jaxdebias.train._sweep")  # the package gives the function this name
 DATA = [table(50, seed=i) for i in range(3)]
 HELD_OUT = table(40, seed=9)
 ERM = erm(BARE, Optimizer(learning_rate=0.05))

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.matching import nearest_partners, one_hot, ordered
+from jaxdebias.data._matching import nearest_partners, one_hot, ordered
 from jaxdebias.data.streams import stream
 
 COLUMNS = ("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Int
 
 from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.aligned import aligned_cells
+from jaxdebias.data._aligned import aligned_cells
+from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.matching import matched_pairs
 from jaxdebias.data.streams import stream
 
 ATTRIBUTES, PARTITION, IMAGES = "list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba"

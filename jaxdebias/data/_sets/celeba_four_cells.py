@@ -7,10 +7,10 @@ import numpy as np
 
 from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset, take
+from jaxdebias.data._aligned import aligned_cells
+from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._sets.celeba import IMAGES, PARTS, celeba_folder, read_lists
-from jaxdebias.data.aligned import aligned_cells
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.matching import matched_pairs
 from jaxdebias.data.streams import stream
 
 CELLS = (1000, 2000, 3000, 0)

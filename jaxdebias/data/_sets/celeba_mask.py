@@ -8,10 +8,10 @@ from jaxtyping import Bool, Int, UInt8
 
 from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._aligned import aligned_cells
+from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._sets.celeba import read_attributes
-from jaxdebias.data.aligned import aligned_cells
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
-from jaxdebias.data.matching import matched_pairs
 from jaxdebias.data.streams import stream
 
 FOLDER = "CelebAMask-HQ"

@@ -10,8 +10,8 @@ from jaxtyping import Int, UInt8
 
 from jaxdebias.contracts import ContractError, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.aligned import check_share, milestone_attribute
-from jaxdebias.data.colour import (
+from jaxdebias.data._aligned import check_share, milestone_attribute
+from jaxdebias.data._colour import (
     COLOUR_NAMES,
     SEVERITY_4,
     Tint,

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from jaxdebias.contracts import ContractError, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.aligned import biased_attribute, check_share
+from jaxdebias.data._aligned import biased_attribute, check_share
 from jaxdebias.data.decode import decode_all
 from jaxdebias.data.streams import stream
 

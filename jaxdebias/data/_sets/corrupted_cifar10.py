@@ -14,8 +14,8 @@ from jaxtyping import Int, UInt8
 
 from jaxdebias.contracts import ContractError, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._aligned import check_share, milestone_attribute, other_attribute
 from jaxdebias.data._sets.corruptions import CORRUPTIONS, SIZE, VERSION, corrupt, pillow
-from jaxdebias.data.aligned import check_share, milestone_attribute, other_attribute
 from jaxdebias.data.decode import decode_all
 from jaxdebias.data.streams import stream
 from jaxdebias.files import write_arrays

@@ -5,8 +5,8 @@ from jaxtyping import Int, UInt8
 
 from jaxdebias.contracts import check_dataset
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.aligned import biased_attribute
-from jaxdebias.data.colour import COLOUR_NAMES, SEVERITY_4, coloured_pairs, every_colour, one_colour
+from jaxdebias.data._aligned import biased_attribute
+from jaxdebias.data._colour import COLOUR_NAMES, SEVERITY_4, coloured_pairs, every_colour, one_colour
 from jaxdebias.data.streams import stream
 
 TRAIN, EDIT, ACCEPT = 1000, 300, 150  # the remaining 347 are the test digits

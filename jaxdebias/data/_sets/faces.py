@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._aligned import check_share
 from jaxdebias.data._sets.face_drawing import EXPRESSIONS, Looks, Muscles, draw_faces, draw_looks, draw_muscles
-from jaxdebias.data.aligned import check_share
 from jaxdebias.data.streams import stream
 
 GRAIN = 0.05

@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 
 from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset, take
-from jaxdebias.data.aligned import check_share
+from jaxdebias.data._aligned import check_share
 from jaxdebias.data.decode import decode_all
 from jaxdebias.data.streams import stream
 

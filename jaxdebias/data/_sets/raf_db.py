@@ -9,9 +9,9 @@ from jaxtyping import Bool, Int
 
 from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset, cell_counts, take
-from jaxdebias.data.aligned import aligned_cells
+from jaxdebias.data._aligned import aligned_cells
+from jaxdebias.data._matching import matched_pairs, one_hot
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.matching import matched_pairs, one_hot
 from jaxdebias.data.streams import stream
 
 LIST = "EmoLabel/list_patition_label.txt"

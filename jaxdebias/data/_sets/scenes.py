@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data.aligned import biased_attribute, other_attribute
+from jaxdebias.data._aligned import biased_attribute, other_attribute
 from jaxdebias.data.streams import stream
 
 Pixels = Float[np.ndarray, "n h w"]

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Int, UInt8
 
 from jaxdebias.contracts import ContractError, check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset, take
-from jaxdebias.data.aligned import check_share
+from jaxdebias.data._aligned import check_share
+from jaxdebias.data._matching import matched_pairs, one_hot, ordered
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.matching import matched_pairs, one_hot, ordered
 from jaxdebias.data.streams import stream
 
 PACKED = "utkface_96.npz"

@@ -6,9 +6,9 @@ import numpy as np
 
 from jaxdebias.contracts import check_dataset, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._aligned import check_share
 from jaxdebias.data._sets.faces import rare_rows
 from jaxdebias.data._sets.utkface import GENDERS, read_faces, read_images, utkface_folder
-from jaxdebias.data.aligned import check_share
 from jaxdebias.data.streams import stream
 
 

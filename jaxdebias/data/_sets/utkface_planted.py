@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._aligned import biased_attribute, check_share
 from jaxdebias.data._sets.utkface import GENDERS, read_faces, read_images, utkface_folder
-from jaxdebias.data.aligned import biased_attribute, check_share
 from jaxdebias.data.streams import stream
 
 MARKER, NEAREST, FARTHEST, SIZE = 10, 2, 6, 64

@@ -10,8 +10,8 @@ from jaxtyping import Int
 
 from jaxdebias.contracts import check_dataset, expect
 from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._matching import matched_pairs, one_hot
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
-from jaxdebias.data.matching import matched_pairs, one_hot
 from jaxdebias.data.streams import stream
 
 METADATA = "metadata.csv"

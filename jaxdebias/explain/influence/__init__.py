@@ -1,22 +1,22 @@
 """Which training samples taught the model its bias: influence on any bias, for the last layer or any block."""
 
-from jaxdebias.explain.influence.block import BlockHead, find_block
-from jaxdebias.explain.influence.class_blocks import ClassBlocks
-from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient, Jacobi, Nystroem
-from jaxdebias.explain.influence.cut import Mix, Where, last_layers, layers_in_order, paths
-from jaxdebias.explain.influence.dense import BinaryFactor, Dense, Factor, FactorInfo
-from jaxdebias.explain.influence.ekfac import Ekfac
-from jaxdebias.explain.influence.functionals import (
+from jaxdebias.explain.influence._block import BlockHead, find_block
+from jaxdebias.explain.influence._class_blocks import ClassBlocks
+from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient, Jacobi, Nystroem
+from jaxdebias.explain.influence._cut import Mix, Where, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence._dense import BinaryFactor, Dense, Factor, FactorInfo
+from jaxdebias.explain.influence._ekfac import Ekfac
+from jaxdebias.explain.influence._functionals import (
     HeadRows,
     demographic_parity,
     equal_opportunity,
     equalised_odds,
     subset_loss,
 )
-from jaxdebias.explain.influence.inverse import InverseHessian, Solution, Solver, residual
-from jaxdebias.explain.influence.lanczos import Lanczos
-from jaxdebias.explain.influence.lissa import Lissa
-from jaxdebias.explain.influence.objective import (
+from jaxdebias.explain.influence._inverse import InverseHessian, Solution, Solver, residual
+from jaxdebias.explain.influence._lanczos import Lanczos
+from jaxdebias.explain.influence._lissa import Lissa
+from jaxdebias.explain.influence._objective import (
     AffineHead,
     HeadPairs,
     HeadProblem,
@@ -35,9 +35,9 @@ from jaxdebias.explain.influence.objective import (
     to_head,
     to_vector,
 )
-from jaxdebias.explain.influence.refit import RefitInfo, refit
-from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful, top_helpful
-from jaxdebias.explain.influence.solvers import factor, load, save
+from jaxdebias.explain.influence._refit import RefitInfo, refit
+from jaxdebias.explain.influence._scores import change_if_removed, change_if_replaced, top_harmful, top_helpful
+from jaxdebias.explain.influence._solvers import factor, load, save
 
 __all__ = [
     "AffineHead",

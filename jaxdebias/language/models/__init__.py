@@ -1,12 +1,12 @@
 """Language models as pure functions: GPT-2 and BERT, their checkpoints, and tokenizers."""
 
-from jaxdebias.language.models.bert import BertConfig, bert
-from jaxdebias.language.models.checkpoint import load_checkpoint, save_checkpoint
-from jaxdebias.language.models.gpt2 import Gpt2Config, gpt2
-from jaxdebias.language.models.model import LanguageModel
-from jaxdebias.language.models.objectives import TokenLoss, causal_loss, masked_loss
-from jaxdebias.language.models.small import small_language_model
-from jaxdebias.language.models.tokenizer import Tokenizer, read_tokenizer, word_tokenizer
+from jaxdebias.language.models._bert import BertConfig, bert
+from jaxdebias.language.models._checkpoint import load_checkpoint, save_checkpoint
+from jaxdebias.language.models._gpt2 import Gpt2Config, gpt2
+from jaxdebias.language.models._model import LanguageModel
+from jaxdebias.language.models._objectives import TokenLoss, causal_loss, masked_loss
+from jaxdebias.language.models._small import small_language_model
+from jaxdebias.language.models._tokenizer import Tokenizer, read_tokenizer, word_tokenizer
 
 __all__ = [
     "BertConfig",

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params
-from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
-from jaxdebias.train.optimizer import Optimizer, update
+from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
+from jaxdebias.train._optimizer import Optimizer, update
 
 
 class ContrastiveState(NamedTuple):

@@ -33,9 +33,9 @@ from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Array, Batch, Key, Learner, Params, as_float
 from jaxdebias.mitigate._dbvae.blocks import class_prior, temper, within_blocks
 from jaxdebias.mitigate._dbvae.rarity import RarityConfig, kl_of_latents, latent_weights
-from jaxdebias.models.vae_classifier import Encoding, VaeClassifier
-from jaxdebias.train.losses import correct, cross_entropy, weighted_mean
-from jaxdebias.train.optimizer import Optimizer, trainable, update, with_trainable
+from jaxdebias.models._vae_classifier import Encoding, VaeClassifier
+from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
+from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
 
 
 @dataclass(frozen=True, kw_only=True)

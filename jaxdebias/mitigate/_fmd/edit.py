@@ -36,12 +36,12 @@ from jaxtyping import Bool
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_choice, check_finite, describe, expect
 from jaxdebias.core import Array, Batch, Key, Params, Split, take
-from jaxdebias.explain.influence.block import find_block
-from jaxdebias.explain.influence.conjugate_gradient import ConjugateGradient
-from jaxdebias.explain.influence.cut import ApplyFn, Where
-from jaxdebias.explain.influence.functionals import GROUP_BIASES, HeadRows
-from jaxdebias.explain.influence.inverse import InverseHessian, Solver
-from jaxdebias.explain.influence.objective import (
+from jaxdebias.explain.influence._block import find_block
+from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient
+from jaxdebias.explain.influence._cut import ApplyFn, Where
+from jaxdebias.explain.influence._functionals import GROUP_BIASES, HeadRows
+from jaxdebias.explain.influence._inverse import InverseHessian, Solver
+from jaxdebias.explain.influence._objective import (
     HeadPairs,
     HeadProblem,
     bias_gradient,
@@ -51,7 +51,7 @@ from jaxdebias.explain.influence.objective import (
     pair_gap,
     pair_gradient,
 )
-from jaxdebias.explain.influence.scores import change_if_removed, change_if_replaced, top_harmful
+from jaxdebias.explain.influence._scores import change_if_removed, change_if_replaced, top_harmful
 from jaxdebias.mitigate._fmd.line_search import AcceptView, Judged, candidates, fall, judge, near
 from jaxdebias.mitigate._fmd.rounds import EditRound, edit_in_rounds
 

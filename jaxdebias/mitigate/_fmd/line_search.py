@@ -16,8 +16,8 @@ from jaxtyping import Float
 
 from jaxdebias.batching import map_rows
 from jaxdebias.core import Array
-from jaxdebias.explain.influence.objective import AffineHead, HeadPairs
-from jaxdebias.measure.counterfactual import true_class_probability
+from jaxdebias.explain.influence._objective import AffineHead, HeadPairs
+from jaxdebias.measure._counterfactual import true_class_probability
 
 
 class AcceptView(NamedTuple):

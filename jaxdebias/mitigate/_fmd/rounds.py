@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from jaxdebias.contracts import check_finite
 from jaxdebias.core import Array
-from jaxdebias.explain.influence.inverse import InverseHessian, Solver
-from jaxdebias.explain.influence.objective import HeadProblem
-from jaxdebias.explain.influence.solvers import factor
+from jaxdebias.explain.influence._inverse import InverseHessian, Solver
+from jaxdebias.explain.influence._objective import HeadProblem
+from jaxdebias.explain.influence._solvers import factor
 from jaxdebias.mitigate._fmd.line_search import judge, search
 
 

@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from jaxdebias.contracts import check_choice, check_finite, describe, expect
 from jaxdebias.core import Array, Batch, Key, Learner, as_float
 from jaxdebias.mitigate._patch_noise.masks import pack, quantile_mask, unpack
-from jaxdebias.models.resnet import IMAGENET_MEAN, IMAGENET_STD
+from jaxdebias.models._resnet import IMAGENET_MEAN, IMAGENET_STD
 
 OPERATIONS = ("keep", "noise", "zero", "swap")
 """What may be done to a region, by the number that `Corruption.operation` holds."""

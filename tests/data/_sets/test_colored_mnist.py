@@ -8,8 +8,8 @@ from oracles.files import write_mnist
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.data import colored_mnist, milestone_attribute
+from jaxdebias.data._colour import PALETTE
 from jaxdebias.data._sets.colored_mnist import read_mnist
-from jaxdebias.data.colour import PALETTE
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import find_block
-from jaxdebias.explain.influence.block import cross_entropy
+from jaxdebias.explain.influence._block import cross_entropy
 
 
 def example(layers=2, n=40, dtype=np.float32, hidden=(6, 5)):

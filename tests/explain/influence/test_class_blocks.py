@@ -8,7 +8,8 @@ from oracles import softmax_head as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, ClassBlocks, find_block, solvers
+from jaxdebias.explain.influence import AffineHead, ClassBlocks, find_block
+from jaxdebias.explain.influence import _solvers as solvers
 
 D, K, L2, DAMPING = 5, 4, 0.5, 0.25
 P = (D + 1) * K

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain.influence import Mix, last_layers, layers_in_order, paths
-from jaxdebias.explain.influence.cut import cut
+from jaxdebias.explain.influence._cut import cut
 
 X = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3)).astype(np.uint8)
 

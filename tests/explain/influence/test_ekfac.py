@@ -12,7 +12,9 @@ from scipy.stats import pearsonr, spearmanr
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, Ekfac, ekfac, find_block, paths, solvers
+from jaxdebias.explain.influence import AffineHead, Ekfac, find_block, paths
+from jaxdebias.explain.influence import _ekfac as ekfac
+from jaxdebias.explain.influence import _solvers as solvers
 
 DAMPING = 2.0
 

@@ -8,7 +8,8 @@ from oracles import softmax_head as oracle
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
-from jaxdebias.explain.influence import AffineHead, Dense, Lissa, find_block, solvers
+from jaxdebias.explain.influence import AffineHead, Dense, Lissa, find_block
+from jaxdebias.explain.influence import _solvers as solvers
 
 D, K, L2 = 6, 3, 0.5
 P = D * K

@@ -17,8 +17,8 @@ from jaxdebias.language.models import (
     save_checkpoint,
     word_tokenizer,
 )
-from jaxdebias.language.models.checkpoint import write_safetensors
-from jaxdebias.models.torchvision_weights import read_safetensors
+from jaxdebias.language.models._checkpoint import write_safetensors
+from jaxdebias.models._torchvision_weights import read_safetensors
 
 SIZE = {"vocabulary": 17, "positions": 8, "width": 4, "depth": 2, "heads": 2}
 MODELS = {"gpt2": gpt2(Gpt2Config(**SIZE, hidden=16)), "bert": bert(BertConfig(**SIZE, hidden=6))}

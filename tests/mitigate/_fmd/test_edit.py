@@ -16,7 +16,7 @@ from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split, as_float
 from jaxdebias.explain import influence
-from jaxdebias.measure import counterfactual
+from jaxdebias.measure import _counterfactual as counterfactual
 from jaxdebias.mitigate import FineTuneConfig, FmdConfig, fmd, train_from_scratch
 from jaxdebias.mitigate._fmd.line_search import candidates, near
 

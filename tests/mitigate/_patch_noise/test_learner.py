@@ -21,11 +21,11 @@ from jaxdebias.mitigate import (
     patch_noise,
     quantile_mask,
 )
+from jaxdebias.mitigate._gce import GceHyper
 from jaxdebias.mitigate._patch_noise.learner import MODES, _corrupt
 from jaxdebias.mitigate._patch_noise.masks import random_pixels
-from jaxdebias.mitigate.gce import GceHyper
 from jaxdebias.models import patch_net
-from jaxdebias.models.resnet import IMAGENET_MEAN, IMAGENET_STD
+from jaxdebias.models._resnet import IMAGENET_MEAN, IMAGENET_STD
 from jaxdebias.train import Optimizer, RunConfig, run, sweep
 
 RNG = np.random.default_rng(0)

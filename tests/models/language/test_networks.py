@@ -7,7 +7,7 @@ from oracles.torch_language import bert_logits, gpt2_logits, random_bert, random
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.language.models import BertConfig, Gpt2Config, bert, gpt2, load_checkpoint, save_checkpoint
-from jaxdebias.language.models.checkpoint import write_safetensors
+from jaxdebias.language.models._checkpoint import write_safetensors
 
 SIZE = {"vocabulary": 23, "positions": 9, "width": 8, "depth": 2}
 GPT2 = Gpt2Config(**SIZE, heads=2, hidden=32)
