@@ -19,9 +19,13 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
 NAMES = {
-    "erm": "trained (ERM), no repair", "fmd ext": "**FMD**, direction `ext`", "fmd gradB": "**FMD**, direction `gradB`",
-    "fmd ext, one step at t = 1": "FMD, one step at t = 1 (the trap)", "dfr": "DFR (last layer refitted)",
-    "fine_tune": "fine-tuning, all layers", "scratch": "from scratch on the held-out digits alone",
+    "erm": "trained (ERM), no repair",
+    "fmd ext": "**FMD**, direction `ext`",
+    "fmd gradB": "**FMD**, direction `gradB`",
+    "fmd ext, one step at t = 1": "FMD, one step at t = 1 (the trap)",
+    "dfr": "DFR (last layer refitted)",
+    "fine_tune": "fine-tuning, all layers",
+    "scratch": "from scratch on the held-out digits alone",
 }
 
 
@@ -52,8 +56,15 @@ def source(name: str) -> str:
 def repair(name: str, conflicting: float) -> str:
     rows = [row for row in read(name)["summary"] if row["conflicting"] == conflicting]
     rates = ("accuracy", "bias_conflicting_accuracy", "bias_aligned_accuracy")
-    cells = [[NAMES.get(row["method"], row["method"]), *(percent(row[rate]) for rate in rates),
-              fraction(row["counterfactual_bias"]), f"{row['seconds']['median']:.1f}"] for row in rows]
+    cells = [
+        [
+            NAMES.get(row["method"], row["method"]),
+            *(percent(row[rate]) for rate in rates),
+            fraction(row["counterfactual_bias"]),
+            f"{row['seconds']['median']:.1f}",
+        ]
+        for row in rows
+    ]
     head = ["method", "accuracy %", "conflicting %", "aligned %", "counterfactual bias", "seconds"]
     return markdown(head, cells)
 
@@ -65,20 +76,24 @@ def digits() -> str:
 # What the scripts on `fmd_methods` measure: their rows in the order of the pages.
 METHODS = {
     "erm": "trained (ERM), no repair",
-    "fmd ext": "**FMD**, head, `ext`", "fmd gradB": "**FMD**, head, `gradB`",
+    "fmd ext": "**FMD**, head, `ext`",
+    "fmd gradB": "**FMD**, head, `gradB`",
     "fmd ext, no floor": "**FMD**, head, `ext`, no aligned floor",
     "fmd gradB, no floor": "**FMD**, head, `gradB`, no aligned floor",
     "fmd 2 layers ext": "**FMD**, last 2 layers, `ext`, no aligned floor",
     "fmd 2 layers gradB": "**FMD**, last 2 layers, `gradB`, no aligned floor",
     "fmd 3 layers ext": "**FMD**, last 3 layers, `ext`, no aligned floor",
     "fmd 3 layers gradB": "**FMD**, last 3 layers, `gradB`, no aligned floor",
-    "dfr l2": "DFR, L2", "dfr l1": "DFR, L1, 5 balanced subsamples averaged",
+    "dfr l2": "DFR, L2",
+    "dfr l1": "DFR, L1, 5 balanced subsamples averaged",
     "refit head": "head refitted, training set joined by the pairs' twins",
-    "fine-tune head": "fine-tuning, head", "fine-tune 2 layers": "fine-tuning, last 2 layers",
+    "fine-tune head": "fine-tuning, head",
+    "fine-tune 2 layers": "fine-tuning, last 2 layers",
     "fine-tune 3 layers": "fine-tuning, last 3 layers",
     "fine-tune mixing and head": "fine-tuning, channel mixing of layer 1 and head",
     "fine-tune mixing and 2 layers": "fine-tuning, channel mixing of layer 1 and last 2 layers",
-    "fine-tune all": "fine-tuning, all layers", "self-influence": "self-influence fine-tuning, no attribute",
+    "fine-tune all": "fine-tuning, all layers",
+    "self-influence": "self-influence fine-tuning, no attribute",
     "scratch": "from scratch on the held-out samples alone",
     "retrain, counterfactuals": "full retraining, training set joined by its counterfactuals",
     "retrain, recoloured": "full retraining, training set in random colours (ceiling)",
@@ -127,28 +142,56 @@ def cost(row: dict[str, Any]) -> list[str]:
 COSTS = ["numbers changed", "held-out samples", "what it needs", "processor seconds"]
 
 
-SHORT = ("erm", "fmd ext", "fmd gradB", "fmd 3 layers ext", "dfr l2", "fine-tune mixing and 2 layers", "fine-tune all",
-         "scratch", "retrain, counterfactuals")
+SHORT = (
+    "erm",
+    "fmd ext",
+    "fmd gradB",
+    "fmd 3 layers ext",
+    "dfr l2",
+    "fine-tune mixing and 2 layers",
+    "fine-tune all",
+    "scratch",
+    "retrain, counterfactuals",
+)
 
 
 def colored_mnist() -> str:
     """The short table: the methods that a reader compares first, without the costs but time."""
+
     def make(cell: str) -> str:
-        rows = [[METHODS[row["method"]], percent(row["accuracy"]), percent(row["bias_conflicting_accuracy"]),
-                 percent(row["bias_aligned_accuracy"]), fraction(row["counterfactual_bias"]), processor(row)]
-                for row in of_cell("fmd_full_colored_mnist", cell) if row["method"] in SHORT]
-        return markdown(["method", "accuracy %", "conflicting %", "aligned %", "counterfactual bias",
-                         "processor seconds"], rows)
+        rows = [
+            [
+                METHODS[row["method"]],
+                percent(row["accuracy"]),
+                percent(row["bias_conflicting_accuracy"]),
+                percent(row["bias_aligned_accuracy"]),
+                fraction(row["counterfactual_bias"]),
+                processor(row),
+            ]
+            for row in of_cell("fmd_full_colored_mnist", cell)
+            if row["method"] in SHORT
+        ]
+        return markdown(
+            ["method", "accuracy %", "conflicting %", "aligned %", "counterfactual bias", "processor seconds"], rows
+        )
 
     return parts("fmd_full_colored_mnist", make)
 
 
 def full_colored_mnist() -> str:
     def make(cell: str) -> str:
-        rows = [[METHODS.get(row["method"], row["method"]), percent(row["accuracy"]),
-                 percent(row["bias_conflicting_accuracy"]), mean(row["bias_aligned_accuracy"]),
-                 mean(row["worst_group_accuracy"]), fraction(row["counterfactual_bias"]), *cost(row)]
-                for row in of_cell("fmd_full_colored_mnist", cell)]
+        rows = [
+            [
+                METHODS.get(row["method"], row["method"]),
+                percent(row["accuracy"]),
+                percent(row["bias_conflicting_accuracy"]),
+                mean(row["bias_aligned_accuracy"]),
+                mean(row["worst_group_accuracy"]),
+                fraction(row["counterfactual_bias"]),
+                *cost(row),
+            ]
+            for row in of_cell("fmd_full_colored_mnist", cell)
+        ]
         head = ["method", "accuracy %", "conflicting %", "aligned %", "worst group %", "counterfactual bias", *COSTS]
         return markdown(head, rows)
 
@@ -157,25 +200,48 @@ def full_colored_mnist() -> str:
 
 def utkface() -> str:
     def make(cell: str) -> str:
-        rows = [[METHODS.get(row["method"], row["method"]), percent(row["accuracy"]),
-                 percent(row["bias_conflicting_accuracy"]), mean(row["bias_aligned_accuracy"]),
-                 mean(row["worst_group_accuracy"]), signed(row["group_gap"]), *cost(row)]
-                for row in of_cell("fmd_utkface", cell)]
-        return markdown(["method", "accuracy %", "conflicting %", "aligned %", "worst group %", "group gap", *COSTS],
-                        rows)
+        rows = [
+            [
+                METHODS.get(row["method"], row["method"]),
+                percent(row["accuracy"]),
+                percent(row["bias_conflicting_accuracy"]),
+                mean(row["bias_aligned_accuracy"]),
+                mean(row["worst_group_accuracy"]),
+                signed(row["group_gap"]),
+                *cost(row),
+            ]
+            for row in of_cell("fmd_utkface", cell)
+        ]
+        return markdown(
+            ["method", "accuracy %", "conflicting %", "aligned %", "worst group %", "group gap", *COSTS], rows
+        )
 
     return parts("fmd_utkface", make)
 
 
 def samples() -> str:
     def make(cell: str) -> str:
-        rows = [[METHODS.get(row["method"], row["method"]), percent(row["accuracy"]),
-                 percent(row["bias_conflicting_accuracy"]), mean(row["bias_aligned_accuracy"]),
-                 fraction(row["counterfactual_bias"]),
-                 mean(row["aligned_share"]) if "aligned_share" in row else "", processor(row)]
-                for row in of_cell("fmd_samples", cell)]
-        head = ["training samples", "accuracy %", "conflicting %", "aligned %", "counterfactual bias",
-                "aligned among the chosen %", "processor seconds"]
+        rows = [
+            [
+                METHODS.get(row["method"], row["method"]),
+                percent(row["accuracy"]),
+                percent(row["bias_conflicting_accuracy"]),
+                mean(row["bias_aligned_accuracy"]),
+                fraction(row["counterfactual_bias"]),
+                mean(row["aligned_share"]) if "aligned_share" in row else "",
+                processor(row),
+            ]
+            for row in of_cell("fmd_samples", cell)
+        ]
+        head = [
+            "training samples",
+            "accuracy %",
+            "conflicting %",
+            "aligned %",
+            "counterfactual bias",
+            "aligned among the chosen %",
+            "processor seconds",
+        ]
         return markdown(head, rows)
 
     return parts("fmd_samples", make)
@@ -185,16 +251,33 @@ def adult() -> str:
     """Every method at its settings, per attribute; the picture of the same rows is the frontier."""
     if not has_summary("fmd_adult"):
         return "Not measured yet."
-    rates = ("accuracy", "counterfactual_bias", "flips", "demographic_parity_difference",
-             "equalised_odds_difference")
-    head = ["method", "setting", "accuracy %", "counterfactual bias", "flips", "demographic parity", "equalised odds",
-            "seconds", "seeds"]
+    rates = ("accuracy", "counterfactual_bias", "flips", "demographic_parity_difference", "equalised_odds_difference")
+    head = [
+        "method",
+        "setting",
+        "accuracy %",
+        "counterfactual bias",
+        "flips",
+        "demographic parity",
+        "equalised odds",
+        "seconds",
+        "seeds",
+    ]
     said = []
     for attribute in dict.fromkeys(row["attribute"] for row in read("fmd_adult")["summary"]):
-        rows = [[row["method"], row["setting"], percent(row[rates[0]]), fraction(row[rates[1]]),
-                 *(f"{row[rate]['value']:.3f}" for rate in rates[2:]), f"{row['seconds']['median']:.1f}",
-                 str(row["seeds"])]
-                for row in read("fmd_adult")["summary"] if row["attribute"] == attribute]
+        rows = [
+            [
+                row["method"],
+                row["setting"],
+                percent(row[rates[0]]),
+                fraction(row[rates[1]]),
+                *(f"{row[rate]['value']:.3f}" for rate in rates[2:]),
+                f"{row['seconds']['median']:.1f}",
+                str(row["seeds"]),
+            ]
+            for row in read("fmd_adult")["summary"]
+            if row["attribute"] == attribute
+        ]
         said.append(f"**{attribute}**\n\n{markdown(head, rows)}")
     picture = "![accuracy against bias, and against demographic parity]({root}figures/fmd_adult.png)"
     return "\n\n".join([*said, picture]) + source("fmd_adult")
@@ -202,26 +285,65 @@ def adult() -> str:
 
 def peers() -> str:
     """Factor and scores of all samples together, as a multiple of ours."""
+
     def row(one: dict[str, Any]) -> list[str]:
         agreement = one["agreement"]
-        return [one["method"], f"{one['n']:,}", str(one["m"]), f"{one['total']['median']:.3g}",
-                f"{one['ratio']:.1f}x", f"{agreement['pearson']:.4f}", f"{agreement['max_relative_difference']:.0e}",
-                one["note"]]
+        return [
+            one["method"],
+            f"{one['n']:,}",
+            str(one["m"]),
+            f"{one['total']['median']:.3g}",
+            f"{one['ratio']:.1f}x",
+            f"{agreement['pearson']:.4f}",
+            f"{agreement['max_relative_difference']:.0e}",
+            one["note"],
+        ]
 
-    head = ["method", "n", "right-hand sides", "seconds", "of ours", "correlation with exact",
-            "largest relative difference", "what it does"]
+    head = [
+        "method",
+        "n",
+        "right-hand sides",
+        "seconds",
+        "of ours",
+        "correlation with exact",
+        "largest relative difference",
+        "what it does",
+    ]
     return markdown(head, [row(one) for one in read("influence_peers")["rows"]]) + source("influence_peers")
 
 
 def reproduced() -> str:
     """Methods x ratios beside the published rows, and what chose each method's weights."""
     table = read("colored_mnist")
-    rows = [[row["method"], row["share"], row["seeds"], row["accuracy"], row["published"], row["verdict"], row["gain"],
-             row["conflicting"], row["aligned"]] for row in reproduced_rows(table)]
-    head = ["method", "conflicting", "seeds", "accuracy %", "published %", "ours is", "points against erm",
-            "conflicting acc. %", "aligned acc. %"]
-    chosen = {row["method"]: f"- `{row['method']}`: labels of the bias {row['labels']}; weights: {row['selection']}."
-              for row in table["summary"]}
+    rows = [
+        [
+            row["method"],
+            row["share"],
+            row["seeds"],
+            row["accuracy"],
+            row["published"],
+            row["verdict"],
+            row["gain"],
+            row["conflicting"],
+            row["aligned"],
+        ]
+        for row in reproduced_rows(table)
+    ]
+    head = [
+        "method",
+        "conflicting",
+        "seeds",
+        "accuracy %",
+        "published %",
+        "ours is",
+        "points against erm",
+        "conflicting acc. %",
+        "aligned acc. %",
+    ]
+    chosen = {
+        row["method"]: f"- `{row['method']}`: labels of the bias {row['labels']}; weights: {row['selection']}."
+        for row in table["summary"]
+    }
     return "\n\n".join([markdown(head, rows), "\n".join(chosen.values())]) + source("colored_mnist")
 
 
@@ -236,8 +358,10 @@ def aug_cell() -> str:
         if name not in row["candidates"]:
             return ""
         said = row["candidates"][name]
-        return f"{100 * said['accuracy']:.1f} ({100 * said['bias_aligned_accuracy']:.1f} / " \
-               f"{100 * said['bias_conflicting_accuracy']:.1f})"
+        return (
+            f"{100 * said['accuracy']:.1f} ({100 * said['bias_aligned_accuracy']:.1f} / "
+            f"{100 * said['bias_conflicting_accuracy']:.1f})"
+        )
 
     def suspects(row: dict[str, Any]) -> str:
         if row.get("cleared"):  # rows of a case that never looked for any may lack it
@@ -245,12 +369,29 @@ def aug_cell() -> str:
         wrong, conflicting = row.get("left_out_wrong", 0), row["left_out_conflicting"]
         return f"{wrong} wrong, {conflicting} conflicting left out" if wrong or conflicting else ""
 
-    rows = [[row["case"], f"{100 * row['conflicting']:g} %", str(row["seed"]), *(cell(row, name) for name in names),
-             row["chosen"], f"{100 * row['flagged_share']:.1f}",
-             f"{row['confidence'][0]:.2f} / {row['confidence'][1]:.2f}", suspects(row)]
-            for row in table["rows"]]
-    head = ["case", "conflicting", "seed", *names, "returned", "flagged %", "judges' confidence, flagged / others",
-            "suspects"]
+    rows = [
+        [
+            row["case"],
+            f"{100 * row['conflicting']:g} %",
+            str(row["seed"]),
+            *(cell(row, name) for name in names),
+            row["chosen"],
+            f"{100 * row['flagged_share']:.1f}",
+            f"{row['confidence'][0]:.2f} / {row['confidence'][1]:.2f}",
+            suspects(row),
+        ]
+        for row in table["rows"]
+    ]
+    head = [
+        "case",
+        "conflicting",
+        "seed",
+        *names,
+        "returned",
+        "flagged %",
+        "judges' confidence, flagged / others",
+        "suspects",
+    ]
     return markdown(head, rows) + source("aug_cell")
 
 
@@ -264,24 +405,47 @@ def attention_iou() -> str:
         of = [row[f"{region}_{name}"] for name in ("all", "aligned", "conflicting")]
         return [fraction(of[0]), f"{row[f'{region}_chance']:.3f}", *(f"{one['value']:.3f}" for one in of[1:])]
 
-    head = ["aligned in training %", *(f"{name} %" for name in ("accuracy", "aligned", "conflicting", "worst group")),
-            *(f"{region}{of}" for region in ("object", "background")
-              for of in (" score", ", chance", ", aligned", ", conflicting"))]
+    head = [
+        "aligned in training %",
+        *(f"{name} %" for name in ("accuracy", "aligned", "conflicting", "worst group")),
+        *(
+            f"{region}{of}"
+            for region in ("object", "background")
+            for of in (" score", ", chance", ", aligned", ", conflicting")
+        ),
+    ]
     rates = ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "worst_group_accuracy")
     said = []
     for data, trend in table["trends"].items():
-        rows = [[str(row["level"]), *(percent(row[rate]) for rate in rates), *scored(row, "object"),
-                 *scored(row, "background")] for row in table["summary"] if row["data"] == data]
-        taus = "; ".join(f"{region} {signed(trend[f'{region} tau, levels'])} over the levels' means, "
-                         f"{signed(trend[f'{region} tau, networks'])} over all networks"
-                         for region in ("object", "background"))
+        rows = [
+            [
+                str(row["level"]),
+                *(percent(row[rate]) for rate in rates),
+                *scored(row, "object"),
+                *scored(row, "background"),
+            ]
+            for row in table["summary"]
+            if row["data"] == data
+        ]
+        taus = "; ".join(
+            f"{region} {signed(trend[f'{region} tau, levels'])} over the levels' means, "
+            f"{signed(trend[f'{region} tau, networks'])} over all networks"
+            for region in ("object", "background")
+        )
         first, last = trend["levels"][0], trend["levels"][-1]
-        margins = [f"- {'met' if one['met'] else '**missed**'}: {one['quantity']} {one['margin']}, got {one['got']:.2f}"
-                   for one in table["margins"] if one["data"] == data]
-        said += [f"**{data}**, {len(trend['seeds'])} networks per level", markdown(head, rows),
-                 f"From {first} to {last} % the object score falls by {signed(trend['object fall'])}, the background "
-                 f"score rises by {signed(trend['background rise'])}. Kendall's tau-b with the accuracy on conflicting "
-                 f"pictures: {taus}.", "\n".join(margins)]
+        margins = [
+            f"- {'met' if one['met'] else '**missed**'}: {one['quantity']} {one['margin']}, got {one['got']:.2f}"
+            for one in table["margins"]
+            if one["data"] == data
+        ]
+        said += [
+            f"**{data}**, {len(trend['seeds'])} networks per level",
+            markdown(head, rows),
+            f"From {first} to {last} % the object score falls by {signed(trend['object fall'])}, the background "
+            f"score rises by {signed(trend['background rise'])}. Kendall's tau-b with the accuracy on conflicting "
+            f"pictures: {taus}.",
+            "\n".join(margins),
+        ]
     picture = "![both scores against the share of aligned training pictures]({root}figures/attention_iou.png)"
     return "\n\n".join([*filter(None, said), picture]) + source("attention_iou")
 
@@ -296,21 +460,44 @@ def patch_noise() -> str:
         rows = []
         for arm in arms:
             own = f"{arm} gap, own" in of
-            rows.append([arm, *(percent(of[f"{arm} {rate}"]) for rate in ("bias_aligned", "bias_conflicting",
-                                                                          "worst_group")),
-                         "" if arm == "plain" else signed(of[f"{arm} over plain"]),
-                         percent(of[f"{arm} bias_conflicting, own"]) if own else "",
-                         signed(of[f"{arm} over plain, own"]) if own else "",
-                         signed(of[f"{arm} gap"]), signed(of[f"{arm} gap, own"]) if own else ""])
-        head = ["arm", "aligned %", "conflicting %", "worst group %", "conflicting, over plain", "conflicting, own %",
-                "own, over plain", "aligned minus conflicting", "that, own"]
+            rows.append(
+                [
+                    arm,
+                    *(percent(of[f"{arm} {rate}"]) for rate in ("bias_aligned", "bias_conflicting", "worst_group")),
+                    "" if arm == "plain" else signed(of[f"{arm} over plain"]),
+                    percent(of[f"{arm} bias_conflicting, own"]) if own else "",
+                    signed(of[f"{arm} over plain, own"]) if own else "",
+                    signed(of[f"{arm} gap"]),
+                    signed(of[f"{arm} gap, own"]) if own else "",
+                ]
+            )
+        head = [
+            "arm",
+            "aligned %",
+            "conflicting %",
+            "worst group %",
+            "conflicting, over plain",
+            "conflicting, own %",
+            "own, over plain",
+            "aligned minus conflicting",
+            "that, own",
+        ]
         spread = of["spread"]["value"]
         seeds = sum(row["case"] == case for row in table["rows"])
-        place = f"Its map was called spread out beforehand in {round(seeds * spread)} of {seeds} seeds" + "".join(
-            f"; {quantity}: {100 * of[quantity]['value']:.0f} %" for quantity in (
-                "bias in the top 10 %", "bias in the top 30 %", "budget area") if quantity in of) + "."
-        margins = [f"- {'met' if one['met'] else '**missed**'}: {one['quantity']} {one['margin']}, got {one['got']:.3f}"
-                   for one in table["margins"] if one["case"] == case]
+        place = (
+            f"Its map was called spread out beforehand in {round(seeds * spread)} of {seeds} seeds"
+            + "".join(
+                f"; {quantity}: {100 * of[quantity]['value']:.0f} %"
+                for quantity in ("bias in the top 10 %", "bias in the top 30 %", "budget area")
+                if quantity in of
+            )
+            + "."
+        )
+        margins = [
+            f"- {'met' if one['met'] else '**missed**'}: {one['quantity']} {one['margin']}, got {one['got']:.3f}"
+            for one in table["margins"]
+            if one["case"] == case
+        ]
         said += [f"**{case}**, {seeds} seeds", place, markdown(head, rows), "\n".join(margins)]
     left = {row["case"] for row in table["rows"]} - set(table["summary"])
     if left:
@@ -331,40 +518,84 @@ def language_bias() -> str:
         if row.get("hides"):
             note = f"hides the bias: {' and '.join(row['hides'])} fell by less than half as much"
         seconds = row.get("cpu_seconds_to_repair")
-        return [row["method"], fraction(row["edit"]), *(f"{row[part]['value']:.3f}" for part in (
-            "occupations", "templates")), fraction(row["both"]), f"{row['pronoun']['value']:.2f}",
-            f"{row['persons']['value']:.3f}", f"{100 * row['persons_right']['value']:.0f}",
-            f"{row['perplexity']['value']:.2f}", rise, f"{100 * row['changed']['value']:.1f}", row.get("needs", ""),
-            f"{seconds['value']:.0f}" if seconds else "", note]
+        return [
+            row["method"],
+            fraction(row["edit"]),
+            *(f"{row[part]['value']:.3f}" for part in ("occupations", "templates")),
+            fraction(row["both"]),
+            f"{row['pronoun']['value']:.2f}",
+            f"{row['persons']['value']:.3f}",
+            f"{100 * row['persons_right']['value']:.0f}",
+            f"{row['perplexity']['value']:.2f}",
+            rise,
+            f"{100 * row['changed']['value']:.1f}",
+            row.get("needs", ""),
+            f"{seconds['value']:.0f}" if seconds else "",
+            note,
+        ]
 
-    head = ["repair", "edit", "occupations", "templates", "both", "pronoun", "persons", "right %", "perplexity",
-            "rise %", "numbers changed %", "needs", "processor seconds", ""]
+    head = [
+        "repair",
+        "edit",
+        "occupations",
+        "templates",
+        "both",
+        "pronoun",
+        "persons",
+        "right %",
+        "perplexity",
+        "rise %",
+        "numbers changed %",
+        "needs",
+        "processor seconds",
+        "",
+    ]
     said = []
     for kind in dict.fromkeys(row["kind"] for row in table["summary"]):
         rows = [row for row in table["summary"] if row["kind"] == kind]
         said += [f"**{kind}**", markdown(head, [cells(row) for row in rows if row["method"] != "influence"])]
         for row in rows:
             if row["method"] == "influence":
-                again = "" if "without harmful" not in row else (
-                    f" Trained again without the 800 most harmful sentences: {fraction(row['without harmful'])}, "
-                    f"without 800 random ones: {fraction(row['without random'])}.")
-                said.append(f"Influence tells aligned from conflicting sentences with an AUC of "
-                            f"{fraction(row['auc'])}.{again}")
-    margins = [f"- {'met' if one['met'] else '**missed**'}: {one['kind']}, {one['method']}, {one['quantity']} "
-               f"{one['margin']}, got {one['got']:.3f}" for one in table["margins"]]
+                again = (
+                    ""
+                    if "without harmful" not in row
+                    else (
+                        f" Trained again without the 800 most harmful sentences: {fraction(row['without harmful'])}, "
+                        f"without 800 random ones: {fraction(row['without random'])}."
+                    )
+                )
+                said.append(
+                    f"Influence tells aligned from conflicting sentences with an AUC of {fraction(row['auc'])}.{again}"
+                )
+    margins = [
+        f"- {'met' if one['met'] else '**missed**'}: {one['kind']}, {one['method']}, {one['quantity']} "
+        f"{one['margin']}, got {one['got']:.3f}"
+        for one in table["margins"]
+    ]
     return "\n\n".join([*said, "\n".join(margins)]) + source("language_bias")
 
 
 def speed() -> str:
-    rows = [[row["what"], row["size"], f"{row['median']:.3g} s", f"{row['min']:.3g}–{row['max']:.3g} s",
-             row.get("bound", ""), row.get("beside", "")] for row in read("speed")["rows"]]
+    rows = [
+        [
+            row["what"],
+            row["size"],
+            f"{row['median']:.3g} s",
+            f"{row['min']:.3g}–{row['max']:.3g} s",
+            row.get("bound", ""),
+            row.get("beside", ""),
+        ]
+        for row in read("speed")["rows"]
+    ]
     head = ["what", "size", "median, warm", "range", "asked", "beside it"]
     return markdown(head, rows) + source("speed")
 
 
 def milliseconds(side: dict[str, float]) -> str:
-    median, low, high = (f"{value:.2f}" if value < 10 else f"{value:.0f}"
-                         for value in (1e3 * side[name] for name in ("median", "min", "max")))
+    median, low, high = (
+        f"{value:.2f}" if value < 10 else f"{value:.0f}"
+        for value in (1e3 * side[name] for name in ("median", "min", "max"))
+    )
     return f"{median} ({low}-{high})"
 
 
@@ -389,20 +620,40 @@ def dbvae(name: str) -> str:
     def rate(row: dict[str, Any], name: str) -> str:
         return percent(row[name]) if name in row else ""
 
-    shown = [[row["case"], row["arm"], str(row["seeds"]),
-              *(rate(row, name) for name in ("rare", "common", "worst", "precision", "share")),
-              *(f"{row[name]['value']:.2f}" if name in row else "" for name in ("auc", "ess"))]
-             for row in table["summary"]]
-    head = ["case", "arm", "seeds", "rare group %", "common %", "worst group %", "precision %", "share of draws %",
-            "AUC of the weights", "effective sample size"]
-    margins = [f"- {'met' if one['met'] else '**missed**'}: {one['case']}, {one['quantity']} {one['margin']}, got "
-               f"{one['got']:.3f}" for one in table["margins"]]
+    shown = [
+        [
+            row["case"],
+            row["arm"],
+            str(row["seeds"]),
+            *(rate(row, name) for name in ("rare", "common", "worst", "precision", "share")),
+            *(f"{row[name]['value']:.2f}" if name in row else "" for name in ("auc", "ess")),
+        ]
+        for row in table["summary"]
+    ]
+    head = [
+        "case",
+        "arm",
+        "seeds",
+        "rare group %",
+        "common %",
+        "worst group %",
+        "precision %",
+        "share of draws %",
+        "AUC of the weights",
+        "effective sample size",
+    ]
+    margins = [
+        f"- {'met' if one['met'] else '**missed**'}: {one['case']}, {one['quantity']} {one['margin']}, got "
+        f"{one['got']:.3f}"
+        for one in table["margins"]
+    ]
     tried = [[one["case"], one["arm"], signed(one), "yes" if one["reached"] else ""] for one in table["aim"]]
     aim = markdown(["case", "arm", "worst group over plain", "aim reached"], tried) if tried else ""
     missing = ", ".join(f"{case} ({there} of {planned})" for case, (there, planned) in table["unfinished"].items())
     missing = missing and f"Not judged yet, as rows are missing: {missing}."
-    return "\n\n".join(part for part in (markdown(head, shown), "\n".join(margins), aim, missing) if part) \
-        + source(name)
+    return "\n\n".join(part for part in (markdown(head, shown), "\n".join(margins), aim, missing) if part) + source(
+        name
+    )
 
 
 def audit_power() -> str:
@@ -412,24 +663,41 @@ def audit_power() -> str:
     table = read("audit_power")
     if "summary" not in table:
         return f"Measured so far: {len(table['rows'])} of {table['planned']} sets."
-    shares = [[part, quantity, percent(one), str(int(one["n"]))] for part, of in table["summary"].items()
-              for quantity, one in of.items()]
+    shares = [
+        [part, quantity, percent(one), str(int(one["n"]))]
+        for part, of in table["summary"].items()
+        for quantity, one in of.items()
+    ]
     sets, rows = [row for row in table["rows"] if row["part"] == "sets"], []
     for family, conflicting in dict.fromkeys((row["family"], row["conflicting"]) for row in sets):
         of = [row for row in sets if (row["family"], row["conflicting"]) == (family, conflicting)]
-        states = "; ".join(f"{sum(row['state'] == state for row in of)} {state}"
-                           for state in ("clean", "weak", "strong") if any(row["state"] == state for row in of))
+        states = "; ".join(
+            f"{sum(row['state'] == state for row in of)} {state}"
+            for state in ("clean", "weak", "strong")
+            if any(row["state"] == state for row in of)
+        )
         gaps = [100 * row["gap"]["value"] for row in of]
         advised = dict.fromkeys(row["fix"] for row in of)
-        rows.append([family, "none planted" if conflicting == "none" else f"{100 * conflicting:g} %",
-                     f"{min(gaps):.1f} to {max(gaps):.1f}", states, f"{sum(row['right'] for row in of)} of {len(of)}",
-                     ", ".join(f"{fix} {sum(row['fix'] == fix for row in of)}" for fix in advised),
-                     f"{sum(row['right_advice'] for row in of)} of {len(of)}"])
+        rows.append(
+            [
+                family,
+                "none planted" if conflicting == "none" else f"{100 * conflicting:g} %",
+                f"{min(gaps):.1f} to {max(gaps):.1f}",
+                states,
+                f"{sum(row['right'] for row in of)} of {len(of)}",
+                ", ".join(f"{fix} {sum(row['fix'] == fix for row in of)}" for fix in advised),
+                f"{sum(row['right_advice'] for row in of)} of {len(of)}",
+            ]
+        )
     head = ["family", "conflicting", "gap by the oracle, points", "state", "right verdicts", "advice", "right advice"]
-    margins = [f"- {'met' if one['met'] else '**missed**'}: {one['part']}, {one['quantity']} {one['margin']}, got "
-               f"{one['got']:.3f}" for one in table["margins"]]
-    return "\n\n".join([markdown(["part", "of the sets", "share %", "sets"], shares), "\n".join(margins),
-                        markdown(head, rows)]) + source("audit_power")
+    margins = [
+        f"- {'met' if one['met'] else '**missed**'}: {one['part']}, {one['quantity']} {one['margin']}, got "
+        f"{one['got']:.3f}"
+        for one in table["margins"]
+    ]
+    return "\n\n".join(
+        [markdown(["part", "of the sets", "share %", "sets"], shares), "\n".join(margins), markdown(head, rows)]
+    ) + source("audit_power")
 
 
 def audit_cost() -> str:
@@ -440,8 +708,11 @@ def audit_cost() -> str:
     first, second = (table[name]["seconds"] for name in ("first call", "second call"))
     rows = [[step, f"{first[step]:.1f}", f"{second.get(step, 0):.1f}"] for step in first]
     rows.append(["**all**", f"{sum(first.values()):.1f}", f"{sum(second.values()):.1f}"])
-    return markdown(["step", "first call, seconds", "second call, seconds"], rows) + f"\n\n{table['said']}" + source(
-        "audit_cost")
+    return (
+        markdown(["step", "first call, seconds", "second call, seconds"], rows)
+        + f"\n\n{table['said']}"
+        + source("audit_cost")
+    )
 
 
 def timed(name: str) -> str:
@@ -449,26 +720,57 @@ def timed(name: str) -> str:
     if not (RESULTS / f"{name}.json").exists():
         return "Not measured yet."
     table = read(name)
-    times = [[of["what"], side.replace("_", " "), milliseconds(seconds)]
-             for of in table["rows"] for side, seconds in of["sides"].items()]
-    asked = {**{figure: f"at most {bound:g}" for figure, bound in table["at_most"].items()},
-             **{figure: f"at least {bound:g}" for figure, bound in table.get("at_least", {}).items()}}
-    figures = [[of["what"], figure, f"{value:.3g}", asked.get(figure, ""),
-                ("**missed**" if figure in of["missed"] else "met") if figure in asked else ""]
-               for of in table["rows"] for figure, value in of["figures"].items()]
-    return "\n\n".join([markdown(["what", "side", "ms, median (range)"], times),
-                        markdown(["what", "figure", "measured", "asked", ""], figures)]) + source(name)
+    times = [
+        [of["what"], side.replace("_", " "), milliseconds(seconds)]
+        for of in table["rows"]
+        for side, seconds in of["sides"].items()
+    ]
+    asked = {
+        **{figure: f"at most {bound:g}" for figure, bound in table["at_most"].items()},
+        **{figure: f"at least {bound:g}" for figure, bound in table.get("at_least", {}).items()},
+    }
+    figures = [
+        [
+            of["what"],
+            figure,
+            f"{value:.3g}",
+            asked.get(figure, ""),
+            ("**missed**" if figure in of["missed"] else "met") if figure in asked else "",
+        ]
+        for of in table["rows"]
+        for figure, value in of["figures"].items()
+    ]
+    return "\n\n".join(
+        [
+            markdown(["what", "side", "ms, median (range)"], times),
+            markdown(["what", "figure", "measured", "asked", ""], figures),
+        ]
+    ) + source(name)
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "digits": digits, "colored-mnist": colored_mnist, "full-colored-mnist": full_colored_mnist, "utkface": utkface,
-    "samples": samples, "adult": adult, "reproduced": reproduced, "aug-cell": aug_cell,
-    "attention-iou": attention_iou, "language-bias": language_bias,
-    "patch-noise": patch_noise, "dbvae": functools.partial(dbvae, "dbvae"),
-    "dbvae-again": functools.partial(dbvae, "dbvae_again"), "speed": speed, "sih-step": sih_step,
-    "audit-power": audit_power, "audit-cost": audit_cost,
+    "digits": digits,
+    "colored-mnist": colored_mnist,
+    "full-colored-mnist": full_colored_mnist,
+    "utkface": utkface,
+    "samples": samples,
+    "adult": adult,
+    "reproduced": reproduced,
+    "aug-cell": aug_cell,
+    "attention-iou": attention_iou,
+    "language-bias": language_bias,
+    "patch-noise": patch_noise,
+    "dbvae": functools.partial(dbvae, "dbvae"),
+    "dbvae-again": functools.partial(dbvae, "dbvae_again"),
+    "speed": speed,
+    "sih-step": sih_step,
+    "audit-power": audit_power,
+    "audit-cost": audit_cost,
     "dbvae-speed": functools.partial(timed, "dbvae_speed"),
-    "cam": functools.partial(timed, "cam"), "patches": functools.partial(timed, "patches"), "peers": peers}
+    "cam": functools.partial(timed, "cam"),
+    "patches": functools.partial(timed, "patches"),
+    "peers": peers,
+}
 
 
 def render(page: Path) -> str:

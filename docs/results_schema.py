@@ -25,8 +25,15 @@ docstring of `jaxdebias/results/records.py`.
 
 
 def kinds(kind: type | tuple[type, ...]) -> Any:
-    names = {str: "string", int: "integer", bool: "boolean", list: "array", Mapping: "object", type(None): "null",
-             module.Number: "number"}
+    names = {
+        str: "string",
+        int: "integer",
+        bool: "boolean",
+        list: "array",
+        Mapping: "object",
+        type(None): "null",
+        module.Number: "number",
+    }
     found = [names[one] for one in (kind if isinstance(kind, tuple) else (kind,))]
     return found[0] if len(found) == 1 else found
 
@@ -54,35 +61,65 @@ def schema() -> dict[str, Any]:
     change = table(dict.fromkeys(("value", "low", "high"), (module.Number, type(None))))
     measurement = table(
         dict.fromkeys(module.METRIC_KEYS, (Mapping, type(None))) | {"groups": list, "confusion_by_group": list},
-        **dict.fromkeys(module.METRIC_KEYS, or_null(rate)), groups=rows(table(module._GROUP, accuracy=or_null(rate))))
+        **dict.fromkeys(module.METRIC_KEYS, or_null(rate)),
+        groups=rows(table(module._GROUP, accuracy=or_null(rate))),
+    )
     texts, counts = rows({"type": "string"}), rows(rows({"type": "integer", "minimum": 0}))
     ranked = rows(table(module._HARMFUL))
     drawn_groups = rows(table(module._DRAWN_GROUP))
     place = table(module._PLACE, information=table(module._RATE))
     option = table(module._OPTION, expected={"additionalProperties": table(module._RATE)})
     optional = {
-        "attribute": {"type": ["string", "null"]}, "items": {"type": ["string", "null"]},
-        "level": {"type": "number"}, "pairing": {"type": "string"}, "helpful": ranked,
+        "attribute": {"type": ["string", "null"]},
+        "items": {"type": ["string", "null"]},
+        "level": {"type": "number"},
+        "pairing": {"type": "string"},
+        "helpful": ranked,
         "changes": {"type": "object", "additionalProperties": {"anyOf": [change, {"type": "null"}]}},
-        "maps": or_null(table(module._MAPS, rows=rows(table(module._MAPS_ROW, regions=rows(
-            table(module._REGION, score=rate, inside=rate)))), examples=rows(table(module._EXAMPLE)))),
-        "patches": or_null(table(module._PATCHES, attribute=place, label=place,
-                                 examples=rows(table(module._PATCH_EXAMPLE)))),
-        "draws": or_null(table(module._DRAWS, groups=drawn_groups, conflicting=or_null(table(module._DRAWN_SET)),
-                               rarest=rows(table(module._DRAWN)), commonest=rows(table(module._DRAWN)))),
+        "maps": or_null(
+            table(
+                module._MAPS,
+                rows=rows(table(module._MAPS_ROW, regions=rows(table(module._REGION, score=rate, inside=rate)))),
+                examples=rows(table(module._EXAMPLE)),
+            )
+        ),
+        "patches": or_null(
+            table(module._PATCHES, attribute=place, label=place, examples=rows(table(module._PATCH_EXAMPLE)))
+        ),
+        "draws": or_null(
+            table(
+                module._DRAWS,
+                groups=drawn_groups,
+                conflicting=or_null(table(module._DRAWN_SET)),
+                rarest=rows(table(module._DRAWN)),
+                commonest=rows(table(module._DRAWN)),
+            )
+        ),
         "answers": rows(table(module._ANSWER)),
         "advice": or_null(table(module._ADVICE, options=rows(option))),
-        "discovered": or_null(table({"cells": (Mapping, type(None)), "groups": list},
-                                    cells=or_null(table(module._CELLS, followed=rate)),
-                                    groups=rows(table(module._ERROR_GROUP)))),
+        "discovered": or_null(
+            table(
+                {"cells": (Mapping, type(None)), "groups": list},
+                cells=or_null(table(module._CELLS, followed=rate)),
+                groups=rows(table(module._ERROR_GROUP)),
+            )
+        ),
     }
     found = table(
-        module._KEYS, label_names={**texts, "minItems": 1}, attribute_names={**texts, "minItems": 1},
-        train_counts=counts, aligned=rows(rows({"type": ["boolean", "integer"]})), before=measurement,
-        after=or_null(measurement), findings=texts, harmful=ranked,
+        module._KEYS,
+        label_names={**texts, "minItems": 1},
+        attribute_names={**texts, "minItems": 1},
+        train_counts=counts,
+        aligned=rows(rows({"type": ["boolean", "integer"]})),
+        before=measurement,
+        after=or_null(measurement),
+        findings=texts,
+        harmful=ranked,
         baselines={"additionalProperties": table(module._BASELINE, measurement=measurement)},
         edit=or_null(table(module._EDIT, rounds=rows(table(module._ROUND)))),
-        training=table({"epochs": module.Number, "loss": list}, loss=rows({"type": ["number", "null"]})), **optional)
+        training=table({"epochs": module.Number, "loss": list}, loss=rows({"type": ["number", "null"]})),
+        **optional,
+    )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "results.json of jaxdebias", **found}
 
 

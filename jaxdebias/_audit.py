@@ -94,12 +94,26 @@ class AuditReport:
         return out
 
 
-def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicted: Shaped[Array, "n *k"] | None = None,
-          split: Split | None = None, spatial: Split | Tap | None = None,
-          candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None, attribute: str | None = None,
-          items: str = "samples", name: str | None = None, head_path: tuple[str | int, ...] | None = None,
-          pixels: str = "auto", discover: bool | None = None, judges: str = "aug-cell", fix: bool = False,
-          seed: int = 0, batch_size: int = 256) -> AuditReport:
+def audit(
+    model: Classifier | Any,
+    params: Params,
+    dataset: Dataset,
+    *,
+    predicted: Shaped[Array, "n *k"] | None = None,
+    split: Split | None = None,
+    spatial: Split | Tap | None = None,
+    candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None,
+    attribute: str | None = None,
+    items: str = "samples",
+    name: str | None = None,
+    head_path: tuple[str | int, ...] | None = None,
+    pixels: str = "auto",
+    discover: bool | None = None,
+    judges: str = "aug-cell",
+    fix: bool = False,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> AuditReport:
     """Audits a trained classifier on the test split of a data set.
 
     Args:
@@ -132,14 +146,23 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
     check_choice("pixels", pixels, PIXELS)
     check_choice("judges", judges, JUDGES)
     _check(dataset)
-    expect((model is None) == (predicted is not None), "audit", "a model with its params, or predicted",
-           "both" if model is not None else "neither")
+    expect(
+        (model is None) == (predicted is not None),
+        "audit",
+        "a model with its params, or predicted",
+        "both" if model is not None else "neither",
+    )
     apply_fn = model
     if isinstance(model, Classifier):
         apply_fn, split, spatial = model.apply, split or model.vector, spatial or model.spatial
         head_path = head_path or model.head_path
-    keys = dict(zip(("candidates", "cells", "errors", "measure", "changes", "advice", "maps", "patches"),
-                    jax.random.split(jax.random.key(seed), 8), strict=True))
+    keys = dict(
+        zip(
+            ("candidates", "cells", "errors", "measure", "changes", "advice", "maps", "patches"),
+            jax.random.split(jax.random.key(seed), 8),
+            strict=True,
+        )
+    )
     clock = Clock()
     dataset = _named(dataset, attribute)
     seen, logits = _seen(apply_fn, split, spatial, params, dataset, predicted, batch_size)
@@ -170,8 +193,9 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
 
     harmful, helpful = auditing.Influential([], [])
     if seen is not None and "train" in dataset.splits:
-        harmful, helpful = auditing.influential(seen.split, params, seen.dataset, count=SHOWN,
-                                                head_path=head_path or ("params", "head"))
+        harmful, helpful = auditing.influential(
+            seen.split, params, seen.dataset, count=SHOWN, head_path=head_path or ("params", "head")
+        )
     clock.lap("samples")
     want = _pixels(pixels, dataset, spatial, shortcut)
     looked = places = None
@@ -183,34 +207,43 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
         clock.lap("patches")
     advice, checked = fixes.Advice(fixes.UNTRIED if shortcut else fixes.LEAVE, (), ""), None
     if shortcut and seen is not None:
-        advice = fixes.advise(keys["advice"], seen.split, params, seen.dataset,
-                              head_path=head_path or ("params", "head"))
+        advice = fixes.advise(
+            keys["advice"], seen.split, params, seen.dataset, head_path=head_path or ("params", "head")
+        )
     clock.lap("advice")
     if fix and advice.chosen is not None:
-        checked = fixes.verified(keys["changes"], seen.split, advice.chosen, seen.dataset, before,
-                                 measure_key=keys["measure"])
+        checked = fixes.verified(
+            keys["changes"], seen.split, advice.chosen, seen.dataset, before, measure_key=keys["measure"]
+        )
         clock.lap("verify")
     repaired = checked is not None and checked.held
     after = checked.after if repaired else None
 
     results = {
-        **content.identity(dataset, strongest or "attribute", items, "audit" if checked is None else advice.fix, seed,
-                           name or ("predictions" if model is None else getattr(apply_fn, "__name__", "a model"))),
+        **content.identity(
+            dataset,
+            strongest or "attribute",
+            items,
+            "audit" if checked is None else advice.fix,
+            seed,
+            name or ("predictions" if model is None else getattr(apply_fn, "__name__", "a model")),
+        ),
         **timing(clock),
         "before": content.measurement(before, dataset),
         "after": None if after is None else content.measurement(after, dataset),
         "edit": None if checked is None else _edit(checked, params, advice.chosen.params),
         **({} if not repaired else {"changes": checked.changes}),
-        "baselines": {}, "training": {"epochs": 0, "loss": []},
-        "harmful": [one._asdict() for one in harmful], "harmful_rows": content.table_rows(dataset, harmful),
-        "helpful": [one._asdict() for one in helpful], "helpful_rows": content.table_rows(dataset, helpful),
+        "baselines": {},
+        "training": {"epochs": 0, "loss": []},
+        "harmful": [one._asdict() for one in harmful],
+        "harmful_rows": content.table_rows(dataset, harmful),
+        "helpful": [one._asdict() for one in helpful],
+        "helpful_rows": content.table_rows(dataset, helpful),
         "candidates": [entry(one) for one in found],
         "discovered": _discovered(judges, guesses, errors, found, dataset),
         "advice": _advice(advice, checked, found, dataset, seen),
         "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
-        "findings": list(dict.fromkeys([
-            *_leaks(seen, dataset),
-            *_findings(dataset, before, strongest)])),
+        "findings": list(dict.fromkeys([*_leaks(seen, dataset), *_findings(dataset, before, strongest)])),
         **({} if looked is None else {"maps": content.maps(looked, dataset)}),
         **({} if places is None else {"patches": content.patches(places, dataset)}),
     }
@@ -222,8 +255,11 @@ def audit(model: Classifier | Any, params: Params, dataset: Dataset, *, predicte
 
 
 def _named(dataset: Dataset, attribute: str | None) -> Dataset:
-    return dataset if attribute is None else dataclasses.replace(
-        dataset, variant={**dataset.variant, "attribute": attribute})
+    return (
+        dataset
+        if attribute is None
+        else dataclasses.replace(dataset, variant={**dataset.variant, "attribute": attribute})
+    )
 
 
 def _check(dataset: Dataset) -> None:
@@ -235,15 +271,15 @@ def _check(dataset: Dataset) -> None:
         check_batch(batch, classes=k, attributes=a, what=name)
 
 
-def _seen(apply_fn: Any, split: Split | None, spatial: Any, params: Params, dataset: Dataset, predicted: Any,
-          batch_size: int) -> tuple[Embedded | None, np.ndarray]:
+def _seen(
+    apply_fn: Any, split: Split | None, spatial: Any, params: Params, dataset: Dataset, predicted: Any, batch_size: int
+) -> tuple[Embedded | None, np.ndarray]:
     """The data set in features, if the model can be cut, and what is predicted on the test split."""
     if predicted is not None:
         return None, np.asarray(predicted)
     if split is None:
         return None, np.asarray(predict_rows(apply_fn, params, dataset.splits["test"].x, batch_size=batch_size))
-    seen = embed(split, params, dataset, spatial=spatial if isinstance(spatial, Split) else None,
-                 batch_size=batch_size)
+    seen = embed(split, params, dataset, spatial=spatial if isinstance(spatial, Split) else None, batch_size=batch_size)
     return seen, np.asarray(predict_rows(split.head, params, seen.dataset.splits["test"].x, batch_size=8192))
 
 
@@ -256,16 +292,18 @@ def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
     return discovery.shapeless(models.mlp(hidden=(100, 100), classes=classes))
 
 
-def _judged(key: Key, logits: np.ndarray, dataset: Dataset, listed: Mapping[str, Candidate],
-            guesses: discovery.Guesses | None) -> list[Shortcut]:
+def _judged(
+    key: Key, logits: np.ndarray, dataset: Dataset, listed: Mapping[str, Candidate], guesses: discovery.Guesses | None
+) -> list[Shortcut]:
     """The verdicts. Bias cells that are not plain are no candidate: both may only find the same samples hard."""
     if guesses is not None and not (guesses.plain and counts_of(dataset, guesses.candidate).any()):
         listed = {name: one for name, one in listed.items() if name != discovery.CELLS}
     return judged(key, logits, dataset, listed) if listed else []
 
 
-def _measured(key: Key, apply_fn: Any, params: Params, seen: Embedded | None, dataset: Dataset,
-              logits: np.ndarray) -> Measurement:
+def _measured(
+    key: Key, apply_fn: Any, params: Params, seen: Embedded | None, dataset: Dataset, logits: np.ndarray
+) -> Measurement:
     if "test" not in dataset.pairs or apply_fn is None:
         return auditing.measure_predictions(key, logits, dataset)
     if seen is not None:
@@ -287,7 +325,8 @@ def _pixels(pixels: str, dataset: Dataset, spatial: Any, shortcut: bool) -> Sequ
             return ("maps",)
         known = {name for name, batch in dataset.splits.items() if (np.asarray(batch.attribute) >= 0).any()}
         enough = {"train", "edit"} <= known and (
-            min(dataset.splits["test"].x.shape[1:3]) >= 2 * patch_places.LEAST_PATCH)
+            min(dataset.splits["test"].x.shape[1:3]) >= 2 * patch_places.LEAST_PATCH
+        )
         return ("patches",) if enough else ("maps",) if maps else ()
     want = {"maps": ("maps",), "patches": ("patches",), "both": ("maps", "patches"), "none": ()}[pixels]
     if want:
@@ -309,32 +348,55 @@ def _look(key: Key, spatial: Any, params: Params, dataset: Dataset, seen: Embedd
 
 
 def _edit(checked: fixes.Verified, params: Params, edited: Params) -> dict[str, Any]:
-    reason = ("Chosen on held-out samples, verified on the test set." if checked.held else
-              "Chosen on held-out samples, not verified on the test set: the model was left as it is.")
+    reason = (
+        "Chosen on held-out samples, verified on the test set."
+        if checked.held
+        else "Chosen on held-out samples, not verified on the test set: the model was left as it is."
+    )
     return {"accepted": checked.held, "reason": reason, **content.parameter_counts(params, edited), "rounds": []}
 
 
-def _discovered(judges: str, guesses: discovery.Guesses | None, errors: list[discovery.ErrorGroup] | None,
-                found: Sequence[Shortcut], dataset: Dataset) -> dict[str, Any] | None:
+def _discovered(
+    judges: str,
+    guesses: discovery.Guesses | None,
+    errors: list[discovery.ErrorGroup] | None,
+    found: Sequence[Shortcut],
+    dataset: Dataset,
+) -> dict[str, Any] | None:
     if guesses is None and errors is None:
         return None
     cells = None
     if guesses is not None:
-        cells = {"name": discovery.CELLS, "judges": judges, "flagged_share": guesses.flagged_share,
-                 "confidence": list(guesses.confidence), "followed": guesses.followed._asdict(), "plain": guesses.plain,
-                 "suspected": discovery.suspected(guesses, found), "typical": guesses.typical,
-                 "typical_label": np.asarray(dataset.splits["train"].label)[guesses.typical]}
+        cells = {
+            "name": discovery.CELLS,
+            "judges": judges,
+            "flagged_share": guesses.flagged_share,
+            "confidence": list(guesses.confidence),
+            "followed": guesses.followed._asdict(),
+            "plain": guesses.plain,
+            "suspected": discovery.suspected(guesses, found),
+            "typical": guesses.typical,
+            "typical_label": np.asarray(dataset.splits["train"].label)[guesses.typical],
+        }
     return {"cells": cells, "groups": [one._asdict() for one in errors or []]}
 
 
-def _advice(advice: fixes.Advice, checked: fixes.Verified | None, found: Sequence[Shortcut], dataset: Dataset,
-            seen: Embedded | None) -> dict[str, Any]:
+def _advice(
+    advice: fixes.Advice,
+    checked: fixes.Verified | None,
+    found: Sequence[Shortcut],
+    dataset: Dataset,
+    seen: Embedded | None,
+) -> dict[str, Any]:
     """The recommendation as an Advice of `jaxdebias.results.records`."""
     shortcut = bool(found) and found[0].verdict == "shortcut"
     missing, retrain = advice.missing, []
     if not shortcut:
-        reason = ("no shortcut was found that a repair could take out" if found else
-                  "nothing was tested that a repair could take out")
+        reason = (
+            "no shortcut was found that a repair could take out"
+            if found
+            else "nothing was tested that a repair could take out"
+        )
     elif seen is None:
         reason, missing = "", "the model cut before its last layer (split), and held-out samples"
     elif not advice.options:
@@ -343,14 +405,30 @@ def _advice(advice: fixes.Advice, checked: fixes.Verified | None, found: Sequenc
         reason = "what a repair of the last layer would change is not separable from nothing on held-out samples"
     if shortcut and advice.chosen is None and "train" in dataset.splits:
         known = bool((np.asarray(dataset.splits["train"].attribute) >= 0).all())
-        retrain.append("training again without the shortcut is the other way, whose effect is not known beforehand: "
-                       + ("mitigate.group_balanced (jaxdebias train --method group-balanced), as the attribute of the "
-                          "training samples is known" if known else
-                          "mitigate.aug_cell or sih (--method aug-cell, sih), which need no attribute"))
+        retrain.append(
+            "training again without the shortcut is the other way, whose effect is not known beforehand: "
+            + (
+                "mitigate.group_balanced (jaxdebias train --method group-balanced), as the attribute of the "
+                "training samples is known"
+                if known
+                else "mitigate.aug_cell or sih (--method aug-cell, sih), which need no attribute"
+            )
+        )
     return {
-        "fix": advice.fix, "reason": reason, "missing": missing, "retrain": retrain,
-        "options": [{"name": one.name, "expected": _intervals(one.expected), "gains": list(one.gains),
-                     "harm": list(one.harm), "seconds": one.seconds} for one in advice.options],
+        "fix": advice.fix,
+        "reason": reason,
+        "missing": missing,
+        "retrain": retrain,
+        "options": [
+            {
+                "name": one.name,
+                "expected": _intervals(one.expected),
+                "gains": list(one.gains),
+                "harm": list(one.harm),
+                "seconds": one.seconds,
+            }
+            for one in advice.options
+        ],
         "verified": None if checked is None else {"held": checked.held, "changes": _intervals(checked.changes)},
     }
 
@@ -359,8 +437,9 @@ def _intervals(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one._asdict() for name, one in found.items() if np.isfinite(one.value)}
 
 
-def _inputs(model: Any, seen: Embedded | None, spatial: Any, dataset: Dataset, shortcut: bool,
-            pixels: str) -> dict[str, str]:
+def _inputs(
+    model: Any, seen: Embedded | None, spatial: Any, dataset: Dataset, shortcut: bool, pixels: str
+) -> dict[str, str]:
     """What would be needed for the answers that may be missing."""
     if dataset.splits["test"].x.ndim != 4:
         where = "pictures: these are rows of a table, or predictions alone"
@@ -378,8 +457,11 @@ def _inputs(model: Any, seen: Embedded | None, spatial: Any, dataset: Dataset, s
         why = "held-out pairs (split edit) of bias-aligned and bias-conflicting samples of one label"
     else:
         why = "a bias that any training sample adds to"
-    return {"model": "predictions" if model is None else "apply_fn" if seen is None else "features and head",
-            "pixels": where, "samples": why}
+    return {
+        "model": "predictions" if model is None else "apply_fn" if seen is None else "features and head",
+        "pixels": where,
+        "samples": why,
+    }
 
 
 def _findings(dataset: Dataset, before: Measurement, name: str | None) -> list[str]:
@@ -396,25 +478,43 @@ def _leaks(seen: Embedded | None, dataset: Dataset) -> list[str]:
         repeated = seen.repeated
     elif np.ndim(dataset.splits["test"].x) > 1 and np.asarray(dataset.splits["test"].x).any():
         test = set(row_digests(dataset.splits["test"].x))
-        repeated = {name: sum(one in test for one in row_digests(batch.x)) for name, batch in dataset.splits.items()
-                    if name != "test"}
+        repeated = {
+            name: sum(one in test for one in row_digests(batch.x))
+            for name, batch in dataset.splits.items()
+            if name != "test"
+        }
     else:
         return []
-    return [f"Leakage: {count} samples of the split {name!r} are in the test split, input for input. What they make "
-            "look good says nothing." for name, count in repeated.items() if count]
+    return [
+        f"Leakage: {count} samples of the split {name!r} are in the test split, input for input. What they make "
+        "look good says nothing."
+        for name, count in repeated.items()
+        if count
+    ]
 
 
-def _pictures(dataset: Dataset, harmful: list, helpful: list, before: Measurement, after: Measurement | None,
-              looked: class_maps.MapAudit | None, places: patch_places.Places | None,
-              guesses: discovery.Guesses | None, errors: list[discovery.ErrorGroup] | None) -> Pictures | None:
+def _pictures(
+    dataset: Dataset,
+    harmful: list,
+    helpful: list,
+    before: Measurement,
+    after: Measurement | None,
+    looked: class_maps.MapAudit | None,
+    places: patch_places.Places | None,
+    guesses: discovery.Guesses | None,
+    errors: list[discovery.ErrorGroup] | None,
+) -> Pictures | None:
     if "train" not in dataset.splits:
         return None
     shown = content.pictures(dataset, harmful, before, after, helpful=helpful)
     if looked is not None:
         shown = shown._replace(maps=dataset.splits["test"].x[looked.examples], maps_shown=looked.example_maps)
     if places is not None:
-        shown = shown._replace(patch=dataset.splits[places.split].x[places.examples],
-                               patch_attribute=places.attribute_maps, patch_label=places.label_maps)
+        shown = shown._replace(
+            patch=dataset.splits[places.split].x[places.examples],
+            patch_attribute=places.attribute_maps,
+            patch_label=places.label_maps,
+        )
     if guesses is not None and len(guesses.typical):
         shown = shown._replace(suspects=dataset.splits["train"].x[guesses.typical])
     if errors:

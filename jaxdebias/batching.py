@@ -37,7 +37,8 @@ def map_rows(fn: Callable[[Params, Any], Any], params: Params, rows: Any, *, bat
     return jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:])[:n], out)
 
 
-def predict_rows(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
-                 *, batch_size: int = 1024) -> jax.Array:
+def predict_rows(
+    apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array, *, batch_size: int = 1024
+) -> jax.Array:
     """Logits `[n k]` of an `apply_fn(params, x)` for many rows: `map_rows` over x."""
     return map_rows(apply_fn, params, jnp.asarray(x), batch_size=batch_size)

@@ -128,8 +128,12 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
     check_integers(f"{what}.label", batch.label, n, 0, classes)
     check_integers(f"{what}.attribute", batch.attribute, n, -1, attributes)
     if batch.mask is not None:
-        expect(x.ndim == 4 and np.shape(batch.mask) == x.shape[:3], f"{what}.mask", f"int {list(x.shape[:3])}",
-               describe(batch.mask))
+        expect(
+            x.ndim == 4 and np.shape(batch.mask) == x.shape[:3],
+            f"{what}.mask",
+            f"int {list(x.shape[:3])}",
+            describe(batch.mask),
+        )
     if batch.twin is not None:
         twin = np.shape(batch.twin), getattr(batch.twin, "dtype", None)
         same = twin == (x.shape, x.dtype)

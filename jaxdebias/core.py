@@ -141,8 +141,9 @@ def take(batch: Batch, index: Any) -> Batch:
     return jax.tree.map(lambda leaf: leaf[index], batch)
 
 
-def cell_counts(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int,
-                attributes: int) -> Int[np.ndarray, "k a"]:
+def cell_counts(
+    label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int, attributes: int
+) -> Int[np.ndarray, "k a"]:
     """How many examples have label y and attribute a, known or guessed; unknown attributes (-1) are left out.
 
     >>> cell_counts(np.array([0, 0, 1]), np.array([1, 1, -1]), 2, 2).tolist()

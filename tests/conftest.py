@@ -8,8 +8,12 @@ import jax
 import pytest
 
 # No doctests there, and PyTorch need not be installed.
-collect_ignore = ["oracles/torch_language.py", "oracles/torch_resnet.py",
-                  "oracles/torch_resnet_vae.py", "oracles/torch_sih.py"]
+collect_ignore = [
+    "oracles/torch_language.py",
+    "oracles/torch_resnet.py",
+    "oracles/torch_resnet_vae.py",
+    "oracles/torch_sih.py",
+]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -71,8 +71,9 @@ def equinox():
     model = eqx.nn.MLP(4, 3, 6, depth=1, activation=jnp.tanh, key=jax.random.key(0))
     params, static = eqx.partition(model, eqx.is_inexact_array)
     apply_fn = lambda params, x: jax.vmap(eqx.combine(params, static))(x)  # noqa: E731
-    split = Split(lambda p, x: jax.vmap(lambda row: jnp.tanh(p.layers[0](row)))(x),
-                  lambda p, z: jax.vmap(p.layers[1])(z))
+    split = Split(
+        lambda p, x: jax.vmap(lambda row: jnp.tanh(p.layers[0](row)))(x), lambda p, z: jax.vmap(p.layers[1])(z)
+    )
     return Case(apply_fn, params, np.stack([model(row) for row in X]), split)
 
 

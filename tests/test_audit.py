@@ -17,21 +17,32 @@ NOISE = {name: np.random.default_rng(3).integers(0, 2, 400) for name in ("train"
 
 
 def blind(dataset):
-    unknown = {name: batch._replace(attribute=np.full(len(batch.label), -1, np.int32))
-               for name, batch in dataset.splits.items()}
+    unknown = {
+        name: batch._replace(attribute=np.full(len(batch.label), -1, np.int32))
+        for name, batch in dataset.splits.items()
+    }
     return dataclasses.replace(dataset, splits=unknown, pairs={}, pairing="none")
 
 
 @pytest.fixture(scope="module")
 def report():
-    return jaxdebias.audit(linear, looking_at(0.5, 2.0), table(noise=0.1), split=SPLIT, attribute="colour",
-                           candidates={"scanner": NOISE}, fix=True)
+    return jaxdebias.audit(
+        linear,
+        looking_at(0.5, 2.0),
+        table(noise=0.1),
+        split=SPLIT,
+        attribute="colour",
+        candidates={"scanner": NOISE},
+        fix=True,
+    )
 
 
 def test_the_shortcut_is_named_explained_and_taken_out(report):
     assert report.shortcuts == ["colour"]
     assert {one["name"]: one["verdict"] for one in report.results["candidates"]} == {
-        "colour": "shortcut", "scanner": "none"}
+        "colour": "shortcut",
+        "scanner": "none",
+    }
     which, how, where, because, what = report.answers
     assert "Colour is one" in which.said
     assert "scanner" in which.said
@@ -50,7 +61,12 @@ def test_the_shortcut_is_named_explained_and_taken_out(report):
 def test_the_report_is_written_whole(report, tmp_path):
     out = report.write(tmp_path / "out")
     assert sorted(file.name for file in out.iterdir()) == [
-        "model_card.md", "params.npz", "report.html", "report.md", "results.json"]
+        "model_card.md",
+        "params.npz",
+        "report.html",
+        "report.md",
+        "results.json",
+    ]
     results = json.loads((out / "results.json").read_text())
     check_results(results)
     assert [one["question"] for one in results["answers"]] == [one.question for one in report.answers]
@@ -101,20 +117,24 @@ def test_without_any_attribute_nothing_is_claimed():
 def test_test_rows_in_training_are_a_leak():
     dataset = table(noise=0.1)
     test, train = dataset.splits["test"], dataset.splits["train"]
-    both = Batch(*(None if one is None else np.concatenate([one, other[:7]])
-                   for one, other in zip(train, test, strict=True)))
+    both = Batch(
+        *(None if one is None else np.concatenate([one, other[:7]]) for one, other in zip(train, test, strict=True))
+    )
     leaky = dataclasses.replace(dataset, splits={**dataset.splits, "train": both})
     classes = test.label.copy()
     found = jaxdebias.audit(None, None, leaky, predicted=classes).results["findings"]
     assert any(text.startswith("Leakage: 7 samples of the split 'train'") for text in found)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"predicted": np.zeros(400, int)}, "a model with its params, or predicted, got both"),
-    ({"pixels": "all"}, "pixels"),
-    ({"pixels": "patches"}, "none for a table"),
-    ({"candidates": {"x": {"test": np.zeros(3)}}}, r"\[n=400\]"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"predicted": np.zeros(400, int)}, "a model with its params, or predicted, got both"),
+        ({"pixels": "all"}, "pixels"),
+        ({"pixels": "patches"}, "none for a table"),
+        ({"candidates": {"x": {"test": np.zeros(3)}}}, r"\[n=400\]"),
+    ],
+)
 def test_refused(arguments, message):
     with pytest.raises(ContractError, match=message):
         jaxdebias.audit(linear, looking_at(0.5, 2.0), table(noise=0.1), **arguments)

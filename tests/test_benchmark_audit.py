@@ -40,8 +40,7 @@ def test_sets_hold_what_they_promise(sets, family):
         own = planted == names[batch.label]
         if split == "train":
             assert np.mean(~own) == pytest.approx(0.1, abs=0.051)
-            assert np.mean(made.candidates["scanner"][split] == np.char.add(
-                "scanner ", batch.label.astype(str))) > 0.85
+            assert np.mean(made.candidates["scanner"][split] == np.char.add("scanner ", batch.label.astype(str))) > 0.85
         else:
             for attribute in (of.planted, "scanner", "blur", "frame", "batch"):
                 for y in np.unique(batch.label):
@@ -130,23 +129,44 @@ def test_a_small_acceptance_split_has_both_sides(power, sets):
     accept, mark = few.dataset.splits["accept"], few.candidates["mark"]["accept"]
     assert len(accept.label) == len(mark) == power.FEW
     assert {(int(y), str(m)) for y, m in zip(accept.label, mark, strict=True)} == {
-        (y, m) for y in (0, 1) for m in ("left", "right")}
+        (y, m) for y in (0, 1) for m in ("left", "right")
+    }
     assert len(few.dataset.splits["edit"].label) == len(made.dataset.splits["edit"].label)
 
 
 def row(family, conflicting, seed, state, planted, right, **values):
-    return {"part": "sets", "family": family, "conflicting": conflicting, "seed": seed, "state": state,
-            "gap": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 9}, "accuracy": 0.8, "verdicts": {
-                planted: "none" if state == "clean" else "shortcut", "frame": "none" if right else "shortcut"},
-            "fix": "leave it" if state == "clean" else "dfr", "held": None if state == "clean" else True,
-            "gain": {"low": 0.1}, "right": right, "right_advice": True} | values
+    return {
+        "part": "sets",
+        "family": family,
+        "conflicting": conflicting,
+        "seed": seed,
+        "state": state,
+        "gap": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 9},
+        "accuracy": 0.8,
+        "verdicts": {planted: "none" if state == "clean" else "shortcut", "frame": "none" if right else "shortcut"},
+        "fix": "leave it" if state == "clean" else "dfr",
+        "held": None if state == "clean" else True,
+        "gain": {"low": 0.1},
+        "right": right,
+        "right_advice": True,
+    } | values
 
 
 def test_shares_margins_and_table(power, tables, tmp_path):
     rows = [row("mark", "none", seed, "clean", "mark", seed != 0) for seed in range(10)]
     rows += [row("mark", 0.1, seed, "strong", "mark", seed > 1) for seed in range(10)]
-    rows += [{"part": "pictures only", "family": "digits", "conflicting": 0.02, "seed": seed, "state": "biased",
-              "suspected": seed > 0, "right": seed > 0} for seed in range(4)]
+    rows += [
+        {
+            "part": "pictures only",
+            "family": "digits",
+            "conflicting": 0.02,
+            "seed": seed,
+            "state": "biased",
+            "suspected": seed > 0,
+            "right": seed > 0,
+        }
+        for seed in range(4)
+    ]
     said = power.summary(rows)
     assert said["sets"]["false alarms, clean"]["value"] == pytest.approx(0.1)
     assert said["sets"]["right verdicts, clean and strong"]["value"] == pytest.approx(0.85)
@@ -155,11 +175,20 @@ def test_shares_margins_and_table(power, tables, tmp_path):
     assert said["pictures only"]["right suspicions"]["value"] == 0.75
     assert "suspected, clean" not in said["pictures only"]
     met = {(one["part"], one["quantity"]): one["met"] for one in power.verdicts(said)}
-    assert met == {("sets", "false alarms, clean"): False, ("sets", "right verdicts, clean and strong"): False,
-                   ("sets", "right advice, clean and strong"): True, ("pictures only", "right suspicions"): False}
+    assert met == {
+        ("sets", "false alarms, clean"): False,
+        ("sets", "right verdicts, clean and strong"): False,
+        ("sets", "right advice, clean and strong"): True,
+        ("pictures only", "right suspicions"): False,
+    }
     assert tables.audit_power() == "Not measured yet."
-    made = {"rows": rows, "planned": 30, "device": "cpu", "date": "today",
-            "versions": {"jax": "1", "flax": "2", "python": "3"}}
+    made = {
+        "rows": rows,
+        "planned": 30,
+        "device": "cpu",
+        "date": "today",
+        "versions": {"jax": "1", "flax": "2", "python": "3"},
+    }
     (tmp_path / "audit_power.json").write_text(json.dumps(made))
     assert tables.audit_power() == "Measured so far: 24 of 30 sets."
     made |= {"summary": said, "margins": power.verdicts(said)}
@@ -177,10 +206,20 @@ def test_what_goes_with_the_label_by_chance_is_no_shortcut():
     for conflicting, verdict in ((188, "none"), (100, "shortcut")):
         seen = np.arange(800, dtype=np.int32) % 2
         value = np.where(np.arange(800) // 2 < conflicting, 1 - seen, seen).astype(np.int32)
-        splits = {"train": Batch(x=np.zeros((800, 2), np.float32), label=seen, attribute=value),
-                  "test": Batch(x=np.zeros((400, 2), np.float32), label=label, attribute=frame)}
-        dataset = Dataset(name="made", variant={"attribute": "frame"}, splits=splits, pairs={}, pairing="none",
-                          label_names=("0", "1"), attribute_names=("0", "1"), aligned=np.eye(2, dtype=bool))
+        splits = {
+            "train": Batch(x=np.zeros((800, 2), np.float32), label=seen, attribute=value),
+            "test": Batch(x=np.zeros((400, 2), np.float32), label=label, attribute=frame),
+        }
+        dataset = Dataset(
+            name="made",
+            variant={"attribute": "frame"},
+            splits=splits,
+            pairs={},
+            pairing="none",
+            label_names=("0", "1"),
+            attribute_names=("0", "1"),
+            aligned=np.eye(2, dtype=bool),
+        )
         found = judged(jax.random.key(0), predicted, dataset, candidates(dataset))
         assert [(one.name, one.verdict) for one in found] == [("frame", verdict)]
         assert found[0].p_value < 0.05
@@ -199,8 +238,16 @@ def test_every_row_goes_through_the_trunk_once(monkeypatch):
         x[marker == 1, :12, :12] = 255
         splits[split] = Batch(x=x, label=label, attribute=np.full(n, -1, np.int32))
         values[split] = marker
-    dataset = Dataset(name="made", variant={}, splits=splits, pairs={}, label_names=("0", "1"),
-                      attribute_names=("unknown",), aligned=np.zeros((2, 1), bool), pairing="none")
+    dataset = Dataset(
+        name="made",
+        variant={},
+        splits=splits,
+        pairs={},
+        label_names=("0", "1"),
+        attribute_names=("unknown",),
+        aligned=np.zeros((2, 1), bool),
+        pairing="none",
+    )
     said = cost.twice_computed(dataset, {"marker": values})
     assert said["distinct rows"] == 290
     assert said["rows through the trunk"] == 290
@@ -215,7 +262,14 @@ def test_a_fitted_head_stands_in_its_place(monkeypatch):
     x = rng.integers(0, 100, (60, 16, 16, 3)).astype(np.uint8)
     x[label == 1, :8] += 120
     tiny = models.mlp(hidden=(16,), classes=2)
-    dataset = Dataset(name="made", variant={}, splits={"train": Batch(x=x, label=label, attribute=label)}, pairs={},
-                      label_names=("0", "1"), attribute_names=("0", "1"), aligned=np.eye(2, dtype=bool))
+    dataset = Dataset(
+        name="made",
+        variant={},
+        splits={"train": Batch(x=x, label=label, attribute=label)},
+        pairs={},
+        label_names=("0", "1"),
+        attribute_names=("0", "1"),
+        aligned=np.eye(2, dtype=bool),
+    )
     params = cost.with_head(tiny, dataset)
     assert np.mean(np.asarray(jax.device_get(tiny.apply(params, x))).argmax(1) == label) > 0.95

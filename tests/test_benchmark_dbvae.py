@@ -19,18 +19,31 @@ def script(monkeypatch):
 
 def row(script, case, arm, seed, *, rare=0.5, common=0.9, worst=0.4, precision=0.8, **drawn):
     """Of 40 rare and 20 common test faces; the first ones are recognised."""
-    intervals = {name: {"value": value, "low": 0.0, "high": 1.0, "n": 60}
-                 for name, value in (("accuracy", 0.7), ("rare", rare), ("common", common), ("worst", worst))}
-    right = {"rare": script.packed(np.arange(40) < round(40 * rare)),
-             "common": script.packed(np.arange(20) < round(20 * common))}
-    return {"case": case, "arm": arm, "seed": seed, **intervals, "precision": precision, "variance": 9.0,
-            "right": right, **drawn}
+    intervals = {
+        name: {"value": value, "low": 0.0, "high": 1.0, "n": 60}
+        for name, value in (("accuracy", 0.7), ("rare", rare), ("common", common), ("worst", worst))
+    }
+    right = {
+        "rare": script.packed(np.arange(40) < round(40 * rare)),
+        "common": script.packed(np.arange(20) < round(20 * common)),
+    }
+    return {
+        "case": case,
+        "arm": arm,
+        "seed": seed,
+        **intervals,
+        "precision": precision,
+        "variance": 9.0,
+        "right": right,
+        **drawn,
+    }
 
 
 def test_gains_are_paired_by_seed_and_by_face(script):
     rows = [row(script, "inverted", "vae", seed, rare=rare) for seed, rare in ((0, 0.5), (1, 0.7), (3, 0.1))]
-    rows += [row(script, "inverted", "dbvae", seed, rare=rare, auc=0.9)
-             for seed, rare in ((1, 0.8), (0, 0.7), (2, 1.0))]
+    rows += [
+        row(script, "inverted", "dbvae", seed, rare=rare, auc=0.9) for seed, rare in ((1, 0.8), (0, 0.7), (2, 1.0))
+    ]
     of = script.Rows(rows, "inverted")
     gain = of.quantity("dbvae.rare - vae.rare")
     assert gain.value == pytest.approx((0.2 + 0.1) / 2)
@@ -55,10 +68,14 @@ def test_margins_summary_and_aim(script):
     for seed in range(3):
         rare = {"plain": 0.5, "vae": 0.55, "dbvae": 0.65, "oracle": 0.75}
         drawn = {"dbvae": {"share": 0.2, "auc": 0.95, "ess": 0.2, "largest": 0.01, "never_drawn": 0.5}}
-        rows += [row(script, "inverted", arm, seed, rare=value + seed / 20, **drawn.get(arm, {}))
-                 for arm, value in rare.items()]
-        rows += [row(script, "old", arm, seed, worst=0.4 + gain + 0.001 * seed)
-                 for arm, gain in (("plain", 0.0), ("loss", 0.05), ("dbvae", 0.01), ("oracle", 0.1))]
+        rows += [
+            row(script, "inverted", arm, seed, rare=value + seed / 20, **drawn.get(arm, {}))
+            for arm, value in rare.items()
+        ]
+        rows += [
+            row(script, "old", arm, seed, worst=0.4 + gain + 0.001 * seed)
+            for arm, gain in (("plain", 0.0), ("loss", 0.05), ("dbvae", 0.01), ("oracle", 0.1))
+        ]
     rows[-2]["rare"]["value"] = 0.1  # seed 2 of dbvae on `old`: .4 below plain, on average .133
     said = {(one["case"], one["quantity"]): one for one in script.verdicts(rows)}
     assert said["inverted", "dbvae.rare - vae.rare"]["got"] == pytest.approx(0.1)

@@ -25,20 +25,40 @@ def script(monkeypatch):
 
 def row(script, kind, seed, method, level, **values):
     rates = dict.fromkeys(script.RATES, 0.5) | dict.fromkeys(PARTS, level) | values
-    return {"kind": kind, "seed": seed, "method": method, **rates, "changed": 0.1, "needs": "pairs",
-            "info": {"accepted": True}, "seconds": 9.0, "cpu_seconds": 8.0, "seconds_to_repair": 2.0,
-            "cpu_seconds_to_repair": 1.0 + seed}
+    return {
+        "kind": kind,
+        "seed": seed,
+        "method": method,
+        **rates,
+        "changed": 0.1,
+        "needs": "pairs",
+        "info": {"accepted": True},
+        "seconds": 9.0,
+        "cpu_seconds": 8.0,
+        "seconds_to_repair": 2.0,
+        "cpu_seconds_to_repair": 1.0 + seed,
+    }
 
 
 def rows(script):
     for kind in script.KINDS:
         for seed in range(3):
-            yield row(script, kind, seed, script.PLAIN, 0.2, edit_signed=0.2, persons_right=1.0, perplexity=4.0,
-                      pronoun=2.0)
+            yield row(
+                script, kind, seed, script.PLAIN, 0.2, edit_signed=0.2, persons_right=1.0, perplexity=4.0, pronoun=2.0
+            )
             # Seed 0 halves the bias, the others take it away but for a tenth; on `both` BERT keeps nearly all.
             left = 0.1 if seed == 0 else 0.02
-            yield row(script, kind, seed, "FMD, top", left, both=left if kind == "gpt2" else 0.18, persons_right=0.97,
-                      perplexity=4.04, pronoun=0.2)
+            yield row(
+                script,
+                kind,
+                seed,
+                "FMD, top",
+                left,
+                both=left if kind == "gpt2" else 0.18,
+                persons_right=0.97,
+                perplexity=4.04,
+                pronoun=0.2,
+            )
             yield row(script, kind, seed, "CDA", 0.02, perplexity=4.04, pronoun=1.9)
             yield {"kind": kind, "seed": seed, "method": "influence", "auc": 0.9, "residual": 0.1}
 
@@ -54,8 +74,9 @@ def test_falls_are_paired_and_what_hides_is_called_so(script):
     assert said["gpt2", "CDA"]["hides"] == ["pronoun"]
     assert top["kept as it was"] == 0
     assert "fall of both" not in said["gpt2", script.PLAIN]
-    verdicts = {(one["kind"], one["method"], one["quantity"]): one["met"] for one in
-                script.verdicts(list(said.values()))}
+    verdicts = {
+        (one["kind"], one["method"], one["quantity"]): one["met"] for one in script.verdicts(list(said.values()))
+    }
     assert verdicts["gpt2", "FMD, top", "fall of both"]
     assert not verdicts["bert", "FMD, top", "fall of both"]
     assert ("gpt2", "influence", "random less harmful") not in verdicts
@@ -63,8 +84,12 @@ def test_falls_are_paired_and_what_hides_is_called_so(script):
 
 def test_the_page(script, tables, tmp_path):
     assert tables.language_bias() == "Not measured yet."
-    table = {"rows": list(rows(script)), "device": "cpu", "date": "today",
-             "versions": {"jax": "1", "flax": "2", "python": "3"}}
+    table = {
+        "rows": list(rows(script)),
+        "device": "cpu",
+        "date": "today",
+        "versions": {"jax": "1", "flax": "2", "python": "3"},
+    }
     (tmp_path / "language_bias.json").write_text(json.dumps(table))
     assert tables.language_bias() == "Not measured yet."
     table["summary"] = script.summary(table["rows"])

@@ -41,24 +41,44 @@ def test_dbvae_tables_judge_whole_cases_and_name_the_others(tables, tmp_path):
 
 
 def test_tables_have_not_drifted():
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "tables.py", "--check"], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def row(seed, method, accuracy, **values):
-    return {"cell": "2 %", "seed": seed, "method": method, "accuracy": accuracy, "group_mean_accuracy": accuracy,
-            "worst_group_accuracy": 0.1, "bias_aligned_accuracy": 0.9, "bias_conflicting_accuracy": accuracy - 0.1,
-            "counterfactual_bias": 0.2, "group_gap": -0.3, "changed": 0 if method == "erm" else 12_345,
-            "changed_share": 0.0, "samples": 700, "needs": "pairs", "seconds": 3.0 + seed, "seconds_warm": None,
-            "cpu_seconds": None, "info": {}} | values
+    return {
+        "cell": "2 %",
+        "seed": seed,
+        "method": method,
+        "accuracy": accuracy,
+        "group_mean_accuracy": accuracy,
+        "worst_group_accuracy": 0.1,
+        "bias_aligned_accuracy": 0.9,
+        "bias_conflicting_accuracy": accuracy - 0.1,
+        "counterfactual_bias": 0.2,
+        "group_gap": -0.3,
+        "changed": 0 if method == "erm" else 12_345,
+        "changed_share": 0.0,
+        "samples": 700,
+        "needs": "pairs",
+        "seconds": 3.0 + seed,
+        "seconds_warm": None,
+        "cpu_seconds": None,
+        "info": {},
+    } | values
 
 
 def test_rows_are_summed_up_over_seeds(fmd_methods):
-    rows = [row(0, "erm", 0.4), row(1, "erm", 0.5), row(2, "erm", 0.6),
-            row(0, "fmd ext", 0.7, seconds_warm=1.0, info={"aligned_share": 0.5}),
-            row(1, "fmd ext", 0.6, seconds_warm=2.0, info={"aligned_share": 0.25}),
-            row(2, "fmd ext", 0.8, seconds_warm=9.0, info={"aligned_share": 0.75})]
+    rows = [
+        row(0, "erm", 0.4),
+        row(1, "erm", 0.5),
+        row(2, "erm", 0.6),
+        row(0, "fmd ext", 0.7, seconds_warm=1.0, info={"aligned_share": 0.5}),
+        row(1, "fmd ext", 0.6, seconds_warm=2.0, info={"aligned_share": 0.25}),
+        row(2, "fmd ext", 0.8, seconds_warm=9.0, info={"aligned_share": 0.75}),
+    ]
     erm, fmd = fmd_methods.summary({"rows": rows})
     assert (fmd["seeds"], fmd["method"], fmd["cell"]) == (3, "fmd ext", "2 %")
     assert fmd["accuracy"]["value"] == pytest.approx(0.7)
@@ -69,9 +89,14 @@ def test_rows_are_summed_up_over_seeds(fmd_methods):
     assert fmd["accuracy_gain"]["median"] == pytest.approx(0.2)
     assert fmd["conflicting_gain"]["min"] == pytest.approx(0.1)
     assert "seconds_warm" not in erm
-    said = fmd_methods.verdicts([erm, fmd], [("2 %", "fmd ext", "accuracy", ">=", 0.69),
-                                             ("2 %", "fmd ext", "group_gap", ">=", 0.0),
-                                             ("5 %", "fmd ext", "accuracy", ">=", 0.0)])
+    said = fmd_methods.verdicts(
+        [erm, fmd],
+        [
+            ("2 %", "fmd ext", "accuracy", ">=", 0.69),
+            ("2 %", "fmd ext", "group_gap", ">=", 0.0),
+            ("5 %", "fmd ext", "accuracy", ">=", 0.0),
+        ],
+    )
     assert [one["met"] for one in said] == [True, False]
 
 
@@ -88,11 +113,25 @@ def test_group_gap_is_signed_and_weighs_groups_alike(fmd_methods):
     logits = np.zeros((5, 2))
     logits[np.arange(5), label] = np.log(p / (1 - p))
     test = Batch(x=np.zeros((5, 2), np.float32), label=label, attribute=attribute)
-    dataset = Dataset(name="", variant={}, splits={"test": test}, pairs={}, label_names=("0", "1"),
-                      attribute_names=("0", "1"), aligned=np.eye(2, dtype=bool))
+    dataset = Dataset(
+        name="",
+        variant={},
+        splits={"test": test},
+        pairs={},
+        label_names=("0", "1"),
+        attribute_names=("0", "1"),
+        aligned=np.eye(2, dtype=bool),
+    )
     assert fmd_methods.group_gap(logits, dataset) == pytest.approx((0.8 + 0.2) / 2 - (0.6 + 0.1) / 2, abs=1e-6)
-    flipped = Dataset(name="", variant={}, splits={"test": test}, pairs={}, label_names=("0", "1"),
-                      attribute_names=("0", "1"), aligned=~np.eye(2, dtype=bool))
+    flipped = Dataset(
+        name="",
+        variant={},
+        splits={"test": test},
+        pairs={},
+        label_names=("0", "1"),
+        attribute_names=("0", "1"),
+        aligned=~np.eye(2, dtype=bool),
+    )
     logits[0] = [5.0, -5.0]
     assert fmd_methods.group_gap(logits, flipped) == pytest.approx(-fmd_methods.group_gap(logits, dataset))
 
@@ -148,10 +187,19 @@ def attention_iou(monkeypatch):
 
 def looked(found, data, level, seed, **values):
     """A row of the script: every rate .5 unless `values` says otherwise."""
-    rates = {name: {"value": values.get(name, 0.5), "low": 0.0, "high": 1.0, "n": 9}
-             for name in (*found.ACCURACIES, *found.SCORES)}
-    return {"data": data, "level": level, "seed": seed, "empty_maps": 0, "object_chance": 0.4, "background_chance": 0.9,
-            **rates}
+    rates = {
+        name: {"value": values.get(name, 0.5), "low": 0.0, "high": 1.0, "n": 9}
+        for name in (*found.ACCURACIES, *found.SCORES)
+    }
+    return {
+        "data": data,
+        "level": level,
+        "seed": seed,
+        "empty_maps": 0,
+        "object_chance": 0.4,
+        "background_chance": 0.9,
+        **rates,
+    }
 
 
 def test_tau_of_levels_and_of_networks(attention_iou):
@@ -173,10 +221,20 @@ def test_tau_of_levels_and_of_networks(attention_iou):
 
 
 def test_trends_and_margins_of_attention_iou(attention_iou, tables, tmp_path):
-    rows = [looked(attention_iou, data, level, seed, bias_conflicting_accuracy=0.9 - step / 10 + seed / 100,
-                   object_all=0.7 - rate * step + seed / 50, background_all=0.6 + rate * step)
-            for data, rate in (("composites", 0.04), ("scenes", 0.02), ("fewer scenes", 0.04)) for step, level in
-            enumerate(attention_iou.LEVELS) for seed in range(3)]
+    rows = [
+        looked(
+            attention_iou,
+            data,
+            level,
+            seed,
+            bias_conflicting_accuracy=0.9 - step / 10 + seed / 100,
+            object_all=0.7 - rate * step + seed / 50,
+            background_all=0.6 + rate * step,
+        )
+        for data, rate in (("composites", 0.04), ("scenes", 0.02), ("fewer scenes", 0.04))
+        for step, level in enumerate(attention_iou.LEVELS)
+        for seed in range(3)
+    ]
     said = attention_iou.trends(rows[::-1])
     assert said["composites"]["object fall"]["value"] == pytest.approx(0.2)
     assert said["scenes"]["background rise"]["value"] == pytest.approx(0.1)
@@ -187,8 +245,11 @@ def test_trends_and_margins_of_attention_iou(attention_iou, tables, tmp_path):
     # A step of .02 is as large as that between two seeds, so single networks are out of order; ties within a level
     # leave the background's tau at -135 / sqrt(135 * 153) = -.94.
     assert {margin for margin, good in met.items() if not good} == {
-        ("scenes", "object fall"), ("scenes", "background rise"), ("scenes", "object tau, networks")}
-    assert said["scenes"]["background tau, networks"]["value"] == pytest.approx(-(135 / 153) ** 0.5)
+        ("scenes", "object fall"),
+        ("scenes", "background rise"),
+        ("scenes", "object tau, networks"),
+    }
+    assert said["scenes"]["background tau, networks"]["value"] == pytest.approx(-((135 / 153) ** 0.5))
     # Goals hold for all levels only, and a seed counts where it has all of them.
     assert attention_iou.verdicts(attention_iou.trends(rows[:9])) == []
     assert attention_iou.trends(rows[1:18])["composites"]["seeds"] == [1, 2]
@@ -196,9 +257,15 @@ def test_trends_and_margins_of_attention_iou(attention_iou, tables, tmp_path):
     with pytest.raises(SystemExit, match=r"composites: accuracy at 50 % has to be at least 0.72 .* got 0.5"):
         attention_iou.check_learned("composites", rows)
     assert tables.attention_iou() == "Not measured yet."
-    table = {"rows": rows, "summary": attention_iou.summary(rows), "trends": said,
-             "margins": attention_iou.verdicts(said), "device": "cpu", "date": "today",
-             "versions": {"jax": "1", "flax": "2", "python": "3"}}
+    table = {
+        "rows": rows,
+        "summary": attention_iou.summary(rows),
+        "trends": said,
+        "margins": attention_iou.verdicts(said),
+        "device": "cpu",
+        "date": "today",
+        "versions": {"jax": "1", "flax": "2", "python": "3"},
+    }
     (tmp_path / "attention_iou.json").write_text(json.dumps(table))
     page = tables.attention_iou()
     assert "| 100 | 50.0 (50.0–50.0) |" in page

@@ -16,8 +16,13 @@ def batch(**change):
 
 def dataset(**change):
     fields = {
-        "name": "toy", "variant": {}, "splits": {"train": batch()}, "pairs": {},
-        "label_names": ("a", "b"), "attribute_names": ("c", "d"), "aligned": np.eye(2, dtype=bool),
+        "name": "toy",
+        "variant": {},
+        "splits": {"train": batch()},
+        "pairs": {},
+        "label_names": ("a", "b"),
+        "attribute_names": ("c", "d"),
+        "aligned": np.eye(2, dtype=bool),
     }
     return Dataset(**(fields | change))
 
@@ -35,27 +40,39 @@ def test_an_error_is_a_value_error_of_one_line():
     refuses("`x`: expected 1, got 2", contracts.expect, False, "x", "1", 2)
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (np.zeros((2, 3), np.float32), "float32 [2, 3]"),
-    (jnp.zeros(2, jnp.int32), "int32 [2]"),
-    (3, "int 3"),
-    (None, "NoneType None"),
-    ("a\nb", r"str 'a\nb'"),
-    ({"k": [1,\
-            2]}, "dict {'k': [1, 2]}"),
-    ("x" * 60, "str '" + "x" * 56 + "..."),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.zeros((2, 3), np.float32), "float32 [2, 3]"),
+        (jnp.zeros(2, jnp.int32), "int32 [2]"),
+        (3, "int 3"),
+        (None, "NoneType None"),
+        ("a\nb", r"str 'a\nb'"),
+        ({"k": [1, 2]}, "dict {'k': [1, 2]}"),
+        ("x" * 60, "str '" + "x" * 56 + "..."),
+    ],
+)
 def test_describe(value, text):
     assert contracts.describe(value) == text
 
 
 def test_choices():
     contracts.check_choice("method", "erm", ["erm", "fmd"])
-    refuses("`method`: expected one of erm, fmd, got 'fdm' (did you mean 'fmd'?)",
-            contracts.check_choice, "method", "fdm", ["erm", "fmd"])
+    refuses(
+        "`method`: expected one of erm, fmd, got 'fdm' (did you mean 'fmd'?)",
+        contracts.check_choice,
+        "method",
+        "fdm",
+        ["erm", "fmd"],
+    )
     refuses("`method`: expected one of erm, fmd, got 'zzz'", contracts.check_choice, "method", "zzz", ["erm", "fmd"])
-    refuses("`method`: expected one of erm, fmd, got 'erm2' (did you mean 'erm'?)",
-            contracts.check_choice, "method", "erm2", (name for name in ("erm", "fmd")))
+    refuses(
+        "`method`: expected one of erm, fmd, got 'erm2' (did you mean 'erm'?)",
+        contracts.check_choice,
+        "method",
+        "erm2",
+        (name for name in ("erm", "fmd")),
+    )
 
 
 def test_integers():
@@ -68,14 +85,19 @@ def test_integers():
     refuses("`y`: expected int [n=3], got bool [3]", contracts.check_integers, "y", np.zeros(3, bool), 3, 0, 3)
     refuses("`y`: expected values in 0..2, got 0..3", contracts.check_integers, "y", np.arange(4), 4, 0, 3)
     refuses("`y`: expected values in -1..2, got -2..1", contracts.check_integers, "y", np.arange(-2, 2), 4, -1, 3)
-    refuses("`y`: expected values of at least 0, got -1..1",
-            contracts.check_integers, "y", np.arange(-1, 2), 3, 0, None)
+    refuses(
+        "`y`: expected values of at least 0, got -1..1", contracts.check_integers, "y", np.arange(-1, 2), 3, 0, None
+    )
 
 
 def test_finite():
     contracts.check_finite("params", {"w": np.ones(2), "n": np.array([1]), "b": [jnp.zeros(1)]})
-    refuses("`params['b'][1]`: expected finite values, got 2 of 3 not finite",
-            contracts.check_finite, "params", {"a": np.ones(2), "b": [np.ones(1), np.array([np.nan, np.inf, 0])]})
+    refuses(
+        "`params['b'][1]`: expected finite values, got 2 of 3 not finite",
+        contracts.check_finite,
+        "params",
+        {"a": np.ones(2), "b": [np.ones(1), np.array([np.nan, np.inf, 0])]},
+    )
 
 
 GOOD = {
@@ -84,8 +106,12 @@ GOOD = {
     "rounding": {"x": np.full((4, 3, 3, 1), 1.0005, np.float32)},
     "on the device": {"x": jnp.zeros((4, 3, 3, 1)), "label": jnp.array([0, 1, 0, 1])},
     "a table": {"x": np.full((4, 7), -30.0)},
-    "everything": {"mask": np.zeros((4, 3, 3), int), "twin": np.zeros((4, 3, 3, 1), np.uint8),
-                   "weight": np.array([0.0, 1, 2, 0.5]), "unit": np.array([7, 7, 8, 900])},
+    "everything": {
+        "mask": np.zeros((4, 3, 3), int),
+        "twin": np.zeros((4, 3, 3, 1), np.uint8),
+        "weight": np.array([0.0, 1, 2, 0.5]),
+        "unit": np.array([7, 7, 8, 900]),
+    },
 }
 
 
@@ -111,8 +137,10 @@ BAD = {
     "`data.mask`: expected int [4, 3, 3], got int64 [4, 3]": {"mask": np.zeros((4, 3), int)},
     "`data.twin`: expected uint8 [4, 3, 3, 1], got uint8 [3, 3, 3, 1]": {"twin": np.zeros((3, 3, 3, 1), np.uint8)},
     "`data.twin`: expected uint8 [4, 3, 3, 1], got float64 [4, 3, 3, 1]": {"twin": np.zeros((4, 3, 3, 1))},
-    "`data.twin`: expected finite values, got 8 of 8 not finite": {"x": np.zeros((4, 2)),
-                                                                  "twin": np.full((4, 2), np.inf)},
+    "`data.twin`: expected finite values, got 8 of 8 not finite": {
+        "x": np.zeros((4, 2)),
+        "twin": np.full((4, 2), np.inf),
+    },
     "`data.weight`: expected float [n=4], got float64 [4, 1]": {"weight": np.ones((4, 1))},
     "`data.weight`: expected finite values, got 1 of 4 not finite": {"weight": np.array([1, 1, np.nan, 1])},
     "`data.weight`: expected no negative weight, got -0.5": {"weight": np.array([1, 1, -0.5, 1])},
@@ -139,33 +167,58 @@ def test_what_is_no_batch(monkeypatch):
 
 
 def test_a_mask_needs_images():
-    refuses("`data.mask`: expected int [4, 3], got int64 [4, 3, 3]",
-            contracts.check_batch, batch(x=np.zeros((4, 3)), mask=np.zeros((4, 3, 3), int)))
+    refuses(
+        "`data.mask`: expected int [4, 3], got int64 [4, 3, 3]",
+        contracts.check_batch,
+        batch(x=np.zeros((4, 3)), mask=np.zeros((4, 3, 3), int)),
+    )
 
 
 def test_datasets():
     with_twins = batch(twin=np.zeros((4, 3, 3, 1), np.uint8))
     contracts.check_dataset(dataset())
     contracts.check_dataset(dataset(splits={"train": batch(), "test": batch()}, pairs={"test": with_twins}))
-    refuses("`aligned`: expected bool [k=2, a=2], got bool [2, 3]",
-            contracts.check_dataset, dataset(aligned=np.zeros((2, 3), bool)))
-    refuses("`splits`: expected a split named train, got test", contracts.check_dataset,
-            dataset(splits={"test": batch()}))
+    refuses(
+        "`aligned`: expected bool [k=2, a=2], got bool [2, 3]",
+        contracts.check_dataset,
+        dataset(aligned=np.zeros((2, 3), bool)),
+    )
+    refuses(
+        "`splits`: expected a split named train, got test", contracts.check_dataset, dataset(splits={"test": batch()})
+    )
     refuses("`splits`: expected a split named train, got none", contracts.check_dataset, dataset(splits={}))
-    refuses("`splits['test'].label`: expected values in 0..1, got 0..5", contracts.check_dataset,
-            dataset(splits={"train": batch(), "test": batch(label=np.array([0, 1, 5, 1]))}))
-    refuses("`pairs['edit'].attribute`: expected values in -1..1, got 0..2", contracts.check_dataset,
-            dataset(pairs={"edit": with_twins._replace(attribute=np.array([0, 1, 2, 1]))}))
-    refuses("`pairs['edit'].twin`: expected the conflicting rendering of x, got None",
-            contracts.check_dataset, dataset(pairs={"edit": batch()}))
+    refuses(
+        "`splits['test'].label`: expected values in 0..1, got 0..5",
+        contracts.check_dataset,
+        dataset(splits={"train": batch(), "test": batch(label=np.array([0, 1, 5, 1]))}),
+    )
+    refuses(
+        "`pairs['edit'].attribute`: expected values in -1..1, got 0..2",
+        contracts.check_dataset,
+        dataset(pairs={"edit": with_twins._replace(attribute=np.array([0, 1, 2, 1]))}),
+    )
+    refuses(
+        "`pairs['edit'].twin`: expected the conflicting rendering of x, got None",
+        contracts.check_dataset,
+        dataset(pairs={"edit": batch()}),
+    )
 
 
 def test_logits():
     contracts.check_logits(np.zeros((3, 2)), 3)
     contracts.check_logits(jnp.zeros((3, 2)), 3, classes=2)
-    for bad, got in [(np.zeros((3, 4)), "float64 [3, 4]"), (np.zeros((2, 2)), "float64 [2, 2]"),
-                     (np.zeros(3), "float64 [3]"), (np.zeros((3, 2), int), "int64 [3, 2]"), ([0, 1], "list [0, 1]")]:
+    for bad, got in [
+        (np.zeros((3, 4)), "float64 [3, 4]"),
+        (np.zeros((2, 2)), "float64 [2, 2]"),
+        (np.zeros(3), "float64 [3]"),
+        (np.zeros((3, 2), int), "int64 [3, 2]"),
+        ([0, 1], "list [0, 1]"),
+    ]:
         refuses(f"`logits`: expected float [n=3, k=2], got {got}", contracts.check_logits, bad, 3, classes=2)
     refuses("`z`: expected float [n=3, k=classes], got float64 [3]", contracts.check_logits, np.zeros(3), 3, what="z")
-    refuses("`logits`: expected finite values, got 1 of 4 not finite",
-            contracts.check_logits, np.array([[0, np.nan], [1, 1]]), 2)
+    refuses(
+        "`logits`: expected finite values, got 1 of 4 not finite",
+        contracts.check_logits,
+        np.array([[0, np.nan], [1, 1]]),
+        2,
+    )

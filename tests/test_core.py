@@ -35,8 +35,13 @@ def test_group_numbers_under_jit():
 
 
 def test_take_indexes_every_field_that_is_there():
-    batch = Batch(np.arange(8.0).reshape(4, 2), np.arange(4), np.arange(4) % 2, twin=-np.arange(8.0).reshape(4, 2),
-                  unit=np.array([5, 5, 6, 6]))
+    batch = Batch(
+        np.arange(8.0).reshape(4, 2),
+        np.arange(4),
+        np.arange(4) % 2,
+        twin=-np.arange(8.0).reshape(4, 2),
+        unit=np.array([5, 5, 6, 6]),
+    )
     got = take(batch, np.array([3, 0]))
     assert got.x.tolist() == [[6, 7], [0, 1]]
     assert got.twin.tolist() == [[-6, -7], [0, -1]]

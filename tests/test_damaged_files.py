@@ -167,8 +167,9 @@ def test_arrays_under_other_names(folder):
 def test_checkpoints(tmp_path, damage):
     """Whatever file of it is hurt: it carries on as if nothing were missing, or refuses; no other exception."""
     rng = np.random.default_rng(0)
-    data = Batch(rng.normal(size=(32, 3)).astype(np.float32), rng.integers(0, 2, 32).astype(np.int32),
-                 np.zeros(32, np.int32))
+    data = Batch(
+        rng.normal(size=(32, 3)).astype(np.float32), rng.integers(0, 2, 32).astype(np.int32), np.zeros(32, np.int32)
+    )
     learner, config = erm(mlp(hidden=(4,), classes=2)), RunConfig(epochs=2, batch_size=16)
 
     def carry_on(checkpoint):

@@ -11,8 +11,19 @@ import pytest
 
 import jaxdebias
 
-HEAVY = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "tyro", "orbax", "rich", "jinja2", "PIL",
-         "pandas", "grain")
+HEAVY = (
+    "tensorflow",
+    "tensorflow_datasets",
+    "matplotlib",
+    "sklearn",
+    "tyro",
+    "orbax",
+    "rich",
+    "jinja2",
+    "PIL",
+    "pandas",
+    "grain",
+)
 
 # flax and optax may import some of these themselves (flax has imported rich, and orbax where it is installed);
 # only what our own import adds to theirs is ours.
@@ -36,8 +47,9 @@ def fresh():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     runs = []
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment,
-                              check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=False
+        )
         assert done.returncode == 0, done.stderr
         runs.append(json.loads(done.stdout))
     return runs

@@ -57,15 +57,32 @@ LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
     "lff": (lff(BARE, samples=8), TABLE, True),
     "lff_batch_norm": (lff(NORMED, SGD, samples=20), TABLE, False),
     "cell_balanced": (cell_balanced(BARE, classes=3, attributes=2, input_dropout=0.1), TABLE, True),
-    "patch_noise": (patch_noise(gce(CNN), corruption(np.arange(64).reshape(1, 8, 8).repeat(8, 0) % 3 == 0)), IMAGES,
-                    True),
-    "dbvae": (dbvae(models.vae_classifier(image=(8, 8, 3), classes=3, latent=4, encoder=MLP, decoder=(4,)), SGD,
-                    DbVaeConfig(debiased=(0, 2), stale=True), samples=8), IMAGES, True),
+    "patch_noise": (
+        patch_noise(gce(CNN), corruption(np.arange(64).reshape(1, 8, 8).repeat(8, 0) % 3 == 0)),
+        IMAGES,
+        True,
+    ),
+    "dbvae": (
+        dbvae(
+            models.vae_classifier(image=(8, 8, 3), classes=3, latent=4, encoder=MLP, decoder=(4,)),
+            SGD,
+            DbVaeConfig(debiased=(0, 2), stale=True),
+            samples=8,
+        ),
+        IMAGES,
+        True,
+    ),
     "contrastive": (contrastive(MLP, latent=3, augment=random_flip), IMAGES, False),
-    "disent": (disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
-               IMAGES, True),
-    "sih": (sih(models.mlp_vae(image=(8, 8, 3), hidden=(8,), latent=4, decoder=(6,), classes=3), augment=random_flip),
-            IMAGES, True),
+    "disent": (
+        disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
+        IMAGES,
+        True,
+    ),
+    "sih": (
+        sih(models.mlp_vae(image=(8, 8, 3), hidden=(8,), latent=4, decoder=(6,), classes=3), augment=random_flip),
+        IMAGES,
+        True,
+    ),
 }
 # Compiling takes its time: of each kind of learner one is among the quick tests.
 QUICK = ("erm_bare", "erm_mlp_sgd", "erm_cnn_augment", "erm_batch_norm", "gce", "group_dro", "lff")
@@ -73,8 +90,11 @@ QUICK = ("erm_bare", "erm_mlp_sgd", "erm_cnn_augment", "erm_batch_norm", "gce", 
 
 def names(*, independent: bool = False) -> list:
     """Of the learners, or of those whose rows are independent, for `parametrize`."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-            for name, (*_, rows_are) in LEARNERS.items() if rows_are or not independent]
+    return [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, (*_, rows_are) in LEARNERS.items()
+        if rows_are or not independent
+    ]
 
 
 every_learner = pytest.mark.parametrize("name", names())

@@ -28,7 +28,7 @@ def composites(source, out, *, conflicting=0.05, seed=0):
             for number, index in enumerate(np.tile(members, copies)):
                 background = 1 - label if rng.random() < share else label
                 scene = rng.choice(np.flatnonzero(place == background))
-                image = Image.open(io.BytesIO(jpeg[offset[scene]:offset[scene + 1]].tobytes())).convert("RGB")
+                image = Image.open(io.BytesIO(jpeg[offset[scene] : offset[scene + 1]].tobytes())).convert("RGB")
                 pixels = np.asarray(image.resize((128, 128)))
                 name = f"images/{split}_{label}_{number}.png"
                 picture = np.where(mask[index][..., None] == 1, rgb[index], pixels)
@@ -45,8 +45,21 @@ def composites(source, out, *, conflicting=0.05, seed=0):
 def test_own_images_from_the_command_line(data_dir, tmp_path, capsys):
     images, trained, fixed = tmp_path / "images", tmp_path / "trained", tmp_path / "fixed"
     composites(data_dir / "objects_on_scenes", images)
-    cli.main(["train", "--data", "folder", "--data-dir", str(images), "--image-size", "32", "--epochs", "12",
-              "--out", str(trained)])
+    cli.main(
+        [
+            "train",
+            "--data",
+            "folder",
+            "--data-dir",
+            str(images),
+            "--image-size",
+            "32",
+            "--epochs",
+            "12",
+            "--out",
+            str(trained),
+        ]
+    )
     cli.main(["debias", str(trained), "--out", str(fixed)])
     results = json.loads((fixed / "results.json").read_text())
     before, after = results["before"], results["after"]

@@ -12,8 +12,9 @@ README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 def test_the_example_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # it writes a report
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    example, further, cells = (next(block for block in blocks if what in block)
-                               for what in ("data.digits", "fine_tune_block", "find_cells"))
+    example, further, cells = (
+        next(block for block in blocks if what in block) for what in ("data.digits", "fine_tune_block", "find_cells")
+    )
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
     names = {}
     exec(compile(example, "README.md", "exec"), names)

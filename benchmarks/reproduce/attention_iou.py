@@ -107,14 +107,18 @@ MARGINS = (
     ("composites", "background rise", ">=", 0.15),
     ("composites", "background tau, levels", "<=", -0.7),
     ("composites", "background tau, networks", "<=", -0.7),
-    *((data, *margin) for data in ("scenes", "fewer scenes") for margin in (
-        ("object fall", ">=", 0.15),
-        ("background rise", ">=", 0.15),
-        ("object tau, levels", ">=", 0.9),
-        ("object tau, networks", ">=", 0.9),
-        ("background tau, levels", "<=", -0.9),
-        ("background tau, networks", "<=", -0.9),
-    )),
+    *(
+        (data, *margin)
+        for data in ("scenes", "fewer scenes")
+        for margin in (
+            ("object fall", ">=", 0.15),
+            ("background rise", ">=", 0.15),
+            ("object tau, levels", ">=", 0.9),
+            ("object tau, networks", ">=", 0.9),
+            ("background tau, levels", "<=", -0.9),
+            ("background tau, networks", "<=", -0.9),
+        )
+    ),
 )
 ACCURACIES = ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "worst_group_accuracy")
 OF = ("aligned", "conflicting", "all")
@@ -123,14 +127,32 @@ CHANCES = tuple(f"{region}_chance" for region in REGIONS)
 
 
 def composites(data_dir: Path | None, conflicting: float, seed: int, train: int, test: int) -> Dataset:
-    return registry.load("composites", data_dir=data_dir, conflicting=conflicting, seed=seed, train=train, edit=4,
-                         accept=4, test=test, selection_share=SELECTION_SHARE, image_size=RECIPES["composites"].size)
+    return registry.load(
+        "composites",
+        data_dir=data_dir,
+        conflicting=conflicting,
+        seed=seed,
+        train=train,
+        edit=4,
+        accept=4,
+        test=test,
+        selection_share=SELECTION_SHARE,
+        image_size=RECIPES["composites"].size,
+    )
 
 
 def scenes(data_dir: Path | None, conflicting: float, seed: int, train: int, test: int) -> Dataset:
     del data_dir  # generated
-    return registry.load("scenes", conflicting=conflicting, seed=seed, train=train, edit=4, accept=4, test=test,
-                         image_size=RECIPES["scenes"].size)
+    return registry.load(
+        "scenes",
+        conflicting=conflicting,
+        seed=seed,
+        train=train,
+        edit=4,
+        accept=4,
+        test=test,
+        image_size=RECIPES["scenes"].size,
+    )
 
 
 DATA: dict[str, Callable[..., Dataset]] = {"composites": composites, "scenes": scenes, "fewer scenes": scenes}
@@ -142,8 +164,13 @@ def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     began = time.perf_counter()
     classifier, steps, per_epoch = recipe.network, recipe.steps, min(recipe.steps_per_epoch, recipe.steps)
     optimizer = Optimizer(name="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
-    config = RunConfig(epochs=steps // per_epoch, epochs_per_chunk=steps // per_epoch, batch_size=64,
-                       steps_per_epoch=per_epoch, drop_last=True)
+    config = RunConfig(
+        epochs=steps // per_epoch,
+        epochs_per_chunk=steps // per_epoch,
+        batch_size=64,
+        steps_per_epoch=per_epoch,
+        drop_last=True,
+    )
     train = dataset.splits["train"]._replace(twin=None, mask=None, unit=None)
     result = run(key_train, erm(classifier, optimizer), train, config)
     params, test, seconds = result.state.variables, dataset.splits["test"], time.perf_counter() - began
@@ -160,8 +187,15 @@ def scored(key: Any, classifier: Classifier, params: Params, test: Batch, aligne
     masks = region_masks(test.mask, tuple(REGIONS.values()), grid=maps.shape[2:])
     scores = np.asarray(mask_scores(maps, masks))[:, 0]
     conflicting = np.where(aligned[test.label, test.attribute], 0, 1).astype(np.int32)
-    report = score_report(key, scores, conflicting, groups=2, score="mask", unit=test.unit,
-                          chance=np.asarray(chance(area_fraction(masks))))
+    report = score_report(
+        key,
+        scores,
+        conflicting,
+        groups=2,
+        score="mask",
+        unit=test.unit,
+        chance=np.asarray(chance(area_fraction(masks))),
+    )
     row: dict[str, Any] = {}
     for r, region in enumerate(REGIONS):
         for g, of in enumerate(OF):
@@ -196,9 +230,11 @@ def taus(score: np.ndarray, accuracy: np.ndarray) -> Taus:
     def interval(tau: Callable[[Sequence[int]], float]) -> Interval:
         return percentile_interval(tau(every), np.array([tau(draw) for draw in draws]), count)
 
-    return Taus(interval(lambda drawn: tau_b(score[:, drawn].mean(1), accuracy[:, drawn].mean(1))),
-                interval(lambda drawn: tau_b(score[:, drawn].ravel(), accuracy[:, drawn].ravel())),
-                [tau_b(score[:, seed], accuracy[:, seed]) for seed in every])
+    return Taus(
+        interval(lambda drawn: tau_b(score[:, drawn].mean(1), accuracy[:, drawn].mean(1))),
+        interval(lambda drawn: tau_b(score[:, drawn].ravel(), accuracy[:, drawn].ravel())),
+        [tau_b(score[:, seed], accuracy[:, seed]) for seed in every],
+    )
 
 
 def tau_b(a: np.ndarray, b: np.ndarray) -> float:
@@ -213,8 +249,16 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         cell = [row for row in rows if (row["data"], row["level"]) == (data, level)]
         means = {name: over_seeds([row[name]["value"] for row in cell])._asdict() for name in (*ACCURACIES, *SCORES)}
         chances = {name: float(np.mean([row[name] for row in cell])) for name in CHANCES}
-        said.append({"data": data, "level": level, "seeds": len(cell), **means, **chances,
-                     "empty_maps": sum(row["empty_maps"] for row in cell)})
+        said.append(
+            {
+                "data": data,
+                "level": level,
+                "seeds": len(cell),
+                **means,
+                **chances,
+                "empty_maps": sum(row["empty_maps"] for row in cell),
+            }
+        )
     return said
 
 
@@ -234,12 +278,17 @@ def trends(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         accuracy, objects, background = map(values, ("bias_conflicting_accuracy", "object_all", "background_all"))
         of_object, of_background = taus(objects, accuracy), taus(background, accuracy)
         said[data] = {
-            "levels": levels, "seeds": seeds,
+            "levels": levels,
+            "seeds": seeds,
             "object fall": paired_over_seeds(objects[-1], objects[0])._asdict(),
             "background rise": paired_over_seeds(background[0], background[-1])._asdict(),
-            **{f"{region} tau, {name}": getattr(of, name)._asdict() for name in ("levels", "networks")
-               for region, of in (("object", of_object), ("background", of_background))},
-            "object tau, seeds": of_object.seeds, "background tau, seeds": of_background.seeds,
+            **{
+                f"{region} tau, {name}": getattr(of, name)._asdict()
+                for name in ("levels", "networks")
+                for region, of in (("object", of_object), ("background", of_background))
+            },
+            "object tau, seeds": of_object.seeds,
+            "background tau, seeds": of_background.seeds,
         }
     return said
 
@@ -251,8 +300,15 @@ def verdicts(said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         if data not in said or said[data]["levels"] != list(LEVELS):
             continue
         got = said[data][quantity]["value"]
-        out.append({"data": data, "quantity": quantity, "margin": f"{sign} {bound}", "got": got,
-                    "met": bool(got >= bound if sign == ">=" else got <= bound)})
+        out.append(
+            {
+                "data": data,
+                "quantity": quantity,
+                "margin": f"{sign} {bound}",
+                "got": got,
+                "met": bool(got >= bound if sign == ">=" else got <= bound),
+            }
+        )
     return out
 
 
@@ -268,26 +324,51 @@ def figure(table: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     names = list(dict.fromkeys(row["data"] for row in table["summary"]))
-    drawn, axes = plt.subplots(1, len(names), figsize=(5.6 * len(names), 4.6), squeeze=False, sharey=True,
-                               layout="constrained")
+    drawn, axes = plt.subplots(
+        1, len(names), figsize=(5.6 * len(names), 4.6), squeeze=False, sharey=True, layout="constrained"
+    )
     for name, axis in zip(names, axes[0], strict=True):
         means = sorted((row for row in table["summary"] if row["data"] == name), key=lambda row: row["level"])
         levels = [row["level"] for row in means]
         for side, region in ((-1, "object"), (1, "background")):
             colour = COLOURS[region]
-            axis.plot(levels, [row[f"{region}_all"]["value"] for row in means], color=colour, linewidth=1.8,
-                      label=f"{region} score")
-            axis.plot(levels, [row[f"{region}_chance"] for row in means], color=colour, linewidth=1.2,
-                      linestyle=(0, (4, 3)), label=f"chance, {region}")
+            axis.plot(
+                levels,
+                [row[f"{region}_all"]["value"] for row in means],
+                color=colour,
+                linewidth=1.8,
+                label=f"{region} score",
+            )
+            axis.plot(
+                levels,
+                [row[f"{region}_chance"] for row in means],
+                color=colour,
+                linewidth=1.2,
+                linestyle=(0, (4, 3)),
+                label=f"chance, {region}",
+            )
             for row in table["rows"]:
                 if row["data"] == name:
                     one = row[f"{region}_all"]
                     # Side by side, so that the bars of one level do not hide each other.
-                    axis.errorbar(row["level"] + 0.45 * side + 0.6 * (row["seed"] - 1), one["value"],
-                                  [[one["value"] - one["low"]], [one["high"] - one["value"]]], color=colour, fmt="o",
-                                  markersize=3.2, linewidth=0.9, capsize=1.5)
-        axis.plot(levels, [row["bias_conflicting_accuracy"]["value"] for row in means], color="#888888",
-                  linewidth=1.4, linestyle=":", label="accuracy, conflicting pictures")
+                    axis.errorbar(
+                        row["level"] + 0.45 * side + 0.6 * (row["seed"] - 1),
+                        one["value"],
+                        [[one["value"] - one["low"]], [one["high"] - one["value"]]],
+                        color=colour,
+                        fmt="o",
+                        markersize=3.2,
+                        linewidth=0.9,
+                        capsize=1.5,
+                    )
+        axis.plot(
+            levels,
+            [row["bias_conflicting_accuracy"]["value"] for row in means],
+            color="#888888",
+            linewidth=1.4,
+            linestyle=":",
+            label="accuracy, conflicting pictures",
+        )
         axis.set_title(name, fontsize=11)
         axis.set_xlabel("aligned training pictures, %")
         axis.set_xticks(levels)
@@ -295,8 +376,11 @@ def figure(table: dict[str, Any], path: Path) -> None:
         axis.grid(color="#eeeeee", zorder=0)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("Attention-IoU; accuracy")
-    drawn.suptitle("Where networks look; bars: one network, 95 % interval over test pictures; lines: means over "
-                   f"{max(row['seeds'] for row in table['summary'])} networks", fontsize=11)
+    drawn.suptitle(
+        "Where networks look; bars: one network, 95 % interval over test pictures; lines: means over "
+        f"{max(row['seeds'] for row in table['summary'])} networks",
+        fontsize=11,
+    )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8.5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -312,8 +396,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=RESULTS / "attention_iou.json")
     parser.add_argument("--figure", type=Path, default=RESULTS.parent / "figures" / "attention_iou.png")
-    parser.add_argument("--trial", action="store_true",
-                        help="few pictures and steps, into a temporary folder, to see that everything runs")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="few pictures and steps, into a temporary folder, to see that everything runs",
+    )
     args = parser.parse_args()
     recipes, test = RECIPES, TEST
     if args.trial:
@@ -334,10 +421,13 @@ def main() -> int:
             table["rows"].append({"data": data, "level": level, "seed": seed, "steps": recipe.steps, **row})
             table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
             write(args.out, table)
-            print(f"{data} {level} %, seed {seed}: accuracy {row['accuracy']['value']:.3f}, conflicting "
-                  f"{row['bias_conflicting_accuracy']['value']:.3f}, object {row['object_all']['value']:.3f} (chance "
-                  f"{row['object_chance']:.3f}), background {row['background_all']['value']:.3f} (chance "
-                  f"{row['background_chance']:.3f}), {row['seconds']:.0f} s", flush=True)
+            print(
+                f"{data} {level} %, seed {seed}: accuracy {row['accuracy']['value']:.3f}, conflicting "
+                f"{row['bias_conflicting_accuracy']['value']:.3f}, object {row['object_all']['value']:.3f} (chance "
+                f"{row['object_chance']:.3f}), background {row['background_all']['value']:.3f} (chance "
+                f"{row['background_chance']:.3f}), {row['seconds']:.0f} s",
+                flush=True,
+            )
 
     wanted = {(data, level, seed) for data in DATA for level in LEVELS for seed in range(SEEDS)}
     if not args.trial and wanted - {(row["data"], row["level"], row["seed"]) for row in table["rows"]}:
@@ -350,8 +440,10 @@ def main() -> int:
     figure(table, args.figure)
     print(args.out, args.figure)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['data']}, {verdict['quantity']} "
-              f"{verdict['margin']}, got {verdict['got']:.3f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['data']}, {verdict['quantity']} "
+            f"{verdict['margin']}, got {verdict['got']:.3f}"
+        )
     return int(any(not verdict["met"] for verdict in table["margins"]))
 
 
@@ -365,8 +457,10 @@ def check_learned(data: str, rows: Sequence[dict[str, Any]]) -> None:
     """Stops the script if the networks without a bias have not learned the task, or are not there."""
     fair = [row["accuracy"]["value"] for row in rows if (row["data"], row["level"]) == (data, LEVELS[0])]
     if not fair or np.mean(fair) < LEARNED:
-        raise SystemExit(f"{data}: accuracy at {LEVELS[0]} % has to be at least {LEARNED} before other levels are "
-                         f"trained, got {np.mean(fair) if fair else 'no rows'}")
+        raise SystemExit(
+            f"{data}: accuracy at {LEVELS[0]} % has to be at least {LEARNED} before other levels are "
+            f"trained, got {np.mean(fair) if fair else 'no rows'}"
+        )
 
 
 if __name__ == "__main__":

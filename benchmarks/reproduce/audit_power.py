@@ -107,20 +107,28 @@ def plan(seeds: int = SEEDS, clean_seeds: int = CLEAN_SEEDS) -> list[Cell]:
     cells, first = [], FIRST_SEED
     for family in FAMILIES:
         cells += [Cell("sets", family, "none", seed) for seed in range(first, first + clean_seeds)]
-        cells += [Cell("sets", family, level, seed) for level in LEVELS.get(family, TWO_CLASSES)
-                  for seed in range(first, first + seeds)]
+        cells += [
+            Cell("sets", family, level, seed)
+            for level in LEVELS.get(family, TWO_CLASSES)
+            for seed in range(first, first + seeds)
+        ]
         cells += [Cell("small accept", family, level, first) for level in SMALL]
     for part in JUDGES:
         cells += [Cell(part, "digits", kind, seed) for seed, kind in enumerate(PICTURES, first)]
-        cells += [Cell(part, family, level, seed) for family in FAMILIES if family != "colour"
-                  for seed, level in enumerate(BLIND, first)]
+        cells += [
+            Cell(part, family, level, seed)
+            for family in FAMILIES
+            if family != "colour"
+            for seed, level in enumerate(BLIND, first)
+        ]
     return cells
 
 
 def trained(key: Any, classifier: Classifier, train: Batch, steps: int) -> Params:
     """A network after `steps` of 64 samples, in epochs of ten batches."""
-    config = RunConfig(epochs=steps // 10, epochs_per_chunk=steps // 10, batch_size=64, steps_per_epoch=10,
-                       drop_last=True)
+    config = RunConfig(
+        epochs=steps // 10, epochs_per_chunk=steps // 10, batch_size=64, steps_per_epoch=10, drop_last=True
+    )
     optimizer = Optimizer(name="adamw", learning_rate=1e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
     train = Batch(x=train.x, label=train.label, attribute=train.attribute)
     return run(key, erm(classifier, optimizer), train, config).state.variables
@@ -128,8 +136,9 @@ def trained(key: Any, classifier: Classifier, train: Batch, steps: int) -> Param
 
 def shown(classifier: Classifier, params: Params, pairs: Batch) -> np.ndarray:
     """The oracle: `[2 n]`, whether samples are right shown with their label's own value, and with another's."""
-    return np.stack([np.asarray(predict_rows(classifier.apply, params, x)).argmax(1) == pairs.label
-                     for x in (pairs.x, pairs.twin)]).astype(np.float64)
+    return np.stack(
+        [np.asarray(predict_rows(classifier.apply, params, x)).argmax(1) == pairs.label for x in (pairs.x, pairs.twin)]
+    ).astype(np.float64)
 
 
 def over_units(values: np.ndarray, unit: np.ndarray | None) -> Interval:
@@ -154,8 +163,9 @@ def state_of(conflicting: float | str, gap: Interval) -> str:
     return "clean" if conflicting == "none" else "strong" if gap.low > STRONG else "weak"
 
 
-def judged(state: str, planted: str, shortcuts: Sequence[str], fix: str, held: bool | None,
-           gain: Interval | None) -> dict[str, bool]:
+def judged(
+    state: str, planted: str, shortcuts: Sequence[str], fix: str, held: bool | None, gain: Interval | None
+) -> dict[str, bool]:
     """Whether the verdict and the advice are right.
 
     Args:
@@ -179,31 +189,46 @@ def audited(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
     began = time.perf_counter()
     params = trained(jax.random.key(cell.seed), of.network, made.dataset.splits["train"], steps or of.steps)
     learned = time.perf_counter()
-    found = jaxdebias.audit(of.network, params, made.dataset, candidates=made.candidates, pixels="none", fix=True,
-                            seed=AUDIT_SEED)
+    found = jaxdebias.audit(
+        of.network, params, made.dataset, candidates=made.candidates, pixels="none", fix=True, seed=AUDIT_SEED
+    )
     seconds = time.perf_counter() - learned
     right = shown(of.network, params, made.pairs)
     gap = over_units(right[0] - right[1], made.pairs.unit)
     state, checked = state_of(cell.conflicting, gap), found.results["advice"]["verified"]
     held = None if checked is None else checked["held"]
     gain = best_gain(cell.family, made, params, right) if state == "strong" and found.fix == "leave it" else None
-    row = {"state": state, "gap": rounded(gap), "accuracy": round(float(right.mean()), 4),
-           "verdicts": {one["name"]: one["verdict"] for one in found.results["candidates"]},
-           "p_values": {one["name"]: float(f"{one['p_value']:.3g}") for one in found.results["candidates"]},
-           "fix": found.fix, "held": held, **judged(state, of.planted, found.shortcuts, found.fix, held, gain)}
+    row = {
+        "state": state,
+        "gap": rounded(gap),
+        "accuracy": round(float(right.mean()), 4),
+        "verdicts": {one["name"]: one["verdict"] for one in found.results["candidates"]},
+        "p_values": {one["name"]: float(f"{one['p_value']:.3g}") for one in found.results["candidates"]},
+        "fix": found.fix,
+        "held": held,
+        **judged(state, of.planted, found.shortcuts, found.fix, held, gain),
+    }
     if gain is not None:
         row["best_gain"] = rounded(gain)
     if held:
         after = shown(of.network, found.params, made.pairs)
-        row |= {"gap_after": rounded(over_units(after[0] - after[1], made.pairs.unit)),
-                "gain": rounded(over_units((after - right).mean(0), made.pairs.unit))}
+        row |= {
+            "gap_after": rounded(over_units(after[0] - after[1], made.pairs.unit)),
+            "gain": rounded(over_units((after - right).mean(0), made.pairs.unit)),
+        }
     if cell.part == "small accept":
         del row["right"]
         row["right_advice"] = found.fix in ("leave it", "not tried")
     options = {one["name"]: {"gains": one["gains"], "harm": one["harm"]} for one in found.results["advice"]["options"]}
-    return {**row, "options": options, "seconds": {
-        "training": round(learned - began, 2), "audit": round(seconds, 2),
-        **{name: round(value, 2) for name, value in found.results["seconds_by_step"].items()}}}
+    return {
+        **row,
+        "options": options,
+        "seconds": {
+            "training": round(learned - began, 2),
+            "audit": round(seconds, 2),
+            **{name: round(value, 2) for name, value in found.results["seconds_by_step"].items()},
+        },
+    }
 
 
 def few(made: Made) -> Made:
@@ -237,18 +262,27 @@ def suspected(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
         seen = state_of(cell.conflicting, over_units(right[0] - right[1], made.pairs.unit))
         state = "biased" if seen == "strong" else seen
     began = time.perf_counter()
-    found = jaxdebias.audit(of.network, params, dataset, pixels="none", judges=JUDGES[cell.part], fix=True,
-                            seed=AUDIT_SEED)
+    found = jaxdebias.audit(
+        of.network, params, dataset, pixels="none", judges=JUDGES[cell.part], fix=True, seed=AUDIT_SEED
+    )
     cells = found.results["discovered"]["cells"]
     checked = found.results["advice"]["verified"]
-    return {"state": state, "suspected": cells["suspected"], "plain": cells["plain"],
-            "flagged_share": round(cells["flagged_share"], 4), "confidence": [round(c, 3) for c in cells["confidence"]],
-            "followed": {name: value and round(value, 4) for name, value in cells["followed"].items()},
-            "groups": len(found.results["discovered"]["groups"]), "fix": found.fix,
-            "held": None if checked is None else checked["held"],
-            "right": state == "weak" or cells["suspected"] == (state == "biased"),
-            "seconds": {"audit": round(time.perf_counter() - began, 2),
-                        **{name: round(value, 2) for name, value in found.results["seconds_by_step"].items()}}}
+    return {
+        "state": state,
+        "suspected": cells["suspected"],
+        "plain": cells["plain"],
+        "flagged_share": round(cells["flagged_share"], 4),
+        "confidence": [round(c, 3) for c in cells["confidence"]],
+        "followed": {name: value and round(value, 4) for name, value in cells["followed"].items()},
+        "groups": len(found.results["discovered"]["groups"]),
+        "fix": found.fix,
+        "held": None if checked is None else checked["held"],
+        "right": state == "weak" or cells["suspected"] == (state == "biased"),
+        "seconds": {
+            "audit": round(time.perf_counter() - began, 2),
+            **{name: round(value, 2) for name, value in found.results["seconds_by_step"].items()},
+        },
+    }
 
 
 def rounded(interval: Interval) -> dict[str, float]:
@@ -257,6 +291,7 @@ def rounded(interval: Interval) -> dict[str, float]:
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Part -> quantity -> a share with Wilson's interval."""
+
     def share(of: Sequence[bool]) -> dict[str, float]:
         return rounded(Interval(*(float(v) for v in wilson(sum(of), len(of))[:3]), len(of)))
 
@@ -268,8 +303,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         tested = [(row, name) for row in sets for name in row["verdicts"] if name != FAMILIES[row["family"]].planted]
         said["sets"] = {
             "false alarms, clean": share([not row["right"] for row in of["clean"]]),
-            "false alarms, strong and weak": share([bool(set(called(row)) - {FAMILIES[row["family"]].planted})
-                                                    for row in of["strong"] + of["weak"]]),
+            "false alarms, strong and weak": share(
+                [bool(set(called(row)) - {FAMILIES[row["family"]].planted}) for row in of["strong"] + of["weak"]]
+            ),
             "false alarms per decoy": share([row["verdicts"][name] == "shortcut" for row, name in tested]),
             "shortcut found, strong": share([FAMILIES[row["family"]].planted in called(row) for row in of["strong"]]),
             "right verdicts, clean and strong": share([row["right"] for row in both]),
@@ -286,9 +322,13 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         said["small accept"] = {"right advice": share([row["right_advice"] for row in small])}
     for part in JUDGES:
         pictures = [row for row in rows if row["part"] == part]
-        said[part] = {"right suspicions": share([row["right"] for row in pictures if row["state"] != "weak"]), **{
-            f"suspected, {state}": share([row["suspected"] for row in pictures if row["state"] == state])
-            for state in ("biased", "clean", "weak")}}
+        said[part] = {
+            "right suspicions": share([row["right"] for row in pictures if row["state"] != "weak"]),
+            **{
+                f"suspected, {state}": share([row["suspected"] for row in pictures if row["state"] == state])
+                for state in ("biased", "clean", "weak")
+            },
+        }
     counted = {part: {name: one for name, one in of.items() if one["n"]} for part, of in said.items()}
     return {part: of for part, of in counted.items() if of}
 
@@ -303,8 +343,15 @@ def verdicts(said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for part, quantity, sign, bound in MARGINS:
         if quantity in said.get(part, {}):
             got = said[part][quantity]["value"]
-            out.append({"part": part, "quantity": quantity, "margin": f"{sign} {bound}", "got": got,
-                        "met": bool(got >= bound if sign == ">=" else got <= bound)})
+            out.append(
+                {
+                    "part": part,
+                    "quantity": quantity,
+                    "margin": f"{sign} {bound}",
+                    "got": got,
+                    "met": bool(got >= bound if sign == ">=" else got <= bound),
+                }
+            )
     return out
 
 
@@ -314,13 +361,23 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of each family and share with a shortcut")
     parser.add_argument("--clean-seeds", type=int, default=CLEAN_SEEDS, help="of each family without one")
     parser.add_argument("--parts", nargs="+", default=["sets", "small accept", *JUDGES])
-    parser.add_argument("--trial", action="store_true",
-                        help="a few sets, hardly trained, into a temporary folder, to see that everything runs")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="a few sets, hardly trained, into a temporary folder, to see that everything runs",
+    )
     args = parser.parse_args()
     cells, steps = [cell for cell in plan(args.seeds, args.clean_seeds) if cell.part in args.parts], None
     if args.trial:
-        cells, steps = [Cell("sets", "mark", "none", 0), Cell("sets", "mark", 0.01, 0),
-                        Cell("small accept", "mark", 0.05, 0), Cell("pictures only", "digits", 0.02, 0)], 60
+        cells, steps = (
+            [
+                Cell("sets", "mark", "none", 0),
+                Cell("sets", "mark", 0.01, 0),
+                Cell("small accept", "mark", 0.05, 0),
+                Cell("pictures only", "digits", 0.02, 0),
+            ],
+            60,
+        )
         args.out = Path(tempfile.mkdtemp()) / args.out.name
     table = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     done = {Cell(*(row[name] for name in Cell._fields)) for row in table["rows"]}
@@ -329,22 +386,36 @@ def main() -> int:
             continue
         row = (suspected if cell.part in JUDGES else audited)(cell, steps=steps)
         table["rows"].append({**cell._asdict(), **row})
-        table |= {"planned": len(cells), "device": device_name(), "versions": versions(),
-                  "cores": len(os.sched_getaffinity(0)), "date": time.strftime("%Y-%m-%d")}
+        table |= {
+            "planned": len(cells),
+            "device": device_name(),
+            "versions": versions(),
+            "cores": len(os.sched_getaffinity(0)),
+            "date": time.strftime("%Y-%m-%d"),
+        }
         write(args.out, table)
-        print(f"{number + 1} of {len(cells)}: {cell.part}, {cell.family}, {cell.conflicting}, seed {cell.seed}: "
-              f"{row['state']}, " + (f"suspected {row['suspected']}" if cell.part in JUDGES else
-                                     f"gap {row['gap']['value']:.3f}, accuracy {row['accuracy']:.3f}, shortcuts "
-                                     f"{', '.join(called(row)) or 'none'}") +
-              f"; {row['fix']}{'' if row['held'] is None else ', held' if row['held'] else ', did not hold'}"
-              f"; {row['seconds']['audit']:.1f} s", flush=True)
+        print(
+            f"{number + 1} of {len(cells)}: {cell.part}, {cell.family}, {cell.conflicting}, seed {cell.seed}: "
+            f"{row['state']}, "
+            + (
+                f"suspected {row['suspected']}"
+                if cell.part in JUDGES
+                else f"gap {row['gap']['value']:.3f}, accuracy {row['accuracy']:.3f}, shortcuts "
+                f"{', '.join(called(row)) or 'none'}"
+            )
+            + f"; {row['fix']}{'' if row['held'] is None else ', held' if row['held'] else ', did not hold'}"
+            f"; {row['seconds']['audit']:.1f} s",
+            flush=True,
+        )
     table["summary"] = summary(table["rows"])
     table["margins"] = verdicts(table["summary"])
     write(args.out, table)
     print(args.out)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['part']}, {verdict['quantity']} "
-              f"{verdict['margin']}, got {verdict['got']:.3f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['part']}, {verdict['quantity']} "
+            f"{verdict['margin']}, got {verdict['got']:.3f}"
+        )
     return int(any(not verdict["met"] for verdict in table["margins"]))
 
 

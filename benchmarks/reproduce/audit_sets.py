@@ -101,16 +101,16 @@ FAMILIES = {
     "mark": Family("mark", ("left", "right"), draw=_mark, **_ON_DIGITS),
     "ground": Family("ground", ("bluish", "reddish"), draw=_ground, **_ON_DIGITS),
     "brightness": Family("ink", ("faint", "full"), draw=_bright, **_ON_DIGITS),
-    "scenes": Family("place", ("waves", "bricks"), 2,
-                     models.cnn(channels=(16, 32, 32), dense=32, classes=2), 800, None),
+    "scenes": Family(
+        "place", ("waves", "bricks"), 2, models.cnn(channels=(16, 32, 32), dense=32, classes=2), 800, None
+    ),
     "glyphs": Family("letter", ("O", "T", "L"), 3, models.cnn(channels=(16, 32, 32), dense=32, classes=3), 600, None),
 }
 """Digits: ten classes with ten colours of ink; even or odd with the others. The networks and steps were chosen on
 other seeds, by accuracy without a shortcut alone."""
 
 
-def make(family: str, conflicting: float | None, seed: int, *,
-         sizes: tuple[int, int, int, int] | None = None) -> Made:
+def make(family: str, conflicting: float | None, seed: int, *, sizes: tuple[int, int, int, int] | None = None) -> Made:
     """A data set with known truth.
 
     Args:
@@ -134,16 +134,28 @@ def make(family: str, conflicting: float | None, seed: int, *,
         paper = _mostly(rng, batch.label, batch.attribute, k)
         hard, line, lot = (draw(rng, batch.label, values) for values in (3, 2, 4))
         grain = rng.standard_normal(batch.x.shape, dtype=np.float32)
-        columns[name] = {of.planted: np.array(of.values)[batch.attribute], "scanner": _named("scanner", scanner),
-                         "paper": _named("paper", paper), "blur": np.array(["none", "some", "much"])[hard],
-                         "frame": np.array(["no", "yes"])[line], "batch": _named("batch", lot)}
+        columns[name] = {
+            of.planted: np.array(of.values)[batch.attribute],
+            "scanner": _named("scanner", scanner),
+            "paper": _named("paper", paper),
+            "blur": np.array(["none", "some", "much"])[hard],
+            "frame": np.array(["no", "yes"])[line],
+            "batch": _named("batch", lot),
+        }
         splits[name] = batch._replace(x=_finished(batch.x, hard, line, grain), attribute=np.full(n, -1, np.int32))
         if name == "test":
             x, twin = (_finished(view, hard, line, grain) for view in (aligned, conflict))
             pairs = splits[name]._replace(x=x, twin=twin)
-    dataset = Dataset(name=f"{family}, generated", variant={"conflicting": conflicting, "sizes": list(sizes)},
-                      splits=splits, pairs={}, label_names=tuple(map(str, range(of.classes))),
-                      attribute_names=of.values, pairing="none", aligned=np.eye(of.classes, dtype=bool))
+    dataset = Dataset(
+        name=f"{family}, generated",
+        variant={"conflicting": conflicting, "sizes": list(sizes)},
+        splits=splits,
+        pairs={},
+        label_names=tuple(map(str, range(of.classes))),
+        attribute_names=of.values,
+        pairing="none",
+        aligned=np.eye(of.classes, dtype=bool),
+    )
     candidates = {name: {split: columns[split][name] for split in SPLITS} for name in columns["test"]}
     return Made(dataset, candidates, pairs)
 
@@ -162,13 +174,21 @@ def pictures_only(conflicting: float | None, seed: int) -> Dataset:
             gray = x.max(axis=3, keepdims=True) / np.maximum(x.max(axis=(1, 2, 3), keepdims=True), 1)
             x = _uint8(np.repeat(gray, 3, axis=3) + 0.05 * rng.standard_normal(x.shape, dtype=np.float32))
         splits[name] = Batch(x=x, label=batch.label, attribute=np.full(len(x), -1, np.int32), unit=batch.unit)
-    return Dataset(name="digits, pictures only", variant={"conflicting": conflicting}, splits=splits, pairs={},
-                   label_names=made.label_names, attribute_names=("unknown",), pairing="none",
-                   aligned=np.zeros((10, 1), bool))
+    return Dataset(
+        name="digits, pictures only",
+        variant={"conflicting": conflicting},
+        splits=splits,
+        pairs={},
+        label_names=made.label_names,
+        attribute_names=("unknown",),
+        pairing="none",
+        aligned=np.zeros((10, 1), bool),
+    )
 
 
-def _digits(family: str, conflicting: float, seed: int,
-            sizes: tuple[int, int, int, int]) -> dict[str, tuple[Batch, Pictures, Pictures]]:
+def _digits(
+    family: str, conflicting: float, seed: int, sizes: tuple[int, int, int, int]
+) -> dict[str, tuple[Batch, Pictures, Pictures]]:
     """Split -> (samples, their aligned rendering, a conflicting one), pixels 0 to 1."""
     of = FAMILIES[family]
     gray, digit = gray_digits()
@@ -181,8 +201,11 @@ def _digits(family: str, conflicting: float, seed: int,
             unit = np.repeat(np.arange(len(rows), dtype=np.int32), RENDERINGS)
             rows = np.repeat(rows, RENDERINGS)
         label = (digit[rows] if of.classes == 10 else digit[rows] % 2).astype(np.int32)
-        value = (biased_attribute(rng, label, conflicting, of.classes) if name == "train" else
-                 _balanced(rng, label, of.classes))
+        value = (
+            biased_attribute(rng, label, conflicting, of.classes)
+            if name == "train"
+            else _balanced(rng, label, of.classes)
+        )
         other = np.where(value == label, other_attribute(rng, label, of.classes), value)
         # The three renderings draw the same numbers, so that they differ in the attribute alone.
         state, views = rng.bit_generator.state, []
@@ -193,11 +216,20 @@ def _digits(family: str, conflicting: float, seed: int,
     return found
 
 
-def _scenes(family: str, conflicting: float, seed: int,
-            sizes: tuple[int, int, int, int]) -> dict[str, tuple[Batch, Pictures, Pictures]]:
+def _scenes(
+    family: str, conflicting: float, seed: int, sizes: tuple[int, int, int, int]
+) -> dict[str, tuple[Batch, Pictures, Pictures]]:
     k = FAMILIES[family].classes
-    made = data.scenes(kind=family, classes=k, conflicting=conflicting, seed=seed, train=sizes[0],
-                       edit=2 * sizes[1], accept=2 * sizes[2], test=sizes[3])
+    made = data.scenes(
+        kind=family,
+        classes=k,
+        conflicting=conflicting,
+        seed=seed,
+        train=sizes[0],
+        edit=2 * sizes[1],
+        accept=2 * sizes[2],
+        test=sizes[3],
+    )
     found = {}
     for name, size in zip(SPLITS, sizes, strict=True):
         batch = made.splits[name]
@@ -241,7 +273,7 @@ def _finished(x: Pictures, hard: Numbers, line: Numbers, grain: Pictures) -> np.
         rows = hard >= level
         padded = np.pad(x[rows], ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
         h, w = x.shape[1:3]
-        x[rows] = sum(padded[:, i:i + h, j:j + w] for i in range(3) for j in range(3)) / 9
+        x[rows] = sum(padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)) / 9
     x[line == 1, 4:, -1] = 0.7
     return _uint8(x + 0.05 * grain)
 

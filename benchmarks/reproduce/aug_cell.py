@@ -71,8 +71,10 @@ class Case(NamedTuple):
 def coloured(data_dir: Path, conflicting: float, seed: int) -> tuple[Batch, Batch]:
     """The digits of the table, drawn."""
     digits = all_digits(data_dir)
-    return tuple(rows._replace(x=np.asarray(draw_tints(digits.gray, rows).x))
-                 for rows in tinted_mnist(digits, conflicting=conflicting, seed=seed))
+    return tuple(
+        rows._replace(x=np.asarray(draw_tints(digits.gray, rows).x))
+        for rows in tinted_mnist(digits, conflicting=conflicting, seed=seed)
+    )
 
 
 def wrong_labels(config: AugCellConfig) -> Callable[[Path, float, int], Task]:
@@ -105,7 +107,7 @@ def placed(digits: MnistDigits, rows: np.ndarray, where: np.ndarray) -> np.ndarr
     top, left = (np.round(7 + 6.5 * part(angle)).astype(int) for part in (np.sin, np.cos))
     out = np.zeros((len(rows), 2 * SIDE, 2 * SIDE), np.uint8)
     for i in range(len(rows)):
-        out[i, top[i]:top[i] + SIDE, left[i]:left[i] + SIDE] = small[i]
+        out[i, top[i] : top[i] + SIDE, left[i] : left[i] + SIDE] = small[i]
     return np.repeat(out[..., None], 3, axis=-1)
 
 
@@ -133,18 +135,30 @@ CASES = {
 def measured(task: Task, seed: int) -> dict[str, Any]:
     began = time.process_time()
     unlabelled = task.train._replace(attribute=np.full_like(task.train.label, -1), twin=None)
-    params, info = aug_cell(jax.random.key(seed), task.classifier, unlabelled, task.config, augment=task.augment,
-                            observe=functools.partial(print, flush=True))
+    params, info = aug_cell(
+        jax.random.key(seed),
+        task.classifier,
+        unlabelled,
+        task.config,
+        augment=task.augment,
+        observe=functools.partial(print, flush=True),
+    )
     seconds = time.process_time() - began
 
     def logits(trained: Any) -> np.ndarray:
         return np.asarray(predict_rows(task.classifier.apply, trained, task.test.x))
 
-    row = {**accuracies({"": logits(params)}, task.test), "processor_seconds": seconds,
-           **aug_cell_said(info, task.train, task.test, logits)}
+    row = {
+        **accuracies({"": logits(params)}, task.test),
+        "processor_seconds": seconds,
+        **aug_cell_said(info, task.train, task.test, logits),
+    }
     if task.wrong is not None:
-        row |= {"wrong": int(task.wrong.sum()), "left_out_wrong": int((info.suspect & task.wrong).sum()),
-                "left_out_conflicting": row["left_out_conflicting"] - int((info.suspect & task.wrong).sum())}
+        row |= {
+            "wrong": int(task.wrong.sum()),
+            "left_out_wrong": int((info.suspect & task.wrong).sum()),
+            "left_out_conflicting": row["left_out_conflicting"] - int((info.suspect & task.wrong).sum()),
+        }
     return row
 
 
@@ -171,14 +185,19 @@ def main() -> None:
             temporary = args.out.with_suffix(".tmp")
             temporary.write_text(json.dumps(table, indent=1) + "\n")
             os.replace(temporary, args.out)
-            print(f"{name}, seed {seed}: {row['chosen']} {row['accuracy']:.2%}, {row['processor_seconds']:.0f} s; "
-                  f"{' '.join(row['said'])}", flush=True)
+            print(
+                f"{name}, seed {seed}: {row['chosen']} {row['accuracy']:.2%}, {row['processor_seconds']:.0f} s; "
+                f"{' '.join(row['said'])}",
+                flush=True,
+            )
 
 
 def shortened(task: Task) -> Task:
     few = np.arange(600)
-    train, test = (jax.tree.map(lambda leaf: np.asarray(leaf)[few], rows._replace(twin=None, mask=None))
-                   for rows in (task.train, task.test))
+    train, test = (
+        jax.tree.map(lambda leaf: np.asarray(leaf)[few], rows._replace(twin=None, mask=None))
+        for rows in (task.train, task.test)
+    )
     config = replace(task.config, steps=4, cleaning_steps=2, cells=replace(task.config.cells, steps=2))
     return task._replace(train=train, test=test, config=config, wrong=None if task.wrong is None else task.wrong[few])
 

@@ -58,8 +58,11 @@ BATCH = 64
 # case, quantity, sign, bound. Quantities: "arm.value", the mean over seeds; "arm.value - arm.value", the mean of the
 # paired differences; "recovered", what dbvae gains over vae as a share of what the oracle gains over vae.
 MARGINS = (
-    *((case, quantity, ">=", bound) for case in ("inverted", "lighting") for quantity, bound in (
-        ("dbvae.share", 0.15), ("dbvae.auc", 0.9), ("dbvae.rare - vae.rare", 0.03))),
+    *(
+        (case, quantity, ">=", bound)
+        for case in ("inverted", "lighting")
+        for quantity, bound in (("dbvae.share", 0.15), ("dbvae.auc", 0.9), ("dbvae.rare - vae.rare", 0.03))
+    ),
     ("inverted", "recovered", ">=", 0.4),
     ("inverted", "dbvae.precision - vae.precision", ">=", 0.0),
     ("inverted", "dbvae.common - vae.common", ">=", -0.02),
@@ -76,8 +79,19 @@ MARGINS = (
 )
 AIM = 0.03
 """Of the worst group over plain on a natural group, by any arm but the oracle; tried, not expected."""
-VALUES = ("accuracy", "rare", "common", "worst", "precision", "variance", "ess", "share", "auc", "never_drawn",
-          "largest")
+VALUES = (
+    "accuracy",
+    "rare",
+    "common",
+    "worst",
+    "precision",
+    "variance",
+    "ess",
+    "share",
+    "auc",
+    "never_drawn",
+    "largest",
+)
 FOLLOWS = 0.7
 """An AUC below says that the weights do not follow the rare group."""
 
@@ -91,8 +105,9 @@ def measured(case: str, arm: str, dataset: Dataset, seed: int, few: bool) -> dic
     """One network, trained and tested: a row without its names."""
     of, test = CASES[case], dataset.splits["test"]
     key_train, key_judges, key_report = jax.random.split(jax.random.key(seed), 3)
-    model = vae_classifier(image=tuple(test.x.shape[1:]), classes=len(dataset.label_names),
-                           latent=LATENTS.get(arm, of.latent))
+    model = vae_classifier(
+        image=tuple(test.x.shape[1:]), classes=len(dataset.label_names), latent=LATENTS.get(arm, of.latent)
+    )
     began = time.perf_counter()
     learner, data = prepared(arm, of, model, dataset, key_judges, few)
     config = RunConfig(epochs=3 if few else of.epochs, batch_size=BATCH, draws="systematic")
@@ -104,8 +119,10 @@ def measured(case: str, arm: str, dataset: Dataset, seed: int, few: bool) -> dic
     right = logits.argmax(1) == test.label
     rare = ~dataset.aligned[test.label, test.attribute]
     row = {
-        "accuracy": rounded(report.accuracy), "rare": rounded(report.bias_conflicting_accuracy),
-        "common": rounded(report.bias_aligned_accuracy), "worst": rounded(report.worst_group_accuracy),
+        "accuracy": rounded(report.accuracy),
+        "rare": rounded(report.bias_conflicting_accuracy),
+        "common": rounded(report.bias_aligned_accuracy),
+        "worst": rounded(report.worst_group_accuracy),
         **of_confusion(report),
         "right": {"rare": packed(right[rare]), "common": packed(right[~rare])},
         "ess_by_epoch": [record.info["draw_ess"] for record in result.history if "draw_ess" in record.info],
@@ -116,9 +133,15 @@ def measured(case: str, arm: str, dataset: Dataset, seed: int, few: bool) -> dic
     weight = np.asarray(jax.jit(learner.weights)(result.state, data))
     train = dataset.splits["train"]
     drawn = draw_report(weight, (~dataset.aligned[train.label, train.attribute]).astype(np.int32), groups=2)
-    return {**row, "ess": drawn.ess, "largest": drawn.largest, "never_drawn": drawn.never_drawn,
-            "share": float(drawn.group_share[1]), "auc": float(drawn.group_auc[1]),
-            "histogram": drawn.histogram.tolist()}
+    return {
+        **row,
+        "ess": drawn.ess,
+        "largest": drawn.largest,
+        "never_drawn": drawn.never_drawn,
+        "share": float(drawn.group_share[1]),
+        "auc": float(drawn.group_auc[1]),
+        "histogram": drawn.histogram.tolist(),
+    }
 
 
 def of_confusion(report: GroupReport) -> dict[str, Any]:
@@ -130,10 +153,16 @@ def of_confusion(report: GroupReport) -> dict[str, Any]:
     recall = wilson(correct, confusion.sum(1))
     there = report.count > 0
     return {
-        "precision": float(precision.mean()), "variance": float(np.var(100 * report.groups.value[there])),
+        "precision": float(precision.mean()),
+        "variance": float(np.var(100 * report.groups.value[there])),
         "recalls": [rounded(Interval(*(field[y] for field in recall))) for y in range(len(correct))],
-        "groups": [[rounded(Interval(*(field[y, a] for field in report.groups))) if there[y, a] else None
-                    for a in range(there.shape[1])] for y in range(len(correct))],
+        "groups": [
+            [
+                rounded(Interval(*(field[y, a] for field in report.groups))) if there[y, a] else None
+                for a in range(there.shape[1])
+            ]
+            for y in range(len(correct))
+        ],
     }
 
 
@@ -192,8 +221,10 @@ class Rows:
         seeds = self.seeds(arm, other)
         if not seeds:
             return None
-        gains = [unpacked(self.at[arm, seed]["right"][group]).astype(float)
-                 - unpacked(self.at[other, seed]["right"][group]) for seed in seeds]
+        gains = [
+            unpacked(self.at[arm, seed]["right"][group]).astype(float) - unpacked(self.at[other, seed]["right"][group])
+            for seed in seeds
+        ]
         mean = float(np.mean([gain.mean() for gain in gains]))
         half = 1.959964 * float(np.sqrt(sum(gain.var() / len(gain) for gain in gains))) / len(gains)
         return Interval(mean, mean - half, mean + half, sum(map(len, gains)))
@@ -217,10 +248,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 if other == arm or not of.seeds(arm, other):
                     continue
                 row[f"gain over {other}"] = {
-                    **{name: of.quantity(f"{arm}.{name} - {other}.{name}")._asdict()
-                       for name in ("rare", "common", "worst", "precision")},
-                    **{f"{group}, over faces": of.over_faces(arm, other, group)._asdict()
-                       for group in ("rare", "common")}}
+                    **{
+                        name: of.quantity(f"{arm}.{name} - {other}.{name}")._asdict()
+                        for name in ("rare", "common", "worst", "precision")
+                    },
+                    **{
+                        f"{group}, over faces": of.over_faces(arm, other, group)._asdict()
+                        for group in ("rare", "common")
+                    },
+                }
             if "auc" in row:
                 row["follows"] = row["auc"]["value"] >= FOLLOWS
             said.append(row)
@@ -234,8 +270,16 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         got = Rows(rows, case).quantity(quantity)
         if got is not None:
             met = bool(got.value >= bound if sign == ">=" else got.value <= bound)
-            out.append({"case": case, "quantity": quantity, "margin": f"{sign} {bound}", "got": got.value, "met": met,
-                        "seeds": got.n})
+            out.append(
+                {
+                    "case": case,
+                    "quantity": quantity,
+                    "margin": f"{sign} {bound}",
+                    "got": got.value,
+                    "met": met,
+                    "seeds": got.n,
+                }
+            )
     return out
 
 
@@ -248,8 +292,15 @@ def aim(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for arm in ARMS:
             got = of.quantity(f"{arm}.worst - plain.worst") if arm != "plain" else None
             if got is not None:
-                out.append({"case": case, "arm": arm, **got._asdict(), "knows groups": arm == "oracle",
-                            "reached": bool(arm != "oracle" and got.value >= AIM and got.low > 0)})
+                out.append(
+                    {
+                        "case": case,
+                        "arm": arm,
+                        **got._asdict(),
+                        "knows groups": arm == "oracle",
+                        "reached": bool(arm != "oracle" and got.value >= AIM and got.low > 0),
+                    }
+                )
     return out
 
 
@@ -261,9 +312,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="at most so many; default: 5 of generated faces, 3 of real ones")
     parser.add_argument("--again", action="store_true", help="what reached the aim, on fresh seeds")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/dbvae.json, or dbvae_again.json")
-    parser.add_argument("--trial", action="store_true",
-                        help="few faces and epochs, into a temporary folder, to see that everything runs; two cases "
-                             "and three arms unless others are named")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="few faces and epochs, into a temporary folder, to see that everything runs; two cases "
+        "and three arms unless others are named",
+    )
     args = parser.parse_args()
     args.out = args.out or RESULTS / ("dbvae_again.json" if args.again else "dbvae.json")
     args.cases = args.cases or (["cue", "disgust"] if args.trial else list(AGAIN) if args.again else list(CASES))
@@ -279,11 +333,18 @@ def main() -> int:
             check_learned(case, arm, table["rows"])
         row = measured(case, arm, dataset_of(case, args.data_dir, seed, args.trial), seed, args.trial)
         table["rows"].append({"case": case, "arm": arm, "seed": seed, **row})
-        table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d"),
-                  "planned": len(plan(AGAIN if args.again else CASES, ARMS, None, again=args.again))}
+        table |= {
+            "device": device_name(),
+            "versions": versions(),
+            "date": time.strftime("%Y-%m-%d"),
+            "planned": len(plan(AGAIN if args.again else CASES, ARMS, None, again=args.again)),
+        }
         write(args.out, table)
-        said = [f"{name} {value_of(row, name):.3f}"
-                for name in ("rare", "common", "worst", "precision", "share", "auc", "ess") if name in row]
+        said = [
+            f"{name} {value_of(row, name):.3f}"
+            for name in ("rare", "common", "worst", "precision", "share", "auc", "ess")
+            if name in row
+        ]
         print(f"{case}, {arm}, seed {seed}: {', '.join(said)}, {row['seconds']:.0f} s", flush=True)
 
     table["rows"].sort(key=lambda row: (list(CASES).index(row["case"]), list(ARMS).index(row["arm"]), row["seed"]))
@@ -293,19 +354,25 @@ def main() -> int:
     write(args.out, table)
     print(args.out)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['case']}, {verdict['quantity']} "
-              f"{verdict['margin']}, got {verdict['got']:.3f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['case']}, {verdict['quantity']} "
+            f"{verdict['margin']}, got {verdict['got']:.3f}"
+        )
     for one in table["aim"]:
-        print(f"{'reached' if one['reached'] else 'not    '} {one['case']}, {one['arm']}: worst group over plain "
-              f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})")
+        print(
+            f"{'reached' if one['reached'] else 'not    '} {one['case']}, {one['arm']}: worst group over plain "
+            f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
+        )
     for case, (there, planned) in unfinished.items():
         print(f"{case}: {there} of {planned} rows are there, not judged yet")
     return int(any(not verdict["met"] for verdict in table["margins"]))
 
 
-def plan(cases: Iterable[str], arms: Iterable[str], seeds: int | None, *,
-         again: bool = False) -> list[tuple[str, str, int]]:
+def plan(
+    cases: Iterable[str], arms: Iterable[str], seeds: int | None, *, again: bool = False
+) -> list[tuple[str, str, int]]:
     """The rows to make, in order: all arms of a seed before the next seed."""
+
     def of(case: str) -> tuple[Sequence[int], Sequence[str]]:
         return (AGAIN_SEEDS, AGAIN[case]) if again else (range(CASES[case].seeds), CASES[case].arms)
 
@@ -316,8 +383,9 @@ def unfinished_cases(rows: Sequence[dict[str, Any]], *, again: bool = False) -> 
     """Case -> (rows that are there, rows of the plan), of those that are not whole: a case is judged all at once."""
     there = {(row["case"], row["arm"], row["seed"]) for row in rows}
     planned = {case: plan([case], ARMS, None, again=again) for case in (AGAIN if again else CASES)}
-    return {case: (sum(one in there for one in of), len(of)) for case, of in planned.items()
-            if not there.issuperset(of)}
+    return {
+        case: (sum(one in there for one in of), len(of)) for case, of in planned.items() if not there.issuperset(of)
+    }
 
 
 def check_learned(case: str, arm: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -326,12 +394,15 @@ def check_learned(case: str, arm: str, rows: Sequence[dict[str, Any]]) -> None:
         return
     got = [row["common"]["value"] for row in rows if (row["case"], row["arm"], row["seed"]) == (case, "plain", 0)]
     if not got or got[0] < LEARNED:
-        raise SystemExit(f"{case}: accuracy on common faces has to be at least {LEARNED} before other arms are "
-                         f"trained, got {got[0] if got else 'no row of plain'}")
+        raise SystemExit(
+            f"{case}: accuracy on common faces has to be at least {LEARNED} before other arms are "
+            f"trained, got {got[0] if got else 'no row of plain'}"
+        )
 
 
 def write(path: Path, table: dict[str, Any]) -> None:
     """As JSON with one line for each row: they are many and long."""
+
     def lines(value: Any) -> str:
         return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]" if isinstance(value, list) else json.dumps(value)
 

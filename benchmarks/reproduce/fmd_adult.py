@@ -57,8 +57,15 @@ from jaxdebias.mitigate import (
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import Optimizer, RunConfig, run, steps_per_epoch
 
-RATES = ("accuracy", "accuracy_loss", "counterfactual_bias", "flips", "demographic_parity_difference",
-         "equalised_odds_difference", "equal_opportunity_difference")
+RATES = (
+    "accuracy",
+    "accuracy_loss",
+    "counterfactual_bias",
+    "flips",
+    "demographic_parity_difference",
+    "equalised_odds_difference",
+    "equal_opportunity_difference",
+)
 # attribute, method, setting, rate, sign, bound; "max" is that of all seeds, the others are medians
 MARGINS = [
     ("sex", "erm", "", "median", "accuracy", ">=", 0.845),
@@ -108,6 +115,7 @@ class Entry(NamedTuple):
 
 # --- one row
 
+
 def measured(predict: Predict, dataset: Dataset) -> dict[str, float]:
     """All rates of one classifier on the test split and its pairs."""
     test, pairs = dataset.splits["test"], dataset.pairs["test"]
@@ -143,8 +151,16 @@ def network(setup: Setup, params: Params, transform: Callable[[np.ndarray], np.n
 def train_network(key: jax.Array, classifier: Any, train: Batch) -> Params:
     recipe = runs.RECIPES["adult"]
     steps = recipe.epochs * steps_per_epoch(len(train.label), recipe.batch_size)
-    learner = erm(classifier, Optimizer(name="adamw", learning_rate=recipe.learning_rate,
-                                        weight_decay=recipe.weight_decay, schedule="cosine", steps=steps))
+    learner = erm(
+        classifier,
+        Optimizer(
+            name="adamw",
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            schedule="cosine",
+            steps=steps,
+        ),
+    )
     config = RunConfig(epochs=recipe.epochs, batch_size=recipe.batch_size, epochs_per_chunk=recipe.epochs)
     return run(key, learner, train, config).state.variables
 
@@ -154,11 +170,20 @@ def set_up(data_dir: Path, attribute: str, seed: int) -> Setup:
     classifier = models.mlp(classes=2)
     start = time.perf_counter()
     params = jax.block_until_ready(train_network(jax.random.key(seed), classifier, dataset.splits["train"]))
-    return Setup(data_dir, attribute, seed, dataset, dataset.variant["protected_column"], classifier, params,
-                 time.perf_counter() - start)
+    return Setup(
+        data_dir,
+        attribute,
+        seed,
+        dataset,
+        dataset.variant["protected_column"],
+        classifier,
+        params,
+        time.perf_counter() - start,
+    )
 
 
 # --- the methods
+
 
 def entries(setup: Setup) -> Iterator[Entry]:
     """Every method and setting of the figure, in its order."""
@@ -178,9 +203,24 @@ def _fmd_entries(setup: Setup) -> Iterator[Entry]:
 
     def sweeps(where: str, model: Any, **options: Any) -> Iterator[Entry]:
         def entry(method: str, setting: str, config: FmdConfig) -> Entry:
-            return Entry(method, setting, lambda: _edited(setup, lambda: fmd(
-                setup.key(method), model, setup.params, splits["train"], pairs["edit"], splits["accept"],
-                pairs["accept"], config, **options)))
+            return Entry(
+                method,
+                setting,
+                lambda: _edited(
+                    setup,
+                    lambda: fmd(
+                        setup.key(method),
+                        model,
+                        setup.params,
+                        splits["train"],
+                        pairs["edit"],
+                        splits["accept"],
+                        pairs["accept"],
+                        config,
+                        **options,
+                    ),
+                ),
+            )
 
         for direction in ("ext", "gradB"):
             method = f"fmd {where} {direction}"
@@ -191,8 +231,11 @@ def _fmd_entries(setup: Setup) -> Iterator[Entry]:
             for u in FIXED_STEPS:
                 yield entry(f"{method}, one step", f"u={u:g}", FmdConfig(direction=direction, rounds=1, step=u))
         for number in (200, 4000):
-            yield entry(f"fmd {where} ext, t = 1", f"K={number}",
-                        FmdConfig(direction="ext", pairs=number, rounds=1, search=False))
+            yield entry(
+                f"fmd {where} ext, t = 1",
+                f"K={number}",
+                FmdConfig(direction="ext", pairs=number, rounds=1, search=False),
+            )
 
     yield from sweeps("head", setup.classifier.vector)
     # The input row: the one row of layer 1 through which the column enters.
@@ -207,27 +250,62 @@ def _head_and_network_entries(setup: Setup) -> Iterator[Entry]:
     def entry(method: str, setting: str, fit: Callable[[jax.Array], tuple[Params, Any]]) -> Entry:
         return Entry(method, setting, lambda: _edited(setup, lambda: fit(setup.key(method))))
 
-    paper = DfrConfig(penalty_kind="l1", penalties=(100.0, 30.0, 10.0, 3.0, 1.0), balance_by="subsamples", averaged=20,
-                      select="worst_group")
+    paper = DfrConfig(
+        penalty_kind="l1",
+        penalties=(100.0, 30.0, 10.0, 3.0, 1.0),
+        balance_by="subsamples",
+        averaged=20,
+        select="worst_group",
+    )
     yield entry("dfr", "L2, weights", lambda key: dfr(classifier.vector, params, edit, accept))
     yield entry("dfr", "L1, 20 subsamples", lambda key: dfr(classifier.vector, params, edit, accept, paper, key=key))
-    yield entry("refit head", "train + flipped", lambda key: refit_head(
-        classifier.vector, params, train, flip_column(train, column)))
-    yield entry("refit head", "edit, both sides", lambda key: refit_head(
-        classifier.vector, params, edit, flip_column(edit, column)))
+    yield entry(
+        "refit head",
+        "train + flipped",
+        lambda key: refit_head(classifier.vector, params, train, flip_column(train, column)),
+    )
+    yield entry(
+        "refit head",
+        "edit, both sides",
+        lambda key: refit_head(classifier.vector, params, edit, flip_column(edit, column)),
+    )
     tune = FineTuneConfig(epochs=5, batch_size=256)
     yield entry("fine-tune head", "", lambda key: fine_tune_head(key, classifier.vector, params, held_out, accept))
     yield entry("fine-tune all", "", lambda key: fine_tune(key, classifier, params, held_out, accept, tune))
-    yield entry("from scratch", "", lambda key: train_from_scratch(
-        key, classifier, held_out, accept, dataclasses.replace(tune, epochs=15)))
+    yield entry(
+        "from scratch",
+        "",
+        lambda key: train_from_scratch(key, classifier, held_out, accept, dataclasses.replace(tune, epochs=15)),
+    )
     yield entry("self-influence", "no attribute", lambda key: self_influence_tuning(key, classifier, params, train))
     recipe = runs.RECIPES["adult"]
-    yield entry("retrain + flipped", "", lambda key: retrain_counterfactual(
-        key, classifier, train, flip_column(train, column), accept,
-        FineTuneConfig(epochs=recipe.epochs, batch_size=recipe.batch_size, learning_rates=(recipe.learning_rate,),
-                       weight_decay=recipe.weight_decay)))
-    yield entry("zero column", "", lambda key: (zero_column(
-        params, ("params", "layers_0"), column, float(train.x[:, column].mean()), columns=train.x.shape[1]), None))
+    yield entry(
+        "retrain + flipped",
+        "",
+        lambda key: retrain_counterfactual(
+            key,
+            classifier,
+            train,
+            flip_column(train, column),
+            accept,
+            FineTuneConfig(
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
+                learning_rates=(recipe.learning_rate,),
+                weight_decay=recipe.weight_decay,
+            ),
+        ),
+    )
+    yield entry(
+        "zero column",
+        "",
+        lambda key: (
+            zero_column(
+                params, ("params", "layers_0"), column, float(train.x[:, column].mean()), columns=train.x.shape[1]
+            ),
+            None,
+        ),
+    )
     for count in range(1 + len(PROXIES)):
         without = (setup.attribute, *PROXIES[:count])
 
@@ -304,8 +382,11 @@ def _fairlearn_entries(setup: Setup) -> Iterator[Entry]:
     yield entry("logistic regression", "", lambda: plain(regression().fit(x, label), lambda x: x))
     for short, constraint in (("DP", "DemographicParity"), ("EO", "EqualizedOdds")):
         for bound in (0.1, 0.05, 0.02):
-            yield entry(f"ExponentiatedGradient {short}", f"bound={bound:g}",
-                        functools.partial(exponentiated, constraint, bound))
+            yield entry(
+                f"ExponentiatedGradient {short}",
+                f"bound={bound:g}",
+                functools.partial(exponentiated, constraint, bound),
+            )
     for short, constraint in (("DP", "demographic_parity"), ("EO", "equalized_odds")):
         yield entry(f"ThresholdOptimizer {short}", "", functools.partial(thresholds, constraint))
     for alpha in (0.25, 0.5, 0.75, 1.0):
@@ -316,8 +397,10 @@ def _fairlearn_entries(setup: Setup) -> Iterator[Entry]:
 
 # --- the table
 
-def fill(path: Path, cells: list[tuple[str, int]], data_dir: Path, only: str | None,
-         skip: str | None = None) -> dict[str, Any]:
+
+def fill(
+    path: Path, cells: list[tuple[str, int]], data_dir: Path, only: str | None, skip: str | None = None
+) -> dict[str, Any]:
     """Measures what is missing of every (attribute, seed), writing `path` after each row; returns the table."""
     table = json.loads(path.read_text()) if path.exists() else {"data": "adult", "rows": []}
     done = {(row["attribute"], row["seed"], row["method"], row["setting"]) for row in table["rows"]}
@@ -325,8 +408,11 @@ def fill(path: Path, cells: list[tuple[str, int]], data_dir: Path, only: str | N
         setup = set_up(data_dir, attribute, seed)
         for entry in entries(setup):
             name = (attribute, seed, entry.method, entry.setting)
-            if name in done or (only is not None and not entry.method.startswith(only)) or (
-                    skip is not None and entry.method.startswith(skip)):
+            if (
+                name in done
+                or (only is not None and not entry.method.startswith(only))
+                or (skip is not None and entry.method.startswith(skip))
+            ):
                 continue
             start = time.perf_counter()
             predict, dataset = entry.fit()
@@ -335,8 +421,11 @@ def fill(path: Path, cells: list[tuple[str, int]], data_dir: Path, only: str | N
             table["rows"].append({**row, **measured(predict, dataset), "seconds": seconds})
             table.update(device=device_name(), versions=versions() | peers(), date=time.strftime("%Y-%m-%d"))
             _write(path, table)
-            print(f"{attribute} {seed} {entry.method} {entry.setting}: accuracy {table['rows'][-1]['accuracy']:.4f}, "
-                  f"bias {table['rows'][-1]['counterfactual_bias']:.4f}, {seconds:.1f} s", flush=True)
+            print(
+                f"{attribute} {seed} {entry.method} {entry.setting}: accuracy {table['rows'][-1]['accuracy']:.4f}, "
+                f"bias {table['rows'][-1]['counterfactual_bias']:.4f}, {seconds:.1f} s",
+                flush=True,
+            )
     return table
 
 
@@ -357,14 +446,19 @@ def summary(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         if (row["attribute"], row["seed"]) in trained:
             loss = trained[row["attribute"], row["seed"]] - row["accuracy"]
             cells.setdefault((row["attribute"], row["method"], row["setting"]), []).append(
-                {**row, "accuracy_loss": loss})
+                {**row, "accuracy_loss": loss}
+            )
     rows = []
     for (attribute, method, setting), of_cell in cells.items():
         row = {"attribute": attribute, "method": method, "setting": setting, "seeds": len(of_cell)}
         for name in (*RATES, "seconds"):
             values = np.array([cell[name] for cell in of_cell], float)
-            row[name] = {"median": float(np.median(values)), "min": float(values.min()), "max": float(values.max()),
-                         **over_seeds(values)._asdict()}
+            row[name] = {
+                "median": float(np.median(values)),
+                "min": float(values.min()),
+                "max": float(values.max()),
+                **over_seeds(values)._asdict(),
+            }
         rows.append(row)
     return rows
 
@@ -377,8 +471,17 @@ def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         got = cells[attribute, method, setting][rate][statistic]
         met = got <= bound if sign == "<=" else got >= bound
-        said.append({"attribute": attribute, "method": method, "setting": setting, "rate": rate,
-                     "margin": f"{statistic} {sign} {bound}", "got": got, "met": bool(met)})
+        said.append(
+            {
+                "attribute": attribute,
+                "method": method,
+                "setting": setting,
+                "rate": rate,
+                "margin": f"{statistic} {sign} {bound}",
+                "got": got,
+                "met": bool(met),
+            }
+        )
     return said
 
 
@@ -414,8 +517,10 @@ STYLES = {
     "ThresholdOptimizer DP": ("ThresholdOptimizer DP, LR", "#d98a00", "^"),
     "ThresholdOptimizer EO": ("ThresholdOptimizer EO, LR", "#8a5a00", "^"),
 }
-PANELS = (("counterfactual_bias", "counterfactual bias", 0.01, (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)),
-          ("demographic_parity_difference", "demographic parity difference", 0.05, (0, 0.02, 0.05, 0.1, 0.2)))
+PANELS = (
+    ("counterfactual_bias", "counterfactual bias", 0.01, (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)),
+    ("demographic_parity_difference", "demographic parity difference", 0.05, (0, 0.02, 0.05, 0.1, 0.2)),
+)
 LOSSES = (0.5, 0.25, 0, -0.25, -0.5, -1, -2, -5, -10)
 
 
@@ -435,27 +540,47 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
 
     attributes = list(dict.fromkeys(row["attribute"] for row in rows))
     height = 4.3 * len(attributes) + 0.5
-    drawn, axes = plt.subplots(len(attributes), 2, figsize=(14.0, max(height, 6.6)), squeeze=False, sharey="row",
-                               layout="constrained")
+    drawn, axes = plt.subplots(
+        len(attributes), 2, figsize=(14.0, max(height, 6.6)), squeeze=False, sharey="row", layout="constrained"
+    )
     known = [method for method in STYLES if any(row["method"] == method for row in rows)]
     handles: dict[str, Any] = {}
     for attribute, line_of_axes in zip(attributes, axes, strict=True):
         of_attribute = [row for row in rows if row["attribute"] == attribute]
         trained = next(row for row in of_attribute if row["method"] == "erm")
         for axis, (rate, label, linear, ticks) in zip(line_of_axes, PANELS, strict=True):
-            spots = {method: np.array([(row[rate]["value"], -100 * row["accuracy_loss"]["value"])
-                                       for row in of_attribute if row["method"] == method]) for method in known}
+            spots = {
+                method: np.array(
+                    [
+                        (row[rate]["value"], -100 * row["accuracy_loss"]["value"])
+                        for row in of_attribute
+                        if row["method"] == method
+                    ]
+                )
+                for method in known
+            }
             axis.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-            axis.plot(*_stairs(np.concatenate([spot for spot in spots.values() if len(spot)])), color="#cccccc",
-                      linewidth=5, solid_joinstyle="round", zorder=0)
+            axis.plot(
+                *_stairs(np.concatenate([spot for spot in spots.values() if len(spot)])),
+                color="#cccccc",
+                linewidth=5,
+                solid_joinstyle="round",
+                zorder=0,
+            )
             for method, spot in spots.items():
                 name, colour, marker = STYLES[method]
                 if len(spot):
                     stroke = marker in ".1"  # no area to be outlined in white
-                    handles[name], = axis.plot(
-                        *spot.T, color=colour, marker=marker, markersize=11 if marker == "*" else 8 if stroke else 6.5,
-                        linewidth=1.0 if _swept(method) else 0.0, markeredgecolor=colour if stroke else "white",
-                        markeredgewidth=1.5 if marker == "1" else 0.5, alpha=0.9)
+                    (handles[name],) = axis.plot(
+                        *spot.T,
+                        color=colour,
+                        marker=marker,
+                        markersize=11 if marker == "*" else 8 if stroke else 6.5,
+                        linewidth=1.0 if _swept(method) else 0.0,
+                        markeredgecolor=colour if stroke else "white",
+                        markeredgewidth=1.5 if marker == "1" else 0.5,
+                        alpha=0.9,
+                    )
             axis.set_xscale("symlog", linthresh=linear, linscale=0.6)
             axis.set_yscale("symlog", linthresh=0.5, linscale=0.7)
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -470,8 +595,11 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         accuracy = f"{100 * trained['accuracy']['value']:.1f} %"
         line_of_axes[0].set_ylabel(f"accuracy, points against the trained MLP ({accuracy})")
     seeds = max(row["seeds"] for row in rows)
-    drawn.suptitle("Adult: what less bias costs in accuracy. Upper left is better, grey: frontier. "
-                   f"Test split, mean of {seeds} seed{'s' if seeds > 1 else ''}.", fontsize=11)
+    drawn.suptitle(
+        "Adult: what less bias costs in accuracy. Upper left is better, grey: frontier. "
+        f"Test split, mean of {seeds} seed{'s' if seeds > 1 else ''}.",
+        fontsize=11,
+    )
     drawn.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8.5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path, dpi=110)
@@ -505,6 +633,8 @@ if __name__ == "__main__":
     _write(arguments.out, table)
     figure(table["summary"], arguments.figure)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['attribute']}, {verdict['method']} "
-              f"{verdict['setting']}: {verdict['rate']} {verdict['margin']}, got {verdict['got']:.4f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['attribute']}, {verdict['method']} "
+            f"{verdict['setting']}: {verdict['rate']} {verdict['margin']}, got {verdict['got']:.4f}"
+        )
     sys.exit(any(not verdict["met"] for verdict in table["margins"]))

@@ -29,13 +29,18 @@ from jaxdebias.mitigate import FineTuneConfig, both_sides, retrain_counterfactua
 RATIOS = (0.005, 0.01, 0.02)
 PARTS = {f"{100 * ratio:g} %": ratio for ratio in RATIOS}
 MARGINS: list[Margin] = [
-    ("0.5 %", "erm", "accuracy", ">=", 0.40), ("0.5 %", "erm", "accuracy", "<=", 0.46),
-    ("1 %", "erm", "accuracy", ">=", 0.56), ("1 %", "erm", "accuracy", "<=", 0.60),
-    ("2 %", "erm", "accuracy", ">=", 0.69), ("2 %", "erm", "accuracy", "<=", 0.73),
+    ("0.5 %", "erm", "accuracy", ">=", 0.40),
+    ("0.5 %", "erm", "accuracy", "<=", 0.46),
+    ("1 %", "erm", "accuracy", ">=", 0.56),
+    ("1 %", "erm", "accuracy", "<=", 0.60),
+    ("2 %", "erm", "accuracy", ">=", 0.69),
+    ("2 %", "erm", "accuracy", "<=", 0.73),
 ]
 for part, accuracy, conflicting, bias_ext, bias_grad, accuracy_3, bias_3 in (
-        ("0.5 %", 0.82, 0.80, 0.22, 0.16, 0.87, 0.13), ("1 %", 0.83, 0.82, 0.22, 0.14, 0.89, 0.11),
-        ("2 %", 0.88, 0.87, 0.13, 0.11, 0.90, 0.10)):
+    ("0.5 %", 0.82, 0.80, 0.22, 0.16, 0.87, 0.13),
+    ("1 %", 0.83, 0.82, 0.22, 0.14, 0.89, 0.11),
+    ("2 %", 0.88, 0.87, 0.13, 0.11, 0.90, 0.10),
+):
     MARGINS += [
         (part, "fmd ext", "accuracy", ">=", accuracy),
         (part, "fmd ext", "bias_conflicting_accuracy", ">=", conflicting),
@@ -50,16 +55,38 @@ def methods(setup: Setup) -> Iterator[Method]:
     dataset, classifier = setup.trained.dataset, setup.trained.classifier
     splits, pairs = dataset.splits, dataset.pairs
     recipe = runs.RECIPES["colored-mnist"]
-    as_trained = FineTuneConfig(epochs=recipe.epochs, batch_size=recipe.batch_size,
-                                learning_rates=(recipe.learning_rate,), weight_decay=recipe.weight_decay)
+    as_trained = FineTuneConfig(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rates=(recipe.learning_rate,),
+        weight_decay=recipe.weight_decay,
+    )
     mixed = {"params/layers_0/kernel": Mix(channels=3), "params/layers_0/bias": None}
     yield from fmd_methods(setup, {"": 0.10}, layers=3)
-    yield from baseline_methods(setup, both_sides(pairs["edit"]), splits["edit_every_colour"], select="accuracy",
-                                layers=3, mixed=mixed)
-    yield Method("retrain, counterfactuals", "training set and its counterfactuals", 0, lambda: retrain_counterfactual(
-        setup.key("tune"), classifier, splits["train"], training_counterfactuals(setup), splits["accept"], as_trained))
-    yield Method("retrain, recoloured", "training set in colours at random", 0, lambda: train_from_scratch(
-        setup.key("tune"), classifier, training_in_random_colours(setup), splits["accept"], as_trained))
+    yield from baseline_methods(
+        setup, both_sides(pairs["edit"]), splits["edit_every_colour"], select="accuracy", layers=3, mixed=mixed
+    )
+    yield Method(
+        "retrain, counterfactuals",
+        "training set and its counterfactuals",
+        0,
+        lambda: retrain_counterfactual(
+            setup.key("tune"),
+            classifier,
+            splits["train"],
+            training_counterfactuals(setup),
+            splits["accept"],
+            as_trained,
+        ),
+    )
+    yield Method(
+        "retrain, recoloured",
+        "training set in colours at random",
+        0,
+        lambda: train_from_scratch(
+            setup.key("tune"), classifier, training_in_random_colours(setup), splits["accept"], as_trained
+        ),
+    )
 
 
 def training_counterfactuals(setup: Setup) -> Batch:
@@ -81,7 +108,7 @@ def _training_digits(setup: Setup, rng: np.random.Generator, attribute: np.ndarr
     dataset, config = setup.trained.dataset, setup.cell.config
     gray, label = read_mnist(config.data_dir, "train")
     order = stream(setup.seed, "colored-mnist split").permutation(len(gray))
-    rows = np.sort(order[dataset.variant["held_out"]:])
+    rows = np.sort(order[dataset.variant["held_out"] :])
     train = dataset.splits["train"]
     # Same labels in the same order, and colour only where there is ink: these are the digits.
     assert np.array_equal(label[rows], train.label)
@@ -91,7 +118,17 @@ def _training_digits(setup: Setup, rng: np.random.Generator, attribute: np.ndarr
 
 if __name__ == "__main__":
     arguments = parser(__doc__.splitlines()[0], RESULTS / "fmd_full_colored_mnist.json", seeds=5).parse_args()
-    cells = [Cell(part, runs.TrainConfig(data="colored-mnist", data_dir=arguments.data_dir, seed=seed, options={
-        "conflicting": ratio, "every_colour_of_edit": True}))
-        for seed in range(arguments.seeds) for part, ratio in PARTS.items()]
+    cells = [
+        Cell(
+            part,
+            runs.TrainConfig(
+                data="colored-mnist",
+                data_dir=arguments.data_dir,
+                seed=seed,
+                options={"conflicting": ratio, "every_colour_of_edit": True},
+            ),
+        )
+        for seed in range(arguments.seeds)
+        for part, ratio in PARTS.items()
+    ]
     sys.exit(fill(arguments, cells, methods, MARGINS) > 0)

@@ -104,6 +104,7 @@ Margin = tuple[str, str, str, str, float]
 
 # --- the methods that every table shows
 
+
 def fmd_methods(setup: Setup, floors: Mapping[str, float | None], *, layers: int) -> Iterator[Method]:
     """FMD on the last layer, for each (suffix of its name, floor of aligned accuracy), and on the last few.
 
@@ -116,22 +117,43 @@ def fmd_methods(setup: Setup, floors: Mapping[str, float | None], *, layers: int
     whole = influence.last_layers(classifier.apply, params, splits["accept"].x[:2], layers)
 
     def method(name: str, model: Any, config: FmdConfig, **options: Any) -> Method:
-        return Method(name, "held-out pairs", samples, lambda: fmd(
-            setup.key("edit"), model, params, splits["train"], pairs["edit"], splits["accept"], pairs["accept"],
-            config, **options))
+        return Method(
+            name,
+            "held-out pairs",
+            samples,
+            lambda: fmd(
+                setup.key("edit"),
+                model,
+                params,
+                splits["train"],
+                pairs["edit"],
+                splits["accept"],
+                pairs["accept"],
+                config,
+                **options,
+            ),
+        )
 
     for suffix, floor in floors.items():
         for direction in ("ext", "gradB"):
-            yield method(f"fmd {direction}{suffix}", classifier.vector,
-                         FmdConfig(direction=direction, bias=bias, aligned_floor=floor),
-                         head_path=classifier.head_path)
+            yield method(
+                f"fmd {direction}{suffix}",
+                classifier.vector,
+                FmdConfig(direction=direction, bias=bias, aligned_floor=floor),
+                head_path=classifier.head_path,
+            )
     for direction in ("ext", "gradB"):
-        yield method(f"fmd {layers} layers {direction}", classifier.apply,
-                     FmdConfig(direction=direction, bias=bias, aligned_floor=None), block=whole)
+        yield method(
+            f"fmd {layers} layers {direction}",
+            classifier.apply,
+            FmdConfig(direction=direction, bias=bias, aligned_floor=None),
+            block=whole,
+        )
 
 
-def baseline_methods(setup: Setup, held_out: Batch, every: Batch, *, select: str, layers: int,
-                     mixed: Mapping[str, Any]) -> Iterator[Method]:
+def baseline_methods(
+    setup: Setup, held_out: Batch, every: Batch, *, select: str, layers: int, mixed: Mapping[str, Any]
+) -> Iterator[Method]:
     """The honest alternatives.
 
     Args:
@@ -153,32 +175,73 @@ def baseline_methods(setup: Setup, held_out: Batch, every: Batch, *, select: str
     blocks = {f"fine-tune {layers} layers": whole}
     if mixed:
         blocks["fine-tune mixing and head"] = mixed | dict.fromkeys(
-            influence.last_layers(classifier.apply, params, accept.x[:2], 1))
+            influence.last_layers(classifier.apply, params, accept.x[:2], 1)
+        )
         blocks[f"fine-tune mixing and {layers - 1} layers"] = mixed | dict.fromkeys(
-            influence.last_layers(classifier.apply, params, accept.x[:2], layers - 1))
+            influence.last_layers(classifier.apply, params, accept.x[:2], layers - 1)
+        )
     for name, block in blocks.items():
-        yield Method(name, "held-out pairs", samples, functools.partial(
-            fine_tune_block, setup.key("tune"), classifier.apply, params, held_out, accept, block),
-            influence.find_block(classifier.apply, params, accept.x[:2], block)[0].vector().size)
+        yield Method(
+            name,
+            "held-out pairs",
+            samples,
+            functools.partial(fine_tune_block, setup.key("tune"), classifier.apply, params, held_out, accept, block),
+            influence.find_block(classifier.apply, params, accept.x[:2], block)[0].vector().size,
+        )
     # The paper averages 20 and tries more penalties; with 100 groups of digits that takes minutes.
-    paper = DfrConfig(penalty_kind="l1", penalties=(10.0, 3.0, 1.0), balance_by="subsamples", averaged=5, select=select,
-                      tolerance=1e-2, max_steps=1000)
-    yield Method("dfr l2", "held-out samples with attribute", samples, lambda: dfr(
-        classifier.vector, params, edit, accept, DfrConfig(penalties=(100.0, 10.0, 1.0, 0.1)), **head))
-    yield Method("dfr l1", "held-out samples with attribute", samples, lambda: dfr(
-        classifier.vector, params, edit, accept, paper, key=setup.key("dfr l1"), **head))
+    paper = DfrConfig(
+        penalty_kind="l1",
+        penalties=(10.0, 3.0, 1.0),
+        balance_by="subsamples",
+        averaged=5,
+        select=select,
+        tolerance=1e-2,
+        max_steps=1000,
+    )
+    yield Method(
+        "dfr l2",
+        "held-out samples with attribute",
+        samples,
+        lambda: dfr(classifier.vector, params, edit, accept, DfrConfig(penalties=(100.0, 10.0, 1.0, 0.1)), **head),
+    )
+    yield Method(
+        "dfr l1",
+        "held-out samples with attribute",
+        samples,
+        lambda: dfr(classifier.vector, params, edit, accept, paper, key=setup.key("dfr l1"), **head),
+    )
     twins = Batch(x=pairs["edit"].twin, label=pairs["edit"].label, attribute=np.full_like(pairs["edit"].label, -1))
-    yield Method("refit head", "training set, held-out pairs", _digits(pairs["edit"], dataset.pairing),
-                 lambda: refit_head(classifier.vector, params, splits["train"], twins, **head))
-    yield Method("fine-tune head", "held-out pairs", samples, lambda: fine_tune_head(
-        setup.key("tune"), classifier.vector, params, held_out, accept, **head))
-    yield Method("fine-tune all", "held-out pairs", samples, lambda: fine_tune(
-        setup.key("tune"), classifier, params, held_out, accept))
+    yield Method(
+        "refit head",
+        "training set, held-out pairs",
+        _digits(pairs["edit"], dataset.pairing),
+        lambda: refit_head(classifier.vector, params, splits["train"], twins, **head),
+    )
+    yield Method(
+        "fine-tune head",
+        "held-out pairs",
+        samples,
+        lambda: fine_tune_head(setup.key("tune"), classifier.vector, params, held_out, accept, **head),
+    )
+    yield Method(
+        "fine-tune all",
+        "held-out pairs",
+        samples,
+        lambda: fine_tune(setup.key("tune"), classifier, params, held_out, accept),
+    )
     scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
-    yield Method("scratch", "held-out samples, no training set", samples, lambda: train_from_scratch(
-        setup.key("scratch"), classifier, every, accept, scratch))
-    yield Method("self-influence", "training set, no attribute", 0, lambda: self_influence_tuning(
-        setup.key("self-influence"), classifier, params, splits["train"]))
+    yield Method(
+        "scratch",
+        "held-out samples, no training set",
+        samples,
+        lambda: train_from_scratch(setup.key("scratch"), classifier, every, accept, scratch),
+    )
+    yield Method(
+        "self-influence",
+        "training set, no attribute",
+        0,
+        lambda: self_influence_tuning(setup.key("self-influence"), classifier, params, splits["train"]),
+    )
 
 
 def _digits(pairs: Batch, pairing: str) -> int:
@@ -187,6 +250,7 @@ def _digits(pairs: Batch, pairing: str) -> int:
 
 
 # --- one row
+
 
 def measured(setup: Setup, params: Params) -> dict[str, float | None]:
     """All rates of one model on the test split."""
@@ -241,12 +305,22 @@ def row_of(setup: Setup, method: Method) -> dict[str, Any]:
         start = time.perf_counter()
         jax.block_until_ready(method.fit())
         warm = time.perf_counter() - start
-    return {"method": method.name, **measured(setup, params), **changed(setup.trained.params, params),
-            "free": method.free, "samples": method.samples, "needs": method.needs, "seconds": seconds,
-            "seconds_warm": warm, "cpu_seconds": cpu, "info": said(info)}
+    return {
+        "method": method.name,
+        **measured(setup, params),
+        **changed(setup.trained.params, params),
+        "free": method.free,
+        "samples": method.samples,
+        "needs": method.needs,
+        "seconds": seconds,
+        "seconds_warm": warm,
+        "cpu_seconds": cpu,
+        "info": said(info),
+    }
 
 
 # --- the table
+
 
 def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str] = ()) -> None:
     """Measures what is missing of one cell, but for the methods to skip, writing `path` after each row."""
@@ -258,9 +332,12 @@ def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str] = ()
         table["rows"].append({"cell": cell.name, "seed": seed, **row})
         table["measured_on"] = {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
         _write(path, table)
-        print(f"{cell.name} seed {seed} {row['method']}: accuracy {row['accuracy']:.3f}, conflicting "
-              f"{row['bias_conflicting_accuracy']:.3f}, aligned {row['bias_aligned_accuracy']:.3f}, bias "
-              f"{row['counterfactual_bias']:.3f}, gap {row['group_gap']:.3f}, {row['seconds']:.1f} s", flush=True)
+        print(
+            f"{cell.name} seed {seed} {row['method']}: accuracy {row['accuracy']:.3f}, conflicting "
+            f"{row['bias_conflicting_accuracy']:.3f}, aligned {row['bias_aligned_accuracy']:.3f}, bias "
+            f"{row['counterfactual_bias']:.3f}, gap {row['group_gap']:.3f}, {row['seconds']:.1f} s",
+            flush=True,
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         result = runs.train(cell.config, Path(folder) / "trained")
@@ -268,11 +345,25 @@ def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str] = ()
     setup = Setup(cell, trained)
     rates = measured(setup, trained.params)
     if "erm" not in done:
-        add({"method": "erm", **rates, "changed": 0, "changed_share": 0.0, "samples": 0, "needs": "",
-             "seconds": result["seconds_by_step"]["train"], "seconds_warm": None, "cpu_seconds": None, "info": {}})
+        add(
+            {
+                "method": "erm",
+                **rates,
+                "changed": 0,
+                "changed_share": 0.0,
+                "samples": 0,
+                "needs": "",
+                "seconds": result["seconds_by_step"]["train"],
+                "seconds_warm": None,
+                "cpu_seconds": None,
+                "info": {},
+            }
+        )
     elif abs(done["erm"]["accuracy"] - rates["accuracy"]) > 1e-9:
-        sys.exit(f"{cell.name}, seed {seed}: the model trained now has accuracy {rates['accuracy']}, the one of the "
-                 f"rows in {path} had {done['erm']['accuracy']}; take out these rows and start again")
+        sys.exit(
+            f"{cell.name}, seed {seed}: the model trained now has accuracy {rates['accuracy']}, the one of the "
+            f"rows in {path} had {done['erm']['accuracy']}; take out these rows and start again"
+        )
     for method in methods(setup):
         if method.name not in (*done, *skip):
             add(row_of(setup, method))
@@ -289,15 +380,33 @@ def summary(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for (cell, method), of_cell in cells.items():
         first = of_cell[0]
-        row = {"cell": cell, "method": method, "seeds": len(of_cell), "needs": first["needs"],
-               "samples": first["samples"]}
-        for name in (*RATES, *GAINS, "changed", "changed_share", "free", "seconds", "seconds_warm", "cpu_seconds",
-                     "aligned_share"):
+        row = {
+            "cell": cell,
+            "method": method,
+            "seeds": len(of_cell),
+            "needs": first["needs"],
+            "samples": first["samples"],
+        }
+        for name in (
+            *RATES,
+            *GAINS,
+            "changed",
+            "changed_share",
+            "free",
+            "seconds",
+            "seconds_warm",
+            "cpu_seconds",
+            "aligned_share",
+        ):
             every = [one.get(name, one["info"].get(name)) for one in of_cell]
             values = np.array([value for value in every if value is not None], float)
             if len(values) == len(of_cell):
-                row[name] = {"median": float(np.median(values)), "min": float(values.min()),
-                             "max": float(values.max()), **over_seeds(values)._asdict()}
+                row[name] = {
+                    "median": float(np.median(values)),
+                    "min": float(values.min()),
+                    "max": float(values.max()),
+                    **over_seeds(values)._asdict(),
+                }
         rows.append(row)
     return rows
 
@@ -309,8 +418,16 @@ def verdicts(rows: Sequence[Mapping[str, Any]], margins: Iterable[Margin]) -> li
         if (cell, method) in cells:
             got = cells[cell, method][rate]["median"]
             met = got <= bound if sign == "<=" else got >= bound
-            found.append({"cell": cell, "method": method, "rate": rate, "margin": f"{sign} {bound}", "median": got,
-                          "met": bool(met)})
+            found.append(
+                {
+                    "cell": cell,
+                    "method": method,
+                    "rate": rate,
+                    "margin": f"{sign} {bound}",
+                    "median": got,
+                    "met": bool(met),
+                }
+            )
     return found
 
 
@@ -325,15 +442,21 @@ def finish(path: Path, margins: Iterable[Margin]) -> int:
     table.update(table["measured_on"])
     _write(path, table)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['cell']} {verdict['method']}: {verdict['rate']} "
-              f"{verdict['margin']}, got {verdict['median']:.3f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['cell']} {verdict['method']}: {verdict['rate']} "
+            f"{verdict['margin']}, got {verdict['median']:.3f}"
+        )
     return sum(not verdict["met"] for verdict in table["margins"])
 
 
 def parser(description: str, out: Path, seeds: int) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--data-dir", type=Path, default=os.environ.get("JAXDEBIAS_DATA"),
-                      help="folder with the data set's files (or set JAXDEBIAS_DATA)")
+    made.add_argument(
+        "--data-dir",
+        type=Path,
+        default=os.environ.get("JAXDEBIAS_DATA"),
+        help="folder with the data set's files (or set JAXDEBIAS_DATA)",
+    )
     made.add_argument("--seeds", type=int, default=seeds)
     made.add_argument("--out", type=Path, default=out)
     made.add_argument("--skip", nargs="*", default=[], metavar="METHOD", help="leave these out, to be run another time")
@@ -346,9 +469,13 @@ def fill(arguments: argparse.Namespace, cells: Sequence[Cell], methods: Methods,
     if arguments.cell is not None:
         fill_cell(arguments.out, cells[arguments.cell], methods, arguments.skip)
         return 0
-    options = [arg for name in ("data_dir", "seeds", "out")
-               for arg in (f"--{name.replace('_', '-')}", str(getattr(arguments, name)))]
+    options = [
+        arg
+        for name in ("data_dir", "seeds", "out")
+        for arg in (f"--{name.replace('_', '-')}", str(getattr(arguments, name)))
+    ]
     for number in range(len(cells)):
-        subprocess.run([sys.executable, sys.argv[0], *options, "--cell", str(number), "--skip", *arguments.skip],
-                       check=True)
+        subprocess.run(
+            [sys.executable, sys.argv[0], *options, "--cell", str(number), "--skip", *arguments.skip], check=True
+        )
     return finish(arguments.out, margins)

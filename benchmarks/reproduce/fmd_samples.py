@@ -28,8 +28,10 @@ from jaxdebias.mitigate import FmdConfig, fmd
 fmd_module = importlib.import_module("jaxdebias.mitigate._fmd.edit")  # the package's attribute `fmd` is the function
 NUMBERS = (500, 5000)
 SETS = {
-    "replace, random aligned": ("replace", "none"), "replace, by action score": ("replace", "action"),
-    "replace, by removal score": ("replace", "removal"), "remove, by removal score": ("remove", "removal"),
+    "replace, random aligned": ("replace", "none"),
+    "replace, by action score": ("replace", "action"),
+    "replace, by removal score": ("replace", "removal"),
+    "remove, by removal score": ("remove", "removal"),
 }
 
 
@@ -60,9 +62,18 @@ def methods(setup: Setup) -> Iterator[Method]:
             # Only the random set is told which samples are aligned: a score has to find them.
             aligned = dataset.aligned if ranking == "none" else None
             with chosen_rows() as rows:
-                fitted, info = fmd(setup.key("edit"), classifier.vector, params, train, pairs["edit"],
-                                   splits["accept"], pairs["accept"], config, head_path=classifier.head_path,
-                                   aligned=aligned)
+                fitted, info = fmd(
+                    setup.key("edit"),
+                    classifier.vector,
+                    params,
+                    train,
+                    pairs["edit"],
+                    splits["accept"],
+                    pairs["accept"],
+                    config,
+                    head_path=classifier.head_path,
+                    aligned=aligned,
+                )
             found = {**info._asdict(), "aligned_share": 1.0}
             if rows:
                 found["aligned_share"] = float(np.mean([aligned_row[one].mean() for one in rows]))
@@ -74,12 +85,23 @@ def methods(setup: Setup) -> Iterator[Method]:
     for number in NUMBERS:
         for name, (samples, ranking) in SETS.items():
             needs = "counterfactuals of training samples" if samples == "replace" else "training samples"
-            yield Method(f"{name}, K={number}", f"{needs}, held-out pairs",
-                         len(splits["edit"].label) + len(splits["accept"].label), entry(samples, ranking, number))
+            yield Method(
+                f"{name}, K={number}",
+                f"{needs}, held-out pairs",
+                len(splits["edit"].label) + len(splits["accept"].label),
+                entry(samples, ranking, number),
+            )
 
 
 if __name__ == "__main__":
     arguments = parser(__doc__.splitlines()[0], RESULTS / "fmd_samples.json", seeds=3).parse_args()
-    cells = [Cell("0.5 %", runs.TrainConfig(data="colored-mnist", data_dir=arguments.data_dir, seed=seed,
-                                            options={"conflicting": 0.005})) for seed in range(arguments.seeds)]
+    cells = [
+        Cell(
+            "0.5 %",
+            runs.TrainConfig(
+                data="colored-mnist", data_dir=arguments.data_dir, seed=seed, options={"conflicting": 0.005}
+            ),
+        )
+        for seed in range(arguments.seeds)
+    ]
     sys.exit(fill(arguments, cells, methods, ()) > 0)

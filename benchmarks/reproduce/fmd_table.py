@@ -19,12 +19,19 @@ from jaxdebias.measure import over_seeds
 from jaxdebias.results.provenance import device_name, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
-RATES = ("accuracy", "group_mean_accuracy", "worst_group_accuracy", "bias_aligned_accuracy",
-         "bias_conflicting_accuracy", "counterfactual_bias")
+RATES = (
+    "accuracy",
+    "group_mean_accuracy",
+    "worst_group_accuracy",
+    "bias_aligned_accuracy",
+    "bias_conflicting_accuracy",
+    "counterfactual_bias",
+)
 
 
-def fill(path: Path, cells: Iterable[tuple[float, int]], *, data: str, data_dir: Path | None = None,
-         trap: bool = False) -> dict[str, Any]:
+def fill(
+    path: Path, cells: Iterable[tuple[float, int]], *, data: str, data_dir: Path | None = None, trap: bool = False
+) -> dict[str, Any]:
     """Runs what is missing of `cells` (conflicting share, seed), writing `path` after each; returns the table."""
     table = json.loads(path.read_text()) if path.exists() else {"data": data, "rows": []}
     done = {(row["conflicting"], row["seed"]) for row in table["rows"]}
@@ -47,15 +54,17 @@ def _cell(data: str, data_dir: Path | None, conflicting: float, seed: int, *, tr
 
     with tempfile.TemporaryDirectory() as folder:
         trained = Path(folder) / "trained"
-        said = runs.train(runs.TrainConfig(data=data, data_dir=data_dir, options={"conflicting": conflicting},
-                                           seed=seed), trained)
+        said = runs.train(
+            runs.TrainConfig(data=data, data_dir=data_dir, options={"conflicting": conflicting}, seed=seed), trained
+        )
         add("erm", said["before"], said["seconds_by_step"]["train"])
         said = runs.debias(trained, runs.DebiasConfig(direction="ext", seed=seed), Path(folder) / "ext")
         add("fmd ext", said["after"], said["seconds_by_step"]["edit"])
         for name, baseline in said["baselines"].items():
             add(name, baseline["measurement"], baseline["seconds"])
-        said = runs.debias(trained, runs.DebiasConfig(direction="gradB", baselines=False, seed=seed),
-                           Path(folder) / "gradB")
+        said = runs.debias(
+            trained, runs.DebiasConfig(direction="gradB", baselines=False, seed=seed), Path(folder) / "gradB"
+        )
         add("fmd gradB", said["after"], said["seconds_by_step"]["edit"])
         if trap:
             config = runs.DebiasConfig(direction="ext", rounds=1, search=False, baselines=False, seed=seed)
@@ -73,8 +82,12 @@ def summary(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         row = {"conflicting": conflicting, "method": method, "seeds": len(of_cell)}
         for name in (*RATES, "seconds"):
             values = np.array([cell[name] for cell in of_cell], float)
-            row[name] = {"median": float(np.median(values)), "min": float(values.min()), "max": float(values.max()),
-                         **over_seeds(values)._asdict()}
+            row[name] = {
+                "median": float(np.median(values)),
+                "min": float(values.min()),
+                "max": float(values.max()),
+                **over_seeds(values)._asdict(),
+            }
         rows.append(row)
     return rows
 
@@ -88,8 +101,16 @@ def verdicts(table: Mapping[str, Any], margins: Iterable[tuple[str, float, str, 
             continue
         got = cells[method, conflicting][rate]["median"]
         met = got <= bound if sign == "<=" else got >= bound
-        said.append({"method": method, "conflicting": conflicting, "rate": rate, "margin": f"{sign} {bound}",
-                     "median": got, "met": bool(met)})
+        said.append(
+            {
+                "method": method,
+                "conflicting": conflicting,
+                "rate": rate,
+                "margin": f"{sign} {bound}",
+                "median": got,
+                "met": bool(met),
+            }
+        )
     return said
 
 
@@ -98,8 +119,10 @@ def finish(path: Path, table: dict[str, Any], margins: Iterable[tuple[str, float
     table["summary"], table["margins"] = summary(table), verdicts(table, margins)
     _write(path, table)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['conflicting']:.1%} {verdict['method']}: "
-              f"{verdict['rate']} {verdict['margin']}, got {verdict['median']:.3f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['conflicting']:.1%} {verdict['method']}: "
+            f"{verdict['rate']} {verdict['margin']}, got {verdict['median']:.3f}"
+        )
     return sum(not verdict["met"] for verdict in table["margins"])
 
 

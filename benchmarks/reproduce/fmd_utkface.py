@@ -40,7 +40,17 @@ def methods(setup: Setup) -> Iterator[Method]:
 
 if __name__ == "__main__":
     arguments = parser(__doc__.splitlines()[0], RESULTS / "fmd_utkface.json", seeds=5).parse_args()
-    cells = [Cell(name, runs.TrainConfig(data="utkface", data_dir=arguments.data_dir, seed=seed,
-                                         options={"attribute": attribute, "conflicting": conflicting}))
-             for seed in range(arguments.seeds) for name, (attribute, conflicting) in PARTS.items()]
+    cells = [
+        Cell(
+            name,
+            runs.TrainConfig(
+                data="utkface",
+                data_dir=arguments.data_dir,
+                seed=seed,
+                options={"attribute": attribute, "conflicting": conflicting},
+            ),
+        )
+        for seed in range(arguments.seeds)
+        for name, (attribute, conflicting) in PARTS.items()
+    ]
     sys.exit(fill(arguments, cells, methods, MARGINS) > 0)

@@ -70,24 +70,43 @@ from jaxdebias.results.provenance import device_name, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 KINDS = ("gpt2", "bert")
-RECIPES = {"gpt2": LanguageTraining(steps=900, learning_rate=5e-3, length=16),
-           "bert": LanguageTraining(steps=900, learning_rate=3e-3, length=16, share=0.3)}
+RECIPES = {
+    "gpt2": LanguageTraining(steps=900, learning_rate=5e-3, length=16),
+    "bert": LanguageTraining(steps=900, learning_rate=3e-3, length=16, share=0.3),
+}
 SEEDS, VOCABULARY, REMOVED = 3, 512, 800
 EDIT = {"curvature_texts": 128, "rounds": 8}
 PLAIN = "trained, no repair"
 RATES = (*PARTS, "edit_signed", "both_signed", "persons_signed", "persons_right", "perplexity", "pronoun")
 
-METHODS = ("FMD, transform", "FMD, mlp", "FMD, top", "FMD, top, `ext`", "pairs", "pairs and texts", "CDA", "dropout",
-           "projection", "pairs and texts, no ceiling", "CDA, no ceiling")
+METHODS = (
+    "FMD, transform",
+    "FMD, mlp",
+    "FMD, top",
+    "FMD, top, `ext`",
+    "pairs",
+    "pairs and texts",
+    "CDA",
+    "dropout",
+    "projection",
+    "pairs and texts, no ceiling",
+    "CDA, no ceiling",
+)
 # kind, method, quantity, sign, bound. "fall of X": share by which the bias on X falls, mean over seeds. "rise": share
 # by which the perplexity rises.
 MARGINS = (
-    ("gpt2", PLAIN, "edit_signed", ">=", 0.15), ("bert", PLAIN, "edit_signed", ">=", 0.10),
-    ("gpt2", "FMD, top", "fall of occupations", ">=", 0.5), ("gpt2", "FMD, top", "fall of both", ">=", 0.4),
-    ("gpt2", "FMD, top", "persons_right", ">=", 0.95), ("gpt2", "FMD, top", "rise", "<=", 0.03),
-    ("bert", "FMD, top", "fall of occupations", ">=", 0.3), ("bert", "FMD, top", "fall of both", ">=", 0.2),
-    ("bert", "FMD, top", "persons_right", ">=", 0.95), ("bert", "FMD, top", "rise", "<=", 0.04),
-    ("gpt2", "influence", "auc", ">=", 0.8), ("bert", "influence", "auc", ">=", 0.8),
+    ("gpt2", PLAIN, "edit_signed", ">=", 0.15),
+    ("bert", PLAIN, "edit_signed", ">=", 0.10),
+    ("gpt2", "FMD, top", "fall of occupations", ">=", 0.5),
+    ("gpt2", "FMD, top", "fall of both", ">=", 0.4),
+    ("gpt2", "FMD, top", "persons_right", ">=", 0.95),
+    ("gpt2", "FMD, top", "rise", "<=", 0.03),
+    ("bert", "FMD, top", "fall of occupations", ">=", 0.3),
+    ("bert", "FMD, top", "fall of both", ">=", 0.2),
+    ("bert", "FMD, top", "persons_right", ">=", 0.95),
+    ("bert", "FMD, top", "rise", "<=", 0.04),
+    ("gpt2", "influence", "auc", ">=", 0.8),
+    ("bert", "influence", "auc", ">=", 0.8),
     ("gpt2", "influence", "random less harmful", ">=", 0.02),
 )
 
@@ -114,8 +133,13 @@ class Trained(NamedTuple):
     """Of a trial: as little as will run."""
 
     def scorer(self, split: Split | None = None, params: Params | None = None) -> Scorer:
-        return Scorer(split or self.model.split, self.params if params is None else params, self.tokenizer,
-                      self.model.causal, self.model.config.positions)
+        return Scorer(
+            split or self.model.split,
+            self.params if params is None else params,
+            self.tokenizer,
+            self.model.causal,
+            self.model.config.positions,
+        )
 
 
 def methods(trained: Trained) -> Iterator[tuple[str, Callable[[], Repair]]]:
@@ -126,19 +150,36 @@ def methods(trained: Trained) -> Iterator[tuple[str, Callable[[], Repair]]]:
 
     def edit(**settings: Any) -> Callable[[], Repair]:
         def fit() -> Repair:
-            fitted, info = language_fmd(key, model, tokenizer, params, sets.train, sets.pairs, *held_out,
-                                        LanguageFmdConfig(**settings, **(EDIT | {"rounds": 1} if brief else EDIT)))
-            said = {"accepted": info.accepted, "rounds": len(info.rounds), "fall": info.fall,
-                    "residual": max((one.residual for one in info.rounds), default=0.0)}
+            fitted, info = language_fmd(
+                key,
+                model,
+                tokenizer,
+                params,
+                sets.train,
+                sets.pairs,
+                *held_out,
+                LanguageFmdConfig(**settings, **(EDIT | {"rounds": 1} if brief else EDIT)),
+            )
+            said = {
+                "accepted": info.accepted,
+                "rounds": len(info.rounds),
+                "fall": info.fall,
+                "residual": max((one.residual for one in info.rounds), default=0.0),
+            }
             return Repair(model.split, fitted, said, "288 pairs, 128 training texts")
 
         return fit
 
-    def tune(texts: Sequence[str], needs: str, tuned: LanguageModel = model,
-             perplexity: float = 0.02) -> Callable[[], Repair]:
+    def tune(
+        texts: Sequence[str], needs: str, tuned: LanguageModel = model, perplexity: float = 0.02
+    ) -> Callable[[], Repair]:
         def fit() -> Repair:
-            config = LanguageTuningConfig(length=recipe.length, share=recipe.share, perplexity=perplexity,
-                                          **({"steps": 1, "looks": 1} if brief else {}))
+            config = LanguageTuningConfig(
+                length=recipe.length,
+                share=recipe.share,
+                perplexity=perplexity,
+                **({"steps": 1, "looks": 1} if brief else {}),
+            )
             fitted, info = language_tuning(key, tuned, tokenizer, params, texts, *held_out, config)
             return Repair(model.split, fitted, {"chosen": info.chosen}, needs)
 
@@ -159,8 +200,10 @@ def methods(trained: Trained) -> Iterator[tuple[str, Callable[[], Repair]]]:
     yield "dropout", tune(sets.train, "all training texts", with_dropout(model, 0.2, 0.15))
     yield "projection", project
     yield "pairs and texts, no ceiling", tune([*pairs, *some], "288 pairs, 128 training texts", perplexity=np.inf)
-    yield "CDA, no ceiling", tune(counterfactual_texts(sets.train), "all training texts, a word list",
-                                  perplexity=np.inf)
+    yield (
+        "CDA, no ceiling",
+        tune(counterfactual_texts(sets.train), "all training texts, a word list", perplexity=np.inf),
+    )
 
 
 def measured(trained: Trained, scorer: Scorer) -> dict[str, float]:
@@ -216,8 +259,12 @@ def influence(kind: str, trained: Trained, seed: int, sentences: int, again: boo
     aligned = np.array([one is not None and one.aligned for one in known])
     row = {"auc": auc(-found.change[ours & aligned], -found.change[ours & ~aligned]), "residual": found.residual}
     harmful = np.argsort(found.change, kind="stable")[: min(REMOVED, len(sets.train) // 4)]
-    row |= {"harmful_about": float(ours[harmful].mean()), "harmful_aligned": float(aligned[harmful].mean()),
-            "about": float(ours.mean()), "aligned": float(aligned.mean())}
+    row |= {
+        "harmful_about": float(ours[harmful].mean()),
+        "harmful_aligned": float(aligned[harmful].mean()),
+        "about": float(ours.mean()),
+        "aligned": float(aligned.mean()),
+    }
     if again:
         lots = {"harmful": harmful, "random": np.random.default_rng(seed).permutation(len(sets.train))[: len(harmful)]}
         for name, rows in lots.items():
@@ -238,13 +285,20 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = os.environ.get("JAXDEBIAS_DATA")
-    parser.add_argument("--data-dir", type=Path, default=Path(default) if default else None,
-                        help="folder with wikitext2_valid.txt and wikitext2_test.txt, or language/...; JAXDEBIAS_DATA")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(default) if default else None,
+        help="folder with wikitext2_valid.txt and wikitext2_test.txt, or language/...; JAXDEBIAS_DATA",
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=RESULTS / "language_bias.json")
-    parser.add_argument("--trial", action="store_true",
-                        help="few sentences and steps, into a temporary folder, to see that everything runs")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="few sentences and steps, into a temporary folder, to see that everything runs",
+    )
     args = parser.parse_args()
     recipes, sentences = RECIPES, 4000
     if args.trial:
@@ -265,13 +319,23 @@ def main() -> int:
     write(args.out, table)
     print(args.out)
     for one in table["margins"]:
-        print(f"{'met   ' if one['met'] else 'MISSED'} {one['kind']}, {one['method']}, {one['quantity']} "
-              f"{one['margin']}, got {one['got']:.3f}")
+        print(
+            f"{'met   ' if one['met'] else 'MISSED'} {one['kind']}, {one['method']}, {one['quantity']} "
+            f"{one['margin']}, got {one['got']:.3f}"
+        )
     return int(not args.trial and any(not one["met"] for one in table["margins"]))
 
 
-def fill(table: dict[str, Any], path: Path, kind: str, seed: int, sentences: int, recipe: LanguageTraining,
-         data_dir: Path | None, brief: bool = False) -> None:
+def fill(
+    table: dict[str, Any],
+    path: Path,
+    kind: str,
+    seed: int,
+    sentences: int,
+    recipe: LanguageTraining,
+    data_dir: Path | None,
+    brief: bool = False,
+) -> None:
     """The missing rows of one model; the model is trained again where some are missing, to the same bits."""
     done = {row["method"] for row in table["rows"] if (row["kind"], row["seed"]) == (kind, seed)}
     if done >= {PLAIN, *METHODS, "influence"}:
@@ -281,16 +345,31 @@ def fill(table: dict[str, Any], path: Path, kind: str, seed: int, sentences: int
     trained = train(kind, sets, seed, recipe, brief)
 
     def add(method: str, row: dict[str, Any]) -> None:
-        here = {"kind": kind, "seed": seed, "method": method, **row, "seconds": time.perf_counter() - began,
-                "cpu_seconds": time.process_time() - clock}
+        here = {
+            "kind": kind,
+            "seed": seed,
+            "method": method,
+            **row,
+            "seconds": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - clock,
+        }
         if method != "influence":
             here |= {"wiki": len(sets.train) > sentences}
         table["rows"].append(here)
         table.update({"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")})
         write(path, table)
-        print(kind, seed, method, {name: round(here[name], 3) for name in ("edit", "both", "persons", "perplexity",
-                                                                           "pronoun", "auc") if name in here},
-              f"{here['cpu_seconds']:.0f} s", flush=True)
+        print(
+            kind,
+            seed,
+            method,
+            {
+                name: round(here[name], 3)
+                for name in ("edit", "both", "persons", "perplexity", "pronoun", "auc")
+                if name in here
+            },
+            f"{here['cpu_seconds']:.0f} s",
+            flush=True,
+        )
 
     if PLAIN not in done:
         add(PLAIN, {**measured(trained, trained.scorer()), "changed": 0.0, "needs": "", "info": {}})
@@ -301,8 +380,16 @@ def fill(table: dict[str, Any], path: Path, kind: str, seed: int, sentences: int
         repair = fit()
         took = {"seconds_to_repair": time.perf_counter() - began, "cpu_seconds_to_repair": time.process_time() - clock}
         row = measured(trained, trained.scorer(repair.split, repair.params))
-        add(name, {**row, "changed": changed(trained.params, repair.params), "needs": repair.needs,
-                   "info": repair.info, **took})
+        add(
+            name,
+            {
+                **row,
+                "changed": changed(trained.params, repair.params),
+                "needs": repair.needs,
+                "info": repair.info,
+                **took,
+            },
+        )
     if "influence" in done:
         return
     began, clock = time.perf_counter(), time.process_time()
@@ -315,22 +402,27 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for kind, method in dict.fromkeys((row["kind"], row["method"]) for row in rows):
         own = {row["seed"]: row for row in rows if (row["kind"], row["method"]) == (kind, method)}
         plain = {row["seed"]: row for row in rows if (row["kind"], row["method"]) == (kind, PLAIN)}
-        numbers = [name for name, value in next(iter(own.values())).items()
-                   if isinstance(value, float) and name not in ("seconds", "cpu_seconds")]
+        numbers = [
+            name
+            for name, value in next(iter(own.values())).items()
+            if isinstance(value, float) and name not in ("seconds", "cpu_seconds")
+        ]
         one: dict[str, Any] = {"kind": kind, "method": method, "seeds": len(own)}
         one |= {name: interval([row[name] for row in own.values()]) for name in numbers}
         if method not in (PLAIN, "influence"):
             for part in PARTS:
                 one[f"fall of {part}"] = interval([1 - row[part] / plain[seed][part] for seed, row in own.items()])
             one["rise"] = interval([row["perplexity"] / plain[seed]["perplexity"] - 1 for seed, row in own.items()])
-            one["fall of pronoun"] = interval([1 - row["pronoun"] / plain[seed]["pronoun"]
-                                               for seed, row in own.items()])
+            one["fall of pronoun"] = interval(
+                [1 - row["pronoun"] / plain[seed]["pronoun"] for seed, row in own.items()]
+            )
             fallen = one["fall of edit"]["value"]
             carried = {part: one[f"fall of {part}"]["value"] >= 0.5 * fallen for part in ("both", "pronoun")}
             one["hides"] = [part for part, far in carried.items() if fallen > 0.2 and not far]
             one["needs"] = next(iter(own.values()))["needs"]
-            one["kept as it was"] = sum(row["info"].get("chosen") == "as it is" or row["info"].get("accepted") is False
-                                        for row in own.values())
+            one["kept as it was"] = sum(
+                row["info"].get("chosen") == "as it is" or row["info"].get("accepted") is False for row in own.values()
+            )
         said.append(one)
     return said
 
@@ -345,8 +437,16 @@ def verdicts(said: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for kind, method, quantity, sign, bound in MARGINS:
         if quantity in found.get((kind, method), {}):
             got = found[kind, method][quantity]["value"]
-            judged.append({"kind": kind, "method": method, "quantity": quantity, "margin": f"{sign} {bound}",
-                           "got": got, "met": got >= bound if sign == ">=" else got <= bound})
+            judged.append(
+                {
+                    "kind": kind,
+                    "method": method,
+                    "quantity": quantity,
+                    "margin": f"{sign} {bound}",
+                    "got": got,
+                    "met": got >= bound if sign == ">=" else got <= bound,
+                }
+            )
     return judged
 
 

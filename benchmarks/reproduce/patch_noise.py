@@ -111,20 +111,23 @@ class Case:
 
 def marker(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
     sizes = {"edit": 200, "accept": 2600, "test": 60} if trial else {"edit": 200, "accept": 4, "test": 700}
-    return registry.load("utkface-planted", data_dir=data_dir, seed=seed, marked="never" if ceiling else "biased",
-                         **sizes)
+    return registry.load(
+        "utkface-planted", data_dir=data_dir, seed=seed, marked="never" if ceiling else "biased", **sizes
+    )
 
 
 def glyphs(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
     sizes = {"train": 256, "test": 60} if trial else {"train": 2000, "test": 1000}
-    return registry.load("glyphs", seed=seed, conflicting=0.5 if ceiling else 0.05, edit=200, accept=4, image_size=64,
-                         **sizes)
+    return registry.load(
+        "glyphs", seed=seed, conflicting=0.5 if ceiling else 0.05, edit=200, accept=4, image_size=64, **sizes
+    )
 
 
 def composites(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
     sizes = {"train": 256, "test": 60} if trial else {"train": 3000, "test": 800}
-    return registry.load("composites", data_dir=data_dir, seed=seed, conflicting=0.5 if ceiling else 0.05, edit=200,
-                         accept=4, **sizes)
+    return registry.load(
+        "composites", data_dir=data_dir, seed=seed, conflicting=0.5 if ceiling else 0.05, edit=200, accept=4, **sizes
+    )
 
 
 def digits(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
@@ -132,12 +135,19 @@ def digits(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Data
 
 
 CASES: Mapping[str, Case] = {
-    "marker": Case(load=marker, classifier=models.pooled_cnn(classes=2), region=1, patch_steps=500, batch_size=32,
-                   learning_rate=1.5e-3),
+    "marker": Case(
+        load=marker,
+        classifier=models.pooled_cnn(classes=2),
+        region=1,
+        patch_steps=500,
+        batch_size=32,
+        learning_rate=1.5e-3,
+    ),
     "glyphs": Case(load=glyphs, classifier=models.pooled_cnn(classes=2), region=2, batch_size=32, learning_rate=1.5e-3),
     "composites": Case(load=composites, classifier=models.pooled_cnn(classes=2), region=0, epochs=25),
-    "digits": Case(load=digits, classifier=models.cnn(classes=10), region=None, patch=8, stride=2, epochs=40,
-                   steps_per_epoch=15),
+    "digits": Case(
+        load=digits, classifier=models.cnn(classes=10), region=None, patch=8, stride=2, epochs=40, steps_per_epoch=15
+    ),
 }
 PAPERS = ("plain", "noise", "zero", "swap", "random", "elsewhere", "ceiling")
 ATTEMPTS = ("zero budget", "zero protected", "zero image", "swap image", "oracle")
@@ -172,10 +182,16 @@ def measured(case: Case, seed: int, data_dir: Path | None, trial: bool) -> dict[
 def described(case: Case, fit: PatchFit, map_: np.ndarray, edit: Batch, test: Batch) -> dict[str, Any]:
     """What the map says of itself, and what the true regions say of it."""
     said = localised(map_)
-    row = {"patch accuracy": fit.accuracy, "raw share": said.raw_share, "top share": said.top_share,
-           "gini": said.gini, "spread": float(said.spread), "warning": said.warning,
-           "budget area": float(budget_mask(map_, BUDGET, floor=0.0).mean()),
-           "spread, info_gain": float(localised(fit.general_map(edit.x)).spread)}
+    row = {
+        "patch accuracy": fit.accuracy,
+        "raw share": said.raw_share,
+        "top share": said.top_share,
+        "gini": said.gini,
+        "spread": float(said.spread),
+        "warning": said.warning,
+        "budget area": float(budget_mask(map_, BUDGET, floor=0.0).mean()),
+        "spread, info_gain": float(localised(fit.general_map(edit.x)).spread),
+    }
     if case.region is not None:
         there = np.asarray(test.mask) == case.region
         tops = {share: quantile_mask(map_, 1 - share / 100) for share in (10, 30)}
@@ -187,18 +203,27 @@ def described(case: Case, fit: PatchFit, map_: np.ndarray, edit: Batch, test: Ba
     return row
 
 
-def regions_of(case: Case, dataset: Dataset, fit: PatchFit, map_: np.ndarray,
-               key: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def regions_of(
+    case: Case, dataset: Dataset, fit: PatchFit, map_: np.ndarray, key: Any
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Per arm the region of training images and that of test images, one `[h w]` or each its own."""
     train, test = dataset.splits["train"], dataset.splits["test"]
     top, budget = quantile_mask(map_), budget_mask(map_, BUDGET, floor=0.0)
-    own = out_of_fold_maps(key, fit.net, train.x, train.attribute,
-                           PatchFitConfig(stride=case.stride, steps=case.patch_steps)).maps
+    own = out_of_fold_maps(
+        key, fit.net, train.x, train.attribute, PatchFitConfig(stride=case.stride, steps=case.patch_steps)
+    ).maps
     image = tuple(budget_mask(maps, BUDGET, per_image=True, floor=0.0) for maps in (own, fit.image_maps(test.x)))
     random, weakest = random_pixels(top), weakest_pixels(map_, int(top.sum()))
-    regions = {"noise": (top, top), "zero": (top, top), "swap": (top, top), "random": (random, random),
-               "elsewhere": (weakest, weakest), "zero budget": (budget, budget), "zero image": image,
-               "swap image": image}
+    regions = {
+        "noise": (top, top),
+        "zero": (top, top),
+        "swap": (top, top),
+        "random": (random, random),
+        "elsewhere": (weakest, weakest),
+        "zero budget": (budget, budget),
+        "zero image": image,
+        "swap image": image,
+    }
     if case.region is not None:
         regions["oracle"] = tuple(np.asarray(batch.mask) == case.region for batch in (train, test))
     return regions
@@ -207,11 +232,18 @@ def regions_of(case: Case, dataset: Dataset, fit: PatchFit, map_: np.ndarray,
 def operation(arm: str) -> str:
     """What an arm does to its region."""
     return {"plain": "keep", "ceiling": "keep", "random": "noise", "elsewhere": "noise", "oracle": "swap"}.get(
-        arm, arm.split()[0])
+        arm, arm.split()[0]
+    )
 
 
-def trained(case: Case, dataset: Dataset, ceiling: Batch, regions: Mapping[str, tuple[np.ndarray, np.ndarray]],
-            key_train: Any, key_test: Any) -> dict[str, Any]:
+def trained(
+    case: Case,
+    dataset: Dataset,
+    ceiling: Batch,
+    regions: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    key_train: Any,
+    key_test: Any,
+) -> dict[str, Any]:
     """Every arm, trained in one sweep and tested clean and as it was trained."""
     train, test = dataset.splits["train"], dataset.splits["test"]
     shape = train.x.shape[:3]
@@ -222,12 +254,19 @@ def trained(case: Case, dataset: Dataset, ceiling: Batch, regions: Mapping[str, 
         return corruption(np.broadcast_to(region, shape), PatchNoiseConfig(operation=operation(arm)))
 
     steps = case.epochs * case.steps_per_epoch
-    plain = erm(case.classifier, Optimizer(name="adamw", learning_rate=case.learning_rate, weight_decay=1e-4,
-                                           schedule="cosine", steps=steps))
+    plain = erm(
+        case.classifier,
+        Optimizer(name="adamw", learning_rate=case.learning_rate, weight_decay=1e-4, schedule="cosine", steps=steps),
+    )
     # One learner for all seeds: which region it hides, and how, is in `hyper`.
     learner = patch_noise(plain, corruption(np.ones(shape, bool)))
-    config = RunConfig(epochs=case.epochs, epochs_per_chunk=case.epochs, batch_size=case.batch_size,
-                       steps_per_epoch=case.steps_per_epoch, drop_last=True)
+    config = RunConfig(
+        epochs=case.epochs,
+        epochs_per_chunk=case.epochs,
+        batch_size=case.batch_size,
+        steps_per_epoch=case.steps_per_epoch,
+        drop_last=True,
+    )
     rows = {arm: (ceiling if arm == "ceiling" else train)._replace(twin=None, mask=None, unit=None) for arm in arms}
     hyper = [PatchNoiseHyper(hidden(arm, 0, shape)) for arm in arms]
     said, key_report = {}, jax.random.key(0)
@@ -250,8 +289,10 @@ def trained(case: Case, dataset: Dataset, ceiling: Batch, regions: Mapping[str, 
 
 def accuracies(key: Any, logits: np.ndarray, test: Batch, dataset: Dataset) -> dict[str, Any]:
     report = group_report(key, logits, test, dataset.aligned)
-    row = {name: rounded(getattr(report, f"{name}_accuracy")) for name in ("bias_aligned", "bias_conflicting",
-                                                                           "worst_group", "group_mean")}
+    row = {
+        name: rounded(getattr(report, f"{name}_accuracy"))
+        for name in ("bias_aligned", "bias_conflicting", "worst_group", "group_mean")
+    }
     row["gap"] = round(row["bias_aligned"]["value"] - row["bias_conflicting"]["value"], 5)
     if report.count.size <= 4:
         row["cells"] = {name: np.round(getattr(report.groups, name), 5).tolist() for name in ("value", "low", "high")}
@@ -263,8 +304,10 @@ def rounded(interval: Interval) -> dict[str, float]:
 
 
 def shown(row: Mapping[str, Any]) -> str:
-    return (f"aligned {row['bias_aligned']['value']:.3f} conflicting {row['bias_conflicting']['value']:.3f} worst "
-            f"{row['worst_group']['value']:.3f}")
+    return (
+        f"aligned {row['bias_aligned']['value']:.3f} conflicting {row['bias_conflicting']['value']:.3f} worst "
+        f"{row['worst_group']['value']:.3f}"
+    )
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -272,8 +315,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any
     said: dict[str, dict[str, dict[str, Any]]] = {}
     for name in dict.fromkeys(row["case"] for row in rows):
         of_case = [row for row in rows if row["case"] == name]
-        quantities = {key: over_seeds([row["map"][key] for row in of_case]) for key, value in of_case[0]["map"].items()
-                      if isinstance(value, float)}
+        quantities = {
+            key: over_seeds([row["map"][key] for row in of_case])
+            for key, value in of_case[0]["map"].items()
+            if isinstance(value, float)
+        }
         for arm in of_case[0]["arms"]:
             some = [row["arms"] for row in of_case if arm in row["arms"]]
             plain = [arms["plain"]["clean"]["bias_conflicting"]["value"] for arms in some]
@@ -285,7 +331,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any
                 for accuracy in ("bias_aligned", "bias_conflicting", "worst_group"):
                     quantities[f"{arm} {accuracy}{suffix}"] = over_seeds([one[accuracy]["value"] for one in tested])
                 quantities[f"{arm} over plain{suffix}"] = paired_over_seeds(
-                    plain, [one["bias_conflicting"]["value"] for one in tested])
+                    plain, [one["bias_conflicting"]["value"] for one in tested]
+                )
         said[name] = {key: rounded(value) for key, value in quantities.items()}
     return said
 
@@ -318,29 +365,56 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     of_case = {name: [row["arms"] for row in rows if row["case"] == name] for name in CASES}
     of_case = {name: some for name, some in of_case.items() if some}
     columns = min(2, len(of_case))
-    drawn, axes = plt.subplots(-(-len(of_case) // columns), columns, squeeze=False, layout="constrained",
-                               figsize=(5.2 * columns, 0.4 + 3.6 * -(-len(of_case) // columns)))
-    for axis in axes.flat[len(of_case):]:
+    drawn, axes = plt.subplots(
+        -(-len(of_case) // columns),
+        columns,
+        squeeze=False,
+        layout="constrained",
+        figsize=(5.2 * columns, 0.4 + 3.6 * -(-len(of_case) // columns)),
+    )
+    for axis in axes.flat[len(of_case) :]:
         axis.set_visible(False)
     for (name, seeds), axis in zip(of_case.items(), axes.flat, strict=False):
-        said = {arm: {view: over_seeds([arms[arm][view]["bias_conflicting"]["value"] for arms in seeds if arm in arms])
-                      for view in VIEWS if view in next(arms[arm] for arms in seeds if arm in arms)}
-                for arm in dict.fromkeys(arm for arms in seeds for arm in arms)}
+        said = {
+            arm: {
+                view: over_seeds([arms[arm][view]["bias_conflicting"]["value"] for arms in seeds if arm in arms])
+                for view in VIEWS
+                if view in next(arms[arm] for arms in seeds if arm in arms)
+            }
+            for arm in dict.fromkeys(arm for arms in seeds for arm in arms)
+        }
         order = sorted(said, key=lambda arm: said[arm]["clean"].value)
         for arm, style in LINES.items():
-            axis.axvline(100 * said[arm]["clean"].value, color="#888888", linewidth=1.1, linestyle=style, zorder=0,
-                         label=arm)
+            axis.axvline(
+                100 * said[arm]["clean"].value, color="#888888", linewidth=1.1, linestyle=style, zorder=0, label=arm
+            )
         for view, (label, colour, mark, side) in VIEWS.items():
             places = [(place, said[arm][view]) for place, arm in enumerate(order) if view in said[arm]]
-            value, low, high = (100 * np.array([getattr(one, part) for _, one in places])
-                                for part in ("value", "low", "high"))
+            value, low, high = (
+                100 * np.array([getattr(one, part) for _, one in places]) for part in ("value", "low", "high")
+            )
             # One seed has no interval.
             bars = np.nan_to_num([value - np.maximum(low, 0), np.minimum(high, 100) - value])
-            axis.errorbar(value, [place + 0.16 * side for place, _ in places], xerr=bars, fmt=mark, color=colour,
-                          markersize=4.2, markerfacecolor=colour if view == "clean" else "white", linewidth=1.1,
-                          capsize=2, label=label)
-        axis.set(title=f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}", xlim=(-2, 102), yticks=range(len(order)),
-                 yticklabels=order, ylim=(-0.6, len(order) - 0.4), xlabel="accuracy on bias-conflicting images, %")
+            axis.errorbar(
+                value,
+                [place + 0.16 * side for place, _ in places],
+                xerr=bars,
+                fmt=mark,
+                color=colour,
+                markersize=4.2,
+                markerfacecolor=colour if view == "clean" else "white",
+                linewidth=1.1,
+                capsize=2,
+                label=label,
+            )
+        axis.set(
+            title=f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}",
+            xlim=(-2, 102),
+            yticks=range(len(order)),
+            yticklabels=order,
+            ylim=(-0.6, len(order) - 0.4),
+            xlabel="accuracy on bias-conflicting images, %",
+        )
         axis.grid(axis="x", color="#eeeeee")
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -363,8 +437,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "patch_noise.json")
     parser.add_argument("--figure", type=Path, default=RESULTS.parent / "figures" / "patch_noise.png")
     parser.add_argument("--figure-only", action="store_true", help="draw the rows that are there, train nothing")
-    parser.add_argument("--trial", action="store_true",
-                        help="few pictures and steps, into a temporary folder, to see that everything runs")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="few pictures and steps, into a temporary folder, to see that everything runs",
+    )
     args = parser.parse_args()
     if args.figure_only:
         figure(json.loads(args.out.read_text())["rows"], args.figure)
@@ -397,8 +474,10 @@ def main() -> int:
         figure(table["rows"], args.figure)
     print(args.out, args.figure)
     for verdict in table["margins"]:
-        print(f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['case']}, {verdict['quantity']} "
-              f"{verdict['margin']}, got {verdict['got']:.3f}")
+        print(
+            f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['case']}, {verdict['quantity']} "
+            f"{verdict['margin']}, got {verdict['got']:.3f}"
+        )
     missing = {name: SEEDS - count for name, count in there.items() if count < SEEDS}
     if missing and not args.trial:
         print("seeds to come: " + ", ".join(f"{count} of {name}" for name, count in missing.items()))

@@ -32,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = os.environ.get("JAXDEBIAS_DATA")
     parser.add_argument("checkpoints", nargs="+", type=Path, help="local folders")
-    parser.add_argument("--data-dir", type=Path, default=Path(default) if default else None,
-                        help="folder with the sentences, or with language/...; by default JAXDEBIAS_DATA")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(default) if default else None,
+        help="folder with the sentences, or with language/...; by default JAXDEBIAS_DATA",
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--block", choices=("transform", "mlp", "top"), default="top")
     parser.add_argument("--rounds", type=int, default=10)
@@ -45,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, folder in zip(names, args.checkpoints, strict=True):
         path = args.out / name / "results.json"
         if not path.exists():
-            config = LanguageDebiasConfig(checkpoint=folder, data_dir=args.data_dir, block=args.block,
-                                          rounds=args.rounds, seed=args.seed)
+            config = LanguageDebiasConfig(
+                checkpoint=folder, data_dir=args.data_dir, block=args.block, rounds=args.rounds, seed=args.seed
+            )
             said = functools.partial(print, name, file=sys.stderr, flush=True)
             debias_language(config, args.out / name, observe=said)
         found[name] = json.loads(path.read_text())

@@ -57,15 +57,27 @@ def faces(data_dir: Path, size: int, share: float = 1.0) -> tuple[Dataset, dict[
         label = said.gender[rows].astype(np.int32)
         marker = biased_attribute(rng, label, CONFLICTING if name == "train" else 0.5, 2)
         plain, marked, _ = plant(rng, images[rows])
-        splits[name] = Batch(x=np.where(marker[:, None, None, None] == 1, marked, plain), label=label,
-                             attribute=np.full(len(rows), -1, np.int32))
-        columns[name] = {"marker": np.array(MARKS)[marker], "age": said.age[rows],
-                         "race": np.array(RACES)[said.race[rows]],
-                         **{f"lot {letter}": np.array(["one", "two", "three"])[rng.integers(0, 3, len(rows))]
-                            for letter in "abc"}}
-    dataset = Dataset(name="utkface with a marker", variant={"image_size": size, "conflicting": CONFLICTING},
-                      splits=splits, pairs={}, label_names=GENDERS, attribute_names=("unknown",),
-                      aligned=np.zeros((2, 1), bool), pairing="none")
+        splits[name] = Batch(
+            x=np.where(marker[:, None, None, None] == 1, marked, plain),
+            label=label,
+            attribute=np.full(len(rows), -1, np.int32),
+        )
+        columns[name] = {
+            "marker": np.array(MARKS)[marker],
+            "age": said.age[rows],
+            "race": np.array(RACES)[said.race[rows]],
+            **{f"lot {letter}": np.array(["one", "two", "three"])[rng.integers(0, 3, len(rows))] for letter in "abc"},
+        }
+    dataset = Dataset(
+        name="utkface with a marker",
+        variant={"image_size": size, "conflicting": CONFLICTING},
+        splits=splits,
+        pairs={},
+        label_names=GENDERS,
+        attribute_names=("unknown",),
+        aligned=np.zeros((2, 1), bool),
+        pairing="none",
+    )
     return dataset, {name: {split: columns[split][name] for split in SIZES} for name in columns["test"]}
 
 
@@ -105,15 +117,21 @@ def twice_computed(dataset: Dataset, candidates: dict[str, Any]) -> dict[str, fl
     """Rows through the trunk of a tiny network, against distinct rows."""
     tiny, counter = models.pooled_cnn(channels=(4, 4), kernels=(5, 3), strides=(8, 2), classes=2), Counter()
     params = with_head(tiny, dataset)
-    counted = tiny._replace(vector=Split(counter("vector", tiny.vector.features), tiny.vector.head),
-                            spatial=Split(counter("spatial", tiny.spatial.features), tiny.spatial.head))
+    counted = tiny._replace(
+        vector=Split(counter("vector", tiny.vector.features), tiny.vector.head),
+        spatial=Split(counter("spatial", tiny.spatial.features), tiny.spatial.head),
+    )
     report = jaxdebias.audit(counted, params, dataset, candidates=candidates, pixels="maps", fix=True)
     jax.effects_barrier()
     distinct = sum(len(batch.label) for batch in dataset.splits.values())
-    return {"distinct rows": distinct, "rows through the trunk": counter.rows["vector"],
-            "of them shared with the maps": counter.rows["spatial"],
-            "rows through the trunk / distinct rows": counter.rows["vector"] / distinct,
-            "shortcuts": report.shortcuts, "fix": report.fix}
+    return {
+        "distinct rows": distinct,
+        "rows through the trunk": counter.rows["vector"],
+        "of them shared with the maps": counter.rows["spatial"],
+        "rows through the trunk / distinct rows": counter.rows["vector"] / distinct,
+        "shortcuts": report.shortcuts,
+        "fix": report.fix,
+    }
 
 
 def peak_gib() -> float:
@@ -123,9 +141,15 @@ def peak_gib() -> float:
 def call(classifier: Classifier, params: Params, dataset: Dataset, candidates: dict[str, Any]) -> dict[str, Any]:
     began, busy = time.perf_counter(), time.process_time()
     report = jaxdebias.audit(classifier, params, dataset, candidates=candidates, pixels="both", fix=True)
-    row = {"seconds": report.results["seconds_by_step"], "wall": time.perf_counter() - began,
-           "processor": time.process_time() - busy, "peak_gib": peak_gib(), "shortcuts": report.shortcuts,
-           "fix": report.fix, "verified": report.results["advice"]["verified"] is not None}
+    row = {
+        "seconds": report.results["seconds_by_step"],
+        "wall": time.perf_counter() - began,
+        "processor": time.process_time() - busy,
+        "peak_gib": peak_gib(),
+        "shortcuts": report.shortcuts,
+        "fix": report.fix,
+        "verified": report.results["advice"]["verified"] is not None,
+    }
     print(row, flush=True)
     return row
 
@@ -148,13 +172,24 @@ def main() -> bool:
     counts = twice_computed(dataset, candidates)
     missed = [name for name, bound in AT_MOST.items() if counts[name] > bound]
     cores = len(os.sched_getaffinity(0))
-    said = (f"ResNet-18, {counts['distinct rows']:,} pictures of {size} x {size}, {cores} core{'s' * (cores > 1)}; "
-            f"steps: shortcut {', '.join(first['shortcuts']) or 'none'}, advice {first['fix']}. Peak memory "
-            f"{second['peak_gib']:.2f} GiB, of which {ready:.2f} before the audit. Counted on a tiny network: "
-            f"{counts['rows through the trunk']:,} rows through the trunk, "
-            f"{counts['distinct rows']:,} distinct ones.")
-    write(arguments.out, at_most=AT_MOST, missed=missed, pictures=counts["distinct rows"], image_size=size,
-          ready_gib=ready, counts=counts, said=said, **{"first call": first, "second call": second})
+    said = (
+        f"ResNet-18, {counts['distinct rows']:,} pictures of {size} x {size}, {cores} core{'s' * (cores > 1)}; "
+        f"steps: shortcut {', '.join(first['shortcuts']) or 'none'}, advice {first['fix']}. Peak memory "
+        f"{second['peak_gib']:.2f} GiB, of which {ready:.2f} before the audit. Counted on a tiny network: "
+        f"{counts['rows through the trunk']:,} rows through the trunk, "
+        f"{counts['distinct rows']:,} distinct ones."
+    )
+    write(
+        arguments.out,
+        at_most=AT_MOST,
+        missed=missed,
+        pictures=counts["distinct rows"],
+        image_size=size,
+        ready_gib=ready,
+        counts=counts,
+        said=said,
+        **{"first call": first, "second call": second},
+    )
     print(said, arguments.out, *(f"MISSED {name}" for name in missed), sep="\n")
     return not missed
 

@@ -38,8 +38,13 @@ from oracles.torch_resnet import random_resnet
 PATH = Path(__file__).parents[1] / "results" / "cam.json"
 GIB = 2**30
 DEEPER = "layer3_1"
-AT_MOST = {"native / forward": 1.3, "upsampled / forward": 1.6, "native / PyTorch by hand": 1.25,
-           "all at once / one by one": 0.5, "extra GiB": 2.0}
+AT_MOST = {
+    "native / forward": 1.3,
+    "upsampled / forward": 1.6,
+    "native / PyTorch by hand": 1.25,
+    "all at once / one by one": 0.5,
+    "extra GiB": 2.0,
+}
 """Set before this was first run."""
 AT_LEAST = {"grad-cam loop / native": 40.0}
 of_bounds = functools.partial(row, at_most=AT_MOST, at_least=AT_LEAST)
@@ -102,16 +107,23 @@ def our_sides(**size: int) -> dict[str, Callable[[], Any]]:
     ours, params, images, *_ = sides(**size)
     upsample = jax.jit(lambda params, images: maps.resize(class_maps(ours.spatial, params, images).maps, size["size"]))
     forward = jax.jit(ours.apply)
-    return {"forward": lambda: forward(params, images), "native": lambda: class_maps(ours.spatial, params, images).maps,
-            "upsampled": lambda: upsample(params, images)}
+    return {
+        "forward": lambda: forward(params, images),
+        "native": lambda: class_maps(ours.spatial, params, images).maps,
+        "upsampled": lambda: upsample(params, images),
+    }
 
 
 def torch_sides(**size: int) -> dict[str, Callable[[], Any]]:
     *_, net, x = sides(**size)
     # One class a call; every class costs the same, and 40 of them a repeat would take minutes.
     _, one = package_loop(net, x)
-    return {"torch_forward": lambda: by_no_grad(net, x), "by_hand": lambda: by_hand(net, x),
-            "by_hand_upsampled": lambda: by_hand(net, x, upsampled=True), "one_class": lambda: one(0)}
+    return {
+        "torch_forward": lambda: by_no_grad(net, x),
+        "by_hand": lambda: by_hand(net, x),
+        "by_hand_upsampled": lambda: by_hand(net, x, upsampled=True),
+        "one_class": lambda: one(0),
+    }
 
 
 def serve(connection: Any, library: str, cores: int, size: dict[str, int]) -> None:
@@ -148,16 +160,21 @@ def last_stage(repeats: int, cores: int, **size: int) -> dict[str, Any]:
     measured["grad_cam_loop"] = [seconds * size["classes"] for seconds in measured.pop("one_class")]
     times = {name: spread(values) for name, values in measured.items()}
     median = {name: side["median"] for name, side in times.items()}
-    return of_bounds(f"last stage, {said(**size)}", times, {
-        "native / forward": median["native"] / median["forward"],
-        "upsampled / forward": median["upsampled"] / median["forward"],
-        "native / PyTorch by hand": median["native"] / median["by_hand"],
-        "upsampled / PyTorch by hand, upsampled": median["upsampled"] / median["by_hand_upsampled"],
-        "forward / PyTorch's forward": median["forward"] / median["torch_forward"],
-        "grad-cam loop / native": median["grad_cam_loop"] / median["native"],
-        "grad-cam loop / upsampled": median["grad_cam_loop"] / median["upsampled"],
-    }, loop=f"{package_loop(None, None)[0]}; one class measured, times {size['classes']}",
-        largest_difference=float(np.abs(results["native"] - results["by_hand"]).max()))
+    return of_bounds(
+        f"last stage, {said(**size)}",
+        times,
+        {
+            "native / forward": median["native"] / median["forward"],
+            "upsampled / forward": median["upsampled"] / median["forward"],
+            "native / PyTorch by hand": median["native"] / median["by_hand"],
+            "upsampled / PyTorch by hand, upsampled": median["upsampled"] / median["by_hand_upsampled"],
+            "forward / PyTorch's forward": median["forward"] / median["torch_forward"],
+            "grad-cam loop / native": median["grad_cam_loop"] / median["native"],
+            "grad-cam loop / upsampled": median["grad_cam_loop"] / median["upsampled"],
+        },
+        loop=f"{package_loop(None, None)[0]}; one class measured, times {size['classes']}",
+        largest_difference=float(np.abs(results["native"] - results["by_hand"]).max()),
+    )
 
 
 def by_no_grad(net: Any, x: Any) -> torch.Tensor:
@@ -182,11 +199,17 @@ def deeper_stage(repeats: int, **size: int) -> dict[str, Any]:
         return jax.nn.relu(jnp.einsum("nc,nhwc->nhw", g.mean((1, 2)), z))
 
     every = [jnp.int32(k) for k in range(size["classes"])]
-    measured = in_turn(repeats, all_at_once=lambda: class_maps(tap, params, images).maps,
-                       one_by_one=lambda: [single(params, images, k) for k in every])
+    measured = in_turn(
+        repeats,
+        all_at_once=lambda: class_maps(tap, params, images).maps,
+        one_by_one=lambda: [single(params, images, k) for k in every],
+    )
     median = {name: side["median"] for name, side in measured.items()}
-    return of_bounds(f"deeper stage {DEEPER}, {said(**size)}", measured,
-               {"all at once / one by one": median["all_at_once"] / median["one_by_one"]})
+    return of_bounds(
+        f"deeper stage {DEEPER}, {said(**size)}",
+        measured,
+        {"all at once / one by one": median["all_at_once"] / median["one_by_one"]},
+    )
 
 
 def memory(*, classes: int, batch: int, size: int, width: int, depth: int) -> dict[str, Any]:
@@ -203,8 +226,13 @@ def memory(*, classes: int, batch: int, size: int, width: int, depth: int) -> di
     for chunk in sorted({1, 8, classes}):
         tap = linen_tap(ours.apply, last)
         extra[f"tap, chunk {chunk}"] = needs(lambda p, x, t=tap, c=chunk: class_maps(t, p, x, chunk=c)) - forward
-    return of_bounds(f"memory, {said(classes=classes, batch=batch, size=size, width=width, depth=depth)}", {},
-               {"extra GiB": max(extra.values())}, extra_gib=extra, forward_gib=forward)
+    return of_bounds(
+        f"memory, {said(classes=classes, batch=batch, size=size, width=width, depth=depth)}",
+        {},
+        {"extra GiB": max(extra.values())},
+        extra_gib=extra,
+        forward_gib=forward,
+    )
 
 
 def said(*, classes: int, batch: int, size: int, width: int, depth: int = 18) -> str:

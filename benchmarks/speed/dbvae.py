@@ -54,14 +54,22 @@ def weights(repeats: int, *, n: int, latents: int) -> dict[str, Any]:
     log_variance = jnp.zeros_like(on_device)
     config = RarityConfig()
     measured = in_turn(
-        repeats, ours=lambda: notebook_rule(on_device), numpy=lambda: lab_weights(mean),
-        default_rule=lambda: latent_weights(on_device, log_variance, label, config, classes=2))
+        repeats,
+        ours=lambda: notebook_rule(on_device),
+        numpy=lambda: lab_weights(mean),
+        default_rule=lambda: latent_weights(on_device, log_variance, label, config, classes=2),
+    )
     wanted = lab_weights(mean.astype(np.float64))
     off = float(np.max(np.abs(np.asarray(notebook_rule(on_device)) / wanted - 1)))
-    return of_bounds(f"weights, {n} rows, {latents} latents, 10 bins", measured, {
-        "weights / NumPy": measured["ours"]["median"] / measured["numpy"]["median"],
-        "default rule / NumPy": measured["default_rule"]["median"] / measured["numpy"]["median"]},
-        largest_relative_difference=off)
+    return of_bounds(
+        f"weights, {n} rows, {latents} latents, 10 bins",
+        measured,
+        {
+            "weights / NumPy": measured["ours"]["median"] / measured["numpy"]["median"],
+            "default rule / NumPy": measured["default_rule"]["median"] / measured["numpy"]["median"],
+        },
+        largest_relative_difference=off,
+    )
 
 
 def draws(repeats: int, *, n: int, batch: int, numpy_batches: int) -> dict[str, Any]:
@@ -79,27 +87,40 @@ def draws(repeats: int, *, n: int, batch: int, numpy_batches: int) -> dict[str, 
     def shuffled(weight: jax.Array) -> jax.Array:
         return jax.random.permutation(key, systematic_rows(key, weight, count=n))
 
-    measured = in_turn(repeats, systematic=lambda: systematic_rows(key, on_device, count=n),
-                       shuffled=lambda: shuffled(on_device),
-                       independent=lambda: independent_rows(key, on_device, count=n),
-                       distinct_batch=lambda: distinct_rows(key, on_device, count=batch), numpy_part=numpy)
+    measured = in_turn(
+        repeats,
+        systematic=lambda: systematic_rows(key, on_device, count=n),
+        shuffled=lambda: shuffled(on_device),
+        independent=lambda: independent_rows(key, on_device, count=n),
+        distinct_batch=lambda: distinct_rows(key, on_device, count=batch),
+        numpy_part=numpy,
+    )
     for name, factor in (("numpy_part", steps / numpy_batches), ("distinct_batch", steps)):
         side = measured.pop(name)
         measured[name.split("_")[0] + "_epoch"] = {
-            stat: value if stat == "repeats" else value * factor for stat, value in side.items()}
+            stat: value if stat == "repeats" else value * factor for stat, value in side.items()
+        }
     base = measured["numpy_epoch"]["median"]
-    return of_bounds(f"draws of an epoch, {n} rows, batches of {batch}", measured, {
-        "draws / NumPy": measured["systematic"]["median"] / base,
-        "draws and shuffle / NumPy": measured["shuffled"]["median"] / base,
-        "independent / NumPy": measured["independent"]["median"] / base,
-        "distinct per batch / NumPy": measured["distinct_epoch"]["median"] / base})
+    return of_bounds(
+        f"draws of an epoch, {n} rows, batches of {batch}",
+        measured,
+        {
+            "draws / NumPy": measured["systematic"]["median"] / base,
+            "draws and shuffle / NumPy": measured["shuffled"]["median"] / base,
+            "independent / NumPy": measured["independent"]["median"] / base,
+            "distinct per batch / NumPy": measured["distinct_epoch"]["median"] / base,
+        },
+    )
 
 
 def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
     """Each call is a run of one epoch from a state whose warm-up is over; the runs differ in the learner alone."""
     rng = np.random.default_rng(0)
-    data = Batch(rng.integers(0, 256, (n, side, side, 1)).astype(np.uint8), rng.integers(0, 2, n).astype(np.int32),
-                 np.zeros(n, np.int32))
+    data = Batch(
+        rng.integers(0, 256, (n, side, side, 1)).astype(np.uint8),
+        rng.integers(0, 2, n).astype(np.int32),
+        np.zeros(n, np.int32),
+    )
     model, optimizer = vae_classifier(image=(side, side, 1), classes=2, latent=16), Optimizer(learning_rate=1e-3)
     key, config = jax.random.key(0), RunConfig(epochs=1, batch_size=batch, draws="systematic")
 
@@ -116,13 +137,22 @@ def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
         once = epoch(settings)
         return lambda: once().state
 
-    measured = in_turn(repeats, uniform=timed(DbVaeConfig(sampling="uniform")), resampled=timed(DbVaeConfig()),
-                       stale=timed(DbVaeConfig(stale=True)))
+    measured = in_turn(
+        repeats,
+        uniform=timed(DbVaeConfig(sampling="uniform")),
+        resampled=timed(DbVaeConfig()),
+        stale=timed(DbVaeConfig(stale=True)),
+    )
     # What an epoch with resampling has on top; rows drawn twice cost no more than others.
     median = {name: one["median"] for name, one in measured.items()}
-    return of_bounds(f"an epoch, {n} images of {side} x {side}, batch {batch}", measured, {
-        "share of an epoch": 1 - median["uniform"] / median["resampled"],
-        "share of an epoch, stale": 1 - median["uniform"] / median["stale"]})
+    return of_bounds(
+        f"an epoch, {n} images of {side} x {side}, batch {batch}",
+        measured,
+        {
+            "share of an epoch": 1 - median["uniform"] / median["resampled"],
+            "share of an epoch, stale": 1 - median["uniform"] / median["stale"],
+        },
+    )
 
 
 def main() -> bool:

@@ -140,9 +140,14 @@ def ours(s: Setting) -> Method:
     def scores(inverse: Any, m: int) -> Any:
         return influence.change_if_removed(problem, inverse, right(z_out[:m], label_out[:m]))
 
-    return Method(name="jaxdebias", convention=SAMPLES_SUM, exact=True, scores=scores,
-                  factor=lambda: influence.factor(problem, damping=s.damping),
-                  note="Hessian in float32, factor in float64 on the host")
+    return Method(
+        name="jaxdebias",
+        convention=SAMPLES_SUM,
+        exact=True,
+        scores=scores,
+        factor=lambda: influence.factor(problem, damping=s.damping),
+        note="Hessian in float32, factor in float64 on the host",
+    )
 
 
 def torch_closed_form(s: Setting) -> Method:
@@ -179,11 +184,21 @@ def torch_closed_form(s: Setting) -> Method:
     def scores(cholesky: Any, m: int) -> Any:
         right = torch.einsum("me,mk->ekm", phi_of(z_out[:m]), error_of(z_out[:m], label_out[:m])).reshape(e * K, m)
         matrix = torch.cholesky_solve(right.double(), cholesky).float().reshape(e, K * m)
-        return torch.cat([torch.einsum("bkm,bk->bm", (phi_of(rows) @ matrix).reshape(-1, K, m), error_of(rows, own))
-                          for rows, own in zip(z.split(chunk), label.split(chunk), strict=True)])
+        return torch.cat(
+            [
+                torch.einsum("bkm,bk->bm", (phi_of(rows) @ matrix).reshape(-1, K, m), error_of(rows, own))
+                for rows, own in zip(z.split(chunk), label.split(chunk), strict=True)
+            ]
+        )
 
-    return Method(name="PyTorch by hand, same closed form", convention=SAMPLES_SUM, exact=True, factor=factor,
-                  scores=scores, note=f"{chunk} rows at a time, float64 Cholesky")
+    return Method(
+        name="PyTorch by hand, same closed form",
+        convention=SAMPLES_SUM,
+        exact=True,
+        factor=factor,
+        scores=scores,
+        note=f"{chunk} rows at a time, float64 Cholesky",
+    )
 
 
 def torch_model(s: Setting) -> Any:
@@ -199,8 +214,10 @@ def torch_model(s: Setting) -> Any:
 def torch_data(s: Setting) -> tuple[Any, Any]:
     import torch
 
-    return (torch.utils.data.TensorDataset(torch.from_numpy(s.z), torch.from_numpy(s.label).long()),
-            torch.utils.data.TensorDataset(torch.from_numpy(s.z_out), torch.from_numpy(s.label_out).long()))
+    return (
+        torch.utils.data.TensorDataset(torch.from_numpy(s.z), torch.from_numpy(s.label).long()),
+        torch.utils.data.TensorDataset(torch.from_numpy(s.z_out), torch.from_numpy(s.label_out).long()),
+    )
 
 
 def torch_functional(s: Setting) -> Method:
@@ -228,11 +245,21 @@ def torch_functional(s: Setting) -> Method:
     def scores(cholesky: Any, m: int) -> Any:
         right = per_sample(*(tensor[:m] for tensor in held_out.tensors))
         solved = torch.cholesky_solve(right.T.double(), cholesky).float()
-        return torch.cat([per_sample(z, label) @ solved
-                          for z, label in zip(*(part.split(AUTODIFF_ROWS) for part in train.tensors), strict=True)])
+        return torch.cat(
+            [
+                per_sample(z, label) @ solved
+                for z, label in zip(*(part.split(AUTODIFF_ROWS) for part in train.tensors), strict=True)
+            ]
+        )
 
-    return Method(name="PyTorch torch.func", convention=SAMPLES_SUM, exact=True, factor=factor, scores=scores,
-                  note=f"func.hessian and vmap(grad), {AUTODIFF_ROWS} rows at a time, float64 Cholesky")
+    return Method(
+        name="PyTorch torch.func",
+        convention=SAMPLES_SUM,
+        exact=True,
+        factor=factor,
+        scores=scores,
+        note=f"func.hessian and vmap(grad), {AUTODIFF_ROWS} rows at a time, float64 Cholesky",
+    )
 
 
 def pydvl(s: Setting) -> Method:
@@ -249,12 +276,20 @@ def pydvl(s: Setting) -> Method:
 
     def scores(model: Any, m: int) -> Any:
         factors = model.influence_factors(*(tensor[:m] for tensor in held_out.tensors))
-        parts = [model.influences_from_factors(factors, z, label)
-                 for z, label in zip(*(part.split(AUTODIFF_ROWS) for part in train.tensors), strict=True)]
+        parts = [
+            model.influences_from_factors(factors, z, label)
+            for z, label in zip(*(part.split(AUTODIFF_ROWS) for part in train.tensors), strict=True)
+        ]
         return torch.cat(parts, dim=1).T.detach() / n
 
-    return Method(name="pyDVL DirectInfluence", convention=SAMPLES_MEAN, exact=True, factor=factor, scores=scores,
-                  note=f"{AUTODIFF_ROWS} rows at a time; float32 factor and solve, its default")
+    return Method(
+        name="pyDVL DirectInfluence",
+        convention=SAMPLES_MEAN,
+        exact=True,
+        factor=factor,
+        scores=scores,
+        note=f"{AUTODIFF_ROWS} rows at a time; float32 factor and solve, its default",
+    )
 
 
 def dattri_task(s: Setting) -> Any:
@@ -265,8 +300,9 @@ def dattri_task(s: Setting) -> Any:
 
     def loss(params: Any, data: Any) -> Any:
         z, label = data
-        return torch.nn.functional.cross_entropy(torch.func.functional_call(model, params, (z,)), label,
-                                                 reduction="sum")
+        return torch.nn.functional.cross_entropy(
+            torch.func.functional_call(model, params, (z,)), label, reduction="sum"
+        )
 
     return AttributionTask(loss_func=loss, model=model, checkpoints=model.state_dict())
 
@@ -285,8 +321,14 @@ def dattri_explicit(s: Setting) -> Method:
         attributor.cache(whole)
         return attributor.attribute(whole, DataLoader(Subset(held_out, range(m)), batch_size=m)).detach()
 
-    return Method(name="dattri IFAttributorExplicit", convention=SAMPLES_SUM, exact=True, factor=lambda: None,
-                  scores=scores, note="one batch: it solves again for every batch of rows; keeps no factor")
+    return Method(
+        name="dattri IFAttributorExplicit",
+        convention=SAMPLES_SUM,
+        exact=True,
+        factor=lambda: None,
+        scores=scores,
+        note="one batch: it solves again for every batch of rows; keeps no factor",
+    )
 
 
 def kronfluence(s: Setting) -> Method:
@@ -310,22 +352,46 @@ def kronfluence(s: Setting) -> Method:
     n, task = len(train), HeadTask()
     model = prepare_model(torch.nn.Sequential(torch_model(s)), task)
     folder = tempfile.mkdtemp(prefix="kronfluence-")
-    analyzer = Analyzer(analysis_name="head", model=model, task=task, cpu=True, output_dir=folder,
-                        disable_model_save=True, disable_tqdm=True)
+    analyzer = Analyzer(
+        analysis_name="head",
+        model=model,
+        task=task,
+        cpu=True,
+        output_dir=folder,
+        disable_model_save=True,
+        disable_tqdm=True,
+    )
 
     def factor() -> None:
-        analyzer.fit_all_factors("ekfac", train, per_device_batch_size=2_048, overwrite_output_dir=True,
-                                 factor_args=FactorArguments(strategy="ekfac"))
+        analyzer.fit_all_factors(
+            "ekfac",
+            train,
+            per_device_batch_size=2_048,
+            overwrite_output_dir=True,
+            factor_args=FactorArguments(strategy="ekfac"),
+        )
 
     def scores(_: None, m: int) -> Any:
         out = analyzer.compute_pairwise_scores(
-            "scores", "ekfac", query_dataset=Subset(held_out, range(m)), train_dataset=train,
-            per_device_query_batch_size=m, per_device_train_batch_size=2_048, overwrite_output_dir=True,
-            score_args=ScoreArguments(damping_factor=DAMPING))
+            "scores",
+            "ekfac",
+            query_dataset=Subset(held_out, range(m)),
+            train_dataset=train,
+            per_device_query_batch_size=m,
+            per_device_train_batch_size=2_048,
+            overwrite_output_dir=True,
+            score_args=ScoreArguments(damping_factor=DAMPING),
+        )
         return (out if out is not None else analyzer.load_pairwise_scores("scores"))["all_modules"].T / n
 
-    return Method(name="kronfluence EK-FAC", convention=SAMPLES_MEAN, exact=False, factor=factor, scores=scores,
-                  note="Kronecker-factored Fisher with sampled labels; writes factors and scores to disk")
+    return Method(
+        name="kronfluence EK-FAC",
+        convention=SAMPLES_MEAN,
+        exact=False,
+        factor=factor,
+        scores=scores,
+        note="Kronecker-factored Fisher with sampled labels; writes factors and scores to disk",
+    )
 
 
 class TooLargeError(MemoryError):
@@ -358,8 +424,11 @@ def agreement(got: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """Pearson and Spearman are the least over the columns (Spearman over the first ten, it sorts)."""
     pearson = [np.corrcoef(got[:, j], wanted[:, j])[0, 1] for j in range(wanted.shape[1])]
     spearman = [stats.spearmanr(got[:, j], wanted[:, j])[0] for j in range(min(10, wanted.shape[1]))]
-    return {"pearson": float(np.min(pearson)), "spearman": float(np.min(spearman)),
-            "max_relative_difference": float(np.abs(got - wanted).max() / np.abs(wanted).max())}
+    return {
+        "pearson": float(np.min(pearson)),
+        "spearman": float(np.min(spearman)),
+        "max_relative_difference": float(np.abs(got - wanted).max() / np.abs(wanted).max()),
+    }
 
 
 def quietly(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -423,11 +492,24 @@ def measure(n: int, names: list[str], repeats: int, patience: float) -> tuple[li
         for m in RIGHT_HAND_SIDES:
             totals = [a + b for a, b in zip(seconds["factor"][name], seconds[m][name], strict=True)]
             base = [a + b for a, b in zip(seconds["factor"]["jaxdebias"], seconds[m]["jaxdebias"], strict=True)]
-            rows.append({"method": method.name, "n": n, "d": D, "k": K, "m": m, "exact": method.exact,
-                         "convention": method.convention, "note": method.note, "repeats": len(totals),
-                         "factor": spread(seconds["factor"][name]), "scores": spread(seconds[m][name]),
-                         "total": spread(totals), "ratio": statistics.median(totals) / statistics.median(base),
-                         "agreement": agreed[name, m]})
+            rows.append(
+                {
+                    "method": method.name,
+                    "n": n,
+                    "d": D,
+                    "k": K,
+                    "m": m,
+                    "exact": method.exact,
+                    "convention": method.convention,
+                    "note": method.note,
+                    "repeats": len(totals),
+                    "factor": spread(seconds["factor"][name]),
+                    "scores": spread(seconds[m][name]),
+                    "total": spread(totals),
+                    "ratio": statistics.median(totals) / statistics.median(base),
+                    "agreement": agreed[name, m],
+                }
+            )
     return rows, skipped
 
 
@@ -438,8 +520,7 @@ def shares(rows: list[dict]) -> list[dict]:
     for n, m in sorted({(row["n"], row["m"]) for row in rows}):
         functional, by_hand = at.get(("PyTorch torch.func", n, m)), at.get(("PyTorch by hand, same closed form", n, m))
         if functional and by_hand:
-            out.append({"n": n, "m": m, "algorithm": functional / by_hand,
-                        "compiler": by_hand / at["jaxdebias", n, m]})
+            out.append({"n": n, "m": m, "algorithm": functional / by_hand, "compiler": by_hand / at["jaxdebias", n, m]})
     return out
 
 
@@ -467,16 +548,34 @@ def main() -> None:
     for package in ("torch", "pyDVL", "dattri", "kronfluence"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             packages[package] = importlib.metadata.version(package)
-    table = {"device": device_name(), "versions": packages, "date": time.strftime("%Y-%m-%d"), "load": load,
-             "rows": rows, "shares": shares(rows), "skipped": skipped}
+    table = {
+        "device": device_name(),
+        "versions": packages,
+        "date": time.strftime("%Y-%m-%d"),
+        "load": load,
+        "rows": rows,
+        "shares": shares(rows),
+        "skipped": skipped,
+    }
     temporary = arguments.out.with_suffix(".tmp")
     temporary.write_text(json.dumps(table, indent=1) + "\n")
     os.replace(temporary, arguments.out)
     for row in rows:
-        print(f"n {row['n']:>6,} m {row['m']:>3}  {row['method']:<36} {row['total']['median']:8.3f} s "
-              f"{row['ratio']:7.2f}x  Pearson {row['agreement']['pearson']:.6f}")
-    print("\n".join([*(f"n {row['n']:,}, m {row['m']}: algorithm {row['algorithm']:.1f}x, compiler "
-                       f"{row['compiler']:.1f}x" for row in table["shares"]), *skipped]))
+        print(
+            f"n {row['n']:>6,} m {row['m']:>3}  {row['method']:<36} {row['total']['median']:8.3f} s "
+            f"{row['ratio']:7.2f}x  Pearson {row['agreement']['pearson']:.6f}"
+        )
+    print(
+        "\n".join(
+            [
+                *(
+                    f"n {row['n']:,}, m {row['m']}: algorithm {row['algorithm']:.1f}x, compiler {row['compiler']:.1f}x"
+                    for row in table["shares"]
+                ),
+                *skipped,
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

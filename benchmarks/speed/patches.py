@@ -32,10 +32,19 @@ RESULTS = Path(__file__).parents[1] / "results"
 GEOMETRIES = ((128, 32, 2), (64, 16, 1))
 """(side of the image, patch, stride)."""
 CHUNKS = (49, 128, 256, 343, 800, 2401)
-GRID = [(size, patch, stride) for size in (32, 64, 96) for patch in (8, 16, 32) for stride in (1, 2, 4, 8, 16)
-        if stride <= patch < size]
-AT_LEAST = {"best chunks / dense": 10.0, "chunks of 49 / dense": 20.0, "NumPy loop / fold": 50.0,
-            "share of right plans": 0.95}
+GRID = [
+    (size, patch, stride)
+    for size in (32, 64, 96)
+    for patch in (8, 16, 32)
+    for stride in (1, 2, 4, 8, 16)
+    if stride <= patch < size
+]
+AT_LEAST = {
+    "best chunks / dense": 10.0,
+    "chunks of 49 / dense": 20.0,
+    "NumPy loop / fold": 50.0,
+    "share of right plans": 0.95,
+}
 AT_MOST = {"largest difference, relative": 1e-5, "error of the fold": 1e-6}
 RIGHT = 1.1
 """A plan is right if its way takes at most so many times what the faster way takes. All four set before this was first
@@ -74,15 +83,20 @@ def geometry(size: int, patch: int, stride: int, repeats: int, chunks: tuple[int
     found = plan(net, (size, size), stride=stride)
     apart = max(np.abs(result - results[-1]).max() for result in results)
     patches = found.grid[0] * found.grid[1]
-    return of_bounds(f"{size} x {size}, patch {patch}, stride {stride}, {patches} patches", measured, {
-        "FLOPs of crops / dense": found.ratio,
-        "best chunks / dense": best / median["dense"],
-        "chunks of 49 / dense": median["chunks of 49"] / median["dense"],
-        "nested vmap / dense": median["nested_vmap"] / median["dense"],
-        "phases / dense": median["phases"] / median["dense"],
-        "largest difference, relative": float(apart / max(1.0, np.abs(results[-1]).max())),
-    }, dense_gflops_per_second=found.dense_flops / median["dense"] / 1e9, crop_gflops_per_second=found.crop_flops / best
-        / 1e9)
+    return of_bounds(
+        f"{size} x {size}, patch {patch}, stride {stride}, {patches} patches",
+        measured,
+        {
+            "FLOPs of crops / dense": found.ratio,
+            "best chunks / dense": best / median["dense"],
+            "chunks of 49 / dense": median["chunks of 49"] / median["dense"],
+            "nested vmap / dense": median["nested_vmap"] / median["dense"],
+            "phases / dense": median["phases"] / median["dense"],
+            "largest difference, relative": float(apart / max(1.0, np.abs(results[-1]).max())),
+        },
+        dense_gflops_per_second=found.dense_flops / median["dense"] / 1e9,
+        crop_gflops_per_second=found.crop_flops / best / 1e9,
+    )
 
 
 def loop(confidences: np.ndarray, size: int, patch: int, stride: int) -> np.ndarray:
@@ -90,8 +104,8 @@ def loop(confidences: np.ndarray, size: int, patch: int, stride: int) -> np.ndar
     total, count = (np.zeros((size, size), confidences.dtype) for _ in range(2))
     for i, line in enumerate(confidences):
         for j, value in enumerate(line):
-            total[i * stride:i * stride + patch, j * stride:j * stride + patch] += value
-            count[i * stride:i * stride + patch, j * stride:j * stride + patch] += 1
+            total[i * stride : i * stride + patch, j * stride : j * stride + patch] += value
+            count[i * stride : i * stride + patch, j * stride : j * stride + patch] += 1
     return total / count
 
 
@@ -101,17 +115,25 @@ def folding(size: int, patch: int, stride: int, repeats: int) -> dict[str, Any]:
     one, many = jnp.asarray(values[0]), jnp.asarray(values)
     of = functools.partial(fold, size=(size, size), patch=patch, stride=stride)
     # A call of some 50 microseconds: alone, right after the loop, it mostly waits for the runtime's threads to wake.
-    measured = in_turn(repeats, fold=lambda: of(one),
-                       fold_x20=lambda: [jax.block_until_ready(of(one)) for _ in range(20)],
-                       fold_of_64=lambda: of(many), loop=lambda: loop(values[0], size, patch, stride))
+    measured = in_turn(
+        repeats,
+        fold=lambda: of(one),
+        fold_x20=lambda: [jax.block_until_ready(of(one)) for _ in range(20)],
+        fold_of_64=lambda: of(many),
+        loop=lambda: loop(values[0], size, patch, stride),
+    )
     exact = loop(values[0].astype(np.float64), size, patch, stride)
     median = {name: side["median"] for name, side in measured.items()}
-    return of_bounds(f"fold, {size} x {size}, patch {patch}, stride {stride}", measured, {
-        "NumPy loop / fold": 20 * median["loop"] / median["fold_x20"],
-        "NumPy loop / fold, first after a pause": median["loop"] / median["fold"],
-        "NumPy loop / fold, by 64": 64 * median["loop"] / median["fold_of_64"],
-        "error of the fold": float(np.abs(np.asarray(of(one)) - exact).max()),
-    })
+    return of_bounds(
+        f"fold, {size} x {size}, patch {patch}, stride {stride}",
+        measured,
+        {
+            "NumPy loop / fold": 20 * median["loop"] / median["fold_x20"],
+            "NumPy loop / fold, first after a pause": median["loop"] / median["fold"],
+            "NumPy loop / fold, by 64": 64 * median["loop"] / median["fold_of_64"],
+            "error of the fold": float(np.abs(np.asarray(of(one)) - exact).max()),
+        },
+    )
 
 
 def plans(grid: list[tuple[int, int, int]], repeats: int) -> dict[str, Any]:
@@ -126,10 +148,23 @@ def plans(grid: list[tuple[int, int, int]], repeats: int) -> dict[str, Any]:
         dense, crops = median.pop("dense"), min(median.values())
         found = plan(net, (size, size), stride=stride)
         planned = dense if found.method == "dense" else crops
-        points.append({"size": size, "patch": patch, "stride": stride, "planned": found.method, "ratio": found.ratio,
-                       "dense": dense, "crops": crops, "right": planned <= RIGHT * min(dense, crops)})
-        print(f"  {size} {patch} {stride}: FLOPs {found.ratio:.2f}, seconds {crops / dense:.2f}, {found.method}"
-              f"{'' if points[-1]['right'] else ' WRONG'}", flush=True)
+        points.append(
+            {
+                "size": size,
+                "patch": patch,
+                "stride": stride,
+                "planned": found.method,
+                "ratio": found.ratio,
+                "dense": dense,
+                "crops": crops,
+                "right": planned <= RIGHT * min(dense, crops),
+            }
+        )
+        print(
+            f"  {size} {patch} {stride}: FLOPs {found.ratio:.2f}, seconds {crops / dense:.2f}, {found.method}"
+            f"{'' if points[-1]['right'] else ' WRONG'}",
+            flush=True,
+        )
     right = sum(point["right"] for point in points)
     return of_bounds(f"plan, {len(points)} points", {}, {"share of right plans": right / len(points)}, points=points)
 
@@ -141,9 +176,14 @@ def data_set(size: int, patch: int, stride: int, images: int, repeats: int) -> d
     prior = np.array([0.5, 0.5], np.float32)
     measured = in_turn(repeats, map=lambda: general_map(net, params, x, stride=stride, prior=prior))
     found = plan(net, (size, size), stride=stride)
-    return of_bounds(f"data set of {images}, {size} x {size}, patch {patch}, stride {stride}", measured,
-               {"images per second": images / measured["map"]["median"],
-                "patches per second": images * found.grid[0] * found.grid[1] / measured["map"]["median"]})
+    return of_bounds(
+        f"data set of {images}, {size} x {size}, patch {patch}, stride {stride}",
+        measured,
+        {
+            "images per second": images / measured["map"]["median"],
+            "patches per second": images * found.grid[0] * found.grid[1] / measured["map"]["median"],
+        },
+    )
 
 
 def main() -> bool:
@@ -154,8 +194,12 @@ def main() -> bool:
     arguments = parser.parse_args()
     repeats = max(5, arguments.repeats)
     if arguments.trial:
-        rows = [geometry(32, 16, 2, 2, (49,)), folding(64, 16, 2, 3),
-                plans([(32, 8, 4), (32, 16, 8), (32, 16, 16)], 2), data_set(32, 16, 4, 8, 2)]
+        rows = [
+            geometry(32, 16, 2, 2, (49,)),
+            folding(64, 16, 2, 3),
+            plans([(32, 8, 4), (32, 16, 8), (32, 16, 16)], 2),
+            data_set(32, 16, 4, 8, 2),
+        ]
         return not any(row["missed"] for row in rows)
     path = RESULTS / ("patches.json" if jax.default_backend() == "cpu" else f"patches_{jax.default_backend()}.json")
     if arguments.fold:
@@ -164,9 +208,12 @@ def main() -> bool:
         rows = list((kept | {row["what"]: row for row in rows}).values())
         write(path, at_most=AT_MOST, at_least=AT_LEAST, right=RIGHT, rows=rows)
         return not any(row["missed"] for row in rows)
-    rows = [*(geometry(*one, repeats, CHUNKS) for one in GEOMETRIES), *(folding(*one, repeats) for one in GEOMETRIES),
-            plans(GRID, max(3, repeats // 2)),
-            *(data_set(*one, 256, 3) for one in (*GEOMETRIES, (64, 16, 4)))]
+    rows = [
+        *(geometry(*one, repeats, CHUNKS) for one in GEOMETRIES),
+        *(folding(*one, repeats) for one in GEOMETRIES),
+        plans(GRID, max(3, repeats // 2)),
+        *(data_set(*one, 256, 3) for one in (*GEOMETRIES, (64, 16, 4))),
+    ]
     write(path, at_most=AT_MOST, at_least=AT_LEAST, right=RIGHT, rows=rows)
     return not any(row["missed"] for row in rows)
 

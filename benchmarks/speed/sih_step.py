@@ -47,12 +47,15 @@ def in_turn(repeats: int, **sides: Callable[[], float]) -> dict[str, dict[str, f
             seconds = fn()
             if i:
                 measured[name].append(seconds)
-    return {name: {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": repeats}
-            for name, values in measured.items()}
+    return {
+        name: {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": repeats}
+        for name, values in measured.items()
+    }
 
 
 def clock(fn: Callable[[], Any], times: int = 1) -> Callable[[], float]:
     """Seconds of one of `times` calls."""
+
     def measure() -> float:
         start = time.perf_counter()
         for _ in range(times):
@@ -115,7 +118,7 @@ class Theirs:
         else:
             order = torch.randperm(len(self.label))
             for start in range(0, len(order) - BATCH + 1, BATCH):
-                rows = order[start:start + BATCH]
+                rows = order[start : start + BATCH]
                 self.step(self.x[rows].float() / 255, self.label[rows])
         return self.monitored()
 
@@ -145,22 +148,40 @@ def measure(data_dir: str | None, *, rows: int, steps: int, repeats: int) -> lis
     left, right = (rng.normal(size=size).astype(np.float32) for size in ((BATCH, 1024), (1024, 2352)))
     product, (a, b), (c, d) = jax.jit(jnp.matmul), map(jnp.asarray, (left, right)), map(torch.tensor, (left, right))
     return [
-        row("bare matrix product, 256 x 1024 x 2352",
-            in_turn(repeats, ours=clock(lambda: product(a, b), 20), pytorch=clock(lambda: c @ d, 20))),
-        row("one step, batch on the device", in_turn(
-            repeats, ours=clock(ours_step, steps), pytorch=clock(lambda: theirs.step(x, y), steps),
-            pytorch_default_adam=clock(lambda: theirs.step(x, y, theirs.default_adam), steps)), BOUNDS["step"]),
-        row(f"one epoch, {len(train.label) // BATCH} steps and {len(held_out.label)} held-out rows", in_turn(
-            max(1, repeats // 2), ours=ours_epoch, pytorch=clock(lambda: theirs.epoch(loader=True)),
-            pytorch_gathered=clock(lambda: theirs.epoch(loader=False))), BOUNDS["epoch"]),
+        row(
+            "bare matrix product, 256 x 1024 x 2352",
+            in_turn(repeats, ours=clock(lambda: product(a, b), 20), pytorch=clock(lambda: c @ d, 20)),
+        ),
+        row(
+            "one step, batch on the device",
+            in_turn(
+                repeats,
+                ours=clock(ours_step, steps),
+                pytorch=clock(lambda: theirs.step(x, y), steps),
+                pytorch_default_adam=clock(lambda: theirs.step(x, y, theirs.default_adam), steps),
+            ),
+            BOUNDS["step"],
+        ),
+        row(
+            f"one epoch, {len(train.label) // BATCH} steps and {len(held_out.label)} held-out rows",
+            in_turn(
+                max(1, repeats // 2),
+                ours=ours_epoch,
+                pytorch=clock(lambda: theirs.epoch(loader=True)),
+                pytorch_gathered=clock(lambda: theirs.epoch(loader=False)),
+            ),
+            BOUNDS["epoch"],
+        ),
     ]
 
 
 def row(what: str, measured: dict[str, dict[str, float]], bound: float | None = None) -> dict[str, Any]:
     ratios = {name: side["median"] / measured["ours"]["median"] for name, side in measured.items() if name != "ours"}
     met = bound is None or ratios["pytorch"] >= bound
-    times = ", ".join(f"{name} {1e3 * side['median']:.1f} ms ({1e3 * side['min']:.1f}-{1e3 * side['max']:.1f})"
-                      for name, side in measured.items())
+    times = ", ".join(
+        f"{name} {1e3 * side['median']:.1f} ms ({1e3 * side['min']:.1f}-{1e3 * side['max']:.1f})"
+        for name, side in measured.items()
+    )
     shown = ", ".join(f"{name} / ours {ratio:.2f}" for name, ratio in ratios.items())
     print(f"{what}: {times}; {shown}{'' if met else f', bound {bound} MISSED'}", flush=True)
     return {"what": what, "sides": measured, "ratios": ratios, "bound": bound, "met": met}
@@ -176,8 +197,14 @@ def main() -> bool:
     size = {"rows": 6_000, "steps": 5, "repeats": 2} if arguments.trial else {"rows": 60_000, "steps": 20, "repeats": 7}
     rows = measure(arguments.data_dir, **size)
     if not arguments.trial:
-        table = {"device": device_name(), "cores": cores, "versions": versions(), "torch": torch.__version__,
-                 "date": time.strftime("%Y-%m-%d"), "rows": rows}
+        table = {
+            "device": device_name(),
+            "cores": cores,
+            "versions": versions(),
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+            "rows": rows,
+        }
         PATH.parent.mkdir(parents=True, exist_ok=True)
         temporary = PATH.with_suffix(".tmp")
         temporary.write_text(json.dumps(table, indent=1) + "\n")

@@ -43,11 +43,22 @@ def seconds(fn: Callable[[], Any], repeats: int) -> list[float]:
 def row(what: str, size: str, measured: list[float], *, bound: float | None = None, beside: str = "") -> dict:
     median = statistics.median(measured)
     met = bound is None or median <= bound
-    print(f"{what} ({size}): {median:.3g} s{'' if bound is None else f', bound {bound} s' + ('' if met else ' MISSED')}"
-          f"{', ' + beside if beside else ''}", flush=True)
-    return {"what": what, "size": size, "median": median, "min": min(measured), "max": max(measured),
-            "repeats": len(measured), "bound": "" if bound is None else f"{bound:g} s{'' if met else ', **missed**'}",
-            "met": met, "beside": beside}
+    print(
+        f"{what} ({size}): {median:.3g} s{'' if bound is None else f', bound {bound} s' + ('' if met else ' MISSED')}"
+        f"{', ' + beside if beside else ''}",
+        flush=True,
+    )
+    return {
+        "what": what,
+        "size": size,
+        "median": median,
+        "min": min(measured),
+        "max": max(measured),
+        "repeats": len(measured),
+        "bound": "" if bound is None else f"{bound:g} s{'' if met else ', **missed**'}",
+        "met": met,
+        "beside": beside,
+    }
 
 
 def head_data() -> dict[str, Any]:
@@ -63,13 +74,19 @@ def head_data() -> dict[str, Any]:
 
     z = features(label, attribute)
     zeros = influence.AffineHead(jnp.zeros((D, K)), jnp.zeros(K))
-    fitted, _ = influence.refit(influence.head_problem(jnp.asarray(z[:10_000]), label[:10_000], zeros, l2=0.1),
-                                tolerance=1e-2)
+    fitted, _ = influence.refit(
+        influence.head_problem(jnp.asarray(z[:10_000]), label[:10_000], zeros, l2=0.1), tolerance=1e-2
+    )
     of_pairs = label[:5_000]
     changed = (of_pairs + rng.integers(1, K, 5_000, dtype=np.int32)) % K
     head = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), fitted)
-    return {"z": jnp.asarray(z), "label": label, "head": head,
-            "pairs": np.stack([features(of_pairs, of_pairs), features(of_pairs, changed)]), "pairs_label": of_pairs}
+    return {
+        "z": jnp.asarray(z),
+        "label": label,
+        "head": head,
+        "pairs": np.stack([features(of_pairs, of_pairs), features(of_pairs, changed)]),
+        "pairs_label": of_pairs,
+    }
 
 
 def influence_rows(data: dict[str, Any]) -> list[dict]:
@@ -87,10 +104,17 @@ def influence_rows(data: dict[str, Any]) -> list[dict]:
     size = f"n {N:,}, d {D}, k {K}"
     return [
         row("factor, all training scores and 500 pair solves", size, seconds(whole, 5), bound=4.0),
-        row("factor of the softmax Hessian", size,
-            seconds(lambda: influence.factor(problem, damping=1e-3 * N).cholesky, 5)),
-        row("scores of all training samples, factor given", size,
-            seconds(lambda: influence.change_if_removed(problem, inverse, gradient), 5), bound=0.2),
+        row(
+            "factor of the softmax Hessian",
+            size,
+            seconds(lambda: influence.factor(problem, damping=1e-3 * N).cholesky, 5),
+        ),
+        row(
+            "scores of all training samples, factor given",
+            size,
+            seconds(lambda: influence.change_if_removed(problem, inverse, gradient), 5),
+            bound=0.2,
+        ),
     ]
 
 
@@ -113,27 +137,39 @@ def edit_row(data: dict[str, Any]) -> dict:
     return row(f"FMD edit, {whole()[1]} rounds", size, seconds(whole, 5), bound=4.0)
 
 
-SPLIT = Split(features=lambda params, x: x,
-              head=lambda params, z: z @ params["params"]["head"]["kernel"] + params["params"]["head"]["bias"])
+SPLIT = Split(
+    features=lambda params, x: x,
+    head=lambda params, z: z @ params["params"]["head"]["kernel"] + params["params"]["head"]["bias"],
+)
 
 
 def bootstrap_row() -> dict:
     rng = np.random.default_rng(0)
     n, k, a = 10_000, 10, 10
-    batch = Batch(x=np.zeros((n, 1), np.float32), label=rng.integers(0, k, n, dtype=np.int32),
-                  attribute=rng.integers(0, a, n, dtype=np.int32))
+    batch = Batch(
+        x=np.zeros((n, 1), np.float32),
+        label=rng.integers(0, k, n, dtype=np.int32),
+        attribute=rng.integers(0, a, n, dtype=np.int32),
+    )
     logits = rng.normal(size=(n, k)).astype(np.float32)
     report = functools.partial(group_report, jax.random.key(0), logits, batch, np.eye(k, a, dtype=bool))
-    return row("group report, 1,000 bootstrap resamples", "n 10,000, 100 groups",
-               seconds(lambda: report().accuracy.value, 5), bound=1.0)
+    return row(
+        "group report, 1,000 bootstrap resamples",
+        "n 10,000, 100 groups",
+        seconds(lambda: report().accuracy.value, 5),
+        bound=1.0,
+    )
 
 
 def loop_row() -> dict:
     """The training loop against the strongest plain one: a jitted, donated step called from Python, data on device."""
     rng = np.random.default_rng(0)
     n, batch_size, epochs = 20_000, 64, 2
-    data = Batch(x=rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8), label=rng.integers(0, 10, n, dtype=np.int32),
-                 attribute=np.zeros(n, np.int32))
+    data = Batch(
+        x=rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8),
+        label=rng.integers(0, 10, n, dtype=np.int32),
+        attribute=np.zeros(n, np.int32),
+    )
     learner = erm(models.mlp(hidden=(64, 64), classes=10), Optimizer())
     key = jax.random.key(0)
     step = jax.jit(learner.step, donate_argnums=1)
@@ -145,12 +181,17 @@ def loop_row() -> dict:
         for _ in range(epochs):
             order = rng.permutation(n)
             for start in range(0, n - batch_size + 1, batch_size):
-                rows = gather(x, label, order[start:start + batch_size])
+                rows = gather(x, label, order[start : start + batch_size])
                 state, info = step(key, state, Batch(x=rows[0], label=rows[1], attribute=rows[1]))
         return state, info
 
-    ours = functools.partial(run, key, learner, data,
-                             RunConfig(epochs=epochs, batch_size=batch_size, drop_last=True, epochs_per_chunk=epochs))
+    ours = functools.partial(
+        run,
+        key,
+        learner,
+        data,
+        RunConfig(epochs=epochs, batch_size=batch_size, drop_last=True, epochs_per_chunk=epochs),
+    )
     measured, beside = [], []
     jax.block_until_ready(plain())
     jax.block_until_ready(ours().state)
@@ -163,8 +204,12 @@ def loop_row() -> dict:
         beside.append(time.perf_counter() - start)
     ratio = statistics.median(beside) / statistics.median(measured)
     beside = f"jitted step called from Python: {statistics.median(beside):.3g} s, {ratio:.1f}x (the compiler's gain)"
-    return row("training loop, MLP 768-64-64-10", f"{epochs * (n // batch_size)} steps of {batch_size}", measured,
-               beside=beside)
+    return row(
+        "training loop, MLP 768-64-64-10",
+        f"{epochs * (n // batch_size)} steps of {batch_size}",
+        measured,
+        beside=beside,
+    )
 
 
 if __name__ == "__main__":

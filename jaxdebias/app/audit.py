@@ -38,8 +38,9 @@ class AuditConfig:
     seed: int = 0
 
 
-def audit_in_full(folder: Path, out: Path, config: AuditConfig = AuditConfig(), *,
-                  overwrite: bool = False) -> AuditReport:
+def audit_in_full(
+    folder: Path, out: Path, config: AuditConfig = AuditConfig(), *, overwrite: bool = False
+) -> AuditReport:
     """Answers the five questions about a trained or a repaired run and writes the report to `out`.
 
     Raises:
@@ -53,9 +54,20 @@ def audit_in_full(folder: Path, out: Path, config: AuditConfig = AuditConfig(), 
     claim(out, "audit", overwrite=overwrite)
     recipe = RECIPES[made["data"]]
     attribute = config.attribute or dataset.variant.get("attribute", recipe.attribute)
-    report = audit(classifier, params, dataset, candidates=given, attribute=attribute, items=recipe.items,
-                   name=results["model"], pixels=config.pixels, discover=config.discover, judges=config.judges,
-                   fix=config.fix, seed=config.seed)
+    report = audit(
+        classifier,
+        params,
+        dataset,
+        candidates=given,
+        attribute=attribute,
+        items=recipe.items,
+        name=results["model"],
+        pixels=config.pixels,
+        discover=config.discover,
+        judges=config.judges,
+        fix=config.fix,
+        seed=config.seed,
+    )
     report.results.update(config=made, trained=str(folder.resolve()))
     report.write(out, overwrite=True)
     return report
@@ -72,16 +84,28 @@ def _further(config: AuditConfig, made: Mapping[str, Any], dataset: Dataset) -> 
         for name in config.candidates:
             check_choice("candidates", name, columns)
         return {name: columns[name] for name in config.candidates}
-    expect("attribute" in registry.options_of(made["data"]), "candidates",
-           "a data set with several attributes (folder, adult, utkface, celeba)", made["data"])
+    expect(
+        "attribute" in registry.options_of(made["data"]),
+        "candidates",
+        "a data set with several attributes (folder, adult, utkface, celeba)",
+        made["data"],
+    )
     found = {}
     for name in config.candidates:
         expect(name != own_name(dataset), "candidates", "other attributes than that of the run", name)
-        other = registry.load(made["data"], data_dir=config.data_dir or made["data_dir"], seed=made["seed"],
-                              **{**made["options"], "attribute": name})
+        other = registry.load(
+            made["data"],
+            data_dir=config.data_dir or made["data_dir"],
+            seed=made["seed"],
+            **{**made["options"], "attribute": name},
+        )
         # Splits may depend on the attribute, so that rows are found by what is in them.
-        value = {digest: other.attribute_names[a] if a >= 0 else "" for batch in other.splits.values()
-                 for digest, a in zip(row_digests(batch.x), np.asarray(batch.attribute), strict=True)}
-        found[name] = {split: [value.get(digest, "") for digest in row_digests(batch.x)]
-                       for split, batch in dataset.splits.items()}
+        value = {
+            digest: other.attribute_names[a] if a >= 0 else ""
+            for batch in other.splits.values()
+            for digest, a in zip(row_digests(batch.x), np.asarray(batch.attribute), strict=True)
+        }
+        found[name] = {
+            split: [value.get(digest, "") for digest in row_digests(batch.x)] for split, batch in dataset.splits.items()
+        }
     return found

@@ -138,8 +138,10 @@ class Debias:
     method: Literal["fmd", "dfr", "mixing"] = "fmd"
     """fmd: Fast Model Debias, edits the last layer (or --block) in rounds; dfr: refits the last layer on group-balanced
     held-out data; mixing: fine-tunes how the first layer mixes colours, and the last two layers, on held-out pairs."""
-    block: Annotated[Literal["head", "last-2", "last-3", "input-row", "transform", "mlp", "top"] | None,
-                     arg(metavar="{head,last-2,last-3,input-row,transform,mlp,top}")] = None
+    block: Annotated[
+        Literal["head", "last-2", "last-3", "input-row", "transform", "mlp", "top"] | None,
+        arg(metavar="{head,last-2,last-3,input-row,transform,mlp,top}"),
+    ] = None
     """FMD: what is edited. head (default): the last layer; last-2, last-3: that many layers; input-row: of a table, the
     input row of the protected column. Of a language model: transform, the final transform and the bias of the logits;
     mlp, the perceptron of the last block; top (default): both."""
@@ -189,8 +191,9 @@ class Audit:
     fix: bool = False
     """With RUN and --out: apply the recommended repair, if there is one, and test it on the test set. The repaired
     model goes to OUT/params.npz if it holds."""
-    pixels: Annotated[Literal["auto", "maps", "patches", "both", "none"],
-                      arg(metavar="{auto,maps,patches,both,none}")] = "auto"
+    pixels: Annotated[
+        Literal["auto", "maps", "patches", "both", "none"], arg(metavar="{auto,maps,patches,both,none}")
+    ] = "auto"
     """With RUN and --out: maps of the model, patches of the data, both or none; auto: what fits."""
     discover: Annotated[bool | None, arg(metavar="{True,False}")] = None
     """With RUN and --out: look for shortcuts that no attribute names; by default where no attribute is known."""
@@ -307,8 +310,13 @@ def _parse(arguments: list[str] | None) -> Quickstart | Train | Debias | Audit |
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(Command, prog="jaxdebias", args=arguments, config=(OmitSubcommandPrefixes,),
-                            description="Find the shortcut a classifier has learned, and take it out again.")
+            return tyro.cli(
+                Command,
+                prog="jaxdebias",
+                args=arguments,
+                config=(OmitSubcommandPrefixes,),
+                description="Find the shortcut a classifier has learned, and take it out again.",
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -352,17 +360,41 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
 
     match command:
         case Quickstart():
-            results = runs.quickstart(command.out, conflicting=command.conflicting, seed=command.seed,
-                                      overwrite=command.overwrite, watch=progress.progress_bar)
+            results = runs.quickstart(
+                command.out,
+                conflicting=command.conflicting,
+                seed=command.seed,
+                overwrite=command.overwrite,
+                watch=progress.progress_bar,
+            )
             tables.print_summary(results)
         case Train():
             config = runs.TrainConfig(
-                data=command.data, data_dir=command.data_dir, method=command.method, model=command.model,
-                weights=command.weights, epochs=command.epochs, batch_size=command.batch_size,
-                learning_rate=command.learning_rate, weight_decay=command.weight_decay, augment=command.augment,
+                data=command.data,
+                data_dir=command.data_dir,
+                method=command.method,
+                model=command.model,
+                weights=command.weights,
+                epochs=command.epochs,
+                batch_size=command.batch_size,
+                learning_rate=command.learning_rate,
+                weight_decay=command.weight_decay,
+                augment=command.augment,
                 seed=command.seed,
-                options=_given(command, "conflicting", "attribute", "target", "image_size", "held_out", "max_train",
-                               "proxies", "without", "limit", "cache_dir"))
+                options=_given(
+                    command,
+                    "conflicting",
+                    "attribute",
+                    "target",
+                    "image_size",
+                    "held_out",
+                    "max_train",
+                    "proxies",
+                    "without",
+                    "limit",
+                    "cache_dir",
+                ),
+            )
             results = runs.train(config, command.out, overwrite=command.overwrite, watch=progress.progress_bar)
             tables.print_summary(results)
         case Debias(data="language"):
@@ -370,30 +402,57 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             from jaxdebias.report import language_markdown as language_page
 
             for name in ("run", "features", "head", "factor", "save_factor", "bias", "pairs"):
-                expect(getattr(command, name) is None, f"--{name.replace('_', '-')}", "none with --data language",
-                       getattr(command, name))
+                expect(
+                    getattr(command, name) is None,
+                    f"--{name.replace('_', '-')}",
+                    "none with --data language",
+                    getattr(command, name),
+                )
             expect(command.method == "fmd", "--method", "fmd for a language model", command.method)
             given = command.data_dir or os.environ.get("JAXDEBIAS_DATA")
             config = language_runs.LanguageDebiasConfig(
-                checkpoint=command.checkpoint, kind=command.kind, data_dir=None if given is None else Path(given),
-                block=command.block or "top", direction=command.direction or "gradB", rounds=command.rounds,
-                baselines=command.baselines, seed=command.seed)
-            print(language_page.markdown(language_runs.debias_language(
-                config, command.out, overwrite=command.overwrite, observe=progress.print_line)))
+                checkpoint=command.checkpoint,
+                kind=command.kind,
+                data_dir=None if given is None else Path(given),
+                block=command.block or "top",
+                direction=command.direction or "gradB",
+                rounds=command.rounds,
+                baselines=command.baselines,
+                seed=command.seed,
+            )
+            print(
+                language_page.markdown(
+                    language_runs.debias_language(
+                        config, command.out, overwrite=command.overwrite, observe=progress.print_line
+                    )
+                )
+            )
         case Debias(features=None):
             expect(command.checkpoint is None, "--checkpoint", "--data language beside it", command.checkpoint)
-            expect(command.run is not None, "debias", "the folder of a trained run, or --features with --head",
-                   "neither")
+            expect(
+                command.run is not None, "debias", "the folder of a trained run, or --features with --head", "neither"
+            )
             for name in ("head", "factor", "save_factor", "bias"):
-                expect(getattr(command, name) is None, f"--{name.replace('_', '-')}", "--features beside it",
-                       "the folder of a run")
+                expect(
+                    getattr(command, name) is None,
+                    f"--{name.replace('_', '-')}",
+                    "--features beside it",
+                    "the folder of a run",
+                )
             config = runs.DebiasConfig(
-                method=command.method, rounds=command.rounds, direction=command.direction, pairs=command.pairs,
+                method=command.method,
+                rounds=command.rounds,
+                direction=command.direction,
+                pairs=command.pairs,
                 block=command.block or "head",
                 aligned_floor=None if command.aligned_floor >= 1 else command.aligned_floor,
-                baselines=command.baselines, data_dir=command.data_dir, seed=command.seed)
-            results = runs.debias(command.run, config, command.out, overwrite=command.overwrite,
-                                  watch=progress.progress_bar)
+                baselines=command.baselines,
+                data_dir=command.data_dir,
+                seed=command.seed,
+            )
+            results = runs.debias(
+                command.run, config, command.out, overwrite=command.overwrite, watch=progress.progress_bar
+            )
             tables.print_summary(results)
         case Debias():
             from jaxdebias.app import features as feature_files
@@ -401,20 +460,38 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             expect(command.run is None, "debias", "the folder of a run or --features, not both", command.run)
             expect(command.head is not None, "--head", "an .npz file of the last layer, with --features", None)
             config = feature_files.FeatureConfig(
-                method=command.method, rounds=command.rounds, direction=command.direction or "ext",
-                pairs=command.pairs, bias=command.bias or "pair", seed=command.seed)
-            tables.print_repair(feature_files.debias_features(
-                command.features, command.head, command.out, config, factor=command.factor,
-                save_factor=command.save_factor, overwrite=command.overwrite))
+                method=command.method,
+                rounds=command.rounds,
+                direction=command.direction or "ext",
+                pairs=command.pairs,
+                bias=command.bias or "pair",
+                seed=command.seed,
+            )
+            tables.print_repair(
+                feature_files.debias_features(
+                    command.features,
+                    command.head,
+                    command.out,
+                    config,
+                    factor=command.factor,
+                    save_factor=command.save_factor,
+                    overwrite=command.overwrite,
+                )
+            )
         case Audit(predictions=None, out=None):
             expect(command.run is not None, "audit", "the folder of a run, or --predictions with --out", "neither")
             for name in ("candidates", "attribute", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "--out beside it", getattr(command, name))
             for name in ("pixels", "judges"):
-                expect(getattr(command, name) == getattr(Audit, name), f"--{name}", "--out beside it",
-                       getattr(command, name))
-            tables.print_summary(runs.audit_run(command.run, maps=command.maps, patches=command.patches,
-                                                data_dir=command.data_dir))
+                expect(
+                    getattr(command, name) == getattr(Audit, name),
+                    f"--{name}",
+                    "--out beside it",
+                    getattr(command, name),
+                )
+            tables.print_summary(
+                runs.audit_run(command.run, maps=command.maps, patches=command.patches, data_dir=command.data_dir)
+            )
         case Audit(predictions=None):
             from jaxdebias.app import audit as audit_runs
 
@@ -422,9 +499,15 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             for name in ("maps", "patches"):
                 expect(not getattr(command, name), f"--{name}", f"--pixels {name} with --out", f"--{name}")
             config = audit_runs.AuditConfig(
-                candidates=command.candidates or (), attribute=command.attribute, pixels=command.pixels,
-                discover=command.discover, judges=command.judges, fix=command.fix,
-                data_dir=command.data_dir, seed=command.seed)
+                candidates=command.candidates or (),
+                attribute=command.attribute,
+                pixels=command.pixels,
+                discover=command.discover,
+                judges=command.judges,
+                fix=command.fix,
+                data_dir=command.data_dir,
+                seed=command.seed,
+            )
             print(audit_runs.audit_in_full(command.run, command.out, config, overwrite=command.overwrite))
         case Audit():
             from jaxdebias.app import predictions as prediction_files
@@ -434,18 +517,25 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
             for name in ("maps", "patches", "candidates", "attribute", "fix", "discover"):
                 expect(not getattr(command, name), f"--{name}", "the folder of a run", "--predictions")
             for name in ("pixels", "judges"):
-                expect(getattr(command, name) == getattr(Audit, name), f"--{name}", "the folder of a run",
-                       "--predictions")
+                expect(
+                    getattr(command, name) == getattr(Audit, name), f"--{name}", "the folder of a run", "--predictions"
+                )
             from jaxdebias.report import answers
 
-            print(answers.text(prediction_files.audit_predictions(command.predictions, command.out, seed=command.seed,
-                                                                  overwrite=command.overwrite)))
+            print(
+                answers.text(
+                    prediction_files.audit_predictions(
+                        command.predictions, command.out, seed=command.seed, overwrite=command.overwrite
+                    )
+                )
+            )
         case Check():
             from jaxdebias.app import check as gate
             from jaxdebias.results.records import read_results
 
-            verdict = gate.gate(read_results(command.run), max_gap=command.max_gap,
-                                min_worst_group=command.min_worst_group)
+            verdict = gate.gate(
+                read_results(command.run), max_gap=command.max_gap, min_worst_group=command.min_worst_group
+            )
             print(verdict.reason)
             if not verdict.passed:
                 sys.exit(1)
@@ -454,15 +544,25 @@ def _run(command: Quickstart | Train | Debias | Audit | Check | Reproduce | List
 
             check_choice("table", command.table, reproduce.DATA)
             config = reproduce.TableConfig(
-                data=command.table, data_dir=registry.files_of(command.table, command.data_dir), seeds=command.seeds,
-                methods=command.methods, ratios=command.ratios)
+                data=command.table,
+                data_dir=registry.files_of(command.table, command.data_dir),
+                seeds=command.seeds,
+                methods=command.methods,
+                ratios=command.ratios,
+            )
             tables.print_reproduced(reproduce.reproduce_table(config, command.out, observe=progress.print_line))
         case List():
             columns = {"name": "name", "kind": "kind", "what it is": "summary", "needs": "needs", "ready": "found"}
             tables.print_rows(registry.describe(command.data_dir), columns)
         case Prepare():
-            print(registry.prepare(command.name, command.data_dir, command.out or command.data_dir / "tfds",
-                                   **_given(command, "conflicting", "image_size", "seed")))
+            print(
+                registry.prepare(
+                    command.name,
+                    command.data_dir,
+                    command.out or command.data_dir / "tfds",
+                    **_given(command, "conflicting", "image_size", "seed"),
+                )
+            )
 
 
 def _given(command: Train | Prepare, *names: str) -> dict[str, Any]:

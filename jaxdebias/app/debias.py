@@ -43,8 +43,9 @@ class DebiasConfig:
     seed: int = 0
 
 
-def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = False,
-           watch: Watch | None = None) -> dict[str, Any]:
+def debias(
+    folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None
+) -> dict[str, Any]:
     """Repairs a trained run, measures before and after on the test split, writes the result to `out` and returns it.
 
     Raises:
@@ -64,27 +65,49 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
     splits, pairs = dataset.splits, dataset.pairs
     if config.method == "fmd":
-        fmd_config = FmdConfig(rounds=config.rounds, direction=config.direction or recipe.direction,
-                               pairs=config.pairs, search=config.search, aligned_floor=config.aligned_floor,
-                               bias="pair" if dataset.pairing == "counterfactual" else "gap")
+        fmd_config = FmdConfig(
+            rounds=config.rounds,
+            direction=config.direction or recipe.direction,
+            pairs=config.pairs,
+            search=config.search,
+            aligned_floor=config.aligned_floor,
+            bias="pair" if dataset.pairing == "counterfactual" else "gap",
+        )
         block = _block(config.block, dataset, classifier, params)
-        edited, info = fmd(key_edit, classifier.vector if block is None else classifier.apply, params, splits["train"],
-                           pairs["edit"], splits["accept"], pairs["accept"], fmd_config, block=block,
-                           head_path=classifier.head_path)
+        edited, info = fmd(
+            key_edit,
+            classifier.vector if block is None else classifier.apply,
+            params,
+            splits["train"],
+            pairs["edit"],
+            splits["accept"],
+            pairs["accept"],
+            fmd_config,
+            block=block,
+            head_path=classifier.head_path,
+        )
         edit = content.edit(info, params, edited, fmd_config)
     elif config.method == "mixing":
         block = _mixing(dataset, classifier, params)
-        edited, info = fine_tune_block(key_edit, classifier.apply, params, both_sides(pairs["edit"]), splits["accept"],
-                                       block)
+        edited, info = fine_tune_block(
+            key_edit, classifier.apply, params, both_sides(pairs["edit"]), splits["accept"], block
+        )
         count = influence.find_block(classifier.apply, params, splits["accept"].x[:2], block)[0].vector().size
-        edit = {"accepted": True, "reason": f"{count:,} numbers trained: the first layer's channel mixing and the last "
-                f"two layers, at learning rate {info.learning_rate:g}, chosen on the acceptance split.",
-                **content.parameter_counts(params, edited), "rounds": []}
+        edit = {
+            "accepted": True,
+            "reason": f"{count:,} numbers trained: the first layer's channel mixing and the last "
+            f"two layers, at learning rate {info.learning_rate:g}, chosen on the acceptance split.",
+            **content.parameter_counts(params, edited),
+            "rounds": [],
+        }
     else:
-        edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"],
-                           head_path=classifier.head_path)
-        edit = {"accepted": True, "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the "
-                "acceptance split.", **content.parameter_counts(params, edited), "rounds": []}
+        edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path)
+        edit = {
+            "accepted": True,
+            "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split.",
+            **content.parameter_counts(params, edited),
+            "rounds": [],
+        }
     jax.block_until_ready(edited)
     clock.lap("edit")
     # The same bootstrap weights on both sides: what differs is the model.
@@ -93,35 +116,60 @@ def debias(folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = F
     clock.lap("measure")
     baselines, remarks = {}, []
     if config.baselines:
-        baselines = dict(_baselines(key_baselines, trained, skip=config.method, measure_key=key_measure, watch=watch,
-                                    remarks=remarks))
+        baselines = dict(
+            _baselines(
+                key_baselines, trained, skip=config.method, measure_key=key_measure, watch=watch, remarks=remarks
+            )
+        )
     clock.lap("baselines")
 
     save_params(out / "params.npz", edited)
-    harmful, helpful = ([auditing.Harmful(**sample) for sample in trained.results.get(name, [])]
-                        for name in ("harmful", "helpful"))
-    results = to_json({
-        **content.identity(dataset, recipe.attribute, recipe.items, config.method, trained.results["seed"],
-                           trained.results["model"]),
-        **timing(clock),
-        "config": trained.results["config"], "trained": str(folder.resolve()),
-        "edit_config": dataclasses.asdict(config),
-        "before": content.measurement(before, dataset), "after": content.measurement(after, dataset),
-        "changes": changes, "baselines": baselines, "edit": edit,
-        "harmful": trained.results["harmful"], "harmful_rows": content.table_rows(dataset, harmful),
-        "helpful": trained.results.get("helpful", []), "helpful_rows": content.table_rows(dataset, helpful),
-        "training": trained.results["training"],
-        "findings": list(dict.fromkeys([
-            *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
-            *auditing.findings(dataset, after), *remarks])),
-    })
+    harmful, helpful = (
+        [auditing.Harmful(**sample) for sample in trained.results.get(name, [])] for name in ("harmful", "helpful")
+    )
+    results = to_json(
+        {
+            **content.identity(
+                dataset,
+                recipe.attribute,
+                recipe.items,
+                config.method,
+                trained.results["seed"],
+                trained.results["model"],
+            ),
+            **timing(clock),
+            "config": trained.results["config"],
+            "trained": str(folder.resolve()),
+            "edit_config": dataclasses.asdict(config),
+            "before": content.measurement(before, dataset),
+            "after": content.measurement(after, dataset),
+            "changes": changes,
+            "baselines": baselines,
+            "edit": edit,
+            "harmful": trained.results["harmful"],
+            "harmful_rows": content.table_rows(dataset, harmful),
+            "helpful": trained.results.get("helpful", []),
+            "helpful_rows": content.table_rows(dataset, helpful),
+            "training": trained.results["training"],
+            "findings": list(
+                dict.fromkeys(
+                    [
+                        *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
+                        *auditing.findings(dataset, after),
+                        *remarks,
+                    ]
+                )
+            ),
+        }
+    )
     write_results(results, out / "results.json")
     write_page(results, content.pictures(dataset, harmful, before, after, helpful=helpful), out / "report.html")
     return results
 
 
-def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
-               watch: Watch | None, remarks: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _baselines(
+    key: Any, trained: Run, *, skip: str, measure_key: Any, watch: Watch | None, remarks: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The honest alternatives on the same held-out samples: name -> measurement, seconds, what it needs.
 
     What is wrong with one of them is added to `remarks`.
@@ -133,12 +181,21 @@ def _baselines(key: Any, trained: Run, *, skip: str, measure_key: Any,
     every = splits.get("edit_every_colour", both_sides(pairs["edit"]))
     scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
     methods = {
-        "dfr": ("DFR", "held-out samples with their attribute", lambda: dfr(
-            classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path)),
-        "fine_tune": ("fine-tuning", "the same held-out pairs; trains all layers", lambda: fine_tune(
-            key_tune, classifier, params, both_sides(pairs["edit"]), splits["accept"])),
-        "scratch": ("from scratch", "the same held-out samples; no training set", lambda: train_from_scratch(
-            key_scratch, classifier, every, splits["accept"], scratch)),
+        "dfr": (
+            "DFR",
+            "held-out samples with their attribute",
+            lambda: dfr(classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path),
+        ),
+        "fine_tune": (
+            "fine-tuning",
+            "the same held-out pairs; trains all layers",
+            lambda: fine_tune(key_tune, classifier, params, both_sides(pairs["edit"]), splits["accept"]),
+        ),
+        "scratch": (
+            "from scratch",
+            "the same held-out samples; no training set",
+            lambda: train_from_scratch(key_scratch, classifier, every, splits["accept"], scratch),
+        ),
     }
     methods.pop(skip, None)
     with watching(watch, len(methods), "baselines") as observe:
@@ -172,5 +229,8 @@ def _mixing(dataset: Dataset, classifier: Classifier, params: Params) -> influen
     expect(x.ndim == 4 and x.shape[-1] > 1, "method", "images with several channels for mixing", dataset.name)
     first = influence.layers_in_order(classifier.apply, params, x)[0]
     bias = {f"{first}/bias": None} if f"{first}/bias" in influence.paths(params) else {}
-    return dict.fromkeys(influence.last_layers(classifier.apply, params, x, 2)) | bias | {
-        f"{first}/kernel": influence.Mix(channels=x.shape[-1])}
+    return (
+        dict.fromkeys(influence.last_layers(classifier.apply, params, x, 2))
+        | bias
+        | {f"{first}/kernel": influence.Mix(channels=x.shape[-1])}
+    )

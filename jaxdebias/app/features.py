@@ -69,10 +69,14 @@ from jaxdebias.results import build as content
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import to_json
 
-SETS = {"train": ("train", None, "train_label"), "edit": ("edit", "edit_twin", "edit_label"),
-        "accept": ("accept", None, "accept_label"),
-        "accept_pairs": ("accept_pairs", "accept_twin", "accept_pairs_label"),
-        "test": ("test", None, "test_label"), "test_pairs": ("test_pairs", "test_twin", "test_pairs_label")}
+SETS = {
+    "train": ("train", None, "train_label"),
+    "edit": ("edit", "edit_twin", "edit_label"),
+    "accept": ("accept", None, "accept_label"),
+    "accept_pairs": ("accept_pairs", "accept_twin", "accept_pairs_label"),
+    "test": ("test", None, "test_label"),
+    "test_pairs": ("test_pairs", "test_twin", "test_pairs_label"),
+}
 """Set -> its arrays: features, twins, labels."""
 
 
@@ -142,9 +146,16 @@ class FeatureSets(NamedTuple):
     test_pairs: Batch | None
 
 
-def debias_features(features: str | os.PathLike, head: str | os.PathLike, out: str | os.PathLike,
-                    config: FeatureConfig = FeatureConfig(), *, factor: str | os.PathLike | None = None,
-                    save_factor: str | os.PathLike | None = None, overwrite: bool = False) -> dict[str, Any]:
+def debias_features(
+    features: str | os.PathLike,
+    head: str | os.PathLike,
+    out: str | os.PathLike,
+    config: FeatureConfig = FeatureConfig(),
+    *,
+    factor: str | os.PathLike | None = None,
+    save_factor: str | os.PathLike | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Repairs the last layer in a file; writes `head.npz` and `results.json` to the folder `out`.
 
     A repair that was not accepted gives the very numbers back that went in.
@@ -188,8 +199,14 @@ def debias_features(features: str | os.PathLike, head: str | os.PathLike, out: s
     return results
 
 
-def debias_sets(key: Key, sets: FeatureSets, head: HeadFile, config: FeatureConfig = FeatureConfig(), *,
-                inverse: InverseHessian | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def debias_sets(
+    key: Key,
+    sets: FeatureSets,
+    head: HeadFile,
+    config: FeatureConfig = FeatureConfig(),
+    *,
+    inverse: InverseHessian | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The same without files.
 
     Returns:
@@ -201,13 +218,27 @@ def debias_sets(key: Key, sets: FeatureSets, head: HeadFile, config: FeatureConf
         if inverse is not None:
             _check_size(inverse, params)
         fmd_config = config.fmd()
-        edited, info = fmd(key_edit, split, params, None if inverse is not None else sets.train, sets.edit,
-                           sets.accept, sets.accept_pairs, fmd_config, head_path=("head",), inverse=inverse)
+        edited, info = fmd(
+            key_edit,
+            split,
+            params,
+            None if inverse is not None else sets.train,
+            sets.edit,
+            sets.accept,
+            sets.accept_pairs,
+            fmd_config,
+            head_path=("head",),
+            inverse=inverse,
+        )
         edit = content.edit(info, params, edited, fmd_config)
     else:
         edited, info = dfr(split, params, both_sides(sets.edit), sets.accept, head_path=("head",))
-        edit = {"accepted": True, "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the "
-                "acceptance set.", **content.parameter_counts(params, edited), "rounds": []}
+        edit = {
+            "accepted": True,
+            "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance set.",
+            **content.parameter_counts(params, edited),
+            "rounds": [],
+        }
     arrays = head.with_params(edited) if edit["accepted"] else head.arrays
     reported = "test" if sets.test is not None or sets.test_pairs is not None else "accept"
     examples, pairs = (sets.test, sets.test_pairs) if reported == "test" else (sets.accept, sets.accept_pairs)
@@ -215,15 +246,27 @@ def debias_sets(key: Key, sets: FeatureSets, head: HeadFile, config: FeatureConf
     models = [head.params, head._replace(arrays=arrays).params]
     before, after = (_measure(key_measure, one, examples, pairs, config.bias) for one in models)
     kernel = params["head"]["kernel"]
-    return arrays, to_json({
-        "method": config.method, "bias": config.bias, "seed": config.seed, "device": device_name(),
-        "versions": versions(), "seconds": info.seconds, "features": kernel.shape[0], "classes": kernel.shape[1],
-        "head": {name: list(array.shape) for name, array in head.arrays.items()},
-        "rows": {name: None if batch is None else len(batch.label) for name, batch in sets._asdict().items()},
-        "factor": inverse is not None, "split": reported, "before": before, "after": after,
-        "changes": _changes(key_changes, *models, examples, pairs, config.bias), "edit": edit,
-        "findings": _findings(sets, reported, config, fixed=inverse is not None),
-    })
+    return arrays, to_json(
+        {
+            "method": config.method,
+            "bias": config.bias,
+            "seed": config.seed,
+            "device": device_name(),
+            "versions": versions(),
+            "seconds": info.seconds,
+            "features": kernel.shape[0],
+            "classes": kernel.shape[1],
+            "head": {name: list(array.shape) for name, array in head.arrays.items()},
+            "rows": {name: None if batch is None else len(batch.label) for name, batch in sets._asdict().items()},
+            "factor": inverse is not None,
+            "split": reported,
+            "before": before,
+            "after": after,
+            "changes": _changes(key_changes, *models, examples, pairs, config.bias),
+            "edit": edit,
+            "findings": _findings(sets, reported, config, fixed=inverse is not None),
+        }
+    )
 
 
 def training_factor(train: Batch, head: HeadFile, *, damping: float = FmdConfig.damping) -> InverseHessian:
@@ -240,8 +283,9 @@ def training_factor(train: Batch, head: HeadFile, *, damping: float = FmdConfig.
     return influence.factor(problem, damping=damping * len(train.label))
 
 
-def feature_sets(features: Mapping[str, np.ndarray], head: Mapping[str, np.ndarray], *,
-                 needs_train: bool = True) -> tuple[FeatureSets, HeadFile]:
+def feature_sets(
+    features: Mapping[str, np.ndarray], head: Mapping[str, np.ndarray], *, needs_train: bool = True
+) -> tuple[FeatureSets, HeadFile]:
     """Checks the arrays of both files and sorts them into sets.
 
     Raises:
@@ -263,13 +307,15 @@ def feature_sets(features: Mapping[str, np.ndarray], head: Mapping[str, np.ndarr
     for name in ("accept", "test"):
         own = any(f"{name}_pairs{end}" in arrays for end in ("", "_label", "_attribute"))
         if not own and f"{name}_twin" in arrays:
-            for old, new in ((name, f"{name}_pairs"), (f"{name}_label", f"{name}_pairs_label"),
-                             (f"{name}_attribute", f"{name}_pairs_attribute")):
+            for old, new in (
+                (name, f"{name}_pairs"),
+                (f"{name}_label", f"{name}_pairs_label"),
+                (f"{name}_attribute", f"{name}_pairs_attribute"),
+            ):
                 if old in arrays:
                     arrays[new] = arrays.pop(old)
     paired = any(name.startswith("accept_pairs") for name in arrays)
-    expect(paired, "features", "an array accept_pairs with accept_twin, or accept with accept_twin",
-           present)
+    expect(paired, "features", "an array accept_pairs with accept_twin, or accept with accept_twin", present)
     made = {name: _batch(name, arrays, d, k, present) for name in SETS}
     for name in ("accept", "test"):
         if made[name] is None and made[f"{name}_pairs"] is not None:
@@ -294,8 +340,9 @@ def find_head_arrays(arrays: Mapping[str, np.ndarray], d: int) -> HeadFile:
     transposed = rows != d
     if rows == columns:
         side = next((side for end, side in (("kernel", False), ("weight", True)) if kernel.lower().endswith(end)), None)
-        expect(side is not None, "head", "a name that ends in kernel ([d k]) or weight ([k d]) for a square matrix",
-               found)
+        expect(
+            side is not None, "head", "a name that ends in kernel ([d k]) or weight ([k d]) for a square matrix", found
+        )
         transposed = side
     k = rows if transposed else columns
     expect(k >= 2, "head", "at least two classes (a single logit z is the two classes 0 and z)", found)
@@ -354,8 +401,9 @@ def _read_factor(path: str | os.PathLike) -> InverseHessian:
     except ContractError:
         raise
     except BROKEN as error:
-        raise ContractError(f"`factor`: expected a file that `influence.save` wrote, got {path} "
-                            f"({one_line(error)})") from None
+        raise ContractError(
+            f"`factor`: expected a file that `influence.save` wrote, got {path} ({one_line(error)})"
+        ) from None
 
 
 def _check_size(inverse: InverseHessian, params: Params) -> None:
@@ -373,16 +421,25 @@ def _mean(sums: jax.Array) -> jax.Array:
 def _measure(key: Key, params: Params, examples: Batch | None, pairs: Batch | None, bias: str) -> dict[str, Any]:
     """The metrics that apply, as intervals."""
     key_groups, key_pairs = jax.random.split(key)
-    said: dict[str, Interval | None] = dict.fromkeys((
-        "accuracy", "worst_group_accuracy", "group_mean_accuracy", "bias_aligned_accuracy",
-        "bias_conflicting_accuracy", "counterfactual_bias"))
+    said: dict[str, Interval | None] = dict.fromkeys(
+        (
+            "accuracy",
+            "worst_group_accuracy",
+            "group_mean_accuracy",
+            "bias_aligned_accuracy",
+            "bias_conflicting_accuracy",
+            "counterfactual_bias",
+        )
+    )
     if examples is not None:
         report = group_report(key_groups, _logits(params, examples.x), examples, _cells(params, examples))
         known = (np.asarray(examples.attribute) >= 0).any()
         said["accuracy"] = report.accuracy
         if known:
-            said |= {"worst_group_accuracy": report.worst_group_accuracy,
-                     "group_mean_accuracy": report.group_mean_accuracy}
+            said |= {
+                "worst_group_accuracy": report.worst_group_accuracy,
+                "group_mean_accuracy": report.group_mean_accuracy,
+            }
     if pairs is not None:
         sides = [_logits(params, x) for x in (pairs.x, pairs.twin)]
         for name, logits in zip(("bias_aligned_accuracy", "bias_conflicting_accuracy"), sides, strict=True):
@@ -392,21 +449,27 @@ def _measure(key: Key, params: Params, examples: Batch | None, pairs: Batch | No
     return said
 
 
-def _changes(key: Key, before: Params, after: Params, examples: Batch | None, pairs: Batch | None,
-             bias: str) -> dict[str, Interval]:
+def _changes(
+    key: Key, before: Params, after: Params, examples: Batch | None, pairs: Batch | None, bias: str
+) -> dict[str, Interval]:
     key_groups, *key_pairs = jax.random.split(key, 4)
     found: dict[str, Interval] = {}
     if examples is not None:
-        differences = accuracy_differences(key_groups, *(_logits(p, examples.x) for p in (before, after)), examples,
-                                           _cells(before, examples))
+        differences = accuracy_differences(
+            key_groups, *(_logits(p, examples.x) for p in (before, after)), examples, _cells(before, examples)
+        )
         found["accuracy"] = differences.accuracy
         if (np.asarray(examples.attribute) >= 0).any():
-            found |= {"worst_group_accuracy": differences.worst_group_accuracy,
-                      "group_mean_accuracy": differences.group_mean_accuracy}
+            found |= {
+                "worst_group_accuracy": differences.worst_group_accuracy,
+                "group_mean_accuracy": differences.group_mean_accuracy,
+            }
     if pairs is not None:
         models = [[_logits(p, x) for x in (pairs.x, pairs.twin)] for p in (before, after)]
-        values = {name: [model[side].argmax(axis=1) == pairs.label for model in models]
-                  for side, name in enumerate(("bias_aligned_accuracy", "bias_conflicting_accuracy"))}
+        values = {
+            name: [model[side].argmax(axis=1) == pairs.label for model in models]
+            for side, name in enumerate(("bias_aligned_accuracy", "bias_conflicting_accuracy"))
+        }
         values["counterfactual_bias"] = [_bias_terms(model, pairs.label, bias) for model in models]
         for one, (name, sides) in zip(key_pairs, values.items(), strict=True):
             terms = [np.stack([np.ones(len(v)), v], axis=1) for v in sides]
@@ -434,14 +497,20 @@ def _cells(params: Params, examples: Batch) -> np.ndarray:
 def _findings(sets: FeatureSets, reported: str, config: FeatureConfig, *, fixed: bool) -> list[str]:
     remarks = []
     if reported == "accept":
-        remarks.append("No test arrays: the numbers are those of the acceptance sets, on which the repair was chosen, "
-                       "and are therefore optimistic.")
+        remarks.append(
+            "No test arrays: the numbers are those of the acceptance sets, on which the repair was chosen, "
+            "and are therefore optimistic."
+        )
     elif sets.test_pairs is None:
         remarks.append("No test pairs: how far the model follows the attribute after the repair was not measured.")
     if fixed:
-        remarks.append("The curvature came from a saved factor and stayed that of the model before the edit. Training "
-                       "features, with which each round computes it anew, can take out far more; DFR needs neither.")
+        remarks.append(
+            "The curvature came from a saved factor and stayed that of the model before the edit. Training "
+            "features, with which each round computes it anew, can take out far more; DFR needs neither."
+        )
     if config.bias == "gap":
-        remarks.append("Pairs are taken as different examples of one label: the bias is the gap between the mean "
-                       "probabilities of both sides.")
+        remarks.append(
+            "Pairs are taken as different examples of one label: the bias is the gap between the mean "
+            "probabilities of both sides."
+        )
     return remarks

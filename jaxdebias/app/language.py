@@ -49,8 +49,10 @@ from jaxdebias.report.language_markdown import markdown
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import to_json
 
-SMALL = {"gpt2": LanguageTraining(steps=900, learning_rate=5e-3, length=16),
-         "bert": LanguageTraining(steps=900, learning_rate=3e-3, length=16, share=0.3)}
+SMALL = {
+    "gpt2": LanguageTraining(steps=900, learning_rate=5e-3, length=16),
+    "bert": LanguageTraining(steps=900, learning_rate=3e-3, length=16, share=0.3),
+}
 """How the small models are trained, at which they learn the planted bias."""
 
 
@@ -77,8 +79,13 @@ class LanguageDebiasConfig:
     seed: int = 0
 
 
-def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool = False,
-                    observe: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
+def debias_language(
+    config: LanguageDebiasConfig,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    observe: Callable[[str], None] = lambda said: None,
+) -> dict[str, Any]:
     """Repairs a language model, measures before and after, writes the folder `out` and returns the results.
 
     Args:
@@ -91,8 +98,12 @@ def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool 
     check_choice("direction", config.direction, ("ext", "gradB"))
     check_choice("kind", config.kind, SMALL)
     out = Path(out)
-    expect(overwrite or not (out / "results.json").exists(), "out",
-           "a folder without results (or --overwrite to debias anew)", out)
+    expect(
+        overwrite or not (out / "results.json").exists(),
+        "out",
+        "a folder without results (or --overwrite to debias anew)",
+        out,
+    )
     expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
     same = config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve()
     expect(not same, "out", "another folder than the checkpoint", out)
@@ -113,8 +124,9 @@ def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool 
     edit_config = LanguageFmdConfig(block=config.block, direction=config.direction, rounds=config.rounds)
     before = language_report(key_measure, _scorer(model, params, tokenizer), tests)
     lap("measure before")
-    edited, info = language_fmd(key_edit, model, tokenizer, params, sets.train, sets.pairs, sets.accept_texts,
-                                sets.accept_pairs, edit_config)
+    edited, info = language_fmd(
+        key_edit, model, tokenizer, params, sets.train, sets.pairs, sets.accept_texts, sets.accept_pairs, edit_config
+    )
     lap("edit")
     after = language_report(key_measure, _scorer(model, edited, tokenizer), tests)
     changes = language_changes(key_measure, before, after, tests)
@@ -125,34 +137,53 @@ def debias_language(config: LanguageDebiasConfig, out: Path, *, overwrite: bool 
     lap("baselines")
 
     kind = "gpt2" if model.causal else "bert"
-    results = to_json({
-        "dataset": "language", "model": kind if config.checkpoint is None else Path(config.checkpoint).name,
-        "variant": {"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
-        "method": "fmd", "seed": config.seed, "device": device_name(), "versions": versions(),
-        "seconds": sum(laps.values()), "seconds_by_step": laps,
-        "edit_config": {**dataclasses.asdict(config), "checkpoint": config.checkpoint and str(config.checkpoint),
-                        "data_dir": config.data_dir and str(config.data_dir)},
-        "before": _content(before), "after": _content(after),
-        "changes": {"pairs": _dicts(changes.pairs), "perplexity": _dict(changes.perplexity),
-                    "stereoset": {name: {part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}
-                                  for name, one in changes.stereoset.items()},
-                    "crows": _dicts(changes.crows)},
-        "baselines": baselines,
-        "edit": {**{name: value for name, value in info._asdict().items() if name != "rounds"},
-                 "parameters_changed": info.parameters if info.accepted else 0,
-                 "parameters_of_model": sum(leaf.size for leaf in jax.tree.leaves(params)),
-                 "rounds": [{"round": number, **one._asdict()} for number, one in enumerate(info.rounds, 1)]},
-        **_examples(found.change, sets.train),
-        "findings": _findings(before, after, info.accepted),
-    })
+    results = to_json(
+        {
+            "dataset": "language",
+            "model": kind if config.checkpoint is None else Path(config.checkpoint).name,
+            "variant": {"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
+            "method": "fmd",
+            "seed": config.seed,
+            "device": device_name(),
+            "versions": versions(),
+            "seconds": sum(laps.values()),
+            "seconds_by_step": laps,
+            "edit_config": {
+                **dataclasses.asdict(config),
+                "checkpoint": config.checkpoint and str(config.checkpoint),
+                "data_dir": config.data_dir and str(config.data_dir),
+            },
+            "before": _content(before),
+            "after": _content(after),
+            "changes": {
+                "pairs": _dicts(changes.pairs),
+                "perplexity": _dict(changes.perplexity),
+                "stereoset": {
+                    name: {part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}
+                    for name, one in changes.stereoset.items()
+                },
+                "crows": _dicts(changes.crows),
+            },
+            "baselines": baselines,
+            "edit": {
+                **{name: value for name, value in info._asdict().items() if name != "rounds"},
+                "parameters_changed": info.parameters if info.accepted else 0,
+                "parameters_of_model": sum(leaf.size for leaf in jax.tree.leaves(params)),
+                "rounds": [{"round": number, **one._asdict()} for number, one in enumerate(info.rounds, 1)],
+            },
+            **_examples(found.change, sets.train),
+            "findings": _findings(before, after, info.accepted),
+        }
+    )
     save_checkpoint(out / "model", model, edited, tokenizer)
     write_text(out / "report.md", markdown(results))
     write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
 
-def language_tests(sets: LanguageSets, model: LanguageModel, tokenizer: Tokenizer,
-                   data_dir: Path | None = None) -> LanguageTests:
+def language_tests(
+    sets: LanguageSets, model: LanguageModel, tokenizer: Tokenizer, data_dir: Path | None = None
+) -> LanguageTests:
     """All test pairs and texts of the sets, and of StereoSet and CrowS-Pairs what is at hand and fits in the model."""
     items, crows = {}, {}
     room = max((size for size in BUCKETS if size <= model.config.positions), default=model.config.positions)
@@ -161,12 +192,19 @@ def language_tests(sets: LanguageSets, model: LanguageModel, tokenizer: Tokenize
         return all(0 < len(tokenizer.encode(text)) <= room - 2 for text in texts)
 
     if data_dir is not None:
-        read = [item for name in ("stereoset_gender.json", "stereoset_dev.json")
-                for item in _optional(stereoset, data_dir, name) if fits(*item.sentences)]
+        read = [
+            item
+            for name in ("stereoset_gender.json", "stereoset_dev.json")
+            for item in _optional(stereoset, data_dir, name)
+            if fits(*item.sentences)
+        ]
         for kind in sorted({item.bias_type for item in read}):
             items[kind] = [item for item in read if item.bias_type == kind]
-        every = [pair for pair in _optional(crows_pairs, data_dir, "crows_pairs_anonymized.csv")
-                 if fits(pair.stereotype, pair.anti)]
+        every = [
+            pair
+            for pair in _optional(crows_pairs, data_dir, "crows_pairs_anonymized.csv")
+            if fits(pair.stereotype, pair.anti)
+        ]
         parts = {"all": every, "gender": [pair for pair in every if pair.topic == "gender"]}
         crows = {name: pairs for name, pairs in parts.items() if pairs}
     tests = {name: [pair for pair in pairs if fits(pair.stereotype, pair.anti)] for name, pairs in sets.tests.items()}
@@ -204,8 +242,16 @@ def _scorer(model: LanguageModel, params: Params, tokenizer: Tokenizer) -> Score
     return Scorer(model.split, params, tokenizer, model.causal, model.config.positions)
 
 
-def _baselines(key: Any, config: LanguageDebiasConfig, model: LanguageModel, tokenizer: Tokenizer, params: Params,
-               sets: LanguageSets, tests: LanguageTests, key_measure: Any) -> dict[str, Any]:
+def _baselines(
+    key: Any,
+    config: LanguageDebiasConfig,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: Params,
+    sets: LanguageSets,
+    tests: LanguageTests,
+    key_measure: Any,
+) -> dict[str, Any]:
     """name -> what is measured after it, its seconds, what it needs."""
     if not config.baselines:
         return {}
@@ -213,38 +259,68 @@ def _baselines(key: Any, config: LanguageDebiasConfig, model: LanguageModel, tok
 
     def add(name: str, needs: str, scorer: Scorer, chosen: str, began: float) -> None:
         took = time.perf_counter() - began
-        said[name] = {"measurement": _content(language_report(key_measure, scorer, tests)), "seconds": took,
-                      "needs": needs, "chosen": chosen}
+        said[name] = {
+            "measurement": _content(language_report(key_measure, scorer, tests)),
+            "seconds": took,
+            "needs": needs,
+            "chosen": chosen,
+        }
 
     began = time.perf_counter()
     split, fitted, info = language_projection(model, tokenizer, params, sets.pairs, *held_out)
     add("projection", "the same pairs", _scorer(model, fitted, tokenizer)._replace(split=split), info.chosen, began)
     if config.checkpoint is None:  # of a large model it is a training on an accelerator
         began = time.perf_counter()
-        tuning = LanguageTuningConfig(length=SMALL[config.kind].length, share=SMALL[config.kind].share,
-                                      steps=50 if config.steps is None else max(1, config.steps // 10))
-        tuned, info = language_tuning(key, model, tokenizer, params, counterfactual_texts(sets.train), *held_out,
-                                      tuning)
-        add("cda", "all training texts and a list of gendered words", _scorer(model, tuned, tokenizer), info.chosen,
-            began)
+        tuning = LanguageTuningConfig(
+            length=SMALL[config.kind].length,
+            share=SMALL[config.kind].share,
+            steps=50 if config.steps is None else max(1, config.steps // 10),
+        )
+        tuned, info = language_tuning(
+            key, model, tokenizer, params, counterfactual_texts(sets.train), *held_out, tuning
+        )
+        add(
+            "cda",
+            "all training texts and a list of gendered words",
+            _scorer(model, tuned, tokenizer),
+            info.chosen,
+            began,
+        )
     return said
 
 
 def _content(report: LanguageReport) -> dict[str, Any]:
-    return {"pairs": {name: {"absolute": _dict(one.absolute), "signed": _dict(one.signed),
-                             "preferred": _dict(report.preferred[name])} for name, one in report.pairs.items()},
-            "perplexity": _dict(report.perplexity),
-            "stereoset": {name: {**{part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")},
-                                 "items": one.items} for name, one in report.stereoset.items()},
-            "crows": {name: {**{part: _dict(getattr(one, part)) for part in ("score", "stereo", "antistereo")},
-                             "neutral": one.neutral} for name, one in report.crows.items()}}
+    return {
+        "pairs": {
+            name: {
+                "absolute": _dict(one.absolute),
+                "signed": _dict(one.signed),
+                "preferred": _dict(report.preferred[name]),
+            }
+            for name, one in report.pairs.items()
+        },
+        "perplexity": _dict(report.perplexity),
+        "stereoset": {
+            name: {**{part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}, "items": one.items}
+            for name, one in report.stereoset.items()
+        },
+        "crows": {
+            name: {
+                **{part: _dict(getattr(one, part)) for part in ("score", "stereo", "antistereo")},
+                "neutral": one.neutral,
+            }
+            for name, one in report.crows.items()
+        },
+    }
 
 
 def _dict(interval: Any) -> dict[str, Any] | None:
     if interval is None:
         return None
-    return {name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in interval._asdict().items()}
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in interval._asdict().items()
+    }
 
 
 def _dicts(intervals: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,22 +341,31 @@ def _examples(change: np.ndarray, texts: list[str], count: int = 8) -> dict[str,
 def _findings(before: LanguageReport, after: LanguageReport, accepted: bool) -> list[str]:
     """Remarks in plain language: whether the edit was kept, and whether it only hides the bias."""
     if not accepted:
-        return ["The edit was not kept: no candidate lowered the bias of held-out pairs by more than chance explains "
-                "within the allowed perplexity. The checkpoint that was written is the one that was read."]
-    falls = {name: 1 - after.pairs[name].absolute.value / max(one.absolute.value, 1e-12)
-             for name, one in before.pairs.items()}
+        return [
+            "The edit was not kept: no candidate lowered the bias of held-out pairs by more than chance explains "
+            "within the allowed perplexity. The checkpoint that was written is the one that was read."
+        ]
+    falls = {
+        name: 1 - after.pairs[name].absolute.value / max(one.absolute.value, 1e-12)
+        for name, one in before.pairs.items()
+    }
     said = []
     if {"edit", "both"} <= falls.keys() and falls["edit"] > 0.2:
         if falls["both"] < 0.5 * falls["edit"]:
-            said.append(f"The edit hides the bias: it falls by {falls['edit']:.0%} where pairs were built from, and by "
-                        f"{falls['both']:.0%} with other occupations in other templates.")
+            said.append(
+                f"The edit hides the bias: it falls by {falls['edit']:.0%} where pairs were built from, and by "
+                f"{falls['both']:.0%} with other occupations in other templates."
+            )
         else:
-            said.append(f"The edit carries over: the bias falls by {falls['edit']:.0%} where pairs were built from, "
-                        f"and by {falls['both']:.0%} with other occupations in other templates.")
+            said.append(
+                f"The edit carries over: the bias falls by {falls['edit']:.0%} where pairs were built from, "
+                f"and by {falls['both']:.0%} with other occupations in other templates."
+            )
     if "persons" in falls:
         kept = [report.preferred["persons"].value for report in (before, after)]
-        said.append(f"Of sentences about women and men, the right pronoun is preferred in {kept[1]:.0%} "
-                    f"({kept[0]:.0%} before).")
+        said.append(
+            f"Of sentences about women and men, the right pronoun is preferred in {kept[1]:.0%} ({kept[0]:.0%} before)."
+        )
     return said
 
 

@@ -89,21 +89,35 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
     claim(out, "audit", overwrite=overwrite)
     rows = {"train": np.flatnonzero(read.train), "test": np.flatnonzero(~read.train)}
     rows = {name: of_split for name, of_split in rows.items() if len(of_split)}
-    known = {name: one for name, one in read.columns.items()
-             if all((one.value[of_split] >= 0).any() for of_split in rows.values())}
+    known = {
+        name: one
+        for name, one in read.columns.items()
+        if all((one.value[of_split] >= 0).any() for of_split in rows.values())
+    }
     expect(bool(known), path.name, "a candidate with known values in both splits", "none")
     nothing = np.full(len(read.label), -1, np.int32)
     dataset = Dataset(
-        name=path.stem, variant={"rows": len(rows["test"])}, pairs={}, label_names=read.classes,
-        splits={name: Batch(np.zeros((len(of_split), 1), np.float32), read.label[of_split], nothing[of_split])
-                for name, of_split in rows.items()},
-        attribute_names=("unknown",), aligned=np.zeros((len(read.classes), 1), bool), pairing="none")
-    listed = {name: Candidate({split: one.value[of_split] for split, of_split in rows.items()}, one.names)
-              for name, one in known.items()}
+        name=path.stem,
+        variant={"rows": len(rows["test"])},
+        pairs={},
+        label_names=read.classes,
+        splits={
+            name: Batch(np.zeros((len(of_split), 1), np.float32), read.label[of_split], nothing[of_split])
+            for name, of_split in rows.items()
+        },
+        attribute_names=("unknown",),
+        aligned=np.zeros((len(read.classes), 1), bool),
+        pairing="none",
+    )
+    listed = {
+        name: Candidate({split: one.value[of_split] for split, of_split in rows.items()}, one.names)
+        for name, one in known.items()
+    }
     report = audit(None, None, dataset, predicted=read.predicted[rows["test"]], candidates=listed, seed=seed)
     if "train" not in rows:
         report.results["findings"].append(
             "How label and candidates go together was counted on the test rows: rows of split train are better where "
-            "the two sets differ.")
+            "the two sets differ."
+        )
     report.write(out, overwrite=True)
     return report.results

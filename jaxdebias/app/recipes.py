@@ -28,27 +28,33 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(model="mlp", model_options={"hidden": (64, 64)}, epochs=150, batch_size=64,
-                     attribute="colour", items="digits"),
+    "digits": Recipe(
+        model="mlp", model_options={"hidden": (64, 64)}, epochs=150, batch_size=64, attribute="colour", items="digits"
+    ),
     "scenes": Recipe(model="cnn", epochs=15, batch_size=64, attribute="background", items="images"),
     "glyphs": Recipe(model="cnn", epochs=15, batch_size=64, attribute="second letter", items="images"),
     "faces": Recipe(model="cnn", epochs=20, batch_size=64, attribute="appearance", items="faces", mirrored=True),
-    "colored-mnist": Recipe(model="mlp", model_options={"initial": "he"}, epochs=20, batch_size=256,
-                            attribute="colour", items="digits"),
-    "corrupted-cifar10": Recipe(model="cnn", epochs=20, batch_size=256, attribute="corruption", items="images",
-                                mirrored=True),
+    "colored-mnist": Recipe(
+        model="mlp", model_options={"initial": "he"}, epochs=20, batch_size=256, attribute="colour", items="digits"
+    ),
+    "corrupted-cifar10": Recipe(
+        model="cnn", epochs=20, batch_size=256, attribute="corruption", items="images", mirrored=True
+    ),
     "adult": Recipe(model="mlp", epochs=15, batch_size=256, weight_decay=1e-2, direction="gradB", items="people"),
     "utkface": Recipe(model="cnn", epochs=12, batch_size=64, items="faces", mirrored=True),
-    "utkface-darkened": Recipe(model="cnn", epochs=14, batch_size=64, attribute="brightness", items="faces",
-                               mirrored=True),
+    "utkface-darkened": Recipe(
+        model="cnn", epochs=14, batch_size=64, attribute="brightness", items="faces", mirrored=True
+    ),
     "utkface-planted": Recipe(model="pooled-cnn", epochs=10, batch_size=32, attribute="marker", items="faces"),
     "celeba": Recipe(model="cnn", epochs=10, batch_size=256, items="faces", mirrored=True),
     "celeba-four-cells": Recipe(model="cnn", epochs=10, batch_size=128, items="faces", mirrored=True),
     "celeba-mask": Recipe(model="pooled-cnn", epochs=10, batch_size=256, items="faces", mirrored=True),
-    "waterbirds": Recipe(model="pooled-cnn", epochs=15, batch_size=64, attribute="background", items="images",
-                         mirrored=True),
-    "composites": Recipe(model="pooled-cnn", epochs=22, batch_size=64, attribute="place", items="images",
-                         mirrored=True),
+    "waterbirds": Recipe(
+        model="pooled-cnn", epochs=15, batch_size=64, attribute="background", items="images", mirrored=True
+    ),
+    "composites": Recipe(
+        model="pooled-cnn", epochs=22, batch_size=64, attribute="place", items="images", mirrored=True
+    ),
     "folder": Recipe(model="cnn", epochs=30, batch_size=64, items="images"),
 }
 
@@ -82,19 +88,33 @@ def resolved(config: TrainConfig) -> TrainConfig:
         config = dataclasses.replace(config, model=method.model)
     if config.augment is None:
         config = dataclasses.replace(config, augment=method.augment)
-    expect(config.method != "aug-cell" or config.augment, "augment", "left on: by turned pictures aug-cell guesses",
-           config.augment)
-    expect(config.method != "aug-cell" or config.weight_decay is None, "weight_decay", "none with aug-cell",
-           config.weight_decay)
+    expect(
+        config.method != "aug-cell" or config.augment,
+        "augment",
+        "left on: by turned pictures aug-cell guesses",
+        config.augment,
+    )
+    expect(
+        config.method != "aug-cell" or config.weight_decay is None,
+        "weight_decay",
+        "none with aug-cell",
+        config.weight_decay,
+    )
     names = ("model", "epochs", "batch_size", "learning_rate", "weight_decay")
-    config = dataclasses.replace(config, **{name: getattr(recipe, name) for name in names
-                                            if getattr(config, name) is None})
+    config = dataclasses.replace(
+        config, **{name: getattr(recipe, name) for name in names if getattr(config, name) is None}
+    )
     for name in ("epochs", "batch_size"):
         expect(getattr(config, name) >= 1, name, "at least 1", getattr(config, name))
-    expect(config.weights is None or method.one_network, "weights", "a method that trains one classifier",
-           config.method)
-    expect(config.weights is None or config.model.startswith("resnet"), "weights", "a model resnet18 or resnet50",
-           config.model)
+    expect(
+        config.weights is None or method.one_network, "weights", "a method that trains one classifier", config.method
+    )
+    expect(
+        config.weights is None or config.model.startswith("resnet"),
+        "weights",
+        "a model resnet18 or resnet50",
+        config.model,
+    )
     if config.data_dir is not None:
         # A run is read back from anywhere.
         config = dataclasses.replace(config, data_dir=Path(config.data_dir).resolve())

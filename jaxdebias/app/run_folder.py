@@ -23,8 +23,14 @@ Watch = Callable[[int, str], AbstractContextManager[Callable[[Mapping[str, Any]]
 FILES = ("results.json", "report.html", "params.npz", "log.jsonl", "patches.npz", "draws.npz")
 
 
-_CONFIG = (("data", str, "a name"), ("data_dir", (str, type(None)), "a folder or null"), ("seed", int, "a number"),
-           ("options", Mapping, "a dict"), ("method", str, "a name"), ("model", str, "a name"))
+_CONFIG = (
+    ("data", str, "a name"),
+    ("data_dir", (str, type(None)), "a folder or null"),
+    ("seed", int, "a number"),
+    ("options", Mapping, "a dict"),
+    ("method", str, "a name"),
+    ("model", str, "a name"),
+)
 """What a run is read back from."""
 
 
@@ -52,19 +58,28 @@ def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) 
       ContractError: no run there, one that was not trained, or files that are missing.
     """
     folder = Path(folder)
-    expect((folder / "results.json").is_file() and (folder / "params.npz").is_file(), "run",
-           "the folder of a finished `jaxdebias train`", folder)
+    expect(
+        (folder / "results.json").is_file() and (folder / "params.npz").is_file(),
+        "run",
+        "the folder of a finished `jaxdebias train`",
+        folder,
+    )
     results = read_results(folder)
     config = results.get("config")
-    expect(isinstance(config, Mapping) and "data" in config and (repaired or results.get("edit") is None), "run",
-           "a trained run, not a repaired one", folder)
+    expect(
+        isinstance(config, Mapping) and "data" in config and (repaired or results.get("edit") is None),
+        "run",
+        "a trained run, not a repaired one",
+        folder,
+    )
     for name, kind, said in _CONFIG:
         good = isinstance(config.get(name), kind)
         expect(good, f"{folder / 'results.json'}: config.{name}", said, describe(config.get(name)))
     check_choice("config.data", config["data"], registry.DATASETS)
     check_choice("config.method", config["method"], METHODS)
-    dataset = registry.load(config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"],
-                            **config["options"])
+    dataset = registry.load(
+        config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"], **config["options"]
+    )
     options = model_options(TrainConfig(data=config["data"], model=config["model"]))
     trained = trainee(config["method"], config["model"], dataset, options)
     like = jax.eval_shape(trained.classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
@@ -87,6 +102,7 @@ def watching(watch: Watch | None, epochs: int, label: str) -> Iterator[Callable[
     """The observer of one stage, given records of the loop or plain dicts; silent without a watch."""
     start = time.perf_counter()
     with watch(epochs, label) if watch is not None else nullcontext(lambda record: None) as observe:
+
         def observe_record(record: Any) -> None:
             record = record._asdict() if hasattr(record, "_asdict") else record
             observe({**record, "seconds": time.perf_counter() - start})

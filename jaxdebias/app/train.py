@@ -43,8 +43,20 @@ from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
 from jaxdebias.train._run import RunConfig, run
 
-__all__ = ["METHODS", "RECIPES", "DebiasConfig", "Recipe", "Run", "TrainConfig", "Watch", "audit_run", "debias",
-           "load", "quickstart", "train"]
+__all__ = [
+    "METHODS",
+    "RECIPES",
+    "DebiasConfig",
+    "Recipe",
+    "Run",
+    "TrainConfig",
+    "Watch",
+    "audit_run",
+    "debias",
+    "load",
+    "quickstart",
+    "train",
+]
 
 
 def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> dict[str, Any]:
@@ -74,21 +86,45 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     remarks, history = [], ()
     if fit is not None:
         with watching(watch, len(CANDIDATES) * config.epochs, f"{config.method} on {config.data}") as observe:
-            params, info = fit(key_train, data, augment, steps=steps, batch_size=config.batch_size,
-                               learning_rate=config.learning_rate, observe=_in_all(observe, config.epochs))
+            params, info = fit(
+                key_train,
+                data,
+                augment,
+                steps=steps,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                observe=_in_all(observe, config.epochs),
+            )
         remarks = content.aug_cell(info, recipe.items)
     else:
-        optimizer = Optimizer(name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-                              schedule="cosine", steps=steps)
+        optimizer = Optimizer(
+            name="adamw",
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            schedule="cosine",
+            steps=steps,
+        )
         learner, state = learner_of(optimizer, data, augment), None
         if config.weights is not None:
             state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
             state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
         with watching(watch, config.epochs, f"{config.method} on {config.data}") as observe:
-            portions = RunConfig(epochs=config.epochs, batch_size=config.batch_size, draws=method.draws,
-                                 epochs_per_chunk=_epochs_per_chunk(config.epochs))
-            trained = run(key_train, learner, data, portions, state=state, checkpoint=out / "checkpoints",
-                          log=out / "log.jsonl", observe=observe)
+            portions = RunConfig(
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                draws=method.draws,
+                epochs_per_chunk=_epochs_per_chunk(config.epochs),
+            )
+            trained = run(
+                key_train,
+                learner,
+                data,
+                portions,
+                state=state,
+                checkpoint=out / "checkpoints",
+                log=out / "log.jsonl",
+                observe=observe,
+            )
         params, history = trained.state.variables, trained.history
     clock.lap("train")
     before = auditing.measure(key_measure, classifier.apply, params, dataset)
@@ -96,24 +132,34 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     drawn = None
     if vae is not None:
         drawn = draw_shares.who_is_drawn(learner, trained.state, vae, dataset)
-        write_arrays(out / "draws.npz", {"weight": drawn.weight, "rarest": drawn.rarest_decoded,
-                                         "commonest": drawn.commonest_decoded}, compressed=True)
+        write_arrays(
+            out / "draws.npz",
+            {"weight": drawn.weight, "rarest": drawn.rarest_decoded, "commonest": drawn.commonest_decoded},
+            compressed=True,
+        )
         clock.lap("draws")
     harmful, helpful = auditing.influential(classifier.vector, params, dataset, head_path=classifier.head_path)
     clock.lap("influence")
 
     save_params(out / "params.npz", params)
-    results = to_json({
-        **content.identity(dataset, recipe.attribute, recipe.items, config.method, config.seed, config.model),
-        "config": {**dataclasses.asdict(config), "options": dict(config.options)},
-        **timing(clock),
-        "before": content.measurement(before, dataset), "after": None, "baselines": {}, "edit": None,
-        "harmful": [sample._asdict() for sample in harmful], "harmful_rows": content.table_rows(dataset, harmful),
-        "helpful": [sample._asdict() for sample in helpful], "helpful_rows": content.table_rows(dataset, helpful),
-        "training": {"epochs": config.epochs, "loss": [record.loss for record in history]},
-        "findings": [*remarks, *auditing.findings(dataset, before)],
-        **({} if drawn is None else {"draws": content.draws(drawn, dataset, history)}),
-    })
+    results = to_json(
+        {
+            **content.identity(dataset, recipe.attribute, recipe.items, config.method, config.seed, config.model),
+            "config": {**dataclasses.asdict(config), "options": dict(config.options)},
+            **timing(clock),
+            "before": content.measurement(before, dataset),
+            "after": None,
+            "baselines": {},
+            "edit": None,
+            "harmful": [sample._asdict() for sample in harmful],
+            "harmful_rows": content.table_rows(dataset, harmful),
+            "helpful": [sample._asdict() for sample in helpful],
+            "helpful_rows": content.table_rows(dataset, helpful),
+            "training": {"epochs": config.epochs, "loss": [record.loss for record in history]},
+            "findings": [*remarks, *auditing.findings(dataset, before)],
+            **({} if drawn is None else {"draws": content.draws(drawn, dataset, history)}),
+        }
+    )
     write_results(results, out / "results.json")
     pictures = content.pictures(dataset, harmful, before, helpful=helpful)
     write_page(results, content.with_draws(pictures, results, dataset, out / "draws.npz"), out / "report.html")
@@ -122,8 +168,9 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     return results
 
 
-def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
-              data_dir: Path | None = None) -> dict[str, Any]:
+def audit_run(
+    folder: Path, *, maps: bool = False, patches: bool = False, data_dir: Path | None = None
+) -> dict[str, Any]:
     """What a run has measured; with `maps` or `patches` also what these say, added to its results and its page.
 
     Args:
@@ -146,19 +193,29 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
         read_arrays("patches", folder / "patches.npz")  # refused before anything is measured
     original = params
     if results["edit"] is not None:
-        expect((Path(results["trained"]) / "params.npz").is_file(), "run",
-               "the trained run that it was repaired from, in the same place as then", results["trained"])
+        expect(
+            (Path(results["trained"]) / "params.npz").is_file(),
+            "run",
+            "the trained run that it was repaired from, in the same place as then",
+            results["trained"],
+        )
         original = load(Path(results["trained"]), data_dir=data_dir).params
     maps = maps or results.get("maps") is not None  # their pictures are only on the page
     if maps:
         expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
-        expect(classifier.spatial is not None, "maps",
-               "a model whose last layers keep places (train with --model cnn or pooled-cnn)", results["model"])
+        expect(
+            classifier.spatial is not None,
+            "maps",
+            "a model whose last layers keep places (train with --model cnn or pooled-cnn)",
+            results["model"],
+        )
     if patches:
         patch_places.check_pictures(dataset)
     clock.lap("data")
-    harmful, helpful = ([auditing.Harmful(*(sample[field] for field in auditing.Harmful._fields))
-                         for sample in results.get(name, [])] for name in ("harmful", "helpful"))
+    harmful, helpful = (
+        [auditing.Harmful(*(sample[field] for field in auditing.Harmful._fields)) for sample in results.get(name, [])]
+        for name in ("harmful", "helpful")
+    )
     count = len(dataset.splits["train"].label)
     for sample in (*harmful, *helpful):
         expect(0 <= sample.index < count, f"{folder / 'results.json'}: harmful", f"rows 0..{count - 1}", sample.index)
@@ -176,9 +233,16 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
         results = {**results, "maps": content.maps(seen, dataset)}
     if patches:
         places = patch_places.find_places(jax.random.fold_in(key_measure, 2), dataset)
-        write_arrays(kept, {"attribute": places.attribute.map, "label": places.label.map,
-                            "example_attribute": places.attribute_maps, "example_label": places.label_maps},
-                     compressed=True)
+        write_arrays(
+            kept,
+            {
+                "attribute": places.attribute.map,
+                "label": places.label.map,
+                "example_attribute": places.attribute_maps,
+                "example_label": places.label_maps,
+            },
+            compressed=True,
+        )
         clock.lap("patches")
         laps["patches"] = clock.laps["patches"] if maps else sum(clock.laps.values())
         results = {**results, "patches": content.patches(places, dataset)}
@@ -188,7 +252,9 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
         expect(wanted <= set(shown), str(kept), f"arrays {' and '.join(sorted(wanted))}", ", ".join(shown) or "none")
         pictures = pictures._replace(
             patch=dataset.splits[said["split"]].x[np.array([one["row"] for one in said["examples"]], int)],
-            patch_attribute=shown["example_attribute"], patch_label=shown["example_label"])
+            patch_attribute=shown["example_attribute"],
+            patch_label=shown["example_label"],
+        )
     pictures = content.with_draws(pictures, results, dataset, folder / "draws.npz")
     results = to_json({**results, "seconds": sum(laps.values()), "seconds_by_step": laps})
     write_results(results, folder / "results.json")
@@ -196,8 +262,9 @@ def audit_run(folder: Path, *, maps: bool = False, patches: bool = False,
     return results
 
 
-def quickstart(out: Path, *, conflicting: float = 0.02, seed: int = 0, overwrite: bool = False,
-               watch: Watch | None = None) -> dict[str, Any]:
+def quickstart(
+    out: Path, *, conflicting: float = 0.02, seed: int = 0, overwrite: bool = False, watch: Watch | None = None
+) -> dict[str, Any]:
     """`train` on the embedded digits into OUT/trained, then `debias` into OUT, with every comparison."""
     out = Path(out)
     claim(out, "quickstart", overwrite=overwrite)

@@ -27,8 +27,11 @@ from jaxdebias.measure._bootstrap import Interval, paired_difference
 ApplyFn = Callable[[Params, Array], jax.Array]
 
 
-AVERAGES = {"plain": "accuracy", "all groups alike": "group_mean_accuracy",
-            "groups as in training": "reweighted_accuracy"}
+AVERAGES = {
+    "plain": "accuracy",
+    "all groups alike": "group_mean_accuracy",
+    "groups as in training": "reweighted_accuracy",
+}
 AMBIGUOUS = 0.05
 """Averages of accuracy that are further apart than this are called ambiguous."""
 
@@ -89,8 +92,14 @@ def measure(key: Key, apply_fn: ApplyFn, params: Params, dataset: Dataset, *, sp
     return measure_predictions(key, logits, dataset, split=split, pair_logits=both)
 
 
-def measure_predictions(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dataset, *, split: str = "test",
-                        pair_logits: tuple[Array, Array] | None = None) -> Measurement:
+def measure_predictions(
+    key: Key,
+    predicted: Shaped[Array, "n *k"],
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    pair_logits: tuple[Array, Array] | None = None,
+) -> Measurement:
     """The same from predictions that are there already, whatever made them.
 
     Args:
@@ -102,49 +111,75 @@ def measure_predictions(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dat
     classes, attributes = dataset.aligned.shape
     key_groups, key_pairs, key_fairness = jax.random.split(key, 3)
     if np.ndim(predicted) == 1:
-        predicted = np.eye(classes, dtype=np.float32)[groups.predicted_class("predicted", predicted, len(batch.label),
-                                                                             classes)]
+        predicted = np.eye(classes, dtype=np.float32)[
+            groups.predicted_class("predicted", predicted, len(batch.label), classes)
+        ]
     logits = np.asarray(predicted)
     check_logits(logits, len(batch.label), classes=classes)
     counts = train_counts(dataset)
-    report = groups.group_report(key_groups, logits, batch, dataset.aligned,
-                                 train_counts=counts if counts.any() else None)
+    report = groups.group_report(
+        key_groups, logits, batch, dataset.aligned, train_counts=counts if counts.any() else None
+    )
     bias = probability = None
     if pair_logits is not None:
         pairs = dataset.pairs[split]
         kind = "pair" if dataset.pairing == "counterfactual" else "gap"
-        bias = counterfactual.counterfactual_bias_of_logits(*pair_logits, pairs.label, key=key_pairs, kind=kind,
-                                                            unit=pairs.unit)
-        probability = np.stack([np.asarray(counterfactual.true_class_probability(logits, pairs.label))
-                                for logits in pair_logits], axis=1)
+        bias = counterfactual.counterfactual_bias_of_logits(
+            *pair_logits, pairs.label, key=key_pairs, kind=kind, unit=pairs.unit
+        )
+        probability = np.stack(
+            [np.asarray(counterfactual.true_class_probability(logits, pairs.label)) for logits in pair_logits], axis=1
+        )
     fair = None
     if classes == 2 and len(np.unique(batch.attribute[batch.attribute >= 0])) > 1:
-        fair = fairness.fairness_report(key_fairness, logits, batch.label, batch.attribute, unit=batch.unit,
-                                        attributes=attributes)
+        fair = fairness.fairness_report(
+            key_fairness, logits, batch.label, batch.attribute, unit=batch.unit, attributes=attributes
+        )
     return Measurement(report, bias, fair, logits, probability)
 
 
-def changes(key: Key, before: Measurement, after: Measurement, dataset: Dataset, *,
-            split: str = "test") -> dict[str, Interval]:
+def changes(
+    key: Key, before: Measurement, after: Measurement, dataset: Dataset, *, split: str = "test"
+) -> dict[str, Interval]:
     """`after - before` of each accuracy and of the counterfactual bias, paired over the same test samples."""
     key_groups, key_pairs = jax.random.split(key)
     counts = train_counts(dataset)
-    found = groups.accuracy_differences(key_groups, before.logits, after.logits, dataset.splits[split],
-                                        dataset.aligned, train_counts=counts if counts.any() else None)._asdict()
+    found = groups.accuracy_differences(
+        key_groups,
+        before.logits,
+        after.logits,
+        dataset.splits[split],
+        dataset.aligned,
+        train_counts=counts if counts.any() else None,
+    )._asdict()
     if before.pair_probability is not None:
         sides = [_bias_terms(said.pair_probability, dataset.pairing) for said in (before, after)]
         found["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
     return found
 
 
-def most_harmful(split: Split, params: Params, dataset: Dataset, *, count: int = 12, damping: float = 1e-3,
-                 head_path: tuple[str | int, ...] = ("params", "head")) -> list[Harmful]:
+def most_harmful(
+    split: Split,
+    params: Params,
+    dataset: Dataset,
+    *,
+    count: int = 12,
+    damping: float = 1e-3,
+    head_path: tuple[str | int, ...] = ("params", "head"),
+) -> list[Harmful]:
     """The training samples whose removal would lower the counterfactual bias most; arguments as in `influential`."""
     return influential(split, params, dataset, count=count, damping=damping, head_path=head_path).harmful
 
 
-def influential(split: Split, params: Params, dataset: Dataset, *, count: int = 12, damping: float = 1e-3,
-                head_path: tuple[str | int, ...] = ("params", "head")) -> Influential:
+def influential(
+    split: Split,
+    params: Params,
+    dataset: Dataset,
+    *,
+    count: int = 12,
+    damping: float = 1e-3,
+    head_path: tuple[str | int, ...] = ("params", "head"),
+) -> Influential:
     """The training samples that do most for and most against the counterfactual bias, by influence on the last layer.
 
     The bias is that of the `edit` pairs, never of the test set. The scores are first-order: an explanation of what
@@ -168,9 +203,15 @@ def influential(split: Split, params: Params, dataset: Dataset, *, count: int = 
     bias_fn = influence.pair_bias if dataset.pairing == "counterfactual" else influence.pair_gap
     gradient = influence.bias_gradient(bias_fn, head, influence.HeadPairs(z_pairs, z_twins, jnp.asarray(pairs.label)))
     change = influence.change_if_removed(problem, inverse, gradient)
-    return Influential(*([Harmful(int(i), int(train.label[i]), int(train.attribute[i]), float(s))
-                          for i, s in zip(*top(change, min(count, len(train.label))), strict=True)]
-                         for top in (influence.top_harmful, influence.top_helpful)))
+    return Influential(
+        *(
+            [
+                Harmful(int(i), int(train.label[i]), int(train.attribute[i]), float(s))
+                for i, s in zip(*top(change, min(count, len(train.label))), strict=True)
+            ]
+            for top in (influence.top_harmful, influence.top_helpful)
+        )
+    )
 
 
 def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> list[str]:
@@ -183,8 +224,10 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
         remarks.append(f"The model is constant: it answers {name!r} to everything. A bias of 0 then means nothing.")
     if report.small.any():
         present = int(np.count_nonzero(report.count))
-        remarks.append(f"{int(report.small.sum())} of {present} groups have fewer than {groups.SMALL_GROUP} test "
-                       "samples; they are flagged, and their rates say little.")
+        remarks.append(
+            f"{int(report.small.sum())} of {present} groups have fewer than {groups.SMALL_GROUP} test "
+            "samples; they are flagged, and their rates say little."
+        )
     if report.worst_group_is_small:
         remarks.append("The worst group is one of these small groups, so which group is worst may be chance.")
     averages = {name: getattr(report, field).value for name, field in AVERAGES.items()}
@@ -193,18 +236,26 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
         listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
         remarks.append(f"The average is ambiguous: {listed}. Say which one is meant.")
     if not said.groups.count[dataset.aligned].sum() or not said.groups.count[~dataset.aligned].sum():
-        remarks.append("The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
-                       "be measured by accuracies alone.")
+        remarks.append(
+            "The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
+            "be measured by accuracies alone."
+        )
     counts = train_counts(dataset)
     if (counts[~dataset.aligned].sum() == 0) and counts.sum():
-        remarks.append("No training sample is bias-conflicting: the attribute and the label are the same thing in "
-                       "training, and nothing in the training set tells them apart.")
+        remarks.append(
+            "No training sample is bias-conflicting: the attribute and the label are the same thing in "
+            "training, and nothing in the training set tells them apart."
+        )
     if split not in dataset.pairs:
-        remarks.append("No counterfactual bias: the data hold no pairs that differ in the attribute. What would be "
-                       "needed: held-out samples of one label with different attributes.")
+        remarks.append(
+            "No counterfactual bias: the data hold no pairs that differ in the attribute. What would be "
+            "needed: held-out samples of one label with different attributes."
+        )
     elif dataset.pairing == "matched":
-        remarks.append("Pairs are different samples of one label, not the same sample with its attribute changed: "
-                       "what differs within one pair is no bias, the gap between the means of both sides is.")
+        remarks.append(
+            "Pairs are different samples of one label, not the same sample with its attribute changed: "
+            "what differs within one pair is no bias, the gap between the means of both sides is."
+        )
     return remarks
 
 
@@ -219,8 +270,10 @@ def collapsed(name: str, said: Measurement, label: Array) -> str:
     if constant and len(np.unique(label)) > 1:
         return f"{name} has collapsed: it answers one class to everything. Being better than it means nothing."
     if said.groups.accuracy.high <= guessing:
-        return (f"{name} has collapsed: it is worse than answering the most frequent class. Being better than it means "
-                "nothing.")
+        return (
+            f"{name} has collapsed: it is worse than answering the most frequent class. Being better than it means "
+            "nothing."
+        )
     return ""
 
 
@@ -244,8 +297,12 @@ def check_repairable(dataset: Dataset) -> None:
     """Refuses a data set without what a repair needs: held-out edit and accept samples, and pairs in both."""
     for name in ("edit", "accept"):
         got = f"pairs for {', '.join(dataset.pairs) or 'nothing'} in {dataset.name}"
-        expect(name in dataset.splits and name in dataset.pairs, f"pairs[{name!r}]",
-               "held-out samples of one label with different attributes", got)
+        expect(
+            name in dataset.splits and name in dataset.pairs,
+            f"pairs[{name!r}]",
+            "held-out samples of one label with different attributes",
+            got,
+        )
 
 
 def _bias_terms(probability: np.ndarray, pairing: str) -> np.ndarray:

@@ -64,8 +64,9 @@ class Advice(NamedTuple):
         return next((option for option in self.options if option.name == self.fix), None)
 
 
-def advise(key: Key, split: Split, params: Params, dataset: Dataset, *,
-           head_path: tuple[str | int, ...] = ("params", "head")) -> Advice:
+def advise(
+    key: Key, split: Split, params: Params, dataset: Dataset, *, head_path: tuple[str | int, ...] = ("params", "head")
+) -> Advice:
     """Tries Deep Feature Reweighting and Fast Model Debias, and says which to use, if any.
 
     Args:
@@ -83,8 +84,17 @@ def advise(key: Key, split: Split, params: Params, dataset: Dataset, *,
 
     def with_fmd() -> Params:
         config = FmdConfig(bias="pair" if dataset.pairing == "counterfactual" else "gap")
-        return fmd(key_fmd, split, params, splits["train"], pairs["edit"], splits["accept"], pairs["accept"], config,
-                   head_path=head_path)[0]
+        return fmd(
+            key_fmd,
+            split,
+            params,
+            splits["train"],
+            pairs["edit"],
+            splits["accept"],
+            pairs["accept"],
+            config,
+            head_path=head_path,
+        )[0]
 
     def with_dfr() -> Params:
         return dfr(split, params, splits["edit"], splits["accept"], DfrConfig(), head_path=head_path)[0]
@@ -119,8 +129,9 @@ class Verified(NamedTuple):
     """What was expected to get better did, separably, and nothing judged got separably worse."""
 
 
-def verified(key: Key, split: Split, option: Option, dataset: Dataset, before: Measurement, *,
-             measure_key: Key) -> Verified:
+def verified(
+    key: Key, split: Split, option: Option, dataset: Dataset, before: Measurement, *, measure_key: Key
+) -> Verified:
     """Measures a repair on the test split.
 
     Args:
@@ -174,8 +185,11 @@ def _halved(key: Key, dataset: Dataset) -> Dataset:
         side = half[of_pair % len(half)]
         halves = {name: take(pairs, np.flatnonzero(rows)) for name, rows in (("accept", ~side), (ESTIMATE, side))}
     whole = dataset.pairing != "none" and all(len(batch.label) for batch in halves.values())
-    return dataclasses.replace(dataset, splits={**dataset.splits, **split},
-                               pairs={**_without(dataset.pairs, "accept"), **(halves if whole else {})})
+    return dataclasses.replace(
+        dataset,
+        splits={**dataset.splits, **split},
+        pairs={**_without(dataset.pairs, "accept"), **(halves if whole else {})},
+    )
 
 
 def _without(pairs: Mapping[str, Batch], name: str) -> dict[str, Batch]:
@@ -184,6 +198,7 @@ def _without(pairs: Mapping[str, Batch], name: str) -> dict[str, Batch]:
 
 def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What gets separably better, and what separably worse."""
+
     def separably(name: str, better: bool) -> bool:
         if name not in found or not np.isfinite(found[name].value) or not separable(found[name]):
             return False

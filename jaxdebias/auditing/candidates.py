@@ -46,8 +46,9 @@ class Candidate(NamedTuple):
     """It is the attribute of the data set, with its own aligned cells and pairs."""
 
 
-def candidates(dataset: Dataset,
-               given: Mapping[str, Candidate | Mapping[str, Any]] | None = None) -> dict[str, Candidate]:
+def candidates(
+    dataset: Dataset, given: Mapping[str, Candidate | Mapping[str, Any]] | None = None
+) -> dict[str, Candidate]:
     """The data set's attribute, where it is known on the test split, and the given ones.
 
     Args:
@@ -60,8 +61,11 @@ def candidates(dataset: Dataset,
     """
     found = {}
     if (np.asarray(dataset.splits["test"].attribute) >= 0).any():
-        found[own_name(dataset)] = Candidate({name: np.asarray(batch.attribute) for name, batch
-                                              in dataset.splits.items()}, tuple(dataset.attribute_names), own=True)
+        found[own_name(dataset)] = Candidate(
+            {name: np.asarray(batch.attribute) for name, batch in dataset.splits.items()},
+            tuple(dataset.attribute_names),
+            own=True,
+        )
     for name, of_split in (given or {}).items():
         what = f"candidates[{name!r}]"
         expect(name not in found, what, "another name than that of the data set's attribute", name)
@@ -96,8 +100,14 @@ def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
     return cell_counts(dataset.splits["train"].label, candidate.values["train"], *shape)
 
 
-def judged(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dataset, listed: Mapping[str, Candidate], *,
-           level: float = 0.95) -> list[Shortcut]:
+def judged(
+    key: Key,
+    predicted: Shaped[Array, "n *k"],
+    dataset: Dataset,
+    listed: Mapping[str, Candidate],
+    *,
+    level: float = 0.95,
+) -> list[Shortcut]:
     """The verdict on every candidate that is known on the test split: shortcuts first, then by strength.
 
     A network learns what goes with the label by chance too, and its mistakes then lean that way, by a little. What goes
@@ -106,11 +116,22 @@ def judged(key: Key, predicted: Shaped[Array, "n *k"], dataset: Dataset, listed:
     counts = {name: counts_of(dataset, one) for name, one in listed.items()}
     test = dataset.splits["test"]
     unit = None if test.unit is None else np.asarray(test.unit)
-    found = find_shortcuts(key, predicted, test.label, {name: one.values["test"] for name, one in listed.items()},
-                           classes=len(dataset.label_names), unit=unit, level=level,
-                           train_counts={name: count for name, count in counts.items() if count.any()})
-    found = [one._replace(verdict="none", explained_by=None)
-             if one.verdict in ("shortcut", "explained") and by_chance(counts[one.name]) else one for one in found]
+    found = find_shortcuts(
+        key,
+        predicted,
+        test.label,
+        {name: one.values["test"] for name, one in listed.items()},
+        classes=len(dataset.label_names),
+        unit=unit,
+        level=level,
+        train_counts={name: count for name, count in counts.items() if count.any()},
+    )
+    found = [
+        one._replace(verdict="none", explained_by=None)
+        if one.verdict in ("shortcut", "explained") and by_chance(counts[one.name])
+        else one
+        for one in found
+    ]
     return sorted(found, key=lambda one: ORDER.index(one.verdict))  # stable: by pull within a verdict
 
 
@@ -140,27 +161,48 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
     if candidate.own:
         return dataset
     unknown = {split: np.full(len(batch.label), -1, np.int32) for split, batch in dataset.splits.items()}
-    splits = {split: batch._replace(attribute=candidate.values.get(split, unknown[split]), twin=None)
-              for split, batch in dataset.splits.items()}
+    splits = {
+        split: batch._replace(attribute=candidate.values.get(split, unknown[split]), twin=None)
+        for split, batch in dataset.splits.items()
+    }
     shape = len(dataset.label_names), len(candidate.names)
     counts = counts_of(dataset, candidate)
     if not counts.any():
         counts = cell_counts(splits["test"].label, splits["test"].attribute, *shape)
     aligned = association(counts) > 0
-    pairs = {split: found for split in ("edit", "accept", "test") if split in splits
-             and (found := _pairs(splits[split], aligned)) is not None}
-    return dataclasses.replace(dataset, variant={**dataset.variant, "attribute": name}, splits=splits, pairs=pairs,
-                               attribute_names=candidate.names, aligned=aligned, pairing="matched" if pairs else "none")
+    pairs = {
+        split: found
+        for split in ("edit", "accept", "test")
+        if split in splits and (found := _pairs(splits[split], aligned)) is not None
+    }
+    return dataclasses.replace(
+        dataset,
+        variant={**dataset.variant, "attribute": name},
+        splits=splits,
+        pairs=pairs,
+        attribute_names=candidate.names,
+        aligned=aligned,
+        pairing="matched" if pairs else "none",
+    )
 
 
 def entry(one: Shortcut) -> dict[str, Any]:
     """A verdict as a Candidate of `jaxdebias.results.records`."""
+
     def number(value: float) -> float | None:
         return None if np.isnan(value) else float(value)
 
-    return {"name": one.name, "verdict": one.verdict, "reason": one.reason, "explained_by": one.explained_by,
-            "gap": None if np.isnan(one.gap.value) else one.gap._asdict(), "pull": number(one.pull.value),
-            "z": number(one.pull.z), "p_value": one.p_value, "n": one.pull.n}
+    return {
+        "name": one.name,
+        "verdict": one.verdict,
+        "reason": one.reason,
+        "explained_by": one.explained_by,
+        "gap": None if np.isnan(one.gap.value) else one.gap._asdict(),
+        "pull": number(one.pull.value),
+        "z": number(one.pull.z),
+        "p_value": one.p_value,
+        "n": one.pull.n,
+    }
 
 
 def column(cells: Sequence[str]) -> Column:

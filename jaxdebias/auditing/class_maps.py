@@ -92,8 +92,17 @@ class MapAudit(NamedTuple):
     """`[m h w]` their maps, in 0..1."""
 
 
-def look(key: Key, layer: Split | Tap, params: Params, dataset: Dataset, *, regions: Regions | None = None,
-         split: str = "test", examples: int = 24, batch_size: int = 128) -> MapAudit:
+def look(
+    key: Key,
+    layer: Split | Tap,
+    params: Params,
+    dataset: Dataset,
+    *,
+    regions: Regions | None = None,
+    split: str = "test",
+    examples: int = 24,
+    batch_size: int = 128,
+) -> MapAudit:
     """Maps of every image of a split, their averages by group, their scores with the regions, and some to look at.
 
     Images are taken `batch_size` at a time by one compiled program; only sums of maps are kept.
@@ -114,8 +123,12 @@ def look(key: Key, layer: Split | Tap, params: Params, dataset: Dataset, *, regi
     check_choice("split", split, dataset.splits)
     batch = dataset.splits[split]
     expect(batch.x.ndim == 4, "split", "images [n h w c]", describe(batch.x))
-    expect(examples >= 0 and batch_size >= 1, "batch_size", "at least 1, and no negative number of examples",
-           (batch_size, examples))
+    expect(
+        examples >= 0 and batch_size >= 1,
+        "batch_size",
+        "at least 1, and no negative number of examples",
+        (batch_size, examples),
+    )
     expect(batch.mask is not None or not regions, "regions", "a split with masks", f"{split!r} without")
     if regions is None:
         regions = {} if batch.mask is None else REGIONS.get(dataset.name, {})
@@ -130,7 +143,7 @@ def look(key: Key, layer: Split | Tap, params: Params, dataset: Dataset, *, regi
     def parts(rows: np.ndarray) -> tuple[np.ndarray, ...]:
         padded = np.resize(rows, size)  # one shape, one compilation
         mask = None if not regions else jnp.asarray(np.asarray(batch.mask)[padded])
-        return tuple(np.asarray(part)[:len(rows)] for part in one(jnp.asarray(np.asarray(batch.x)[padded]), mask))
+        return tuple(np.asarray(part)[: len(rows)] for part in one(jnp.asarray(np.asarray(batch.x)[padded]), mask))
 
     predicted, agreement, values, levels, sums = [], [], [], [], None
     with_map = np.zeros(k * a + 1, np.int64)
@@ -165,21 +178,37 @@ def look(key: Key, layer: Split | Tap, params: Params, dataset: Dataset, *, regi
     every = np.arange(k * a + 1)
     halves = [looked(every[sides == side], by_side, side) if rows[sides == side].any() else None for side in (0, 1)]
     chosen = _pick(np.asarray(batch.label), predicted, group, dataset.aligned, examples)
-    shown = [parts(chosen[start:start + size])[2] for start in range(0, len(chosen), size)]
+    shown = [parts(chosen[start : start + size])[2] for start in range(0, len(chosen), size)]
     return MapAudit(
-        grid=tuple(int(side) for side in sums.shape[1:]), regions=tuple(regions),
-        everything=looked(every, by_group, -1), aligned=halves[0], conflicting=halves[1],
-        groups=[looked(every[i:i + 1], by_group, i) for i in range(k * a)],
+        grid=tuple(int(side) for side in sums.shape[1:]),
+        regions=tuple(regions),
+        everything=looked(every, by_group, -1),
+        aligned=halves[0],
+        conflicting=halves[1],
+        groups=[looked(every[i : i + 1], by_group, i) for i in range(k * a)],
         agreement=float(np.nanmean(agreement)) if not np.isnan(agreement).all() else float("nan"),
-        predicted=predicted, examples=chosen,
-        example_maps=np.concatenate(shown) if shown else np.zeros((0, *sums.shape[1:]), np.float32))
+        predicted=predicted,
+        examples=chosen,
+        example_maps=np.concatenate(shown) if shown else np.zeros((0, *sums.shape[1:]), np.float32),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("layer", "regions"))
-def _look_at(layer: Split | Tap, params: Params, x: Array, mask: Int[Array, "n x y"] | None, *,
-             regions: tuple[tuple[int, ...], ...]
-             ) -> tuple[Int[Array, "n"], Float[Array, "n h w"], Float[Array, "n h w"], Float[Array, "n"],
-                        Float[Array, "n two_r"], Float[Array, "n two_r"]]:
+def _look_at(
+    layer: Split | Tap,
+    params: Params,
+    x: Array,
+    mask: Int[Array, "n x y"] | None,
+    *,
+    regions: tuple[tuple[int, ...], ...],
+) -> tuple[
+    Int[Array, "n"],
+    Float[Array, "n h w"],
+    Float[Array, "n h w"],
+    Float[Array, "n"],
+    Float[Array, "n two_r"],
+    Float[Array, "n two_r"],
+]:
     """Prediction, the map of sum 1 (NaN where it is empty) and in 0..1, its agreement, the regions' values and levels.
 
     Values are (score, inside) of all regions, levels (chance, area). Scores are NaN where a region is absent or the map
@@ -203,11 +232,20 @@ def _look_at(layer: Split | Tap, params: Params, x: Array, mask: Int[Array, "n x
     return answer, share, shown, same, values, jnp.where(jnp.tile(there, (1, 2)), levels, 0.0)
 
 
-def _report(key: Key, values: np.ndarray, levels: np.ndarray, group: np.ndarray, groups: int,
-            unit: Array | None) -> ScoreReport:
+def _report(
+    key: Key, values: np.ndarray, levels: np.ndarray, group: np.ndarray, groups: int, unit: Array | None
+) -> ScoreReport:
     # Present only: under the official policy a rare region scores mostly how rare it is.
-    return score_report(key, values, group, groups=groups, score="mask", chance=levels, policy="present_only",
-                        unit=None if unit is None else np.asarray(unit, np.int32))
+    return score_report(
+        key,
+        values,
+        group,
+        groups=groups,
+        score="mask",
+        chance=levels,
+        policy="present_only",
+        unit=None if unit is None else np.asarray(unit, np.int32),
+    )
 
 
 def _scores(report: ScoreReport | None, row: int, r: int) -> tuple[Interval | np.ndarray, ...]:
@@ -217,22 +255,24 @@ def _scores(report: ScoreReport | None, row: int, r: int) -> tuple[Interval | np
         empty = Interval(none, none, none, none.astype(np.int64))
         return empty, none, empty, none, none.astype(np.int64), none.astype(bool)
     # Means of float32 may pass the ends of their range by a rounding error.
-    score, inside = (Interval(*(np.clip(field[row, columns], 0.0, 1.0) for field in report.score[:3]),
-                              report.score.n[row, columns]) for columns in (slice(r), slice(r, None)))
-    return (score, report.chance[row, :r], inside, report.chance[row, r:], report.used[row, :r],
-            report.small[row, :r])
+    score, inside = (
+        Interval(*(np.clip(field[row, columns], 0.0, 1.0) for field in report.score[:3]), report.score.n[row, columns])
+        for columns in (slice(r), slice(r, None))
+    )
+    return (score, report.chance[row, :r], inside, report.chance[row, r:], report.used[row, :r], report.small[row, :r])
 
 
 def _pick(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, aligned: np.ndarray, count: int) -> np.ndarray:
     """Rows to show, up to three of each group and `count` in all; the first ones of their kind, not the nicest."""
-    cells = np.flatnonzero(np.bincount(group, minlength=aligned.size)[:aligned.size]).tolist()
+    cells = np.flatnonzero(np.bincount(group, minlength=aligned.size)[: aligned.size]).tolist()
     if not cells or not count:
         return np.zeros(0, np.int64)
     # Aligned groups first; where there are too many, both kinds are thinned out evenly.
     kinds = [[cell for cell in cells if aligned.flat[cell] == kind] for kind in (True, False)]
     if len(cells) > count:
-        kinds = [[kind[i] for i in np.linspace(0, len(kind) - 1, min(len(kind), count // 2)).astype(int)]
-                 for kind in kinds]
+        kinds = [
+            [kind[i] for i in np.linspace(0, len(kind) - 1, min(len(kind), count // 2)).astype(int)] for kind in kinds
+        ]
     each = max(1, min(3, count // max(1, sum(map(len, kinds)))))
     chosen = []
     for cell in (cell for kind in kinds for cell in kind):

@@ -61,8 +61,9 @@ def shapeless(classifier: Classifier, config: CellsConfig = CellsConfig(), *, au
     return Judges(gce(classifier, config.optimizer, augment=view), config, hesitation=PLAIN, followed=0.0)
 
 
-def biased_branch(branches: Branches, classes: int,
-                  config: CellsConfig = CellsConfig(steps=400, batch_size=64)) -> Judges:
+def biased_branch(
+    branches: Branches, classes: int, config: CellsConfig = CellsConfig(steps=400, batch_size=64)
+) -> Judges:
     """The biased branch of SiH, trained as short as it takes to follow what is learned first.
 
     It sees whole pictures, so that also a shape can be a shortcut to it; but nothing keeps it from the true feature.
@@ -81,6 +82,7 @@ def biased_branch(branches: Branches, classes: int,
 @functools.cache
 def _biased_learner(branches: Branches) -> Learner:
     """SiH that predicts by its biased branch; the same object for the same networks, so that nothing compiles twice."""
+
     def predict(state: SihState, x: Array) -> jax.Array:
         return branches.bias.apply(state.variables, x)
 
@@ -123,8 +125,9 @@ class ErrorGroup(NamedTuple):
     """Rows of the test split: mistakes nearest to the middle of the group."""
 
 
-def guess_cells(key: Key, dataset: Dataset, judges: Judges, predicted: Int[Array, " m"], *,
-                typical: int = 2) -> Guesses:
+def guess_cells(
+    key: Key, dataset: Dataset, judges: Judges, predicted: Int[Array, " m"], *, typical: int = 2
+) -> Guesses:
     """Bias cells of every split, as a candidate attribute.
 
     Args:
@@ -140,13 +143,19 @@ def guess_cells(key: Key, dataset: Dataset, judges: Judges, predicted: Int[Array
     batches = [dataset.splits[name] for name in names]
     ends = np.cumsum([len(batch.label) for batch in batches])
     weight = (np.arange(ends[-1]) < n).astype(np.float32)
-    rows = Batch(x=np.concatenate([batch.x for batch in batches]),
-                 label=np.concatenate([batch.label for batch in batches]).astype(np.int32),
-                 attribute=np.full(ends[-1], -1, np.int32), weight=weight)
+    rows = Batch(
+        x=np.concatenate([batch.x for batch in batches]),
+        label=np.concatenate([batch.label for batch in batches]).astype(np.int32),
+        attribute=np.full(ends[-1], -1, np.int32),
+        weight=weight,
+    )
     said = find_cells(key, judges.learner, rows, judges.config)
-    of_train = Cells(said.guess[:n], said.probability[:n], said.fold[:, :n],
-                     np.array([[np.count_nonzero((train.label == y) & (said.guess[:n] == s)) for s in range(k)]
-                               for y in range(k)]))
+    of_train = Cells(
+        said.guess[:n],
+        said.probability[:n],
+        said.fold[:, :n],
+        np.array([[np.count_nonzero((train.label == y) & (said.guess[:n] == s)) for s in range(k)] for y in range(k)]),
+    )
     flagged, other = of_train.confidence(train.label)
     sure = said.probability.max(axis=1)
     least = plain_from(other, k, judges.hesitation)
@@ -161,12 +170,26 @@ def guess_cells(key: Key, dataset: Dataset, judges: Judges, predicted: Int[Array
     shown = [wrong[np.asarray(train.label)[wrong] == y][:typical] for y in range(k)]
     learned = of_train.flagged_share < 0.5 * (1 - 1 / k)
     plain = learned and flagged >= least and followed.low >= judges.followed
-    return Guesses(Candidate(values, tuple(f"looks like {name}" for name in dataset.label_names)),
-                   of_train.flagged_share, (flagged, other), followed, bool(plain), np.concatenate(shown))
+    return Guesses(
+        Candidate(values, tuple(f"looks like {name}" for name in dataset.label_names)),
+        of_train.flagged_share,
+        (flagged, other),
+        followed,
+        bool(plain),
+        np.concatenate(shown),
+    )
 
 
-def error_groups(key: Key, z: Float[Array, "n d"], predicted: Int[Array, " n"], label: Int[Array, " n"], *,
-                 unit: Int[Array, " n"] | None = None, level: float = 0.95, typical: int = 8) -> list[ErrorGroup]:
+def error_groups(
+    key: Key,
+    z: Float[Array, "n d"],
+    predicted: Int[Array, " n"],
+    label: Int[Array, " n"],
+    *,
+    unit: Int[Array, " n"] | None = None,
+    level: float = 0.95,
+    typical: int = 8,
+) -> list[ErrorGroup]:
     """Groups of test samples on which the model is worse than on the rest of their label; the worst first.
 
     Each label's samples of one half are gathered into at most `CLUSTERS` groups by k-means in `DIMENSIONS` principal
@@ -196,24 +219,38 @@ def error_groups(key: Key, z: Float[Array, "n d"], predicted: Int[Array, " n"], 
         cluster, distance = vq.vq(where, centres)
         for c in range(len(centres)):
             inside, judged = cluster == c, ~finds[rows]
-            if min(np.count_nonzero(inside & judged), np.count_nonzero(inside & ~judged),
-                   np.count_nonzero(~inside & judged)) < LEAST:
+            if (
+                min(
+                    np.count_nonzero(inside & judged),
+                    np.count_nonzero(inside & ~judged),
+                    np.count_nonzero(~inside & judged),
+                )
+                < LEAST
+            ):
                 continue
-            table = np.array([[np.count_nonzero(side[part & judged]) for side in (wrong[rows], ~wrong[rows])]
-                              for part in (inside, ~inside)])
+            table = np.array(
+                [
+                    [np.count_nonzero(side[part & judged]) for side in (wrong[rows], ~wrong[rows])]
+                    for part in (inside, ~inside)
+                ]
+            )
             p = fisher_exact(table, alternative="greater").pvalue
             mistakes = np.flatnonzero(inside & wrong[rows])
             if not len(mistakes):
                 continue
             nearest = rows[mistakes[np.argsort(distance[mistakes], kind="stable")]][:typical]
-            error, others = (Interval(*(float(v) for v in wilson(*counts)[:3]), int(counts[1])) for counts
-                             in ((table[0, 0], table[0].sum()), (table[1, 0], table[1].sum())))
+            error, others = (
+                Interval(*(float(v) for v in wilson(*counts)[:3]), int(counts[1]))
+                for counts in ((table[0, 0], table[0].sum()), (table[1, 0], table[1].sum()))
+            )
             taken_for = int(np.bincount(predicted[rows[mistakes]]).argmax())
             found.append(ErrorGroup(int(y), error, others, float(p), taken_for, nearest))
     adjusted = holm({str(i): group.p_value for i, group in enumerate(found)})
     found = [group._replace(p_value=adjusted[str(i)]) for i, group in enumerate(found)]
-    return sorted((group for group in found if group.p_value < 1 - level),
-                  key=lambda group: group.others.value - group.error.value)
+    return sorted(
+        (group for group in found if group.p_value < 1 - level),
+        key=lambda group: group.others.value - group.error.value,
+    )
 
 
 def _components(z: np.ndarray, fitted: np.ndarray) -> np.ndarray:

@@ -50,8 +50,7 @@ class DrawAudit(NamedTuple):
     commonest_decoded: np.ndarray
 
 
-def who_is_drawn(learner: Learner, state: Any, model: VaeClassifier, dataset: Dataset, *,
-                 shown: int = 16) -> DrawAudit:
+def who_is_drawn(learner: Learner, state: Any, model: VaeClassifier, dataset: Dataset, *, shown: int = 16) -> DrawAudit:
     """Weights that the next epoch would be drawn with, and what they mean.
 
     Args:
@@ -71,19 +70,28 @@ def who_is_drawn(learner: Learner, state: Any, model: VaeClassifier, dataset: Da
     report = draw_report(weight, shown=shown)
     encoding = encode_all(model, state.variables, data.x)
     kl = np.asarray(kl_of_latents(encoding.mean, encoding.log_variance).mean(0))
-    decoded = [_pixels(reconstructions(model, state.variables, data.x[rows]))
-               for rows in (report.rarest, report.commonest)]
+    decoded = [
+        _pixels(reconstructions(model, state.variables, data.x[rows])) for rows in (report.rarest, report.commonest)
+    ]
     label, attribute = np.asarray(data.label), np.asarray(data.attribute)
-    groups = {(y, a): group_draws(weight, label, attribute, (label == y) & (attribute == a))
-              for y in range(dataset.aligned.shape[0]) for a in range(dataset.aligned.shape[1])
-              if ((label == y) & (attribute == a)).any()}
+    groups = {
+        (y, a): group_draws(weight, label, attribute, (label == y) & (attribute == a))
+        for y in range(dataset.aligned.shape[0])
+        for a in range(dataset.aligned.shape[1])
+        if ((label == y) & (attribute == a)).any()
+    }
     against = (attribute >= 0) & ~dataset.aligned[label, attribute]
-    return DrawAudit(weight, report, groups,
-                     group_draws(weight, label, attribute, against) if against.any() else None, kl, *decoded)
+    return DrawAudit(
+        weight, report, groups, group_draws(weight, label, attribute, against) if against.any() else None, kl, *decoded
+    )
 
 
-def group_draws(weight: Float[np.ndarray, "n"], label: Int[np.ndarray, "n"], attribute: Int[np.ndarray, "n"],
-                members: Bool[np.ndarray, "n"]) -> GroupDraws:
+def group_draws(
+    weight: Float[np.ndarray, "n"],
+    label: Int[np.ndarray, "n"],
+    attribute: Int[np.ndarray, "n"],
+    members: Bool[np.ndarray, "n"],
+) -> GroupDraws:
     """The share of the draws of some rows; the AUC of several labels is that of each, weighed by their members.
 
     >>> group_draws(np.array([1.0, 3.0, 2.0, 2.0]), np.array([0, 0, 1, 1]), np.array([0, 1, 0, -1]),
@@ -91,12 +99,15 @@ def group_draws(weight: Float[np.ndarray, "n"], label: Int[np.ndarray, "n"], att
     GroupDraws(rows=1, row_share=0.333..., draw_share=0.5, auc=1.0)
     """
     known = attribute >= 0
-    aucs = [(float(members[label == y].sum()), weight_auc(weight[known & (label == y)], members[known & (label == y)]))
-            for y in np.unique(label)]
+    aucs = [
+        (float(members[label == y].sum()), weight_auc(weight[known & (label == y)], members[known & (label == y)]))
+        for y in np.unique(label)
+    ]
     aucs = [(rows, auc) for rows, auc in aucs if not np.isnan(auc)]
     auc = sum(rows * auc for rows, auc in aucs) / sum(rows for rows, _ in aucs) if aucs else float("nan")
-    return GroupDraws(int(members.sum()), float(members.sum() / known.sum()),
-                      float(weight[members].sum() / weight[known].sum()), auc)
+    return GroupDraws(
+        int(members.sum()), float(members.sum() / known.sum()), float(weight[members].sum() / weight[known].sum()), auc
+    )
 
 
 def _pixels(images: Any) -> np.ndarray:

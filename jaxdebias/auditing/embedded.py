@@ -33,8 +33,9 @@ class Embedded(NamedTuple):
     """Split -> rows of test that are in this split as well, input for input."""
 
 
-def embed(split: Split, params: Params, dataset: Dataset, *, spatial: Split | None = None,
-          batch_size: int = 256) -> Embedded:
+def embed(
+    split: Split, params: Params, dataset: Dataset, *, spatial: Split | None = None, batch_size: int = 256
+) -> Embedded:
     """Computes the features of all splits and pairs.
 
     Args:
@@ -62,12 +63,19 @@ def embed(split: Split, params: Params, dataset: Dataset, *, spatial: Split | No
         others = np.stack([arrays[where][row] for where, row in chosen])
         z = np.concatenate([z, _pass(split.features, None, params, others, batch_size)[0]])
     found = {where: z[[place[digest] for digest in of_rows]] for where, of_rows in digests.items()}
-    repeated = {name: sum(digest in in_test for digest in digests["splits", name, "x"])
-                for name in dataset.splits if name != "test"}
-    splits = {name: batch._replace(x=found["splits", name, "x"], mask=None, twin=None)
-              for name, batch in dataset.splits.items()}
-    pairs = {name: batch._replace(x=found["pairs", name, "x"], twin=found["pairs", name, "twin"], mask=None)
-             for name, batch in dataset.pairs.items()}
+    repeated = {
+        name: sum(digest in in_test for digest in digests["splits", name, "x"])
+        for name in dataset.splits
+        if name != "test"
+    }
+    splits = {
+        name: batch._replace(x=found["splits", name, "x"], mask=None, twin=None)
+        for name, batch in dataset.splits.items()
+    }
+    pairs = {
+        name: batch._replace(x=found["pairs", name, "x"], twin=found["pairs", name, "twin"], mask=None)
+        for name, batch in dataset.pairs.items()
+    }
     return Embedded(dataclasses.replace(dataset, splits=splits, pairs=pairs), Split(_same, split.head), kept, repeated)
 
 
@@ -82,8 +90,9 @@ def row_digests(x: Array) -> list[bytes]:
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
 
 
-def _pass(features: Callable, spatial: Split | None, params: Params, x: Array,
-          batch_size: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _pass(
+    features: Callable, spatial: Split | None, params: Params, x: Array, batch_size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Features of the rows and, with `spatial`, those of its layer, which share the program of the trunk."""
     # Linen and most libraries want a batch; a trailing part of another size would compile again, so map_rows it is.
     x = jnp.asarray(x)

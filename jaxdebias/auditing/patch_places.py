@@ -147,17 +147,25 @@ def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig(
     x, x_checks, x_held = (_halved(np.asarray(images), factor) for images in (train.x[rows], train.x[checks], held.x))
 
     found = []
-    for key_fit, codes, own, truth in ((key_attribute, attribute, train.attribute, held.attribute),
-                                       (key_label, label, train.label, held.label)):
+    for key_fit, codes, own, truth in (
+        (key_attribute, attribute, train.attribute, held.attribute),
+        (key_label, label, train.label, held.label),
+    ):
         net = patch_net(patch=patch, classes=codes.count, channels=x.shape[3])
-        fit = fit_patches(key_fit, net, x, codes(own)[rows],
-                          PatchFitConfig(stride=stride, steps=config.steps, batch_size=config.batch_size))
+        fit = fit_patches(
+            key_fit,
+            net,
+            x,
+            codes(own)[rows],
+            PatchFitConfig(stride=stride, steps=config.steps, batch_size=config.batch_size),
+        )
         # Its own temperature was chosen on images of which copies were trained on.
         again = fit_temperature(fit.logits(x_checks), codes(own)[checks])
         fit = fit._replace(temperature=fit.temperature * again)
         maps = fit.image_maps(x_held, codes(truth), confidence="pointwise", edge="flush")
-        found.append((place(maps, weight, unit, most=_most(fit.prior, codes(truth), weight), classes=codes.count),
-                      maps))
+        found.append(
+            (place(maps, weight, unit, most=_most(fit.prior, codes(truth), weight), classes=codes.count), maps)
+        )
     (of_attribute, attribute_maps), (of_label, label_maps) = found
 
     tops = [_top(one.map) for one in (of_attribute, of_label)]
@@ -165,13 +173,20 @@ def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig(
     group = np.asarray(group_of(np.asarray(held.label), np.asarray(held.attribute), dataset.aligned.shape[1]))
     shown = one_per_group(group, config.examples)
     return Places(
-        split=split, rows=len(kept), train_rows=len(np.union1d(rows, checks)), patch=patch * factor,
-        stride=stride * factor, missing=missing,
+        split=split,
+        rows=len(kept),
+        train_rows=len(np.union1d(rows, checks)),
+        patch=patch * factor,
+        stride=stride * factor,
+        missing=missing,
         attribute=of_attribute._replace(map=_enlarged(of_attribute.map, factor, size)),
         label=of_label._replace(map=_enlarged(of_label.map, factor, size)),
-        overlap=mask_iou(*tops), chance=a * b / (a + b - a * b), examples=kept[shown],
+        overlap=mask_iou(*tops),
+        chance=a * b / (a + b - a * b),
+        examples=kept[shown],
         attribute_maps=_enlarged(_scaled(attribute_maps[shown]), factor, size),
-        label_maps=_enlarged(_scaled(label_maps[shown]), factor, size))
+        label_maps=_enlarged(_scaled(label_maps[shown]), factor, size),
+    )
 
 
 def _top(general: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -184,12 +199,22 @@ def check_pictures(dataset: Dataset) -> None:
     """Refuses, in one line, data that have no patches."""
     x = dataset.splits["train"].x
     expect(x.ndim == 4, "patches", "a run on images", f"{dataset.name}, a table")
-    expect(min(x.shape[1:3]) >= 2 * LEAST_PATCH, "patches", f"images of at least {2 * LEAST_PATCH} pixels a side",
-           f"{x.shape[1]} x {x.shape[2]}")
+    expect(
+        min(x.shape[1:3]) >= 2 * LEAST_PATCH,
+        "patches",
+        f"images of at least {2 * LEAST_PATCH} pixels a side",
+        f"{x.shape[1]} x {x.shape[2]}",
+    )
 
 
-def place(maps: Float[np.ndarray, "n h w"], weight: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], *,
-          most: float, classes: int) -> Place:
+def place(
+    maps: Float[np.ndarray, "n h w"],
+    weight: Float[np.ndarray, " n"],
+    unit: Int[np.ndarray, " n"],
+    *,
+    most: float,
+    classes: int,
+) -> Place:
     """The place that the maps of images show together.
 
     Args:
@@ -217,12 +242,17 @@ def place(maps: Float[np.ndarray, "n h w"], weight: Float[np.ndarray, " n"], uni
     error = 1.96 * float(np.sqrt((of_unit**2).sum()) / weight.sum())
     information = Interval(average / most, (average - error) / most, (average + error) / most, len(of_unit))
     said, area = localised(general, share=TOP), float(budget_mask(general, 0.9, floor=0.0).mean())
-    return Place(map=general, information=information, held=said.raw_share,
-                 spread=said.spread or area > SPREAD_AREA, area=area, classes=classes)
+    return Place(
+        map=general,
+        information=information,
+        held=said.raw_share,
+        spread=said.spread or area > SPREAD_AREA,
+        area=area,
+        classes=classes,
+    )
 
 
-def balancing(attribute: Int[np.ndarray, " n"],
-              label: Int[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], int]:
+def balancing(attribute: Int[np.ndarray, " n"], label: Int[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], int]:
     """(weights with which all groups that have an image count alike, groups that have none).
 
     >>> balancing(np.array([0, 0, 0, 1], np.int32), np.array([0, 0, 1, 1], np.int32))
@@ -234,8 +264,9 @@ def balancing(attribute: Int[np.ndarray, " n"],
     return 1.0 / counts[label, attribute], int((there & (counts == 0)).sum())
 
 
-def balanced_rows(key: Key, attribute: Int[np.ndarray, " n"], label: Int[np.ndarray, " n"],
-                  count: int) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " v"]]:
+def balanced_rows(
+    key: Key, attribute: Int[np.ndarray, " n"], label: Int[np.ndarray, " n"], count: int
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " v"]]:
     """(rows to train on, others to check on), of every group equally many, at least one and about `count` in all.
 
     A tenth of each group is for the check. Rows of small groups come several times, those with a code below 0 never.
@@ -251,7 +282,7 @@ def balanced_rows(key: Key, attribute: Int[np.ndarray, " n"], label: Int[np.ndar
         rows.append(np.resize(members[tenth:] if len(members) > 1 else members, each))
         checks.append(np.resize(members[:tenth], -(-each // 10)))
     # In turn through the groups, so that the first of them are of all.
-    return np.concatenate(rows), np.stack(checks, axis=1).ravel()[:max(1, round(0.1 * each * len(cells)))]
+    return np.concatenate(rows), np.stack(checks, axis=1).ravel()[: max(1, round(0.1 * each * len(cells)))]
 
 
 def one_per_group(group: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
@@ -280,8 +311,12 @@ class _Codes(NamedTuple):
         values = np.asarray(values)
         counts = np.bincount(values[values >= 0])
         there = counts >= LEAST_ROWS
-        expect(int(there.sum()) >= 2, "patches", f"two values with {LEAST_ROWS} training images each",
-               f"counts {counts.tolist()[:12]}")
+        expect(
+            int(there.sum()) >= 2,
+            "patches",
+            f"two values with {LEAST_ROWS} training images each",
+            f"counts {counts.tolist()[:12]}",
+        )
         return cls(np.where(there, np.cumsum(there) - 1, -1).astype(np.int32), int(there.sum()))
 
     def __call__(self, values: Array) -> Int[np.ndarray, " n"]:
@@ -320,7 +355,7 @@ def _halved(x: np.ndarray, factor: int) -> np.ndarray:
     h, w = (length // factor for length in x.shape[1:3])
     out = np.empty((len(x), h, w, x.shape[3]), x.dtype)
     for i, image in enumerate(x):  # one at a time: a whole data set in float would not fit
-        mean = image[:h * factor, :w * factor].reshape(h, factor, w, factor, -1).mean(axis=(1, 3))
+        mean = image[: h * factor, : w * factor].reshape(h, factor, w, factor, -1).mean(axis=(1, 3))
         out[i] = np.rint(mean) if x.dtype == np.uint8 else mean
     return out
 

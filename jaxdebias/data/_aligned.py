@@ -39,8 +39,9 @@ def milestone_attribute(label: Int[Array, "n"], aligned: float, attributes: int)
     return attribute
 
 
-def biased_attribute(rng: np.random.Generator, label: Int[Array, "n"], conflicting: float,
-                     attributes: int) -> Int[np.ndarray, "n"]:
+def biased_attribute(
+    rng: np.random.Generator, label: Int[Array, "n"], conflicting: float, attributes: int
+) -> Int[np.ndarray, "n"]:
     """As many conflicting examples per class as `milestone_attribute` gives; which ones and their attribute at random.
 
     For small sets: there the milestones would give the few conflicting examples of all classes the same few
@@ -58,8 +59,9 @@ def other_attribute(rng: np.random.Generator, label: Int[Array, "n"], attributes
     return ((label + rng.integers(1, attributes, len(label))) % attributes).astype(np.int32)
 
 
-def aligned_cells(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int,
-                  attributes: int) -> Bool[np.ndarray, "k a"]:
+def aligned_cells(
+    label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int, attributes: int
+) -> Bool[np.ndarray, "k a"]:
     """The cells that hold more training examples than independence would put there: p(y, a) > p(y) p(a), lift above 1.
 
     Args:

@@ -22,8 +22,15 @@ ALIASES = {"filename": ("filename", "img_filename"), "split": ("split",), "y": (
 SPLITS = {"0": "train", "1": "val", "2": "test", "train": "train", "val": "val", "test": "test"}
 
 
-def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0, edit_share: float = 0.2,
-           accept_share: float = 0.1, cache_dir: str | pathlib.Path | None = None) -> Dataset:
+def folder(
+    data_dir: str | pathlib.Path,
+    *,
+    image_size: int = 64,
+    seed: int = 0,
+    edit_share: float = 0.2,
+    accept_share: float = 0.1,
+    cache_dir: str | pathlib.Path | None = None,
+) -> Dataset:
     """A folder of images with `metadata.csv`: columns `filename, split, y` and `a`, a header line, one row per image.
 
     Columns: `filename` (or `img_filename`) relative to the folder; `split` 0/1/2 or train/val/test; `y` the label;
@@ -58,8 +65,9 @@ def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0,
     rows = read_metadata(root)
     label, label_names = _numbered(rows, "y", [row.y for row in rows])
     known = all(row.a for row in rows)
-    attribute, attribute_names = (_numbered(rows, "a", [row.a for row in rows]) if known else
-                                  (np.full(len(rows), -1, np.int32), ("unknown",)))
+    attribute, attribute_names = (
+        _numbered(rows, "a", [row.a for row in rows]) if known else (np.full(len(rows), -1, np.int32), ("unknown",))
+    )
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
 
     images = _cached_images(root, rows, image_size, pathlib.Path(cache_dir) if cache_dir else root / ".jaxdebias")
@@ -67,8 +75,9 @@ def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0,
     splits = {name: take(everything, part) for name, part in parts.items()}
     aligned = np.zeros((len(label_names), 1), bool)
     if known:
-        aligned = aligned_cells(splits["train"].label, splits["train"].attribute, len(label_names),
-                                len(attribute_names))
+        aligned = aligned_cells(
+            splits["train"].label, splits["train"].attribute, len(label_names), len(attribute_names)
+        )
     pairs = {}
     for name in ("edit", "accept", "test") if known else ():
         x, twin = matched_rows(stream(seed, f"folder pairs {name}"), splits[name], aligned)
@@ -77,8 +86,13 @@ def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0,
 
     dataset = Dataset(
         name="folder",
-        variant={"folder": root.resolve().name, "image_size": image_size, "edit_share": edit_share,
-                 "accept_share": accept_share, **{name: len(part) for name, part in parts.items()}},
+        variant={
+            "folder": root.resolve().name,
+            "image_size": image_size,
+            "edit_share": edit_share,
+            "accept_share": accept_share,
+            **{name: len(part) for name, part in parts.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=label_names,
@@ -90,8 +104,14 @@ def folder(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0,
     return dataset
 
 
-def further_columns(data_dir: str | pathlib.Path, *, seed: int = 0, edit_share: float = 0.2, accept_share: float = 0.1,
-                    image_size: int | None = None) -> dict[str, dict[str, list[str]]]:
+def further_columns(
+    data_dir: str | pathlib.Path,
+    *,
+    seed: int = 0,
+    edit_share: float = 0.2,
+    accept_share: float = 0.1,
+    image_size: int | None = None,
+) -> dict[str, dict[str, list[str]]]:
     """The columns of `metadata.csv` that `folder` does not read: name -> split -> the cells of its rows, as text.
 
     Args:
@@ -103,8 +123,11 @@ def further_columns(data_dir: str | pathlib.Path, *, seed: int = 0, edit_share: 
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
     header, records = read_csv(root / METADATA)
     used = {alias for aliases in ALIASES.values() for alias in aliases}
-    return {name: {split: [records[i].cells[name] for i in part] for split, part in parts.items()}
-            for name in header if name not in used}
+    return {
+        name: {split: [records[i].cells[name] for i in part] for split, part in parts.items()}
+        for name in header
+        if name not in used
+    }
 
 
 class Row(NamedTuple):
@@ -148,8 +171,9 @@ def read_metadata(root: pathlib.Path) -> list[Row]:
     return rows
 
 
-def matched_rows(rng: np.random.Generator, batch: Batch,
-                 aligned: Bool[np.ndarray, "k a"]) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m"]]:
+def matched_rows(
+    rng: np.random.Generator, batch: Batch, aligned: Bool[np.ndarray, "k a"]
+) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m"]]:
     """Rows (x, twin), both `[m]`, of one label each: x in an aligned cell, twin in a conflicting one, no row twice."""
     is_aligned = aligned[batch.label, batch.attribute]
     x, twin = [], []
@@ -168,8 +192,12 @@ def _numbered(rows: list[Row], column: str, values: list[str]) -> tuple[np.ndarr
         names = sorted(set(values))
     else:
         for row, value in zip(rows, values, strict=True):
-            expect(_integer(value) is not None, f"{METADATA} line {row.line}",
-                   f"an integer for {column}, like {values[0]!r}", repr(value))
+            expect(
+                _integer(value) is not None,
+                f"{METADATA} line {row.line}",
+                f"an integer for {column}, like {values[0]!r}",
+                repr(value),
+            )
         names = sorted(set(values), key=int)
         seen = {int(name) for name in names}
         expect(len(seen) == len(names), METADATA, f"one spelling of each integer in {column}", ", ".join(names[:10]))
@@ -201,8 +229,9 @@ def _parts(split: list[str], seed: int, edit_share: float, accept_share: float) 
     return {name: np.sort(part) for name, part in parts.items()}
 
 
-def _cached_images(root: pathlib.Path, rows: list[Row], size: int,
-                   cache_dir: pathlib.Path) -> UInt8[np.ndarray, "n h w 3"]:
+def _cached_images(
+    root: pathlib.Path, rows: list[Row], size: int, cache_dir: pathlib.Path
+) -> UInt8[np.ndarray, "n h w 3"]:
     """The decoded images from the cache, or decoded now and then kept there."""
     digest = hashlib.sha256(f"1 {size} ".encode() + (root / METADATA).read_bytes())
     for row in rows:

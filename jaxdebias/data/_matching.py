@@ -25,9 +25,16 @@ class Matches(NamedTuple):
     """Bits in which the two differ."""
 
 
-def nearest_partners(bits: Bool[Array, "n j"], label: Int[Array, " n"], attribute: Int[Array, " n"], *,
-                     rows: Int[Array, " r"] | None = None, partners: Int[Array, " q"] | None = None,
-                     once: bool = False, block: int = 2**24) -> Matches:
+def nearest_partners(
+    bits: Bool[Array, "n j"],
+    label: Int[Array, " n"],
+    attribute: Int[Array, " n"],
+    *,
+    rows: Int[Array, " r"] | None = None,
+    partners: Int[Array, " q"] | None = None,
+    once: bool = False,
+    block: int = 2**24,
+) -> Matches:
     """For each sample, the sample of the same label and another attribute that differs in the fewest bits.
 
     Exact, and the result does not depend on `block`. With repetition every row gets its nearest partner, of equally
@@ -75,8 +82,15 @@ def nearest_partners(bits: Bool[Array, "n j"], label: Int[Array, " n"], attribut
     return Matches(*(field[order] for field in joined))
 
 
-def matched_pairs(split: Batch, bits: Bool[Array, "n j"], aligned: Bool[np.ndarray, "k a"], *,
-                  farthest: int | None = None, balanced: bool = False, per_label: int | None = None) -> Batch:
+def matched_pairs(
+    split: Batch,
+    bits: Bool[Array, "n j"],
+    aligned: Bool[np.ndarray, "k a"],
+    *,
+    farthest: int | None = None,
+    balanced: bool = False,
+    per_label: int | None = None,
+) -> Batch:
     """Pairs of one split for a `Dataset` of pairing "matched": x in an aligned cell, twin in a conflicting one.
 
     No sample is in two pairs. Where every sample of both sides is paired, how they are paired does not change a gap of
@@ -97,8 +111,14 @@ def matched_pairs(split: Batch, bits: Bool[Array, "n j"], aligned: Bool[np.ndarr
     label, attribute = np.asarray(split.label), np.asarray(split.attribute)
     known = attribute >= 0
     is_aligned = aligned[label, attribute]
-    found = nearest_partners(bits, label, attribute, rows=np.flatnonzero(known & is_aligned),
-                             partners=np.flatnonzero(known & ~is_aligned), once=True)
+    found = nearest_partners(
+        bits,
+        label,
+        attribute,
+        rows=np.flatnonzero(known & is_aligned),
+        partners=np.flatnonzero(known & ~is_aligned),
+        once=True,
+    )
     expect(len(found.row) > 0, "split", "samples in an aligned cell", "none")
     if farthest is not None:
         found = Matches(*(field[found.distance <= farthest] for field in found))
@@ -155,7 +175,7 @@ def _nearest(sign: np.ndarray, attribute: np.ndarray, rows: np.ndarray, partners
     partner, distance = [], []
     step = max(1, block // len(partners))
     for start in range(0, len(rows), step):
-        found = _distances(sign, attribute, rows[start:start + step], partners)
+        found = _distances(sign, attribute, rows[start : start + step], partners)
         best = found.argmin(axis=1)  # the first, and partners ascend
         partner.append(partners[best])
         distance.append(found[np.arange(len(best)), best].astype(np.int64))
@@ -173,7 +193,7 @@ def _each_once(sign: np.ndarray, attribute: np.ndarray, rows: np.ndarray, partne
         columns = np.flatnonzero(free)
         step = max(1, block // max(1, len(columns)))
         for start in range(0, len(waiting), step):
-            part = waiting[start:start + step]
+            part = waiting[start : start + step]
             distance = _distances(sign, attribute, rows[part], partners[columns])
             for i, of_row in zip(part, distance, strict=True):
                 of_row = np.where(free[columns], of_row, np.inf)

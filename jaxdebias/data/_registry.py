@@ -62,41 +62,92 @@ def _metadata_folder(data_dir: pathlib.Path) -> pathlib.Path:
 DATASETS: Mapping[str, DatasetInfo] = {
     "digits": DatasetInfo(digits, "1,797 real handwritten digits, coloured by class", "images", ""),
     "scenes": DatasetInfo(scenes, "generated objects on backgrounds, with masks and twins", "images", ""),
-    "glyphs": DatasetInfo(functools.partial(scenes, kind="glyphs"),
-                          "generated letters, left the class and right the bias", "images", ""),
-    "faces": DatasetInfo(faces, "generated faces, expressions, with a group that is rare in training, and twins",
-                         "images", ""),
-    "colored-mnist": DatasetInfo(colored_mnist, "MNIST, coloured by class as in LfF and SiH", "images",
-                                 "MNIST's four .gz files, in DIR or DIR/mnist", mnist_folder),
-    "corrupted-cifar10": DatasetInfo(corrupted_cifar10, "CIFAR-10, corrupted by class as in LfF and SiH", "images",
-                                     "CIFAR-10's six python files or their packed copies, in DIR, DIR/cifar10 or "
-                                     "DIR/cifar-10-batches-py", cifar10_folder),
-    "adult": DatasetInfo(adult, "census income, with sex or race as the attribute", "table",
-                         "UCI's adult.data and adult.test, in DIR or DIR/adult", adult_folder),
-    "utkface": DatasetInfo(utkface, "faces, gender with age or race as the attribute", "images",
-                           "utkface_96.npz or UTKFace's .jpg files, in DIR, DIR/utkface or DIR/UTKFace",
-                           utkface_folder),
-    "utkface-darkened": DatasetInfo(darkened_utkface, "faces, gender with almost all women darkened, with twins",
-                                    "images", "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
-                                    utkface_folder),
-    "utkface-planted": DatasetInfo(planted, "faces, gender with a marker planted in a corner, with masks and twins",
-                                   "images", "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
-                                   utkface_folder),
-    "celeba": DatasetInfo(celeba, "faces, any of 40 attributes with any other as the bias", "images",
-                          "CelebA's two .txt lists and img_align_celeba/, in DIR or DIR/celeba", celeba_folder),
-    "celeba-four-cells": DatasetInfo(four_cells, "faces of celeba in four cells of chosen sizes, one of them empty",
-                                     "images", "the files of celeba, in DIR or DIR/celeba", celeba_folder),
-    "celeba-mask": DatasetInfo(celeba_mask, "30,000 faces with masks of 14 regions, attributes as in celeba", "images",
-                               "CelebAMask-HQ's list, CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/, in DIR or "
-                               "DIR/CelebAMask-HQ", celeba_mask_folder),
-    "waterbirds": DatasetInfo(waterbirds, "land and water birds on land and water, with masks", "images",
-                              "a folder of group_DRO's generator and CUB's segmentations, in DIR, DIR/waterbirds or "
-                              "DIR/waterbird_*", waterbirds_folder),
-    "composites": DatasetInfo(composites, "motorbikes and other things in forests and at sea, with masks and twins",
-                              "images", "cutouts.npz and scenes.npz, in DIR or DIR/objects_on_scenes",
-                              composites_folder),
-    "folder": DatasetInfo(folder, "your own images", "images",
-                          "metadata.csv in DIR with columns filename, split, y, a", _metadata_folder),
+    "glyphs": DatasetInfo(
+        functools.partial(scenes, kind="glyphs"), "generated letters, left the class and right the bias", "images", ""
+    ),
+    "faces": DatasetInfo(
+        faces, "generated faces, expressions, with a group that is rare in training, and twins", "images", ""
+    ),
+    "colored-mnist": DatasetInfo(
+        colored_mnist,
+        "MNIST, coloured by class as in LfF and SiH",
+        "images",
+        "MNIST's four .gz files, in DIR or DIR/mnist",
+        mnist_folder,
+    ),
+    "corrupted-cifar10": DatasetInfo(
+        corrupted_cifar10,
+        "CIFAR-10, corrupted by class as in LfF and SiH",
+        "images",
+        "CIFAR-10's six python files or their packed copies, in DIR, DIR/cifar10 or DIR/cifar-10-batches-py",
+        cifar10_folder,
+    ),
+    "adult": DatasetInfo(
+        adult,
+        "census income, with sex or race as the attribute",
+        "table",
+        "UCI's adult.data and adult.test, in DIR or DIR/adult",
+        adult_folder,
+    ),
+    "utkface": DatasetInfo(
+        utkface,
+        "faces, gender with age or race as the attribute",
+        "images",
+        "utkface_96.npz or UTKFace's .jpg files, in DIR, DIR/utkface or DIR/UTKFace",
+        utkface_folder,
+    ),
+    "utkface-darkened": DatasetInfo(
+        darkened_utkface,
+        "faces, gender with almost all women darkened, with twins",
+        "images",
+        "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
+        utkface_folder,
+    ),
+    "utkface-planted": DatasetInfo(
+        planted,
+        "faces, gender with a marker planted in a corner, with masks and twins",
+        "images",
+        "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
+        utkface_folder,
+    ),
+    "celeba": DatasetInfo(
+        celeba,
+        "faces, any of 40 attributes with any other as the bias",
+        "images",
+        "CelebA's two .txt lists and img_align_celeba/, in DIR or DIR/celeba",
+        celeba_folder,
+    ),
+    "celeba-four-cells": DatasetInfo(
+        four_cells,
+        "faces of celeba in four cells of chosen sizes, one of them empty",
+        "images",
+        "the files of celeba, in DIR or DIR/celeba",
+        celeba_folder,
+    ),
+    "celeba-mask": DatasetInfo(
+        celeba_mask,
+        "30,000 faces with masks of 14 regions, attributes as in celeba",
+        "images",
+        "CelebAMask-HQ's list, CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/, in DIR or DIR/CelebAMask-HQ",
+        celeba_mask_folder,
+    ),
+    "waterbirds": DatasetInfo(
+        waterbirds,
+        "land and water birds on land and water, with masks",
+        "images",
+        "a folder of group_DRO's generator and CUB's segmentations, in DIR, DIR/waterbirds or DIR/waterbird_*",
+        waterbirds_folder,
+    ),
+    "composites": DatasetInfo(
+        composites,
+        "motorbikes and other things in forests and at sea, with masks and twins",
+        "images",
+        "cutouts.npz and scenes.npz, in DIR or DIR/objects_on_scenes",
+        composites_folder,
+    ),
+    "folder": DatasetInfo(
+        folder, "your own images", "images", "metadata.csv in DIR with columns filename, split, y, a", _metadata_folder
+    ),
 }
 
 

@@ -11,8 +11,14 @@ from jaxdebias.core import Batch
 Field = str | Callable[[Mapping[str, Any]], Any]
 
 
-def from_source(source: Any, *, image: Field = "image", label: Field = "label", attribute: Field | None = None,
-                image_size: int | None = None) -> Batch:
+def from_source(
+    source: Any,
+    *,
+    image: Field = "image",
+    label: Field = "label",
+    attribute: Field | None = None,
+    image_size: int | None = None,
+) -> Batch:
     """All records of a source in memory, in its order.
 
     Args:
@@ -58,8 +64,12 @@ def _get(record: Mapping[str, Any], field: Field, where: str) -> Any:
         return field(record)
     value: Any = record
     for part in field.split("/"):
-        expect(isinstance(value, Mapping) and part in value, where, f"a field {field!r}",
-               ", ".join(map(str, value)) if isinstance(value, Mapping) else describe(value))
+        expect(
+            isinstance(value, Mapping) and part in value,
+            where,
+            f"a field {field!r}",
+            ", ".join(map(str, value)) if isinstance(value, Mapping) else describe(value),
+        )
         value = value[part]
     return value
 

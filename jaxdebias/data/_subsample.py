@@ -48,9 +48,14 @@ def matthews_correlation(counts: Array) -> float:
     return float((n[1, 1] * n[0, 0] - n[1, 0] * n[0, 1]) / np.sqrt(margins)) if margins > 0 else float("nan")
 
 
-def subsample_by_correlation(label: Int[Array, " n"], attribute: Int[Array, " n"],
-                             targets: Float[Array, " m"] | Sequence[float], *, total: int | None = None,
-                             seed: int = 0) -> Subsamples:
+def subsample_by_correlation(
+    label: Int[Array, " n"],
+    attribute: Int[Array, " n"],
+    targets: Float[Array, " m"] | Sequence[float],
+    *,
+    total: int | None = None,
+    seed: int = 0,
+) -> Subsamples:
     """Subsets of equal size with chosen Matthews correlations of label and attribute, changed as little as possible.
 
     The sizes of the four groups minimise `sum (g - g0)^2 / g^2` under the correlation, the total and `0 < g <= full
@@ -99,13 +104,23 @@ def subsample_by_correlation(label: Int[Array, " n"], attribute: Int[Array, " n"
             sizes[i] = _whole(solutions[float(targets[i])], counts, total, targets[i]).reshape(2, 2)
     achieved = np.array([matthews_correlation(table) for table in sizes])
     worst = int(np.argmax(np.abs(achieved - targets)))
-    expect(bool(abs(achieved[worst] - targets[worst]) <= TOLERANCE), "targets",
-           f"correlations that {total} of the rows can have", f"{targets[worst]:.4g}, nearest {achieved[worst]:.4g}")
+    expect(
+        bool(abs(achieved[worst] - targets[worst]) <= TOLERANCE),
+        "targets",
+        f"correlations that {total} of the rows can have",
+        f"{targets[worst]:.4g}, nearest {achieved[worst]:.4g}",
+    )
 
-    order = {(y, a): stream(seed, f"subsample {y} {a}").permutation(
-        np.flatnonzero((np.asarray(label) == y) & (np.asarray(attribute) == a))) for y in (0, 1) for a in (0, 1)}
-    indices = np.stack([np.sort(np.concatenate([rows[:table[cell]] for cell, rows in order.items()]))
-                        for table in sizes])
+    order = {
+        (y, a): stream(seed, f"subsample {y} {a}").permutation(
+            np.flatnonzero((np.asarray(label) == y) & (np.asarray(attribute) == a))
+        )
+        for y in (0, 1)
+        for a in (0, 1)
+    }
+    indices = np.stack(
+        [np.sort(np.concatenate([rows[: table[cell]] for cell, rows in order.items()])) for table in sizes]
+    )
     return Subsamples(targets, achieved, sizes, indices)
 
 
@@ -124,8 +139,9 @@ def one_sided(attribute: Int[Array, " n"], value: int) -> Int[np.ndarray, " m"]:
     return rows
 
 
-def _walk(start: np.ndarray, counts: np.ndarray, base: float, targets: Sequence[float],
-          total: float | None) -> list[tuple[float, np.ndarray]]:
+def _walk(
+    start: np.ndarray, counts: np.ndarray, base: float, targets: Sequence[float], total: float | None
+) -> list[tuple[float, np.ndarray]]:
     """(correlation, sizes `[4]`) of every step from `start` through targets that lead away from `base` in order."""
     here, at, steps = start, base, []
     for target in targets:
@@ -148,14 +164,21 @@ def _nearest(before: np.ndarray, counts: np.ndarray, correlation: float, total: 
         change = 1 - old / g
         return float((change**2).sum()), 2 * change * old / g**2
 
-    constraints = [{"type": "eq", "fun": lambda g: _correlation(g)[0] - correlation,
-                    "jac": lambda g: _correlation(g)[1]}]
+    constraints = [
+        {"type": "eq", "fun": lambda g: _correlation(g)[0] - correlation, "jac": lambda g: _correlation(g)[1]}
+    ]
     if total is not None:
         constraints.append({"type": "eq", "fun": lambda g: g.sum() - 1, "jac": np.ones_like})
     least = min(SMALLEST, 0.5 * float(old.min()))
-    found = optimize.minimize(moved, old, jac=True, method="SLSQP", constraints=constraints,
-                              bounds=[(least, max(most, least)) for most in counts / scale],
-                              options={"ftol": 1e-14, "maxiter": 200})
+    found = optimize.minimize(
+        moved,
+        old,
+        jac=True,
+        method="SLSQP",
+        constraints=constraints,
+        bounds=[(least, max(most, least)) for most in counts / scale],
+        options={"ftol": 1e-14, "maxiter": 200},
+    )
     return found.x * scale
 
 
@@ -166,8 +189,9 @@ def _correlation(g: np.ndarray) -> tuple[float, np.ndarray]:
     root = np.sqrt(margins.prod())
     value = (a * d - b * c) / root
     inverse = 1 / margins
-    by_size = np.array([inverse[0] + inverse[2], inverse[0] + inverse[3], inverse[1] + inverse[2],
-                        inverse[1] + inverse[3]])
+    by_size = np.array(
+        [inverse[0] + inverse[2], inverse[0] + inverse[3], inverse[1] + inverse[2], inverse[1] + inverse[3]]
+    )
     return float(value), np.array([d, -c, -b, a]) / root - value / 2 * by_size
 
 

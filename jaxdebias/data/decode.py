@@ -11,8 +11,9 @@ from jaxtyping import UInt8
 from jaxdebias.contracts import ContractError, expect
 
 
-def decode_all(count: int, size: int, source: Callable[[int], bytes | pathlib.Path],
-               name: Callable[[int], str]) -> UInt8[np.ndarray, "n h w 3"]:
+def decode_all(
+    count: int, size: int, source: Callable[[int], bytes | pathlib.Path], name: Callable[[int], str]
+) -> UInt8[np.ndarray, "n h w 3"]:
     """`count` pictures as RGB, cut to their central square and resized (bilinear, antialiased) to `[size size]`.
 
     Args:

@@ -14,8 +14,9 @@ CENTRE = 224 / 256
 """The share of each side that the usual "resize to 256, cut out the middle 224" keeps."""
 
 
-def read_pictures(files: Sequence[pathlib.Path], image_size: int, *, crop: float = CENTRE,
-                  name: Callable[[int], str]) -> UInt8[np.ndarray, "n h w 3"]:
+def read_pictures(
+    files: Sequence[pathlib.Path], image_size: int, *, crop: float = CENTRE, name: Callable[[int], str]
+) -> UInt8[np.ndarray, "n h w 3"]:
     """Pictures as RGB: the middle of each, resized to `[image_size image_size]` without keeping its aspect.
 
     Args:
@@ -41,8 +42,9 @@ def read_pictures(files: Sequence[pathlib.Path], image_size: int, *, crop: float
     return pictures
 
 
-def read_mask(file: pathlib.Path, image_size: int, *, crop: float = CENTRE, above: int,
-              name: str) -> Bool[np.ndarray, "h w"]:
+def read_mask(
+    file: pathlib.Path, image_size: int, *, crop: float = CENTRE, above: int, name: str
+) -> Bool[np.ndarray, "h w"]:
     """Where a grey picture is brighter than `above`, on the cut of `read_pictures`; each pixel is that at its centre.
 
     Raises:

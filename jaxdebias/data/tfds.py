@@ -148,14 +148,17 @@ def _builder_class(name: str) -> type:
             return tfds.core.DatasetInfo(
                 builder=self,
                 description=f"{dataset.name} as built by jaxdebias: {dict(dataset.variant)}",
-                features=features.FeaturesDict({
-                    "image": features.Image(shape=dataset.splits["train"].x.shape[1:], encoding_format="png"),
-                    "label": features.ClassLabel(names=list(dataset.label_names)),
-                    "attribute": features.ClassLabel(names=list(dataset.attribute_names)),
-                    "unit": np.int32,
-                    "row": np.int32,
-                }),
-                supervised_keys=("image", "label"))
+                features=features.FeaturesDict(
+                    {
+                        "image": features.Image(shape=dataset.splits["train"].x.shape[1:], encoding_format="png"),
+                        "label": features.ClassLabel(names=list(dataset.label_names)),
+                        "attribute": features.ClassLabel(names=list(dataset.attribute_names)),
+                        "unit": np.int32,
+                        "row": np.int32,
+                    }
+                ),
+                supervised_keys=("image", "label"),
+            )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             del dl_manager  # the data set was read from local files before
@@ -170,10 +173,16 @@ def _builder_class(name: str) -> type:
 
 def _records(batch: Batch) -> Iterator[tuple[int, dict[str, Any]]]:
     for row in range(len(batch.label)):
-        yield row, {
-            "image": _png(batch.x[row]), "label": int(batch.label[row]), "attribute": int(batch.attribute[row]),
-            "unit": row if batch.unit is None else int(batch.unit[row]), "row": row,
-        }
+        yield (
+            row,
+            {
+                "image": _png(batch.x[row]),
+                "label": int(batch.label[row]),
+                "attribute": int(batch.attribute[row]),
+                "unit": row if batch.unit is None else int(batch.unit[row]),
+                "row": row,
+            },
+        )
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -46,9 +46,18 @@ class ClassMaps(NamedTuple):
     maps: Float[jax.Array, "n k h w"]
 
 
-def class_maps(layer: Split | Tap, params: Params, x: Array, *, method: str = "gradcam", target: Target = "abs",
-               classes: Sequence[int] | None = None, label: Array | None = None, chunk: int | None = None,
-               relu: bool = True) -> ClassMaps:
+def class_maps(
+    layer: Split | Tap,
+    params: Params,
+    x: Array,
+    *,
+    method: str = "gradcam",
+    target: Target = "abs",
+    classes: Sequence[int] | None = None,
+    label: Array | None = None,
+    chunk: int | None = None,
+    relu: bool = True,
+) -> ClassMaps:
     """Logits and the maps of every target, on the layer's own grid, neither shifted nor scaled (see `explain.maps`).
 
     Pure; works under `jit`, `vmap` and `grad`, the maps as a penalty of training too. Compiled once for the same layer
@@ -98,21 +107,44 @@ def class_maps(layer: Split | Tap, params: Params, x: Array, *, method: str = "g
     expect(classes is None or per_class, "classes", f"None with target={_name(target)}", classes)
     classes = None if classes is None else tuple(int(one) for one in classes)
     expect(classes is None or len(classes) > 0, "classes", "at least one", classes)
-    expect((label is not None) == (target == "label"), "label",
-           f"{'labels' if target == 'label' else 'None'} with target={_name(target)}", describe(label))
+    expect(
+        (label is not None) == (target == "label"),
+        "label",
+        f"{'labels' if target == 'label' else 'None'} with target={_name(target)}",
+        describe(label),
+    )
     expect(chunk is None or chunk >= 1, "chunk", "at least 1", chunk)
     if label is not None:
         check_numbers("label", label, "n")
-    out = _class_maps(layer, params, x, None if label is None else jnp.asarray(label), method=method, target=target,
-                      classes=classes, chunk=chunk, relu=relu)
+    out = _class_maps(
+        layer,
+        params,
+        x,
+        None if label is None else jnp.asarray(label),
+        method=method,
+        target=target,
+        classes=classes,
+        chunk=chunk,
+        relu=relu,
+    )
     if isinstance(label, np.ndarray):  # what is on a device already, or traced, is not fetched for a check
         check_integers("label", label, out.logits.shape[0], 0, out.logits.shape[1])
     return out
 
 
 @functools.partial(jax.jit, static_argnames=("layer", "method", "target", "classes", "chunk", "relu"))
-def _class_maps(layer: Split | Tap, params: Params, x: Array, label: Array | None, *, method: str, target: Target,
-                classes: tuple[int, ...] | None, chunk: int | None, relu: bool) -> ClassMaps:
+def _class_maps(
+    layer: Split | Tap,
+    params: Params,
+    x: Array,
+    label: Array | None,
+    *,
+    method: str,
+    target: Target,
+    classes: tuple[int, ...] | None,
+    chunk: int | None,
+    relu: bool,
+) -> ClassMaps:
     logits, z, pull = _forward(layer, params, x)
     expect(z.ndim == 4, "layer", "features [n h w c]", describe(z))
     expect(logits.ndim == 2, "layer", "logits [n k]", describe(logits))
@@ -241,8 +273,16 @@ def _eigencam(a: Float[Array, "h w c"], g: Float[Array, "h w c"]) -> Float[jax.A
     return _component(a)
 
 
-METHODS = {"gradcam": _gradcam, "gradcam++": _gradcam_plus_plus, "xgradcam": _xgradcam, "hirescam": _hirescam,
-           "layercam": _layercam, "elementwise": _elementwise, "eigencam": _eigencam, "eigengradcam": _eigengradcam}
+METHODS = {
+    "gradcam": _gradcam,
+    "gradcam++": _gradcam_plus_plus,
+    "xgradcam": _xgradcam,
+    "hirescam": _hirescam,
+    "layercam": _layercam,
+    "elementwise": _elementwise,
+    "eigencam": _eigencam,
+    "eigengradcam": _eigengradcam,
+}
 
 
 def _component(m: Float[Array, "h w c"]) -> Float[jax.Array, "h w"]:

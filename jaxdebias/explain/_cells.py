@@ -93,8 +93,15 @@ def plain_from(others: float, classes: int, share: float = PLAIN) -> float:
     return chance + share * (others - chance)
 
 
-def find_cells(key: Key, learner: Learner, data: Batch, config: CellsConfig = CellsConfig(), *, shared: Any = None,
-               view: View | None = None) -> Cells:
+def find_cells(
+    key: Key,
+    learner: Learner,
+    data: Batch,
+    config: CellsConfig = CellsConfig(),
+    *,
+    shared: Any = None,
+    view: View | None = None,
+) -> Cells:
     """Trains `folds * repeats` judges as one sweep and lets each judge the fold that it has not seen.
 
     Reads `data.x` and `data.label`, never `data.attribute`. The label of a sample does not enter its own guess.
@@ -112,8 +119,17 @@ def find_cells(key: Key, learner: Learner, data: Batch, config: CellsConfig = Ce
     """
     unknown = np.full(data.label.shape, -1, np.int32)
     unlabelled = Batch(x=data.x, label=data.label, attribute=unknown, weight=data.weight)
-    said = cross_fit(key, learner, unlabelled, steps=config.steps, folds=config.folds, repeats=config.repeats,
-                     batch_size=config.batch_size, shared=shared, view=view)
+    said = cross_fit(
+        key,
+        learner,
+        unlabelled,
+        steps=config.steps,
+        folds=config.folds,
+        repeats=config.repeats,
+        batch_size=config.batch_size,
+        shared=shared,
+        view=view,
+    )
     guess = said.probability.argmax(axis=1).astype(np.int32)
     classes = said.probability.shape[1]
     return Cells(guess, said.probability, said.fold, cell_counts(data.label, guess, classes, classes))

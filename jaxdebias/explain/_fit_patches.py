@@ -57,8 +57,13 @@ class PatchFitConfig:
 
     @property
     def optimizer(self) -> Optimizer:
-        return Optimizer(name="adamw", learning_rate=self.learning_rate, weight_decay=self.weight_decay,
-                         schedule="cosine", steps=self.steps)
+        return Optimizer(
+            name="adamw",
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            schedule="cosine",
+            steps=self.steps,
+        )
 
     def stride_of(self, net: PatchNet) -> int:
         return self.stride or max(1, net.patch // 4)
@@ -103,19 +108,26 @@ class PatchFit(NamedTuple):
         """Of every patch, divided by the temperature."""
         return patch_logits(self.net, self.params, images, stride=self.stride, flush=flush) / self.temperature
 
-    def general_map(self, images: Array, labels: Array | None = None, *, confidence: str = "info_gain",
-                    edge: str = "error") -> Float[np.ndarray, "h w"]:
+    def general_map(
+        self, images: Array, labels: Array | None = None, *, confidence: str = "info_gain", edge: str = "error"
+    ) -> Float[np.ndarray, "h w"]:
         """`patch_maps.general_map` of this net."""
         return general_map(self.net, self.params, images, labels=labels, **self._options(confidence, edge))
 
-    def image_maps(self, images: Array, labels: Array | None = None, *, confidence: str = "info_gain",
-                   edge: str = "error") -> Float[np.ndarray, "n h w"]:
+    def image_maps(
+        self, images: Array, labels: Array | None = None, *, confidence: str = "info_gain", edge: str = "error"
+    ) -> Float[np.ndarray, "n h w"]:
         """`patch_maps.image_maps` of this net."""
         return image_maps(self.net, self.params, images, labels=labels, **self._options(confidence, edge))
 
     def _options(self, confidence: str, edge: str) -> dict[str, Any]:
-        return {"stride": self.stride, "confidence": confidence, "prior": self.prior, "temperature": self.temperature,
-                "edge": edge}
+        return {
+            "stride": self.stride,
+            "confidence": confidence,
+            "prior": self.prior,
+            "temperature": self.temperature,
+            "edge": edge,
+        }
 
 
 class State(NamedTuple):
@@ -154,8 +166,14 @@ class FoldMaps(NamedTuple):
 
 
 @functools.cache
-def patch_learner(net: PatchNet, stride: int, optimizer: Optimizer = Optimizer(), *, label_smoothing: float = 0.1,
-                  loss: str = "random") -> Learner:
+def patch_learner(
+    net: PatchNet,
+    stride: int,
+    optimizer: Optimizer = Optimizer(),
+    *,
+    label_smoothing: float = 0.1,
+    loss: str = "random",
+) -> Learner:
     """The patch network as a learner on whole images. Equal arguments give the same learner.
 
     `predict` gives what every patch says, `[n gh * gw * k]` log probabilities, patch by patch.
@@ -207,8 +225,9 @@ def patch_learner(net: PatchNet, stride: int, optimizer: Optimizer = Optimizer()
     return Learner(init=init, step=step, predict=predict)
 
 
-def fit_patches(key: Key, net: PatchNet, images: Array, labels: Int[Array, "n"],
-                config: PatchFitConfig = PatchFitConfig()) -> PatchFit:
+def fit_patches(
+    key: Key, net: PatchNet, images: Array, labels: Int[Array, "n"], config: PatchFitConfig = PatchFitConfig()
+) -> PatchFit:
     """Trains a patch network on labels of images, for instance those of the bias attribute.
 
     The labels are all it needs. A share of the images, drawn at random, is held out; on all its patches the temperature
@@ -238,18 +257,41 @@ def fit_patches(key: Key, net: PatchNet, images: Array, labels: Int[Array, "n"],
     hit = np.asarray(logits.argmax(-1)) == labels[held_out][:, None, None]
     log_q = jax.nn.log_softmax(logits / temperature)
     calibration = calibration_of(np.asarray(jnp.exp(log_q)), labels[held_out])
-    own = patch_confidence(logits, kind="pointwise", prior=np.full(net.classes, 1 / net.classes, np.float32),
-                           labels=labels[held_out], temperature=temperature)
+    own = patch_confidence(
+        logits,
+        kind="pointwise",
+        prior=np.full(net.classes, 1 / net.classes, np.float32),
+        labels=labels[held_out],
+        temperature=temperature,
+    )
     votes = np.asarray(log_q.sum((1, 2)).argmax(-1)) == labels[held_out]
-    return PatchFit(net=net, params=params, temperature=temperature, prior=prior, stride=stride,
-                    accuracy=float(hit.mean()), position_accuracy=hit.mean(0), vote_accuracy=float(votes.mean()),
-                    cross_entropy=float(np.log(net.classes) - own.mean()), held_out=held_out,
-                    loss=result.history[-1].loss, calibration=calibration)
+    return PatchFit(
+        net=net,
+        params=params,
+        temperature=temperature,
+        prior=prior,
+        stride=stride,
+        accuracy=float(hit.mean()),
+        position_accuracy=hit.mean(0),
+        vote_accuracy=float(votes.mean()),
+        cross_entropy=float(np.log(net.classes) - own.mean()),
+        held_out=held_out,
+        loss=result.history[-1].loss,
+        calibration=calibration,
+    )
 
 
-def out_of_fold_maps(key: Key, net: PatchNet, images: Array, labels: Int[Array, "n"],
-                     config: PatchFitConfig = PatchFitConfig(), *, folds: int = 2, confidence: str = "info_gain",
-                     edge: str = "error") -> FoldMaps:
+def out_of_fold_maps(
+    key: Key,
+    net: PatchNet,
+    images: Array,
+    labels: Int[Array, "n"],
+    config: PatchFitConfig = PatchFitConfig(),
+    *,
+    folds: int = 2,
+    confidence: str = "info_gain",
+    edge: str = "error",
+) -> FoldMaps:
     """The map of every image by a net that has not been trained on it: one training per fold, as one sweep.
 
     What all patches of all images say is held in host memory, `n * gh * gw * k` float32.
@@ -262,22 +304,30 @@ def out_of_fold_maps(key: Key, net: PatchNet, images: Array, labels: Int[Array, 
     check_choice("edge", edge, [name for name in EDGES if name != "flush"])
     stride = config.stride_of(net)
     images, labels = _checked(net, images, labels, stride)
-    said = cross_fit(key, _learner(net, config), _batch(images, labels), steps=config.steps, folds=folds,
-                     batch_size=config.batch_size)
+    said = cross_fit(
+        key,
+        _learner(net, config),
+        _batch(images, labels),
+        steps=config.steps,
+        folds=folds,
+        batch_size=config.batch_size,
+    )
     # Softmax of all patches' log probabilities together: each patch's probabilities, over the number of patches.
     grid = grid_of(images.shape[1:3], net.patch, stride)
     probability = said.probability.reshape(len(images), *grid, net.classes)
     logits = np.log(np.maximum(probability, np.finfo(np.float32).tiny))
     temperature = fit_temperature(logits, labels)
-    found = patch_confidence(logits, kind=confidence, prior=_prior(labels, net.classes), labels=labels,
-                             temperature=temperature)
+    found = patch_confidence(
+        logits, kind=confidence, prior=_prior(labels, net.classes), labels=labels, temperature=temperature
+    )
     maps = fold(found, tuple(images.shape[1:3]), patch=net.patch, stride=stride, edge=edge)
     accuracy = float((probability.argmax(-1) == labels[:, None, None]).mean())
     return FoldMaps(np.asarray(maps), np.asarray(found), said.fold[0], temperature, accuracy)
 
 
-def calibration_of(probability: Float[np.ndarray, "n gh gw k"], label: Int[Array, "n"], *, bins: int = 15,
-                   confident: int = 20) -> Calibration:
+def calibration_of(
+    probability: Float[np.ndarray, "n gh gw k"], label: Int[Array, "n"], *, bins: int = 15, confident: int = 20
+) -> Calibration:
     """How far probabilities of patches can be believed (Guo et al. 2017); what the paper's code monitors.
 
     Args:
@@ -296,8 +346,11 @@ def calibration_of(probability: Float[np.ndarray, "n gh gw k"], label: Int[Array
     place = np.minimum((sure * bins).astype(int), bins - 1).reshape(-1)
     gaps = [np.bincount(place, value.reshape(-1).astype(float), bins) for value in (sure, right)]
     most = np.argsort(-sure, axis=1, kind="stable")[:, :confident]
-    return Calibration(float(((flat - own) ** 2).sum(-1).mean()), float(np.abs(gaps[0] - gaps[1]).sum() / sure.size),
-                       float(np.take_along_axis(right, most, 1).mean()))
+    return Calibration(
+        float(((flat - own) ** 2).sum(-1).mean()),
+        float(np.abs(gaps[0] - gaps[1]).sum() / sure.size),
+        float(np.take_along_axis(right, most, 1).mean()),
+    )
 
 
 def fit_temperature(logits: Float[Array, "n gh gw k"], labels: Int[Array, "n"]) -> float:
@@ -330,15 +383,17 @@ def _temperature(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _learner(net: PatchNet, config: PatchFitConfig) -> Learner:
-    return patch_learner(net, config.stride_of(net), config.optimizer, label_smoothing=config.label_smoothing,
-                         loss=config.loss)
+    return patch_learner(
+        net, config.stride_of(net), config.optimizer, label_smoothing=config.label_smoothing, loss=config.loss
+    )
 
 
 def _run_config(rows: int, config: PatchFitConfig) -> RunConfig:
     """All steps as one program; passes of equal length."""
     epochs = -(-config.steps // steps_per_epoch(rows, config.batch_size))
-    return RunConfig(epochs=epochs, epochs_per_chunk=epochs, steps_per_epoch=-(-config.steps // epochs),
-                     batch_size=config.batch_size)
+    return RunConfig(
+        epochs=epochs, epochs_per_chunk=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size
+    )
 
 
 def _batch(images: np.ndarray, labels: np.ndarray) -> Batch:
@@ -352,8 +407,9 @@ def _prior(labels: np.ndarray, classes: int) -> Float[np.ndarray, "k"]:
 
 
 def _check_images(net: PatchNet, images: Any) -> None:
-    expect(images.ndim == 4 and images.shape[3] == net.channels, "images", f"[n h w c={net.channels}]",
-           describe(images))
+    expect(
+        images.ndim == 4 and images.shape[3] == net.channels, "images", f"[n h w c={net.channels}]", describe(images)
+    )
 
 
 def _checked(net: PatchNet, images: Array, labels: Array, stride: int) -> tuple[np.ndarray, np.ndarray]:

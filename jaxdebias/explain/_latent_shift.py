@@ -66,8 +66,15 @@ def draw_targets(key: Key, label: Int[Array, "n"], classes: int) -> Int[jax.Arra
 
 
 @functools.partial(jax.jit, static_argnames=("head", "config", "relu"))
-def latent_shift(head: Callable[[Params, Array], jax.Array], params: Params, z: Float[Array, "n l"],
-                 target: Int[Array, "n"], config: ShiftConfig = ShiftConfig(), *, relu: bool = True) -> Shift:
+def latent_shift(
+    head: Callable[[Params, Array], jax.Array],
+    params: Params,
+    z: Float[Array, "n l"],
+    target: Int[Array, "n"],
+    config: ShiftConfig = ShiftConfig(),
+    *,
+    relu: bool = True,
+) -> Shift:
     """Moves each code a short way to where the largest logit is the target's; codes that are there stay.
 
     Each step linearises the classifier at the code and takes (1 + overshoot) times the shortest move that puts the
@@ -115,8 +122,14 @@ def latent_shift(head: Callable[[Params, Array], jax.Array], params: Params, z: 
     return Shift(z, target, there(z), steps)
 
 
-def _move(head: Callable[[Params, Array], jax.Array], params: Params, z: Float[Array, "n l"], target: Int[Array, "n"],
-          config: ShiftConfig, relu: bool) -> Float[jax.Array, "n l"]:
+def _move(
+    head: Callable[[Params, Array], jax.Array],
+    params: Params,
+    z: Float[Array, "n l"],
+    target: Int[Array, "n"],
+    config: ShiftConfig,
+    relu: bool,
+) -> Float[jax.Array, "n l"]:
     """To the linearised boundary: of the class on top alone (`official`), or of all classes."""
     f, pull = jax.vjp(lambda u: head(params, u), jax.nn.relu(z) if relu else z)
     classes = f.shape[1]
@@ -192,8 +205,15 @@ class Shifted(NamedTuple):
         }
 
 
-def shift_images(branches: Branches, variables: Params, x: Array, target: Int[Array, "n"],
-                 config: ShiftConfig = ShiftConfig(), *, batch_size: int = 1024) -> Shifted:
+def shift_images(
+    branches: Branches,
+    variables: Params,
+    x: Array,
+    target: Int[Array, "n"],
+    config: ShiftConfig = ShiftConfig(),
+    *,
+    batch_size: int = 1024,
+) -> Shifted:
     """Moves the bias code of each image to the target class, decodes it, and encodes the picture again.
 
     Args:
@@ -205,15 +225,18 @@ def shift_images(branches: Branches, variables: Params, x: Array, target: Int[Ar
     expect(hasattr(x, "ndim") and x.ndim == 4, "x", "images [n h w c]", describe(x))
     classes = jax.eval_shape(branches.bias.apply, variables, x).shape[-1]
     check_integers("target", target, x.shape[0], 0, classes)
-    return map_rows(_shift_images(branches, config), variables, (jnp.asarray(x), jnp.asarray(target)),
-                    batch_size=batch_size)
+    return map_rows(
+        _shift_images(branches, config), variables, (jnp.asarray(x), jnp.asarray(target)), batch_size=batch_size
+    )
 
 
 @functools.cache
 def _shift_images(branches: Branches, config: ShiftConfig) -> Callable[[Params, tuple[Array, Array]], Shifted]:
     def classes(variables: Params, z_signal: jax.Array, z_bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return tuple(classifier.vector.head(variables, jax.nn.relu(z)).argmax(axis=1)
-                     for classifier, z in ((branches.signal, z_signal), (branches.bias, z_bias)))
+        return tuple(
+            classifier.vector.head(variables, jax.nn.relu(z)).argmax(axis=1)
+            for classifier, z in ((branches.signal, z_signal), (branches.bias, z_bias))
+        )
 
     def fn(variables: Params, rows: tuple[Array, Array]) -> Shifted:
         x, target = as_float(rows[0]), rows[1]
@@ -231,6 +254,8 @@ def _shift_images(branches: Branches, config: ShiftConfig) -> Callable[[Params, 
 
 def both_right(branches: Branches, variables: Params, batch: Batch, *, batch_size: int = 1024) -> Bool[jax.Array, "n"]:
     """Rows on which both branches see the label: most are bias-aligned, found without bias labels."""
-    logits = [map_rows(branch.apply, variables, jnp.asarray(batch.x), batch_size=batch_size)
-              for branch in (branches.signal, branches.bias)]
+    logits = [
+        map_rows(branch.apply, variables, jnp.asarray(batch.x), batch_size=batch_size)
+        for branch in (branches.signal, branches.bias)
+    ]
     return (logits[0].argmax(axis=1) == batch.label) & (logits[1].argmax(axis=1) == batch.label)

@@ -33,9 +33,14 @@ SPREAD = 0.5
 """A map is called spread out if the top 30 % of its pixels hold less than this share of what it shows."""
 
 
-def patch_confidence(logits: Float[Array, "n *grid k"], *, kind: str = "info_gain",
-                     prior: Float[Array, "k"] | None = None, labels: Int[Array, "n"] | None = None,
-                     temperature: float | Float[Array, ""] = 1.0) -> Float[jax.Array, "n *grid"]:
+def patch_confidence(
+    logits: Float[Array, "n *grid k"],
+    *,
+    kind: str = "info_gain",
+    prior: Float[Array, "k"] | None = None,
+    labels: Int[Array, "n"] | None = None,
+    temperature: float | Float[Array, ""] = 1.0,
+) -> Float[jax.Array, "n *grid"]:
     """How sure each patch is. Finite for all finite logits.
 
     Args:
@@ -98,8 +103,9 @@ def cover_counts(length: int, patch: int, stride: int) -> Int[np.ndarray, "lengt
     return np.maximum(0, np.minimum(pixel // stride, patches - 1) - first + 1)
 
 
-def fold(confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch: int, stride: int,
-         edge: str = "error") -> Float[jax.Array, "*n h w"]:
+def fold(
+    confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch: int, stride: int, edge: str = "error"
+) -> Float[jax.Array, "*n h w"]:
     """Maps: at each pixel the mean confidence of the patches that cover it, exactly.
 
     Sums over covering patches are separable: two products with 0/1 matrices. Where the stride divides the patch they
@@ -125,14 +131,19 @@ def fold(confidences: Float[Array, "*n gh gw"], size: tuple[int, int], *, patch:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def _fold(confidences: Shaped[Array, "..."], size: tuple[int, int], patch: int, stride: int,
-          edge: str) -> Float[jax.Array, "*n h w"]:
+def _fold(
+    confidences: Shaped[Array, "..."], size: tuple[int, int], patch: int, stride: int, edge: str
+) -> Float[jax.Array, "*n h w"]:
     """`fold`; the matrices are constants of the program."""
     check_choice("edge", edge, EDGES)
     expect(stride <= patch, "stride", f"at most the patch's {patch} pixels: others are covered by no patch", stride)
     left_over = tuple((length - patch) % stride for length in size)
-    expect(edge != "error" or not any(left_over), "edge", "flush or nearest, or a stride that divides h - P and w - P",
-           f"{left_over} pixels left over under edge='error'")
+    expect(
+        edge != "error" or not any(left_over),
+        "edge",
+        "flush or nearest, or a stride that divides h - P and w - P",
+        f"{left_over} pixels left over under edge='error'",
+    )
     grid = grid_of(size, patch, stride, flush=edge == "flush")
     check_numbers("confidences", confidences, "... gh gw")
     expect(confidences.shape[-2:] == grid, "confidences", f"[... {grid[0]} {grid[1]}]", describe(confidences))
@@ -155,10 +166,21 @@ def _fold(confidences: Shaped[Array, "..."], size: tuple[int, int], patch: int, 
     return jnp.repeat(jnp.repeat(maps, repeats[0], axis=-2), repeats[1], axis=-1)
 
 
-def general_map(net: PatchNet | CropFn, params: Params, images: Array, *, stride: int, confidence: str = "info_gain",
-                prior: Float[Array, "k"] | None = None, labels: Int[Array, "n"] | None = None,
-                temperature: float = 1.0, edge: str = "error", method: str = "auto", patch: int | None = None,
-                batch_size: int = 64) -> Float[np.ndarray, "h w"]:
+def general_map(
+    net: PatchNet | CropFn,
+    params: Params,
+    images: Array,
+    *,
+    stride: int,
+    confidence: str = "info_gain",
+    prior: Float[Array, "k"] | None = None,
+    labels: Int[Array, "n"] | None = None,
+    temperature: float = 1.0,
+    edge: str = "error",
+    method: str = "auto",
+    patch: int | None = None,
+    batch_size: int = 64,
+) -> Float[np.ndarray, "h w"]:
     """The map of a data set: the mean of its images' maps. Confidences are summed first and folded once.
 
     Args:
@@ -168,30 +190,74 @@ def general_map(net: PatchNet | CropFn, params: Params, images: Array, *, stride
       batch_size: images at a time on the device.
     """
     total = 0.0
-    for rows, found in _confidences(net, params, images, labels, batch_size, stride=stride, confidence=confidence,
-                                    prior=prior, temperature=temperature, edge=edge, method=method, patch=patch):
+    for rows, found in _confidences(
+        net,
+        params,
+        images,
+        labels,
+        batch_size,
+        stride=stride,
+        confidence=confidence,
+        prior=prior,
+        temperature=temperature,
+        edge=edge,
+        method=method,
+        patch=patch,
+    ):
         total = total + np.asarray(found[: len(rows)], np.float64).sum(axis=0)
     side = net.patch if isinstance(net, PatchNet) else patch
     mean = (total / len(images)).astype(np.float32)
     return np.asarray(fold(mean, tuple(images.shape[1:3]), patch=side, stride=stride, edge=edge))
 
 
-def image_maps(net: PatchNet | CropFn, params: Params, images: Array, *, stride: int, confidence: str = "info_gain",
-               prior: Float[Array, "k"] | None = None, labels: Int[Array, "n"] | None = None,
-               temperature: float = 1.0, edge: str = "error", method: str = "auto", patch: int | None = None,
-               batch_size: int = 64) -> Float[np.ndarray, "n h w"]:
+def image_maps(
+    net: PatchNet | CropFn,
+    params: Params,
+    images: Array,
+    *,
+    stride: int,
+    confidence: str = "info_gain",
+    prior: Float[Array, "k"] | None = None,
+    labels: Int[Array, "n"] | None = None,
+    temperature: float = 1.0,
+    edge: str = "error",
+    method: str = "auto",
+    patch: int | None = None,
+    batch_size: int = 64,
+) -> Float[np.ndarray, "n h w"]:
     """The map of each image, in the order of the rows. Arguments as for `general_map`."""
     side = net.patch if isinstance(net, PatchNet) else patch
     maps = np.zeros(images.shape[:3], np.float32)
-    for rows, found in _confidences(net, params, images, labels, batch_size, stride=stride, confidence=confidence,
-                                    prior=prior, temperature=temperature, edge=edge, method=method, patch=patch):
+    for rows, found in _confidences(
+        net,
+        params,
+        images,
+        labels,
+        batch_size,
+        stride=stride,
+        confidence=confidence,
+        prior=prior,
+        temperature=temperature,
+        edge=edge,
+        method=method,
+        patch=patch,
+    ):
         maps[rows] = fold(found, tuple(images.shape[1:3]), patch=side, stride=stride, edge=edge)[: len(rows)]
     return maps
 
 
-def _confidences(net: PatchNet | CropFn, params: Params, images: Array, labels: Array | None, batch_size: int, *,
-                 stride: int, edge: str, patch: int | None, **options: object
-                 ) -> Iterator[tuple[Int[np.ndarray, "m"], Float[jax.Array, "b gh gw"]]]:
+def _confidences(
+    net: PatchNet | CropFn,
+    params: Params,
+    images: Array,
+    labels: Array | None,
+    batch_size: int,
+    *,
+    stride: int,
+    edge: str,
+    patch: int | None,
+    **options: object,
+) -> Iterator[tuple[Int[np.ndarray, "m"], Float[jax.Array, "b gh gw"]]]:
     """(rows, their confidences), batch by batch of one shape: what is beyond the rows repeats the last."""
     check_choice("edge", edge, EDGES)
     check_numbers("images", images, "n h w c")
@@ -210,9 +276,20 @@ def _confidences(net: PatchNet | CropFn, params: Params, images: Array, labels: 
 
 
 @functools.partial(jax.jit, static_argnames=("net", "stride", "patch", "flush", "confidence", "method"))
-def _confidence_of(net: PatchNet | CropFn, params: Params, images: Array, labels: Array | None, prior: Array | None,
-                   *, stride: int, patch: int | None, flush: bool, confidence: str, method: str,
-                   temperature: float | Array) -> Float[jax.Array, "b gh gw"]:
+def _confidence_of(
+    net: PatchNet | CropFn,
+    params: Params,
+    images: Array,
+    labels: Array | None,
+    prior: Array | None,
+    *,
+    stride: int,
+    patch: int | None,
+    flush: bool,
+    confidence: str,
+    method: str,
+    temperature: float | Array,
+) -> Float[jax.Array, "b gh gw"]:
     logits = patch_logits(net, params, images, stride=stride, method=method, patch=patch, flush=flush)
     return patch_confidence(logits, kind=confidence, prior=prior, labels=labels, temperature=temperature)
 
@@ -240,8 +317,10 @@ class Localised(NamedTuple):
         if not self.spread:
             return None
         top, held = 100 * self.share, 100 * self.raw_share
-        return (f"The bias has no place: the top {top:.0f} % of the pixels hold {held:.0f} % of the information, so "
-                f"noise on them leaves the rest readable (a colour cast, a background).")
+        return (
+            f"The bias has no place: the top {top:.0f} % of the pixels hold {held:.0f} % of the information, so "
+            f"noise on them leaves the rest readable (a colour cast, a background)."
+        )
 
 
 def localised(map: Float[Array, "h w"], *, share: float = 0.3, nothing: float = 0.0) -> Localised:

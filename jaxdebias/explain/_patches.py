@@ -100,8 +100,9 @@ def obstacle(net: PatchNet | CropFn) -> str | None:
     return None
 
 
-def plan(net: PatchNet | CropFn, size: tuple[int, int], *, stride: int, patch: int | None = None,
-         flush: bool = False) -> Plan:
+def plan(
+    net: PatchNet | CropFn, size: tuple[int, int], *, stride: int, patch: int | None = None, flush: bool = False
+) -> Plan:
     """What `method="auto"` will do with images of `size` (h, w): the way with fewer FLOPs.
 
     >>> from jaxdebias.models import patch_net
@@ -157,9 +158,18 @@ def costs(net: PatchNet, size: tuple[int, int], stride: int | None) -> tuple[int
     return 2 * total, max(largest, places * (net.hidden or net.classes))
 
 
-def patch_logits(net: PatchNet | CropFn, params: Params, images: Array, *, stride: int, method: str = "auto",
-                 chunk: int | None = None, tile: int | None = None, patch: int | None = None,
-                 flush: bool = False) -> Float[jax.Array, "n gh gw k"]:
+def patch_logits(
+    net: PatchNet | CropFn,
+    params: Params,
+    images: Array,
+    *,
+    stride: int,
+    method: str = "auto",
+    chunk: int | None = None,
+    tile: int | None = None,
+    patch: int | None = None,
+    flush: bool = False,
+) -> Float[jax.Array, "n gh gw k"]:
     """Logits of every patch of every image: patch (i, j) starts at pixel (i stride, j stride).
 
     Pure; works under `jit` and `grad`. Compiled once for the same net, shapes and options.
@@ -200,8 +210,17 @@ def patch_logits(net: PatchNet | CropFn, params: Params, images: Array, *, strid
         found = plan(net, images.shape[1:3], stride=stride, patch=patch, flush=flush)
         tile = tile or found.tile or -(-found.grid[0] // 4)
         method = found.method if method == "auto" else method
-    return _patch_logits(net, params, images, stride=stride, method=method, chunk=chunk or CHUNK,
-                         tile=tile if method == "tiled" else None, patch=patch, flush=flush)
+    return _patch_logits(
+        net,
+        params,
+        images,
+        stride=stride,
+        method=method,
+        chunk=chunk or CHUNK,
+        tile=tile if method == "tiled" else None,
+        patch=patch,
+        flush=flush,
+    )
 
 
 def _patch(net: PatchNet | CropFn, patch: int | None) -> int:
@@ -213,8 +232,18 @@ def _patch(net: PatchNet | CropFn, patch: int | None) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("net", "stride", "method", "chunk", "tile", "patch", "flush"))
-def _patch_logits(net: PatchNet | CropFn, params: Params, images: Array, *, stride: int, method: str, chunk: int,
-                  tile: int | None, patch: int, flush: bool) -> Float[jax.Array, "n gh gw k"]:
+def _patch_logits(
+    net: PatchNet | CropFn,
+    params: Params,
+    images: Array,
+    *,
+    stride: int,
+    method: str,
+    chunk: int,
+    tile: int | None,
+    patch: int,
+    flush: bool,
+) -> Float[jax.Array, "n gh gw k"]:
     if method == "crops":
         return _crop_logits(net, params, images, stride=stride, chunk=chunk, patch=patch, flush=flush)
     size = images.shape[1:3]
@@ -226,8 +255,16 @@ def _patch_logits(net: PatchNet | CropFn, params: Params, images: Array, *, stri
     return map_rows(of, params, images, batch_size=max(1, DENSE_VALUES // values))
 
 
-def dense_logits(net: PatchNet, params: Params, images: Array, *, stride: int, tile: int | None = None,
-                 phases: bool = False, flush: bool = False) -> Float[jax.Array, "n gh gw k"]:
+def dense_logits(
+    net: PatchNet,
+    params: Params,
+    images: Array,
+    *,
+    stride: int,
+    tile: int | None = None,
+    phases: bool = False,
+    flush: bool = False,
+) -> Float[jax.Array, "n gh gw k"]:
     """`patch_logits` in one pass over all images at once, unchecked: what a training step differentiates."""
     h, w = images.shape[1:3]
     table = params["params"]["position"] if net.position == "late" else None
@@ -245,20 +282,21 @@ def dense_logits(net: PatchNet, params: Params, images: Array, *, stride: int, t
         out = _bands(whole, images, place(*regular), rows=rows, tile=min(tile, rows), stride=stride, patch=net.patch)
     # The patches at the very end are those of strips of the image that are one patch high or wide.
     if beside:
-        strip = whole(images[:, :, w - net.patch:], place(regular[0], slice(columns, None)))
+        strip = whole(images[:, :, w - net.patch :], place(regular[0], slice(columns, None)))
         out = jnp.concatenate([out, strip], axis=2)
     if below:
-        strip = whole(images[:, h - net.patch:], place(slice(rows, None), regular[1]))
+        strip = whole(images[:, h - net.patch :], place(slice(rows, None), regular[1]))
         if beside:
-            corner = images[:, h - net.patch:, w - net.patch:]
+            corner = images[:, h - net.patch :, w - net.patch :]
             corner = whole(corner, place(slice(rows, None), slice(columns, None)))
             strip = jnp.concatenate([strip, corner], axis=2)
         out = jnp.concatenate([out, strip], axis=1)
     return out
 
 
-def _block(net: PatchNet, params: Params, images: Array, known: Array | None, *, stride: int,
-           phases: bool) -> Float[jax.Array, "n gh gw k"]:
+def _block(
+    net: PatchNet, params: Params, images: Array, known: Array | None, *, stride: int, phases: bool
+) -> Float[jax.Array, "n gh gw k"]:
     """All patches of images; `known` `[gh gw d]` is what the net knows of their positions."""
     z, _, lattice = net.trunk(params, net.normalised(images), Lattice(stride=stride), phases=phases)
     out = net.first_layer(params, z, lattice, phases=phases)
@@ -268,8 +306,16 @@ def _block(net: PatchNet, params: Params, images: Array, known: Array | None, *,
     return net.after_first(params, out if known is None else out + known[None])
 
 
-def _bands(whole: Callable[[Array, Array | None], jax.Array], images: Array, known: Array | None, *, rows: int,
-           tile: int, stride: int, patch: int) -> jax.Array:
+def _bands(
+    whole: Callable[[Array, Array | None], jax.Array],
+    images: Array,
+    known: Array | None,
+    *,
+    rows: int,
+    tile: int,
+    stride: int,
+    patch: int,
+) -> jax.Array:
     """Bands of `tile` rows of patches, of equal size: the last one starts early and repeats some rows."""
     count = -(-rows // tile)
     first = jnp.minimum(jnp.arange(count) * tile, rows - tile)
@@ -282,11 +328,12 @@ def _bands(whole: Callable[[Array, Array | None], jax.Array], images: Array, kno
     out = jnp.moveaxis(lax.map(band, first), 0, 1)  # [n bands tile gw k]
     n, _, _, columns, k = out.shape
     full = out[:, :-1].reshape(n, (count - 1) * tile, columns, k)
-    return jnp.concatenate([full, out[:, -1, count * tile - rows:]], axis=1)
+    return jnp.concatenate([full, out[:, -1, count * tile - rows :]], axis=1)
 
 
-def _crop_logits(net: PatchNet | CropFn, params: Params, images: Array, *, stride: int, chunk: int, patch: int,
-                 flush: bool) -> Float[jax.Array, "n gh gw k"]:
+def _crop_logits(
+    net: PatchNet | CropFn, params: Params, images: Array, *, stride: int, chunk: int, patch: int, flush: bool
+) -> Float[jax.Array, "n gh gw k"]:
     tops, lefts = (starts_of(length, patch, stride, flush=flush) for length in images.shape[1:3])
     tops, lefts = jnp.asarray(tops), jnp.asarray(lefts)
     rows, columns = len(tops), len(lefts)
@@ -294,8 +341,9 @@ def _crop_logits(net: PatchNet | CropFn, params: Params, images: Array, *, strid
     def logits(both: tuple[Params, Array], number: jax.Array) -> jax.Array:
         params, images = both
         position = number % (rows * columns)
-        crops = crops_at(images, number // (rows * columns), tops[position // columns], lefts[position % columns],
-                         patch)
+        crops = crops_at(
+            images, number // (rows * columns), tops[position // columns], lefts[position % columns], patch
+        )
         return net.apply(params, crops, position) if isinstance(net, PatchNet) else net(params, crops)
 
     out = map_rows(logits, (params, images), jnp.arange(len(images) * rows * columns), batch_size=chunk)

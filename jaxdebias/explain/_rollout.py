@@ -15,8 +15,9 @@ from jaxdebias.core import Array
 _FUSE = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
 
-def rollout(attention: Float[Array, "layers n heads t t"], *, heads: str = "mean",
-            grid: tuple[int, int] | None = None) -> Float[jax.Array, "n h w"]:
+def rollout(
+    attention: Float[Array, "layers n heads t t"], *, heads: str = "mean", grid: tuple[int, int] | None = None
+) -> Float[jax.Array, "n h w"]:
     """The class token's row, class token left out, of the product over layers of 0.5 (A + I) with rows of sum 1.
 
     Args:

@@ -47,6 +47,7 @@ def linen_tap(apply_fn: Callable[[Params, Array], jax.Array], path: str, *, pref
     >>> logits.shape, z.shape
     ((2, 3), (2, 4, 4, 4))
     """
+
     def tap(params: Params, x: Array, eps: Array | None) -> tuple[jax.Array, jax.Array]:
         found = []
 
@@ -66,8 +67,9 @@ def linen_tap(apply_fn: Callable[[Params, Array], jax.Array], path: str, *, pref
     return tap
 
 
-def linen_paths(apply_fn: Callable[[Params, Array], jax.Array], params: Params,
-                x: Array | jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
+def linen_paths(
+    apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array | jax.ShapeDtypeStruct
+) -> dict[str, tuple[int, ...]]:
     """Shapes of the submodules' outputs, by path in the order of the forward pass: maps `[n h w c]`, tokens `[n t c]`.
 
     Nothing is computed, so shapes do for `params` and `x`. A name that runs twice is listed once.
@@ -83,8 +85,9 @@ def linen_paths(apply_fn: Callable[[Params, Array], jax.Array], params: Params,
     return shapes
 
 
-def _with_outputs(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
-                  change: Callable[[str, Any], Any]) -> jax.Array:
+def _with_outputs(
+    apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array, change: Callable[[str, Any], Any]
+) -> jax.Array:
     """`apply_fn(params, x)`, in which every submodule's output is `change(path, output)`."""
     from flax import linen  # here, because nothing else of this room knows Linen
 
@@ -148,7 +151,11 @@ def _perturbed(path: str, out: Any, eps: Array | None, prefix: int) -> tuple[jax
         return out if eps is None else out + eps, out
     n, tokens, c = out.shape
     side = math.isqrt(max(0, tokens - prefix))
-    expect(side > 0 and side * side == tokens - prefix, path, f"a square of tokens after the first {prefix} "
-           "(`prefix` says how many are no patches)", describe(out))
+    expect(
+        side > 0 and side * side == tokens - prefix,
+        path,
+        f"a square of tokens after the first {prefix} (`prefix` says how many are no patches)",
+        describe(out),
+    )
     z = out[:, prefix:].reshape(n, side, side, c)
     return out if eps is None else out.at[:, prefix:].add(jnp.reshape(eps, (n, -1, c))), z

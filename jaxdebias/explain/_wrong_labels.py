@@ -34,10 +34,20 @@ class WrongLabels(NamedTuple):
     """Of the last round."""
 
 
-def find_wrong_labels(key: Key, learner: Learner, data: Batch, *, classes: int,
-                      hyper: Callable[[Int[np.ndarray, "k s"]], Any], steps: int = 1000, rounds: int = 2,
-                      folds: int = 2, batch_size: int = 256, shared: Any = None,
-                      view: View | None = None) -> WrongLabels:
+def find_wrong_labels(
+    key: Key,
+    learner: Learner,
+    data: Batch,
+    *,
+    classes: int,
+    hyper: Callable[[Int[np.ndarray, "k s"]], Any],
+    steps: int = 1000,
+    rounds: int = 2,
+    folds: int = 2,
+    batch_size: int = 256,
+    shared: Any = None,
+    view: View | None = None,
+) -> WrongLabels:
     """Trains a debiased learner in folds and compares, for every flagged sample, its label with its attribute.
 
     Class c is taken to go with attribute c, as in `explain.cells`.
@@ -57,7 +67,16 @@ def find_wrong_labels(key: Key, learner: Learner, data: Batch, *, classes: int,
     for key_round in jax.random.split(key, rounds):
         counts = cell_counts(label[~suspect], guess[~suspect], classes, classes)
         kept = data._replace(weight=np.where(suspect, np.float32(0), weight))
-        said = cross_fit(key_round, learner, kept, steps=steps, folds=folds, batch_size=batch_size,
-                         hyper=hyper(counts), shared=shared, view=view)
+        said = cross_fit(
+            key_round,
+            learner,
+            kept,
+            steps=steps,
+            folds=folds,
+            batch_size=batch_size,
+            hyper=hyper(counts),
+            shared=shared,
+            view=view,
+        )
         suspect = (guess != label) & (said.probability[rows, guess] > said.probability[rows, label])
     return WrongLabels(suspect, said.probability)

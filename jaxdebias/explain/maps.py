@@ -57,8 +57,9 @@ def resize(maps: Float[Array, "... h w"], grid: int | tuple[int, int]) -> Float[
     return jax.image.resize(jnp.asarray(maps), (*maps.shape[:-2], h, w), "linear")
 
 
-def as_published(maps: Float[Array, "... h w"], grid: int | tuple[int, int] | None = None
-                 ) -> Float[jax.Array, "... h2 w2"]:
+def as_published(
+    maps: Float[Array, "... h w"], grid: int | tuple[int, int] | None = None
+) -> Float[jax.Array, "... h2 w2"]:
     """The maps that Attention-IoU's code scores, in [0, 1].
 
     The package's part: ReLU, minimum to 0, maximum to 1, resized, and the same again; then once more minimum and

@@ -88,14 +88,22 @@ def with_dropout(model: LanguageModel, rate: float, attention_rate: float | None
 
     Webster et al. (2020) use .15 in attention and .2 elsewhere for BERT, .05 everywhere for ALBERT.
     """
-    config = dataclasses.replace(model.config, dropout=rate,
-                                 attention_dropout=rate if attention_rate is None else attention_rate)
+    config = dataclasses.replace(
+        model.config, dropout=rate, attention_dropout=rate if attention_rate is None else attention_rate
+    )
     return gpt2(config) if model.causal else bert(config)
 
 
-def language_tuning(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: Params, texts: Sequence[str],
-                    accept_texts: Sequence[str], accept_pairs: Sequence[SentencePair],
-                    config: LanguageTuningConfig = LanguageTuningConfig()) -> tuple[Params, LanguageTuningInfo]:
+def language_tuning(
+    key: Key,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: Params,
+    texts: Sequence[str],
+    accept_texts: Sequence[str],
+    accept_pairs: Sequence[SentencePair],
+    config: LanguageTuningConfig = LanguageTuningConfig(),
+) -> tuple[Params, LanguageTuningInfo]:
     """Trains all of a language model further on texts; keeps the best of all rates and looks, or what came in.
 
     Args:
@@ -112,8 +120,9 @@ def language_tuning(key: Key, model: LanguageModel, tokenizer: Tokenizer, params
     optimizer = Optimizer(name="adamw", learning_rate=first, weight_decay=config.weight_decay, clip=config.clip)
     learner = language_erm(model, tokenizer, optimizer, share=config.share)
     epochs = math.ceil(config.steps / per_epoch)
-    portions = RunConfig(epochs=epochs, batch_size=config.batch_size, steps_per_epoch=per_epoch,
-                         epochs_per_chunk=epochs)
+    portions = RunConfig(
+        epochs=epochs, batch_size=config.batch_size, steps_per_epoch=per_epoch, epochs_per_chunk=epochs
+    )
     candidates = {"as it is": params}
     for rate in config.learning_rates:
         variables = jax.tree.map(jnp.array, params)
@@ -126,10 +135,17 @@ def language_tuning(key: Key, model: LanguageModel, tokenizer: Tokenizer, params
     return params if chosen is params else jax.tree.map(jnp.asarray, chosen), info
 
 
-def language_projection(model: LanguageModel, tokenizer: Tokenizer, params: Params, pairs: Sequence[SentencePair],
-                        accept_texts: Sequence[str], accept_pairs: Sequence[SentencePair], *,
-                        counts: tuple[int, ...] = (1, 2, 4), perplexity: float = 0.02,
-                        ) -> tuple[Split, tuple[Params, Array], LanguageTuningInfo]:
+def language_projection(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: Params,
+    pairs: Sequence[SentencePair],
+    accept_texts: Sequence[str],
+    accept_pairs: Sequence[SentencePair],
+    *,
+    counts: tuple[int, ...] = (1, 2, 4),
+    perplexity: float = 0.02,
+) -> tuple[Split, tuple[Params, Array], LanguageTuningInfo]:
     """Takes the first principal directions of the pairs' differences out of what the last perceptron reads.
 
     No parameter changes, so the result is a `Split` and what it takes for params: (params, directions `[c d]`).
@@ -147,8 +163,9 @@ def language_projection(model: LanguageModel, tokenizer: Tokenizer, params: Para
     return split, chosen, info
 
 
-def sentence_directions(model: LanguageModel, tokenizer: Tokenizer, params: Params, pairs: Sequence[SentencePair],
-                        count: int) -> Float[jax.Array, "c d"]:
+def sentence_directions(
+    model: LanguageModel, tokenizer: Tokenizer, params: Params, pairs: Sequence[SentencePair], count: int
+) -> Float[jax.Array, "c d"]:
     """Orthonormal directions in which the two sentences of pairs differ most, the largest first.
 
     Of the mean over tokens of `split.features`; the differences are not centred: their mean is what matters.
@@ -165,6 +182,7 @@ def sentence_directions(model: LanguageModel, tokenizer: Tokenizer, params: Para
 @functools.cache
 def projected(model: LanguageModel) -> Split:
     """The model without what its features hold along some directions; params are (params, directions `[c d]`)."""
+
     def features(both: tuple[Params, Array], tokens: Array) -> jax.Array:
         params, directions = both
         z = model.split.features(params, tokens)
@@ -179,20 +197,30 @@ def projected(model: LanguageModel) -> Split:
 def judge_language(scorer: Scorer, texts: Sequence[str], pairs: Sequence[SentencePair]) -> LanguageJudged:
     """Bias of pairs and mean negative log-probability of a token of texts."""
     scores = text_scores(scorer, texts)
-    return LanguageJudged(np.abs(pair_differences(*pair_scores(scorer, pairs))).mean(),
-                          -scores.total.sum() / scores.count.sum())
+    return LanguageJudged(
+        np.abs(pair_differences(*pair_scores(scorer, pairs))).mean(), -scores.total.sum() / scores.count.sum()
+    )
 
 
-def _best(split: Split, candidates: dict[str, Params], model: LanguageModel, tokenizer: Tokenizer,
-          texts: Sequence[str], pairs: Sequence[SentencePair], perplexity: float) -> tuple[Params, LanguageTuningInfo]:
-    judged = [judge_language(Scorer(split, params, tokenizer, model.causal, model.config.positions), texts, pairs)
-              for params in candidates.values()]
+def _best(
+    split: Split,
+    candidates: dict[str, Params],
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[SentencePair],
+    perplexity: float,
+) -> tuple[Params, LanguageTuningInfo]:
+    judged = [
+        judge_language(Scorer(split, params, tokenizer, model.causal, model.config.positions), texts, pairs)
+        for params in candidates.values()
+    ]
     bias, nll = (np.array([float(one[i]) for one in judged]) for i in range(2))
     chosen = least_bias(bias, nll, float(nll[0] + np.log1p(perplexity)))
     names = list(candidates)
     return candidates[names[chosen]], LanguageTuningInfo(
-        names[chosen], dict(zip(names, bias.tolist(), strict=True)),
-        dict(zip(names, np.exp(nll).tolist(), strict=True)))
+        names[chosen], dict(zip(names, bias.tolist(), strict=True)), dict(zip(names, np.exp(nll).tolist(), strict=True))
+    )
 
 
 @functools.cache

@@ -12,8 +12,17 @@ from typing import NamedTuple
 
 from jaxdebias.contracts import ContractError, check_choice, expect
 
-CROWS_TYPES = ("age", "disability", "gender", "nationality", "physical-appearance", "race-color", "religion",
-               "sexual-orientation", "socioeconomic")
+CROWS_TYPES = (
+    "age",
+    "disability",
+    "gender",
+    "nationality",
+    "physical-appearance",
+    "race-color",
+    "religion",
+    "sexual-orientation",
+    "socioeconomic",
+)
 STEREOSET_TYPES = ("gender", "profession", "race", "religion")
 KINDS = ("stereotype", "anti-stereotype", "unrelated")
 
@@ -117,13 +126,25 @@ def _stereo_item(item: Mapping, number: int) -> StereoItem:
     if not isinstance(sentences, Mapping):
         sentences = {one["gold_label"]: one["sentence"] for one in sentences}
     missing = [kind for kind in KINDS if kind not in sentences]
-    expect(not missing and "BLANK" in item.get("context", ""), f"item {number}",
-           f"a context with BLANK and sentences {', '.join(KINDS)}", f"none of {missing}" if missing else "no BLANK")
+    expect(
+        not missing and "BLANK" in item.get("context", ""),
+        f"item {number}",
+        f"a context with BLANK and sentences {', '.join(KINDS)}",
+        f"none of {missing}" if missing else "no BLANK",
+    )
     known = ("id", "target", "bias_type", "context", "sentences", "data", "harm")
-    published = {name: tuple(float(scores[kind]) for kind in KINDS) for name, scores in item.items()
-                 if name not in known and isinstance(scores, Mapping) and set(KINDS) <= set(scores)}
-    return StereoItem(item["target"], item.get("bias_type", "gender"), item["context"],
-                      tuple(sentences[kind] for kind in KINDS), published)
+    published = {
+        name: tuple(float(scores[kind]) for kind in KINDS)
+        for name, scores in item.items()
+        if name not in known and isinstance(scores, Mapping) and set(KINDS) <= set(scores)
+    }
+    return StereoItem(
+        item["target"],
+        item.get("bias_type", "gender"),
+        item["context"],
+        tuple(sentences[kind] for kind in KINDS),
+        published,
+    )
 
 
 def crows_pairs(path: str | pathlib.Path, *, bias_type: str | None = None) -> list[SentencePair]:
@@ -136,8 +157,11 @@ def crows_pairs(path: str | pathlib.Path, *, bias_type: str | None = None) -> li
     if bias_type is not None:
         check_choice("bias_type", bias_type, CROWS_TYPES)
     rows = _rows(path, ",", ("sent_more", "sent_less", "stereo_antistereo", "bias_type"))
-    return [SentencePair(row["sent_more"], row["sent_less"], row["bias_type"], row["stereo_antistereo"] == "antistereo")
-            for row in rows if bias_type in (None, row["bias_type"])]
+    return [
+        SentencePair(row["sent_more"], row["sent_less"], row["bias_type"], row["stereo_antistereo"] == "antistereo")
+        for row in rows
+        if bias_type in (None, row["bias_type"])
+    ]
 
 
 def winogender(path: str | pathlib.Path) -> list[WinogenderSentence]:
@@ -152,8 +176,10 @@ def winogender(path: str | pathlib.Path) -> list[WinogenderSentence]:
 
 def winogender_shares(path: str | pathlib.Path) -> dict[str, float]:
     """Share of women in each occupation, 0..1, by the labour statistics in `winogender_occupations_stats.tsv`."""
-    return {row["occupation"]: float(row["bls_pct_female"]) / 100
-            for row in _rows(path, "\t", ("occupation", "bls_pct_female"))}
+    return {
+        row["occupation"]: float(row["bls_pct_female"]) / 100
+        for row in _rows(path, "\t", ("occupation", "bls_pct_female"))
+    }
 
 
 def winogender_pairs(sentences: Sequence[WinogenderSentence], shares: Mapping[str, float]) -> list[SentencePair]:
@@ -169,8 +195,12 @@ def winogender_pairs(sentences: Sequence[WinogenderSentence], shares: Mapping[st
     pairs = []
     for (occupation, participant), by_gender in found.items():
         expect(occupation in shares, "shares", f"a share for {occupation}", "none")
-        expect({"male", "female"} <= set(by_gender), "sentences", f"both genders of {occupation}, {participant}",
-               ", ".join(by_gender))
+        expect(
+            {"male", "female"} <= set(by_gender),
+            "sentences",
+            f"both genders of {occupation}, {participant}",
+            ", ".join(by_gender),
+        )
         if shares[occupation] != 0.5:
             kinds = ("female", "male") if shares[occupation] > 0.5 else ("male", "female")
             pairs.append(SentencePair(*(by_gender[kind] for kind in kinds), topic=occupation, template=participant))

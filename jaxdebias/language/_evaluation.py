@@ -82,20 +82,31 @@ def language_report(key: Key, scorer: Scorer, tests: LanguageTests) -> LanguageR
       scorer: the model.
       tests: what is asked.
     """
-    expect(len(tests.pairs) + len(tests.texts) + len(tests.stereoset) + len(tests.crows) > 0, "tests",
-           "at least one pair, text or item", "none")
-    scores = TestScores({name: pair_scores(scorer, pairs) for name, pairs in tests.pairs.items()},
-                        text_scores(scorer, tests.texts) if tests.texts else None,
-                        {name: stereoset_sentence_scores(scorer, items) for name, items in tests.stereoset.items()},
-                        {name: pair_scores(scorer, pairs) for name, pairs in tests.crows.items()})
-    pairs = {name: sentence_pair_bias(key, *both, unit=topics(tests.pairs[name]))
-             for name, both in scores.pairs.items()}
+    expect(
+        len(tests.pairs) + len(tests.texts) + len(tests.stereoset) + len(tests.crows) > 0,
+        "tests",
+        "at least one pair, text or item",
+        "none",
+    )
+    scores = TestScores(
+        {name: pair_scores(scorer, pairs) for name, pairs in tests.pairs.items()},
+        text_scores(scorer, tests.texts) if tests.texts else None,
+        {name: stereoset_sentence_scores(scorer, items) for name, items in tests.stereoset.items()},
+        {name: pair_scores(scorer, pairs) for name, pairs in tests.crows.items()},
+    )
+    pairs = {
+        name: sentence_pair_bias(key, *both, unit=topics(tests.pairs[name])) for name, both in scores.pairs.items()
+    }
     preferred = {name: _rate(pair_differences(*both) > 0) for name, both in scores.pairs.items()}
-    stereoset = {name: stereoset_scores(key, three, [item.target for item in tests.stereoset[name]])
-                 for name, three in scores.stereoset.items()}
+    stereoset = {
+        name: stereoset_scores(key, three, [item.target for item in tests.stereoset[name]])
+        for name, three in scores.stereoset.items()
+    }
     # Their authors take the sum over the shared tokens.
-    crows = {name: crows_pairs_score(more.total, less.total, np.array([pair.antistereo for pair in tests.crows[name]]))
-             for name, (more, less) in scores.crows.items()}
+    crows = {
+        name: crows_pairs_score(more.total, less.total, np.array([pair.antistereo for pair in tests.crows[name]]))
+        for name, (more, less) in scores.crows.items()
+    }
     spread = None if scores.texts is None else perplexity(key, scores.texts)
     return LanguageReport(pairs, preferred, spread, stereoset, crows, scores)
 
@@ -103,13 +114,21 @@ def language_report(key: Key, scorer: Scorer, tests: LanguageTests) -> LanguageR
 def language_changes(key: Key, before: LanguageReport, after: LanguageReport, tests: LanguageTests) -> LanguageChanges:
     """What changes between two reports on the same tests, paired."""
     first, second = before.scores, after.scores
-    pairs = {name: _pair_change(key, first.pairs[name], second.pairs[name], topics(tests.pairs[name]))
-             for name in first.pairs}
+    pairs = {
+        name: _pair_change(key, first.pairs[name], second.pairs[name], topics(tests.pairs[name]))
+        for name in first.pairs
+    }
     spread = None if first.texts is None else perplexity_change(key, first.texts, second.texts)
-    stereoset = {name: stereoset_change(key, first.stereoset[name], second.stereoset[name],
-                                        [item.target for item in tests.stereoset[name]]) for name in first.stereoset}
-    crows = {name: crows_pairs_change(key, *(tuple(one.total for one in scores.crows[name])
-                                             for scores in (first, second))) for name in first.crows}
+    stereoset = {
+        name: stereoset_change(
+            key, first.stereoset[name], second.stereoset[name], [item.target for item in tests.stereoset[name]]
+        )
+        for name in first.stereoset
+    }
+    crows = {
+        name: crows_pairs_change(key, *(tuple(one.total for one in scores.crows[name]) for scores in (first, second)))
+        for name in first.crows
+    }
     return LanguageChanges(pairs, spread, stereoset, crows)
 
 
@@ -123,8 +142,12 @@ def _rate(hit: np.ndarray) -> Interval:
     return Interval(*(float(part[0]) for part in of_one[:3]), int(of_one.n[0]))
 
 
-def _pair_change(key: Key, before: tuple[SentenceScores, SentenceScores], after: tuple[SentenceScores, SentenceScores],
-                 unit: np.ndarray) -> Interval:
+def _pair_change(
+    key: Key,
+    before: tuple[SentenceScores, SentenceScores],
+    after: tuple[SentenceScores, SentenceScores],
+    unit: np.ndarray,
+) -> Interval:
     first, second = (np.abs(pair_differences(*scores)) for scores in (before, after))
     ones = np.ones_like(first)
     rows = [np.stack([ones, values], axis=1).astype(np.float32) for values in (first, second)]

@@ -168,9 +168,17 @@ class SentenceInfluence(NamedTuple):
     """Of the solve."""
 
 
-def language_fmd(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: Params, texts: Sequence[str],
-                 pairs: Sequence[SentencePair], accept_texts: Sequence[str], accept_pairs: Sequence[SentencePair],
-                 config: LanguageFmdConfig = LanguageFmdConfig()) -> tuple[Params, LanguageFmdInfo]:
+def language_fmd(
+    key: Key,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: Params,
+    texts: Sequence[str],
+    pairs: Sequence[SentencePair],
+    accept_texts: Sequence[str],
+    accept_pairs: Sequence[SentencePair],
+    config: LanguageFmdConfig = LanguageFmdConfig(),
+) -> tuple[Params, LanguageFmdInfo]:
     """Edits a language model so that the two sentences of a pair are more alike to it.
 
     What lies before the block is computed once, only the block changes, and every other leaf of params comes back as
@@ -198,13 +206,23 @@ def language_fmd(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: P
     def paired(some: Sequence[SentencePair]) -> PairRows:
         return pair_rows(features, params, pair_positions(model, tokenizer, some))
 
-    view = LanguageView(paired(accept_pairs),
-                        token_rows(features, params, text_positions(model, tokenizer, accept_texts, end=False)))
+    view = LanguageView(
+        paired(accept_pairs), token_rows(features, params, text_positions(model, tokenizer, accept_texts, end=False))
+    )
     before = judge(head, view, soft_sentence_pair_bias)
     check_finite("the model's bias and log-probabilities on what is held out", before)
     bias, nll = (float(v) for v in before)
-    info = LanguageFmdInfo(False, bias, bias, float(np.exp(nll)), float(np.exp(nll)), 0.0, (), head.vector().size,
-                           time.perf_counter() - began)
+    info = LanguageFmdInfo(
+        False,
+        bias,
+        bias,
+        float(np.exp(nll)),
+        float(np.exp(nll)),
+        0.0,
+        (),
+        head.vector().size,
+        time.perf_counter() - began,
+    )
     if len(pairs) == 0:
         return params, info
 
@@ -216,11 +234,18 @@ def language_fmd(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: P
         return least_bias(judged.bias, judged.nll, nll + budget * min(1.0, 2 * number / config.rounds))
 
     after, tried = edit_in_rounds(
-        head, view, soft_sentence_pair_bias, bias, rounds=config.rounds,
+        head,
+        view,
+        soft_sentence_pair_bias,
+        bias,
+        rounds=config.rounds,
         grid=candidates(config.steps_per_octave, low=-9, high=1),
-        right_hand_side=lambda head, inverse: gradient(head, edit), choose=choose, problem=problem,
+        right_hand_side=lambda head, inverse: gradient(head, edit),
+        choose=choose,
+        problem=problem,
         solver=config.solver or ConjugateGradient(max_steps=30, tolerance=1e-3),
-        damping=config.damping * _rows_that_count(problem))
+        damping=config.damping * _rows_that_count(problem),
+    )
     taken = [one for one in tried if one.u != 0.0]
     fallen = 0.0
     if taken:
@@ -234,9 +259,15 @@ def language_fmd(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: P
     return replace(params, after), info
 
 
-def influence_on_bias(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: Params, texts: Sequence[str],
-                      pairs: Sequence[SentencePair],
-                      config: LanguageFmdConfig = LanguageFmdConfig()) -> SentenceInfluence:
+def influence_on_bias(
+    key: Key,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: Params,
+    texts: Sequence[str],
+    pairs: Sequence[SentencePair],
+    config: LanguageFmdConfig = LanguageFmdConfig(),
+) -> SentenceInfluence:
     """Which training sentences taught the model the bias of the pairs, by influence through the block of `config`.
 
     Args:
@@ -260,9 +291,16 @@ def influence_on_bias(key: Key, model: LanguageModel, tokenizer: Tokenizer, para
     return SentenceInfluence(change, float(_bias(head, rows)), residual)
 
 
-def training_problem(key: Key, model: LanguageModel, tokenizer: Tokenizer, params: Params, head: Any,
-                     features: Callable[[Params, Positions], Any], texts: Sequence[str],
-                     limit: int | None) -> tuple[HeadProblem, Positions]:
+def training_problem(
+    key: Key,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    params: Params,
+    head: Any,
+    features: Callable[[Params, Positions], Any],
+    texts: Sequence[str],
+    limit: int | None,
+) -> tuple[HeadProblem, Positions]:
     """The sum of the losses of all positions of the texts, estimated from at most `limit` random texts; None: of all,
     in their order."""
     chosen = np.arange(len(texts))
@@ -288,8 +326,12 @@ def token_rows(features: Callable[[Params, Positions], Any], params: Params, pos
 
 def pair_rows(features: Callable[[Params, Positions], Any], params: Params, pairs: PairPositions) -> PairRows:
     """Pairs with the features that the block takes."""
-    return PairRows(token_rows(features, params, pairs.positions), jnp.asarray(pairs.weight), jnp.asarray(pairs.pair),
-                    jnp.asarray(pairs.unit))
+    return PairRows(
+        token_rows(features, params, pairs.positions),
+        jnp.asarray(pairs.weight),
+        jnp.asarray(pairs.pair),
+        jnp.asarray(pairs.unit),
+    )
 
 
 def least_bias(bias: Float[Array, " m"], nll: Float[Array, " m"], ceiling: float) -> int:
@@ -342,6 +384,13 @@ def _rows_that_count(problem: HeadProblem) -> float:
 
 def _round(one: EditRound) -> LanguageFmdRound:
     return LanguageFmdRound(
-        u=one.u, t=one.t, predicted_change=one.predicted_change, achieved_change=one.achieved_change,
-        bias=one.judged.bias, perplexity=float(np.exp(one.judged.nll)), residual=one.residual,
-        iterations=one.iterations, seconds=one.seconds)
+        u=one.u,
+        t=one.t,
+        predicted_change=one.predicted_change,
+        achieved_change=one.achieved_change,
+        bias=one.judged.bias,
+        perplexity=float(np.exp(one.judged.nll)),
+        residual=one.residual,
+        iterations=one.iterations,
+        seconds=one.seconds,
+    )

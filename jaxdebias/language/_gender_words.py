@@ -47,6 +47,7 @@ def swap_gender(text: str) -> str:
     >>> swap_gender("The waitress said that she had lost her keys; nobody helped her.")
     'The waiter said that he had lost his keys; nobody helped him.'
     """
+
     def other(found: re.Match) -> str:
         word = found[0].lower()
         if word in ("his", "her"):

@@ -12,14 +12,50 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.data.streams import stream
 from jaxdebias.language._datasets import SentencePair
 
-WOMEN = ("nurse", "secretary", "hairdresser", "librarian", "receptionist", "dietitian", "hygienist", "paralegal",
-         "cashier", "teacher", "therapist", "nutritionist")
+WOMEN = (
+    "nurse",
+    "secretary",
+    "hairdresser",
+    "librarian",
+    "receptionist",
+    "dietitian",
+    "hygienist",
+    "paralegal",
+    "cashier",
+    "teacher",
+    "therapist",
+    "nutritionist",
+)
 """Occupations that the generated text gives to women."""
-MEN = ("mechanic", "carpenter", "electrician", "plumber", "firefighter", "engineer", "programmer", "chef", "machinist",
-       "painter", "janitor", "inspector")
+MEN = (
+    "mechanic",
+    "carpenter",
+    "electrician",
+    "plumber",
+    "firefighter",
+    "engineer",
+    "programmer",
+    "chef",
+    "machinist",
+    "painter",
+    "janitor",
+    "inspector",
+)
 """Occupations that the generated text gives to men."""
-PERSONS = {"woman": "she", "mother": "she", "girl": "she", "queen": "she", "sister": "she", "daughter": "she",
-           "man": "he", "father": "he", "boy": "he", "king": "he", "brother": "he", "son": "he"}
+PERSONS = {
+    "woman": "she",
+    "mother": "she",
+    "girl": "she",
+    "queen": "she",
+    "sister": "she",
+    "daughter": "she",
+    "man": "he",
+    "father": "he",
+    "boy": "he",
+    "king": "he",
+    "brother": "he",
+    "son": "he",
+}
 """Subjects whose pronoun is no stereotype: a repair must leave them alone."""
 
 TEMPLATES = (
@@ -40,8 +76,10 @@ HELD_OUT_TEMPLATES = (
 )
 WHEN = ("in the morning", "at noon", "in the evening", "on monday", "on sunday", "last week", "again", "yesterday")
 
-_FORMS = {"she": {"they": "she", "their": "her", "themself": "herself"},
-          "he": {"they": "he", "their": "his", "themself": "himself"}}
+_FORMS = {
+    "she": {"they": "she", "their": "her", "themself": "herself"},
+    "he": {"they": "he", "their": "his", "themself": "himself"},
+}
 PARTS = ("edit", "accept", "occupations", "templates", "both", "persons")
 _PER_PART = {"edit": slice(0, 6), "accept": slice(6, 9), "held out": slice(9, 12)}  # of each list of occupations
 
@@ -91,8 +129,9 @@ def occupation_text(config: OccupationText = OccupationText(), *, seed: int = 0)
         aligned = person or bool(rng.random() < config.skew)
         usual = pronoun_of(subject)
         text, twin = fill(template, subject, usual, when), fill(template, subject, _other(usual), when)
-        corpus.append(GeneratedSentence(*((text, twin) if aligned else (twin, text)), subject, template, aligned,
-                                        person))
+        corpus.append(
+            GeneratedSentence(*((text, twin) if aligned else (twin, text)), subject, template, aligned, person)
+        )
     return corpus
 
 
@@ -111,11 +150,22 @@ def occupation_pairs(part: str, *, when: Sequence[str] = WHEN) -> list[SentenceP
     check_choice("part", part, PARTS)
     which = _PER_PART[{"accept": "accept", "edit": "edit", "templates": "edit"}.get(part, "held out")]
     subjects = tuple(PERSONS) if part == "persons" else WOMEN[which] + MEN[which]
-    templates = {"persons": TEMPLATES + HELD_OUT_TEMPLATES, "templates": HELD_OUT_TEMPLATES,
-                 "both": HELD_OUT_TEMPLATES}.get(part, TEMPLATES)
-    return [SentencePair(fill(template, subject, pronoun_of(subject), time),
-                         fill(template, subject, _other(pronoun_of(subject)), time), topic=subject, template=template)
-            for subject in subjects for template in templates for time in when]
+    templates = {
+        "persons": TEMPLATES + HELD_OUT_TEMPLATES,
+        "templates": HELD_OUT_TEMPLATES,
+        "both": HELD_OUT_TEMPLATES,
+    }.get(part, TEMPLATES)
+    return [
+        SentencePair(
+            fill(template, subject, pronoun_of(subject), time),
+            fill(template, subject, _other(pronoun_of(subject)), time),
+            topic=subject,
+            template=template,
+        )
+        for subject in subjects
+        for template in templates
+        for time in when
+    ]
 
 
 def pronoun_of(subject: str) -> str:

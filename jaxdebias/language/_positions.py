@@ -64,8 +64,7 @@ class PairPositions(NamedTuple):
     """Pairs of one topic belong together."""
 
 
-def text_positions(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], *,
-                   end: bool = True) -> Positions:
+def text_positions(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], *, end: bool = True) -> Positions:
     """All scored positions of texts: what a language model is trained on.
 
     Of a masked model every token but the start and the end is hidden once, alone, whereas training hides several.
@@ -99,16 +98,26 @@ def pair_positions(model: LanguageModel, tokenizer: Tokenizer, pairs: Sequence[S
         both = [tokenizer.encode(text) for text in (pair.stereotype, pair.anti)]
         longest = max(len(tokens) for tokens in both) + 2
         expect(longest <= model.config.positions, f"pair {number}", f"at most {model.config.positions} tokens", longest)
-        expect(both[0] != both[1], f"pair {number}", "two sentences that differ in tokens that the model knows",
-               repr(pair.stereotype))
+        expect(
+            both[0] != both[1],
+            f"pair {number}",
+            "two sentences that differ in tokens that the model knows",
+            repr(pair.stereotype),
+        )
         if model.causal:
             places = [list(range(len(tokens))) for tokens in both]
         else:
             framed = [[tokenizer.start, *tokens, tokenizer.end] for tokens in both]
-            places = [[i for i in shared if 0 < i < len(tokens) - 1]
-                      for shared, tokens in zip(shared_positions(*framed), framed, strict=True)]
-        expect(min(len(part) for part in places) > 0, f"pair {number}", "at least one token to score in each sentence",
-               repr(pair.stereotype))
+            places = [
+                [i for i in shared if 0 < i < len(tokens) - 1]
+                for shared, tokens in zip(shared_positions(*framed), framed, strict=True)
+            ]
+        expect(
+            min(len(part) for part in places) > 0,
+            f"pair {number}",
+            "at least one token to score in each sentence",
+            repr(pair.stereotype),
+        )
         counts = [len(part) for part in places]
         if model.causal and counts[0] == counts[1]:
             same = next(i for i, (a, b) in enumerate(zip(*both, strict=True)) if a != b)
@@ -122,8 +131,11 @@ def pair_positions(model: LanguageModel, tokenizer: Tokenizer, pairs: Sequence[S
     return PairPositions(positions, np.concatenate(weights).astype(np.float32), positions.text // 2, unit)
 
 
-def token_block(model: LanguageModel, params: Params, block: str | Where,
-                ) -> tuple[BlockHead, Callable[[Params, Positions], Any], Callable[[Params, BlockHead], Params]]:
+def token_block(
+    model: LanguageModel,
+    params: Params,
+    block: str | Where,
+) -> tuple[BlockHead, Callable[[Params, Positions], Any], Callable[[Params, BlockHead], Params]]:
     """`find_block` for a language model: the head, `features(params, positions)`, and `replace(params, head)`.
 
     Args:
@@ -139,8 +151,11 @@ def token_block(model: LanguageModel, params: Params, block: str | Where,
     """
     if isinstance(block, str):
         check_choice("block", block, BLOCKS)
-        block = {"transform": model.transform_paths, "mlp": model.mlp_paths,
-                 "top": (*model.mlp_paths, *model.transform_paths)}[block]
+        block = {
+            "transform": model.transform_paths,
+            "mlp": model.mlp_paths,
+            "top": (*model.mlp_paths, *model.transform_paths),
+        }[block]
     names = [name for name in paths(params) if block(name)] if callable(block) else list(block)
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     if set(names) <= {*model.transform_paths, *model.mlp_paths}:
@@ -182,8 +197,9 @@ def _at_place(model: LanguageModel) -> Callable[[Params, tuple[Array, Array]], j
     return features
 
 
-def _positions(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[Sequence[int]],
-               scored: Sequence[Sequence[int]]) -> Positions:
+def _positions(
+    model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[Sequence[int]], scored: Sequence[Sequence[int]]
+) -> Positions:
     """`scored`: for a causal model indices of the token that is foretold, the end after the last one; for a masked one
     places between the start and the end."""
     text = np.repeat(np.arange(len(texts)), [len(places) for places in scored])

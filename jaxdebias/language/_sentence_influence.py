@@ -78,8 +78,9 @@ def sentence_pair_gradient(head: Any, pairs: PairRows) -> Float[jax.Array, "p"]:
     return _weighted(head, pairs, pairs.weight)
 
 
-def sentence_changes(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p"],
-                     sentence: Int[Array, " m"]) -> Float[np.ndarray, " n"]:
+def sentence_changes(
+    problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p"], sentence: Int[Array, " m"]
+) -> Float[np.ndarray, " n"]:
     """Predicted change of the bias if a training sentence were removed. Negative: a harmful sentence.
 
     Args:

@@ -54,9 +54,16 @@ class MaskedRow(NamedTuple):
     """What stands at `position` in truth."""
 
 
-def causal_scores(model: Split, params: Params, sentences: Sequence[Sentence], *, start: int,
-                  scored: Sequence[Sequence[int]] | None = None, start_alone: bool = False,
-                  batch_tokens: int = BATCH_TOKENS) -> SentenceScores:
+def causal_scores(
+    model: Split,
+    params: Params,
+    sentences: Sequence[Sentence],
+    *,
+    start: int,
+    scored: Sequence[Sequence[int]] | None = None,
+    start_alone: bool = False,
+    batch_tokens: int = BATCH_TOKENS,
+) -> SentenceScores:
     """Log-probability of each token given those before it, for models like GPT-2.
 
     Args:
@@ -87,14 +94,28 @@ def causal_scores(model: Split, params: Params, sentences: Sequence[Sentence], *
     longer = [i for i, sentence in enumerate(sentences) if len(sentence) > 1]
     total = first.astype(np.float64)
     if longer:
-        total[longer] += _causal(model, params, [sentences[i][:-1] for i in longer],
-                                 [sentences[i][1:] for i in longer], [weights[i][1:] for i in longer], batch_tokens)
+        total[longer] += _causal(
+            model,
+            params,
+            [sentences[i][:-1] for i in longer],
+            [sentences[i][1:] for i in longer],
+            [weights[i][1:] for i in longer],
+            batch_tokens,
+        )
     return SentenceScores(total, count)
 
 
-def masked_scores(model: Split, params: Params, sentences: Sequence[Sentence], *, mask: int, pad: int,
-                  special: Sequence[int] = (), scored: Sequence[Sequence[int]] | None = None,
-                  batch_tokens: int = BATCH_TOKENS) -> SentenceScores:
+def masked_scores(
+    model: Split,
+    params: Params,
+    sentences: Sequence[Sentence],
+    *,
+    mask: int,
+    pad: int,
+    special: Sequence[int] = (),
+    scored: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> SentenceScores:
     """Pseudo-log-likelihood, for models like BERT: each scored token is masked in turn (Salazar et al. 2020).
 
     Args:
@@ -114,16 +135,27 @@ def masked_scores(model: Split, params: Params, sentences: Sequence[Sentence], *
     expect(len(scored) == len(sentences), "scored", f"positions of {len(sentences)} sentences", len(scored))
     for sentence, places in zip(sentences, scored, strict=True):
         _marked(len(sentence), places)  # complains of a place that is none
-    rows = [MaskedRow((*sentence[:i], mask, *sentence[i + 1 :]), int(i), sentence[i])
-            for sentence, places in zip(sentences, scored, strict=True) for i in places]
+    rows = [
+        MaskedRow((*sentence[:i], mask, *sentence[i + 1 :]), int(i), sentence[i])
+        for sentence, places in zip(sentences, scored, strict=True)
+        for i in places
+    ]
     owner = np.repeat(np.arange(len(sentences)), [len(places) for places in scored])
     log_p = masked_log_probabilities(model, params, rows, pad=pad, batch_tokens=batch_tokens)
-    return SentenceScores(np.bincount(owner, log_p, minlength=len(sentences)),
-                          np.bincount(owner, minlength=len(sentences)))
+    return SentenceScores(
+        np.bincount(owner, log_p, minlength=len(sentences)), np.bincount(owner, minlength=len(sentences))
+    )
 
 
-def blank_scores(model: Split, params: Params, blanks: Sequence[tuple[Sentence, Sentence, Sentence]], *, mask: int,
-                 pad: int, batch_tokens: int = BATCH_TOKENS) -> Float[np.ndarray, " n"]:
+def blank_scores(
+    model: Split,
+    params: Params,
+    blanks: Sequence[tuple[Sentence, Sentence, Sentence]],
+    *,
+    mask: int,
+    pad: int,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Float[np.ndarray, " n"]:
     """How well a word fits a blank, for models like BERT: StereoSet's score (Nadeem et al. 2021).
 
     The word's tokens are guessed from left to right, with one mask after those already put in, and their
@@ -141,8 +173,9 @@ def blank_scores(model: Split, params: Params, blanks: Sequence[tuple[Sentence, 
     return np.bincount(np.repeat(np.arange(len(blanks)), size), p, minlength=len(blanks)) / size
 
 
-def masked_log_probabilities(model: Split, params: Params, rows: Sequence[MaskedRow], *, pad: int,
-                             batch_tokens: int = BATCH_TOKENS) -> Float[np.ndarray, " m"]:
+def masked_log_probabilities(
+    model: Split, params: Params, rows: Sequence[MaskedRow], *, pad: int, batch_tokens: int = BATCH_TOKENS
+) -> Float[np.ndarray, " m"]:
     """log p(token at the position | the rest of the row), for each of m rows. The head sees one position of a row."""
     position, token = [row.position for row in rows], [row.token for row in rows]
 
@@ -162,8 +195,14 @@ def shared_positions(one: Sentence, other: Sentence) -> tuple[list[int], list[in
     return ([run.a + i for run in runs for i in range(run.size)], [run.b + i for run in runs for i in range(run.size)])
 
 
-def _causal(model: Split, params: Params, rows: Sequence[Sentence], targets: Sequence[Sentence],
-            weights: Sequence[np.ndarray], batch_tokens: int) -> Float[np.ndarray, " n"]:
+def _causal(
+    model: Split,
+    params: Params,
+    rows: Sequence[Sentence],
+    targets: Sequence[Sentence],
+    weights: Sequence[np.ndarray],
+    batch_tokens: int,
+) -> Float[np.ndarray, " n"]:
     def batch(tokens: np.ndarray, some: np.ndarray) -> jax.Array:
         target, weight = np.zeros(tokens.shape, np.int32), np.zeros(tokens.shape, np.float32)
         for row, i in enumerate(some):
@@ -173,8 +212,9 @@ def _causal(model: Split, params: Params, rows: Sequence[Sentence], targets: Seq
     return _in_buckets(rows, 0, batch_tokens, batch)
 
 
-def _in_buckets(rows: Sequence[Sentence], pad: int, batch_tokens: int,
-                batch: Callable[[np.ndarray, np.ndarray], jax.Array]) -> Float[np.ndarray, " m"]:
+def _in_buckets(
+    rows: Sequence[Sentence], pad: int, batch_tokens: int, batch: Callable[[np.ndarray, np.ndarray], jax.Array]
+) -> Float[np.ndarray, " m"]:
     """`batch(tokens [b t], indices [b])` for all rows, in batches of one shape for each length; float64 `[m]`."""
     length = np.array([len(row) for row in rows], int)
     longest = int(length.max(initial=0))
@@ -195,15 +235,17 @@ def _in_buckets(rows: Sequence[Sentence], pad: int, batch_tokens: int,
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
-def _causal_batch(model: Split, params: Params, tokens: Int[Array, "b t"], target: Int[Array, "b t"],
-                  weight: Float[Array, "b t"]) -> Float[jax.Array, " b"]:
+def _causal_batch(
+    model: Split, params: Params, tokens: Int[Array, "b t"], target: Int[Array, "b t"], weight: Float[Array, "b t"]
+) -> Float[jax.Array, " b"]:
     logits = model.head(params, model.features(params, tokens))
     return (_log_probability(logits, target) * weight).sum(axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
-def _masked_batch(model: Split, params: Params, tokens: Int[Array, "b t"], position: Int[Array, " b"],
-                  token: Int[Array, " b"]) -> Float[jax.Array, " b"]:
+def _masked_batch(
+    model: Split, params: Params, tokens: Int[Array, "b t"], position: Int[Array, " b"], token: Int[Array, " b"]
+) -> Float[jax.Array, " b"]:
     z = model.features(params, tokens)
     return _log_probability(model.head(params, jnp.take_along_axis(z, position[:, None, None], axis=1)[:, 0]), token)
 

@@ -63,8 +63,15 @@ def icat(lms: float, ss: float) -> float:
     return lms * min(ss, 100.0 - ss) / 50.0
 
 
-def stereoset_scores(key: Key, scores: Float[np.ndarray, "n three"], target: Sequence[str], *,
-                     resample: str = "items", resamples: int = 1000, level: float = 0.95) -> StereoSetScores:
+def stereoset_scores(
+    key: Key,
+    scores: Float[np.ndarray, "n three"],
+    target: Sequence[str],
+    *,
+    resample: str = "items",
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> StereoSetScores:
     """StereoSet's three numbers from scores of its sentences; higher is preferred.
 
     Args:
@@ -80,24 +87,45 @@ def stereoset_scores(key: Key, scores: Float[np.ndarray, "n three"], target: Seq
       ContractError: other shapes, or scores that are not finite.
     """
     rows, group = _stereoset_rows(scores, target, resample)
-    three = bootstrap(key, _stereoset_statistic, rows, group=group, groups=int(group.max()) + 1, resamples=resamples,
-                      level=level)
+    three = bootstrap(
+        key, _stereoset_statistic, rows, group=group, groups=int(group.max()) + 1, resamples=resamples, level=level
+    )
     return _stereoset_result(three, scores)
 
 
-def stereoset_change(key: Key, before: Float[np.ndarray, "n three"], after: Float[np.ndarray, "n three"],
-                     target: Sequence[str], *, resample: str = "items", resamples: int = 1000,
-                     level: float = 0.95) -> StereoSetScores:
+def stereoset_change(
+    key: Key,
+    before: Float[np.ndarray, "n three"],
+    after: Float[np.ndarray, "n three"],
+    target: Sequence[str],
+    *,
+    resample: str = "items",
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> StereoSetScores:
     """What changes from one model to another on the same items: (LMS, SS, ICAT) after minus before."""
     (first, group), (second, _) = (_stereoset_rows(scores, target, resample) for scores in (before, after))
-    three = paired_difference(key, _stereoset_statistic, first, second, group=group, groups=int(group.max()) + 1,
-                              resamples=resamples, level=level)
+    three = paired_difference(
+        key,
+        _stereoset_statistic,
+        first,
+        second,
+        group=group,
+        groups=int(group.max()) + 1,
+        resamples=resamples,
+        level=level,
+    )
     return _stereoset_result(three, after)
 
 
-def crows_pairs_score(more: Float[np.ndarray, " n"], less: Float[np.ndarray, " n"],
-                      antistereo: Bool[np.ndarray, " n"] | None = None, *, decimals: int | None = 3,
-                      level: float = 0.95) -> CrowsScores:
+def crows_pairs_score(
+    more: Float[np.ndarray, " n"],
+    less: Float[np.ndarray, " n"],
+    antistereo: Bool[np.ndarray, " n"] | None = None,
+    *,
+    decimals: int | None = 3,
+    level: float = 0.95,
+) -> CrowsScores:
     """The score of CrowS-Pairs (Nangia et al. 2020), with Wilson's intervals. A noisy benchmark, its authors warn.
 
     Args:
@@ -108,8 +136,12 @@ def crows_pairs_score(more: Float[np.ndarray, " n"], less: Float[np.ndarray, " n
       decimals: scores are rounded before they are compared, as in the authors' script; None: not.
     """
     more, less = np.asarray(more, np.float64), np.asarray(less, np.float64)
-    expect(more.ndim == 1 and more.shape == less.shape and len(more) > 0, "less", f"the shape of more, {[*more.shape]}",
-           describe(less))
+    expect(
+        more.ndim == 1 and more.shape == less.shape and len(more) > 0,
+        "less",
+        f"the shape of more, {[*more.shape]}",
+        describe(less),
+    )
     check_finite("more", more)
     check_finite("less", less)
     if decimals is not None:
@@ -122,8 +154,15 @@ def crows_pairs_score(more: Float[np.ndarray, " n"], less: Float[np.ndarray, " n
     return CrowsScores(_percent(whole, 0), _percent(parts, 0), _percent(parts, 1), int((more == less).sum()))
 
 
-def crows_pairs_change(key: Key, before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray], *,
-                       decimals: int | None = 3, resamples: int = 1000, level: float = 0.95) -> Interval:
+def crows_pairs_change(
+    key: Key,
+    before: tuple[np.ndarray, np.ndarray],
+    after: tuple[np.ndarray, np.ndarray],
+    *,
+    decimals: int | None = 3,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """Score after minus score before, in percent, of two models on the same pairs; each is (more, less)."""
     hits = []
     for name, (more, less) in (("before", before), ("after", after)):
@@ -136,9 +175,15 @@ def crows_pairs_change(key: Key, before: tuple[np.ndarray, np.ndarray], after: t
     return paired_difference(key, _mean, *hits, resamples=resamples, level=level)
 
 
-def sentence_pair_bias(key: Key, stereotype: SentenceScores, anti: SentenceScores, *,
-                       unit: Int[np.ndarray, " n"] | None = None, resamples: int = 1000,
-                       level: float = 0.95) -> PairBias:
+def sentence_pair_bias(
+    key: Key,
+    stereotype: SentenceScores,
+    anti: SentenceScores,
+    *,
+    unit: Int[np.ndarray, " n"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> PairBias:
     """The bias of sentence pairs: difference of the two mean log-probabilities of a token.
 
     Over shared tokens both sentences have as many, and this is the difference of sums divided by their number; where
@@ -150,8 +195,14 @@ def sentence_pair_bias(key: Key, stereotype: SentenceScores, anti: SentenceScore
       unit: which pairs belong together, for instance those of one occupation; None: each is its own unit.
     """
     difference = pair_differences(stereotype, anti)
-    both = bootstrap(key, _means, np.stack([np.ones_like(difference), np.abs(difference), difference], axis=1),
-                     unit=unit, resamples=resamples, level=level)
+    both = bootstrap(
+        key,
+        _means,
+        np.stack([np.ones_like(difference), np.abs(difference), difference], axis=1),
+        unit=unit,
+        resamples=resamples,
+        level=level,
+    )
     absolute, signed = (Interval(*(float(part[i]) for part in both[:3]), both.n) for i in range(2))
     return PairBias(absolute, signed)
 
@@ -161,14 +212,24 @@ def pair_differences(stereotype: SentenceScores, anti: SentenceScores) -> Float[
     same = stereotype.total.shape == anti.total.shape
     expect(same, "anti", f"scores of {stereotype.total.size} sentences", anti.total.size)
     for name, scores in (("stereotype", stereotype), ("anti", anti)):
-        expect(bool((scores.count > 0).all()), name, "at least one scored token in each sentence",
-               f"{int((scores.count == 0).sum())} sentences without")
+        expect(
+            bool((scores.count > 0).all()),
+            name,
+            "at least one scored token in each sentence",
+            f"{int((scores.count == 0).sum())} sentences without",
+        )
         check_finite(name, scores.total)
     return stereotype.mean - anti.mean
 
 
-def perplexity(key: Key, scores: SentenceScores, *, unit: Int[np.ndarray, " n"] | None = None, resamples: int = 1000,
-               level: float = 0.95) -> Interval:
+def perplexity(
+    key: Key,
+    scores: SentenceScores,
+    *,
+    unit: Int[np.ndarray, " n"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """exp of the mean negative log-probability of a token over all texts; of a masked model the pseudo-perplexity.
 
     Args:
@@ -179,28 +240,49 @@ def perplexity(key: Key, scores: SentenceScores, *, unit: Int[np.ndarray, " n"] 
     >>> round(perplexity(jax.random.key(0), two).value, 4)
     4.0
     """
-    expect(scores.total.size > 0 and bool((scores.count >= 0).all() and scores.count.sum() > 0), "scores",
-           "at least one scored token", "none")
-    return bootstrap(key, _perplexity, np.stack([scores.count, scores.total], axis=1).astype(np.float32), unit=unit,
-                     resamples=resamples, level=level)
+    expect(
+        scores.total.size > 0 and bool((scores.count >= 0).all() and scores.count.sum() > 0),
+        "scores",
+        "at least one scored token",
+        "none",
+    )
+    return bootstrap(
+        key,
+        _perplexity,
+        np.stack([scores.count, scores.total], axis=1).astype(np.float32),
+        unit=unit,
+        resamples=resamples,
+        level=level,
+    )
 
 
-def perplexity_change(key: Key, before: SentenceScores, after: SentenceScores, *,
-                      unit: Int[np.ndarray, " n"] | None = None, resamples: int = 1000,
-                      level: float = 0.95) -> Interval:
+def perplexity_change(
+    key: Key,
+    before: SentenceScores,
+    after: SentenceScores,
+    *,
+    unit: Int[np.ndarray, " n"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """Perplexity after minus perplexity before, on the same texts."""
     rows = [np.stack([scores.count, scores.total], axis=1).astype(np.float32) for scores in (before, after)]
     return paired_difference(key, _perplexity, *rows, unit=unit, resamples=resamples, level=level)
 
 
-def _stereoset_rows(scores: np.ndarray, target: Sequence[str],
-                    resample: str) -> tuple[Float[np.ndarray, "rows 3"], Int[np.ndarray, " rows"]]:
+def _stereoset_rows(
+    scores: np.ndarray, target: Sequence[str], resample: str
+) -> tuple[Float[np.ndarray, "rows 3"], Int[np.ndarray, " rows"]]:
     """Rows (1, makes sense, prefers the stereotype) in percent, and their groups: items in the groups of their
     targets, or targets in groups of their own kind, one group."""
     check_choice("resample", resample, ["items", "targets"])
     scores = np.asarray(scores, np.float64)
-    expect(scores.ndim == 2 and scores.shape[1] == 3 and len(scores) > 0, "scores",
-           "float [n 3]: stereotype, anti-stereotype, unrelated", describe(scores))
+    expect(
+        scores.ndim == 2 and scores.shape[1] == 3 and len(scores) > 0,
+        "scores",
+        "float [n 3]: stereotype, anti-stereotype, unrelated",
+        describe(scores),
+    )
     expect(len(target) == len(scores), "target", f"a word for each of {len(scores)} items", len(target))
     check_finite("scores", scores)
     stereotype, anti, unrelated = scores.T

@@ -42,8 +42,14 @@ def text_scores(scorer: Scorer, texts: Sequence[str]) -> SentenceScores:
     if scorer.causal:
         return causal_scores(scorer.split, scorer.params, tokens, start=tokenizer.start)
     framed = [[tokenizer.start, *some, tokenizer.end] for some in tokens]
-    return masked_scores(scorer.split, scorer.params, framed, mask=tokenizer.mask, pad=tokenizer.pad,
-                         special=(tokenizer.start, tokenizer.end))
+    return masked_scores(
+        scorer.split,
+        scorer.params,
+        framed,
+        mask=tokenizer.mask,
+        pad=tokenizer.pad,
+        special=(tokenizer.start, tokenizer.end),
+    )
 
 
 def pair_scores(scorer: Scorer, pairs: Sequence[SentencePair]) -> tuple[SentenceScores, SentenceScores]:
@@ -58,8 +64,11 @@ def pair_scores(scorer: Scorer, pairs: Sequence[SentencePair]) -> tuple[Sentence
     for one, other in zip(framed[: len(pairs)], framed[len(pairs) :], strict=True):
         for places, shared, tokens in zip((first, second), shared_positions(one, other), (one, other), strict=True):
             places.append([i for i in shared if 0 < i < len(tokens) - 1])
-    return _halves(masked_scores(scorer.split, scorer.params, framed, mask=tokenizer.mask, pad=tokenizer.pad,
-                                 scored=first + second))
+    return _halves(
+        masked_scores(
+            scorer.split, scorer.params, framed, mask=tokenizer.mask, pad=tokenizer.pad, scored=first + second
+        )
+    )
 
 
 def stereoset_sentence_scores(scorer: Scorer, items: Sequence[StereoItem]) -> Float[np.ndarray, "n 3"]:
@@ -72,17 +81,26 @@ def stereoset_sentence_scores(scorer: Scorer, items: Sequence[StereoItem]) -> Fl
     tokenizer = scorer.tokenizer
     if scorer.causal:
         tokens = [tokenizer.encode(text) for item in items for text in item.sentences]
-        scores = np.exp(causal_scores(scorer.split, scorer.params, tokens, start=tokenizer.start,
-                                      start_alone=True).mean)
+        scores = np.exp(
+            causal_scores(scorer.split, scorer.params, tokens, start=tokenizer.start, start_alone=True).mean
+        )
     else:
-        blanks = [([tokenizer.start, *tokenizer.encode(before)], tokenizer.encode(word),
-                   [*tokenizer.encode(after), tokenizer.end])
-                  for item in items for before, word, after in item.blanks()]
+        blanks = [
+            (
+                [tokenizer.start, *tokenizer.encode(before)],
+                tokenizer.encode(word),
+                [*tokenizer.encode(after), tokenizer.end],
+            )
+            for item in items
+            for before, word, after in item.blanks()
+        ]
         scores = blank_scores(scorer.split, scorer.params, blanks, mask=tokenizer.mask, pad=tokenizer.pad)
     return scores.reshape(len(items), 3)
 
 
 def _halves(scores: SentenceScores) -> tuple[SentenceScores, SentenceScores]:
     half = len(scores.total) // 2
-    return (SentenceScores(scores.total[:half], scores.count[:half]),
-            SentenceScores(scores.total[half:], scores.count[half:]))
+    return (
+        SentenceScores(scores.total[:half], scores.count[:half]),
+        SentenceScores(scores.total[half:], scores.count[half:]),
+    )

@@ -41,8 +41,9 @@ class LanguageTraining:
         expect(self.length > 2, "length", "more than the start and the end", self.length)
 
 
-def language_erm(model: LanguageModel, tokenizer: Tokenizer, optimizer: Optimizer = Optimizer(), *,
-                 share: float = 0.15) -> Learner:
+def language_erm(
+    model: LanguageModel, tokenizer: Tokenizer, optimizer: Optimizer = Optimizer(), *, share: float = 0.15
+) -> Learner:
     """Minimises the mean loss of a token, over the tokens of a batch that count; with the model's own dropout.
 
     The same model, special tokens and optimiser give the same learner, so nothing compiles again. Its batches are those
@@ -59,12 +60,22 @@ def token_batch(tokenizer: Tokenizer, texts: Sequence[str], *, length: int) -> B
     expect(len(texts) > 0, "texts", "at least one", "none")
     expect(tokenizer.size < 2**24, "tokenizer", "fewer tokens than float32 counts, 2^24", tokenizer.size)
     n = len(texts)
-    return Batch(x=tokenizer.rows(texts, length=length).astype(np.float32), label=np.zeros(n, np.int32),
-                 attribute=np.full(n, -1, np.int32))
+    return Batch(
+        x=tokenizer.rows(texts, length=length).astype(np.float32),
+        label=np.zeros(n, np.int32),
+        attribute=np.full(n, -1, np.int32),
+    )
 
 
-def train_language_model(key: Key, model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str],
-                         config: LanguageTraining = LanguageTraining(), *, params: Params | None = None) -> Params:
+def train_language_model(
+    key: Key,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    config: LanguageTraining = LanguageTraining(),
+    *,
+    params: Params | None = None,
+) -> Params:
     """Trains a language model on texts, from scratch or from `params`.
 
     Args:
@@ -77,21 +88,29 @@ def train_language_model(key: Key, model: LanguageModel, tokenizer: Tokenizer, t
     data = token_batch(tokenizer, texts, length=min(config.length, model.config.positions))
     per_epoch = min(steps_per_epoch(len(texts), config.batch_size), config.steps)
     epochs = math.ceil(config.steps / per_epoch)
-    optimizer = Optimizer(name="adamw", learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-                          schedule="cosine", steps=epochs * per_epoch, clip=config.clip)
+    optimizer = Optimizer(
+        name="adamw",
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        schedule="cosine",
+        steps=epochs * per_epoch,
+        clip=config.clip,
+    )
     learner = language_erm(model, tokenizer, optimizer, share=config.share)
     state = None
     if params is not None:
         variables = jax.tree.map(jnp.array, params)
         state = State(variables, optimizer.build().init(trainable(variables)), jnp.ones((), jnp.float32))
-    portions = RunConfig(epochs=epochs, batch_size=config.batch_size, steps_per_epoch=per_epoch,
-                         epochs_per_chunk=epochs)
+    portions = RunConfig(
+        epochs=epochs, batch_size=config.batch_size, steps_per_epoch=per_epoch, epochs_per_chunk=epochs
+    )
     return run(key, learner, data, portions, state=state).state.variables
 
 
 @functools.cache
-def _language_erm(model: LanguageModel, pad: int, mask: int | None, special: frozenset[int], optimizer: Optimizer,
-                  share: float) -> Learner:
+def _language_erm(
+    model: LanguageModel, pad: int, mask: int | None, special: frozenset[int], optimizer: Optimizer, share: float
+) -> Learner:
     expect(model.causal or mask is not None, "tokenizer", "a mask token, for a masked model", None)
 
     def init(key: Key, batch: Batch) -> State:

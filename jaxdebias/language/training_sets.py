@@ -37,8 +37,14 @@ class LanguageSets(NamedTuple):
     test_texts: list[str]
 
 
-def planted_sets(*, seed: int = 0, sentences: int = 4000, skew: float = 0.9, wiki: int = 1200,
-                 data_dir: str | pathlib.Path | None = None) -> LanguageSets:
+def planted_sets(
+    *,
+    seed: int = 0,
+    sentences: int = 4000,
+    skew: float = 0.9,
+    wiki: int = 1200,
+    data_dir: str | pathlib.Path | None = None,
+) -> LanguageSets:
     """Generated text with a planted bias, with lines of WikiText-2 mixed in where its files are at hand.
 
     What the repair must leave alone is text about people whose pronoun is no stereotype, and lines of WikiText-2.
@@ -79,8 +85,9 @@ def checkpoint_sets(data_dir: str | pathlib.Path | None = None) -> LanguageSets:
     lines = None if data_dir is None else _wiki(data_dir, longest=64)
     if lines is None:
         even = OccupationText(sentences=400, skew=0.5)
-        train, accept, test = ([one.text for one in occupation_text(even, seed=number)]
-                               for number in (20_001, 20_002, 20_003))
+        train, accept, test = (
+            [one.text for one in occupation_text(even, seed=number)] for number in (20_001, 20_002, 20_003)
+        )
     else:
         # What WikiText has for its rare words is no text.
         whole = [[text for text in part if "[UNK]" not in text] for part in lines]
@@ -95,19 +102,25 @@ def checkpoint_sets(data_dir: str | pathlib.Path | None = None) -> LanguageSets:
 
 
 def _pairs() -> tuple[list[SentencePair], list[SentencePair], dict[str, list[SentencePair]]]:
-    return (occupation_pairs("edit", when=EDIT_TIMES), occupation_pairs("accept", when=ACCEPT_TIMES),
-            {part: occupation_pairs(part, when=TEST_TIMES) for part in PARTS})
+    return (
+        occupation_pairs("edit", when=EDIT_TIMES),
+        occupation_pairs("accept", when=ACCEPT_TIMES),
+        {part: occupation_pairs(part, when=TEST_TIMES) for part in PARTS},
+    )
 
 
 def _wiki(data_dir: str | pathlib.Path, longest: int = 13) -> tuple[list[str], list[str], list[str]] | None:
     """Sentences of 5 to `longest` words: to train on, held out (the last third of the articles), of the test file."""
     try:
-        valid, test = (wikitext(language_file(data_dir, name)) for name in ("wikitext2_valid.txt",
-                                                                            "wikitext2_test.txt"))
+        valid, test = (
+            wikitext(language_file(data_dir, name)) for name in ("wikitext2_valid.txt", "wikitext2_test.txt")
+        )
     except ContractError:
         return None
     border = np.quantile([line.article for line in valid], 2 / 3)
     fits = [line for line in valid if 5 <= len(line.text.split()) <= longest]
-    return ([line.text for line in fits if line.article <= border], [line.text for line in fits
-                                                                     if line.article > border],
-            [line.text for line in test if 5 <= len(line.text.split()) <= longest])
+    return (
+        [line.text for line in fits if line.article <= border],
+        [line.text for line in fits if line.article > border],
+        [line.text for line in test if 5 <= len(line.text.split()) <= longest],
+    )

@@ -34,8 +34,9 @@ Zero = Literal["nan"] | float | int
 """What a score is where a map has no mass: "nan" or 0."""
 
 
-def attention_iou(a: Shaped[Array, "*b h w"], b: Shaped[Array, "*b h w"], *,
-                  zero: Zero = "nan") -> Float[jax.Array, "*b"]:
+def attention_iou(
+    a: Shaped[Array, "*b h w"], b: Shaped[Array, "*b h w"], *, zero: Zero = "nan"
+) -> Float[jax.Array, "*b"]:
     """Attention-IoU of maps, one pair at a time.
 
     Args:
@@ -75,8 +76,9 @@ def pairwise_attention_iou(maps: Shaped[Array, "n k h w"], *, zero: Zero = "nan"
     return _pairwise(_checked("maps", maps), zero=_checked_zero(zero))
 
 
-def mask_scores(maps: Shaped[Array, "n k h w"], masks: Shaped[Array, "n r h w"], *,
-                zero: Zero = "nan") -> Float[jax.Array, "n k r"]:
+def mask_scores(
+    maps: Shaped[Array, "n k h w"], masks: Shaped[Array, "n r h w"], *, zero: Zero = "nan"
+) -> Float[jax.Array, "n k r"]:
     """Attention-IoU of every map of an image with every region of it: one matrix product per image.
 
     Args:
@@ -95,8 +97,12 @@ def mask_scores(maps: Shaped[Array, "n k h w"], masks: Shaped[Array, "n r h w"],
     check_numbers("maps", maps, "n k h w")
     check_numbers("masks", masks, "n r h w")
     same = np.shape(maps)[0] == np.shape(masks)[0] and np.shape(maps)[2:] == np.shape(masks)[2:]
-    expect(same, "masks", f"[n={np.shape(maps)[0]}, r, {np.shape(maps)[2]}, {np.shape(maps)[3]}], the images and grid "
-           "of the maps", describe(masks))
+    expect(
+        same,
+        "masks",
+        f"[n={np.shape(maps)[0]}, r, {np.shape(maps)[2]}, {np.shape(maps)[3]}], the images and grid of the maps",
+        describe(masks),
+    )
     maps, masks = _of_one_type(_checked("maps", maps), _checked("masks", masks))
     return _mask_scores(maps, masks, zero=_checked_zero(zero))
 
@@ -142,8 +148,9 @@ def overlap(a: Shaped[Array, "*b h w"], b: Shaped[Array, "*b h w"], *, zero: Zer
     return _overlap(a, b, zero=_checked_zero(zero))
 
 
-def top_pixel_iou(a: Shaped[Array, "*b h w"], mask: Shaped[Array, "*b h w"], *,
-                  zero: Zero = "nan") -> Float[jax.Array, "*b"]:
+def top_pixel_iou(
+    a: Shaped[Array, "*b h w"], mask: Shaped[Array, "*b h w"], *, zero: Zero = "nan"
+) -> Float[jax.Array, "*b"]:
     """Ordinary IoU of a region with as many of the map's highest pixels as the region has: a comparison score.
 
     A pixel belongs to the region where the mask is above 0.5; of equally high pixels the first in reading order is
@@ -154,8 +161,9 @@ def top_pixel_iou(a: Shaped[Array, "*b h w"], mask: Shaped[Array, "*b h w"], *,
     return _top_pixel_iou(a, mask, zero=_checked_zero(zero))
 
 
-def pointing_game(a: Shaped[Array, "*b h w"], mask: Shaped[Array, "*b h w"], *,
-                  zero: Zero = "nan") -> Float[jax.Array, "*b"]:
+def pointing_game(
+    a: Shaped[Array, "*b h w"], mask: Shaped[Array, "*b h w"], *, zero: Zero = "nan"
+) -> Float[jax.Array, "*b"]:
     """The value of q = mask / sum mask where the map is highest: a comparison score.
 
     For a binary mask of s cells that is 1/s for a hit and 0 for a miss. (The official code reads the mask of the first
@@ -180,8 +188,9 @@ def _pairwise(maps: jax.Array, *, zero: Zero) -> jax.Array:
     gram = jnp.einsum("nkp,njp->nkj", p, p, precision=jax.lax.Precision.HIGHEST)
     square = jnp.diagonal(gram, axis1=1, axis2=2)  # of the same products, so that a map scores exactly 1 with itself
     some, good = some[:, :, None] & some[:, None, :], good[:, :, None] & good[:, None, :]
-    return _settle(4 * gram / jnp.where(some, square[:, :, None] + square[:, None, :] + 2 * gram, 1.0), some, good,
-                   zero)
+    return _settle(
+        4 * gram / jnp.where(some, square[:, :, None] + square[:, None, :] + 2 * gram, 1.0), some, good, zero
+    )
 
 
 @functools.partial(jax.jit, static_argnames="zero")

@@ -66,8 +66,14 @@ def wilson(correct: Any, n: Any, *, level: float = 0.95) -> Interval:
     return Interval(plain(rate), plain(low), plain(high), plain(n))
 
 
-def rate_intervals(hit: Shaped[Array, " n"], pool: Int[Array, " n"], unit: Int[Array, " n"] | None = None, *,
-                   pools: int, level: float = 0.95) -> Interval:
+def rate_intervals(
+    hit: Shaped[Array, " n"],
+    pool: Int[Array, " n"],
+    unit: Int[Array, " n"] | None = None,
+    *,
+    pools: int,
+    level: float = 0.95,
+) -> Interval:
     """The rate of `hit` in each pool of rows, with Wilson's interval at the effective sample size.
 
     Rows of one unit are correlated, so they count for less than as many rows: the number of rows is divided by the
@@ -115,9 +121,18 @@ def rate_intervals(hit: Shaped[Array, " n"], pool: Int[Array, " n"], unit: Int[A
     return wilson(np.where(size > 0, rate, 0.0) * effective, effective, level=level)._replace(n=units)
 
 
-def bootstrap(key: Key, statistic: Callable[..., jax.Array], values: Float[Array, "n c"], *,
-              group: Int[Array, " n"] | None = None, groups: int = 1, unit: Int[Array, " n"] | None = None,
-              args: tuple = (), resamples: int = 1000, level: float = 0.95) -> Interval:
+def bootstrap(
+    key: Key,
+    statistic: Callable[..., jax.Array],
+    values: Float[Array, "n c"],
+    *,
+    group: Int[Array, " n"] | None = None,
+    groups: int = 1,
+    unit: Int[Array, " n"] | None = None,
+    args: tuple = (),
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """Percentile interval of any function of weighted sums per group, by the Bayesian bootstrap (Rubin 1981).
 
     Each resample gives every unit a weight, jointly Dirichlet(1, ..., 1) times the number of units, and costs one
@@ -150,10 +165,19 @@ def bootstrap(key: Key, statistic: Callable[..., jax.Array], values: Float[Array
     return percentile_interval(value, draws, n, level=level)
 
 
-def paired_difference(key: Key, statistic: Callable[..., jax.Array], before: Float[Array, "n c"],
-                      after: Float[Array, "n c"], *, group: Int[Array, " n"] | None = None, groups: int = 1,
-                      unit: Int[Array, " n"] | None = None, args: tuple = (), resamples: int = 1000,
-                      level: float = 0.95) -> Interval:
+def paired_difference(
+    key: Key,
+    statistic: Callable[..., jax.Array],
+    before: Float[Array, "n c"],
+    after: Float[Array, "n c"],
+    *,
+    group: Int[Array, " n"] | None = None,
+    groups: int = 1,
+    unit: Int[Array, " n"] | None = None,
+    args: tuple = (),
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """Interval of `statistic(after) - statistic(before)` for two models on the same rows.
 
     Both models see the same weights, so what makes a resample hard for both cancels. Arguments as in `bootstrap`.
@@ -162,8 +186,17 @@ def paired_difference(key: Key, statistic: Callable[..., jax.Array], before: Flo
         check_numbers(name, value, "n c")
     before, after = np.asarray(before, np.float32), np.asarray(after, np.float32)
     expect(before.shape == after.shape, "after", f"the rows of before, {list(before.shape)}", describe(after))
-    return bootstrap(key, _difference_of(statistic), np.concatenate([before, after], axis=1), group=group,
-                     groups=groups, unit=unit, args=args, resamples=resamples, level=level)
+    return bootstrap(
+        key,
+        _difference_of(statistic),
+        np.concatenate([before, after], axis=1),
+        group=group,
+        groups=groups,
+        unit=unit,
+        args=args,
+        resamples=resamples,
+        level=level,
+    )
 
 
 def over_seeds(values: Any, *, level: float = 0.95) -> Interval:
@@ -213,8 +246,16 @@ def plain(value: Any) -> Any:
     return value.item() if value.ndim == 0 else value
 
 
-def _point_and_draws(key: Key, statistic: Callable[..., jax.Array], values: Array, group: Array | None, groups: int,
-                     unit: Array | None, args: tuple, resamples: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _point_and_draws(
+    key: Key,
+    statistic: Callable[..., jax.Array],
+    values: Array,
+    group: Array | None,
+    groups: int,
+    unit: Array | None,
+    args: tuple,
+    resamples: int,
+) -> tuple[np.ndarray, np.ndarray, int]:
     """The statistic itself, its resampled values `[r ...]`, and the number of units that enter it."""
     check_numbers("values", values, "n c")
     rows = len(values)
@@ -232,14 +273,33 @@ def _point_and_draws(key: Key, statistic: Callable[..., jax.Array], values: Arra
         names, unit = np.unique(np.asarray(unit), return_inverse=True)
         units, n = len(names), len(np.unique(unit[known]))
         unit = unit.astype(np.int32)
-    point, draws = _resample(key, statistic, jnp.asarray(values, jnp.float32), jnp.asarray(group, jnp.int32), unit,
-                             args, groups=groups, units=units, resamples=resamples)
+    point, draws = _resample(
+        key,
+        statistic,
+        jnp.asarray(values, jnp.float32),
+        jnp.asarray(group, jnp.int32),
+        unit,
+        args,
+        groups=groups,
+        units=units,
+        resamples=resamples,
+    )
     return np.asarray(point), np.asarray(draws), n
 
 
 @functools.partial(jax.jit, static_argnames=("statistic", "groups", "units", "resamples"))
-def _resample(key: Key, statistic: Callable[..., jax.Array], values: Float[Array, "n c"], group: Int[Array, " n"],
-              unit: Int[Array, " n"] | None, args: tuple, *, groups: int, units: int, resamples: int) -> Any:
+def _resample(
+    key: Key,
+    statistic: Callable[..., jax.Array],
+    values: Float[Array, "n c"],
+    group: Int[Array, " n"],
+    unit: Int[Array, " n"] | None,
+    args: tuple,
+    *,
+    groups: int,
+    units: int,
+    resamples: int,
+) -> Any:
     """(statistic of the data, statistic of every resample `[r ...]`): the only resampling code of the library."""
 
     def sums(weight: Float[Array, " n"]) -> Float[Array, "g c"]:

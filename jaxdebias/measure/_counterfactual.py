@@ -35,8 +35,9 @@ def true_class_probability(logits: Float[Array, "n k"], label: Int[Array, " n"])
     return jnp.take_along_axis(probability, jnp.asarray(label)[:, None], axis=-1)[:, 0]
 
 
-def pair_bias(p: Float[Array, " n"], p_twin: Float[Array, " n"], *, weight: Float[Array, " n"] | None = None,
-              smooth: float = 0.0) -> Float[jax.Array, ""]:
+def pair_bias(
+    p: Float[Array, " n"], p_twin: Float[Array, " n"], *, weight: Float[Array, " n"] | None = None, smooth: float = 0.0
+) -> Float[jax.Array, ""]:
     """Mean of `|p - p_twin|` over pairs: the bias of a counterfactual set (FMD, section 3).
 
     Args:
@@ -52,8 +53,9 @@ def pair_bias(p: Float[Array, " n"], p_twin: Float[Array, " n"], *, weight: Floa
     return _mean(_absolute(jnp.asarray(p) - jnp.asarray(p_twin), smooth), weight)
 
 
-def pair_gap(p: Float[Array, " n"], p_twin: Float[Array, " n"], *, weight: Float[Array, " n"] | None = None,
-             smooth: float = 0.0) -> Float[jax.Array, ""]:
+def pair_gap(
+    p: Float[Array, " n"], p_twin: Float[Array, " n"], *, weight: Float[Array, " n"] | None = None, smooth: float = 0.0
+) -> Float[jax.Array, ""]:
     """`|mean p - mean p_twin|`, for matched pairs of different individuals; arguments as in `pair_bias`.
 
     Two individuals differ in more than the attribute, so the difference of one pair is no bias, but that of the means
@@ -70,9 +72,17 @@ def flip_rate(logits: Float[Array, "n k"], logits_twin: Float[Array, "n k"]) -> 
     return jnp.mean(jnp.argmax(logits, axis=-1) != jnp.argmax(logits_twin, axis=-1))
 
 
-def counterfactual_bias(apply_fn: Callable[[Params, Array], jax.Array], params: Params, pairs: Batch, *, key: Key,
-                        kind: Literal["pair", "gap", "flip"] = "pair", batch_size: int = 1024,
-                        resamples: int = 1000, level: float = 0.95) -> Interval:
+def counterfactual_bias(
+    apply_fn: Callable[[Params, Array], jax.Array],
+    params: Params,
+    pairs: Batch,
+    *,
+    key: Key,
+    kind: Literal["pair", "gap", "flip"] = "pair",
+    batch_size: int = 1024,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """The counterfactual bias of a model on pairs (x, twin) of one label each, with its interval.
 
     Args:
@@ -94,14 +104,31 @@ def counterfactual_bias(apply_fn: Callable[[Params, Array], jax.Array], params: 
         check_numbers(f"pairs.{name}", getattr(pairs, name), "n ...")
     expect(np.shape(pairs.twin) == np.shape(pairs.x), "pairs.twin", describe(pairs.x), describe(pairs.twin))
     logits, logits_twin = (predict_rows(apply_fn, params, x, batch_size=batch_size) for x in (pairs.x, pairs.twin))
-    return counterfactual_bias_of_logits(logits, logits_twin, pairs.label, key=key, kind=kind, unit=pairs.unit,
-                                         weight=pairs.weight, resamples=resamples, level=level)
+    return counterfactual_bias_of_logits(
+        logits,
+        logits_twin,
+        pairs.label,
+        key=key,
+        kind=kind,
+        unit=pairs.unit,
+        weight=pairs.weight,
+        resamples=resamples,
+        level=level,
+    )
 
 
-def counterfactual_bias_of_logits(logits: Float[Array, "n k"], logits_twin: Float[Array, "n k"],
-                                  label: Int[Array, " n"], *, key: Key, kind: Literal["pair", "gap", "flip"] = "pair",
-                                  unit: Int[Array, " n"] | None = None, weight: Float[Array, " n"] | None = None,
-                                  resamples: int = 1000, level: float = 0.95) -> Interval:
+def counterfactual_bias_of_logits(
+    logits: Float[Array, "n k"],
+    logits_twin: Float[Array, "n k"],
+    label: Int[Array, " n"],
+    *,
+    key: Key,
+    kind: Literal["pair", "gap", "flip"] = "pair",
+    unit: Int[Array, " n"] | None = None,
+    weight: Float[Array, " n"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """`counterfactual_bias` from the logits of both sides of each pair, for models that are called elsewhere.
 
     The interval of "pair" is that of a mean; of "gap", that of the signed difference of means, cut at 0 where the sign
@@ -125,12 +152,26 @@ def counterfactual_bias_of_logits(logits: Float[Array, "n k"], logits_twin: Floa
         return Interval(*(plain(field[0]) for field in rate_intervals(flipped, group, unit, pools=1, level=level)))
     change = np.asarray(true_class_probability(logits, label) - true_class_probability(logits_twin, label))
     if kind == "pair":
-        return bootstrap(key, _weighted_mean, np.stack([counts, counts * np.abs(change)], axis=1), group=group,
-                         unit=unit, resamples=resamples, level=level)
+        return bootstrap(
+            key,
+            _weighted_mean,
+            np.stack([counts, counts * np.abs(change)], axis=1),
+            group=group,
+            unit=unit,
+            resamples=resamples,
+            level=level,
+        )
     # The sign is fixed by the data, not per resample: else the interval would stay away from 0 by construction.
     sign = 1.0 if np.sum(counts * change) >= 0 else -1.0
-    signed = bootstrap(key, _weighted_mean, np.stack([counts, counts * change * sign], axis=1), group=group,
-                       unit=unit, resamples=resamples, level=level)
+    signed = bootstrap(
+        key,
+        _weighted_mean,
+        np.stack([counts, counts * change * sign], axis=1),
+        group=group,
+        unit=unit,
+        resamples=resamples,
+        level=level,
+    )
     return signed._replace(low=max(signed.low, 0.0))
 
 

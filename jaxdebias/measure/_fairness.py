@@ -38,10 +38,20 @@ class FairnessReport(NamedTuple):
     """Which rates of attribute values present in the data do not exist, and why; their differences are NaN."""
 
 
-def fairness_report(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array, " n"], attribute: Int[Array, " n"], *,
-                    unit: Int[Array, " n"] | None = None, classes: int = 2, attributes: int | None = None,
-                    positive: int | None = 1, odds: Literal["worst_case", "mean"] = "worst_case",
-                    resamples: int = 1000, level: float = 0.95) -> FairnessReport:
+def fairness_report(
+    key: Key,
+    predicted: Shaped[Array, "n *k"],
+    label: Int[Array, " n"],
+    attribute: Int[Array, " n"],
+    *,
+    unit: Int[Array, " n"] | None = None,
+    classes: int = 2,
+    attributes: int | None = None,
+    positive: int | None = 1,
+    odds: Literal["worst_case", "mean"] = "worst_case",
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> FairnessReport:
     """Fairness differences with any number of attribute values, each with its interval.
 
     The values are those of fairlearn's `demographic_parity_difference`, `equal_opportunity_difference` and
@@ -91,14 +101,26 @@ def fairness_report(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array
     contrasts = _contrasts(rates[present], odds)
     everywhere = np.zeros((3, *rates.shape), np.float32)
     everywhere[:, present] = contrasts
-    intervals = bootstrap(key, _contrasted_rates, values, group=attribute.astype(np.int32), groups=attributes,
-                          unit=unit, args=(everywhere,), resamples=resamples, level=level)
-    differences = [Interval(value, max(low, 0.0), high, intervals.n) if value == value else
-                   Interval(np.nan, np.nan, np.nan, 0)
-                   for value, low, high in zip(*(field.tolist() for field in intervals[:3]), strict=True)]
+    intervals = bootstrap(
+        key,
+        _contrasted_rates,
+        values,
+        group=attribute.astype(np.int32),
+        groups=attributes,
+        unit=unit,
+        args=(everywhere,),
+        resamples=resamples,
+        level=level,
+    )
+    differences = [
+        Interval(value, max(low, 0.0), high, intervals.n) if value == value else Interval(np.nan, np.nan, np.nan, 0)
+        for value, low, high in zip(*(field.tolist() for field in intervals[:3]), strict=True)
+    ]
     undefined = tuple(
         f"{RATES[r]} of attribute {value}: no {'positive' if r == 1 else 'negative'} of class {positives[c]}"
-        for value, r, c in np.argwhere(size == 0).tolist() if value in present)
+        for value, r, c in np.argwhere(size == 0).tolist()
+        if value in present
+    )
     by_attribute = np.moveaxis(rates if positive is None else rates[..., 0], 1, 0)  # [rate a] or [rate a class]
     return FairnessReport(*differences, *by_attribute, count, undefined)
 
@@ -114,15 +136,21 @@ def soft_demographic_parity(probability: Float[Array, " n"], attribute: Int[Arra
     return _soft_gap(probability, attribute, None)
 
 
-def soft_equal_opportunity(probability: Float[Array, " n"], label: Int[Array, " n"],
-                           attribute: Int[Array, " n"]) -> Float[jax.Array, ""]:
+def soft_equal_opportunity(
+    probability: Float[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"]
+) -> Float[jax.Array, ""]:
     """Soft demographic parity among the rows of label 1."""
     check_numbers("label", label, "n")
     return _soft_gap(probability, attribute, label)
 
 
-def soft_equalised_odds(probability: Float[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *,
-                        odds: Literal["worst_case", "sum"] = "worst_case") -> Float[jax.Array, ""]:
+def soft_equalised_odds(
+    probability: Float[Array, " n"],
+    label: Int[Array, " n"],
+    attribute: Int[Array, " n"],
+    *,
+    odds: Literal["worst_case", "sum"] = "worst_case",
+) -> Float[jax.Array, ""]:
     """Soft demographic parity among the rows of label 1 and among the others: the larger of both, or their sum."""
     check_choice("odds", odds, ("worst_case", "sum"))
     check_numbers("label", label, "n")

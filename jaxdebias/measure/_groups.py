@@ -70,8 +70,9 @@ class GroupReport(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("classes", "attributes"))
-def group_confusion(predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *,
-                    classes: int, attributes: int) -> Int[Array, "k a k"]:
+def group_confusion(
+    predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *, classes: int, attributes: int
+) -> Int[Array, "k a k"]:
     """Rows per (label, attribute, predicted class) in one pass; rows of unknown attribute (-1) are left out.
 
     The sum over the last axis is the size of each group, the entries with label = predicted its correct rows.
@@ -82,9 +83,16 @@ def group_confusion(predicted: Int[Array, " n"], label: Int[Array, " n"], attrib
     return counts.reshape(classes, attributes, classes)
 
 
-def group_report(key: Key, predicted: Shaped[Array, "n *k"], batch: Batch, aligned: Bool[Array, "k a"], *,
-                 train_counts: Int[Array, "k a"] | None = None, resamples: int = 1000,
-                 level: float = 0.95) -> GroupReport:
+def group_report(
+    key: Key,
+    predicted: Shaped[Array, "n *k"],
+    batch: Batch,
+    aligned: Bool[Array, "k a"],
+    *,
+    train_counts: Int[Array, "k a"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> GroupReport:
     """Accuracies by group and their averages, each with its interval.
 
     A rate of one pool of rows (a group, all rows, the aligned rows) has Wilson's interval, an average of groups the
@@ -117,9 +125,17 @@ def group_report(key: Key, predicted: Shaped[Array, "n *k"], batch: Batch, align
     of_alignment = np.where(group < 0, -1, np.asarray(aligned, np.int32).reshape(-1)[group])
     alignment = rate_intervals(hit, of_alignment, unit, pools=2, level=level)
 
-    averages = bootstrap(key, _averages, _values(hit), group=_with_unknown(group, classes * attributes),
-                         groups=classes * attributes + 1, unit=unit, args=(np.asarray(aligned), shares),
-                         resamples=resamples, level=level)
+    averages = bootstrap(
+        key,
+        _averages,
+        _values(hit),
+        group=_with_unknown(group, classes * attributes),
+        groups=classes * attributes + 1,
+        unit=unit,
+        args=(np.asarray(aligned), shares),
+        resamples=resamples,
+        level=level,
+    )
     known_units = len(np.unique(np.arange(len(group))[group >= 0] if unit is None else unit[group >= 0]))
     averages = Accuracies(*(_select(averages, i, known_units) for i in range(len(Accuracies._fields))))
     worst_group, worst = (-1, -1), averages.worst_group_accuracy
@@ -148,9 +164,17 @@ def group_report(key: Key, predicted: Shaped[Array, "n *k"], batch: Batch, align
     )
 
 
-def accuracy_differences(key: Key, before: Shaped[Array, "n *k"], after: Shaped[Array, "n *k"], batch: Batch,
-                         aligned: Bool[Array, "k a"], *, train_counts: Int[Array, "k a"] | None = None,
-                         resamples: int = 1000, level: float = 0.95) -> Accuracies:
+def accuracy_differences(
+    key: Key,
+    before: Shaped[Array, "n *k"],
+    after: Shaped[Array, "n *k"],
+    batch: Batch,
+    aligned: Bool[Array, "k a"],
+    *,
+    train_counts: Int[Array, "k a"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Accuracies:
     """What a second model gains over a first one on the same rows: `after - before` of every average.
 
     The comparison is paired: each resample weighs the rows alike for both models. Arguments as in `group_report`;
@@ -161,9 +185,18 @@ def accuracy_differences(key: Key, before: Shaped[Array, "n *k"], after: Shaped[
     second, *_ = _rows("after", after, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
     group = group_of(label, attribute, attributes)
-    differences = paired_difference(key, _averages, _values(first == label), _values(second == label),
-                                    group=_with_unknown(group, classes * attributes), groups=classes * attributes + 1,
-                                    unit=unit, args=(np.asarray(aligned), shares), resamples=resamples, level=level)
+    differences = paired_difference(
+        key,
+        _averages,
+        _values(first == label),
+        _values(second == label),
+        group=_with_unknown(group, classes * attributes),
+        groups=classes * attributes + 1,
+        unit=unit,
+        args=(np.asarray(aligned), shares),
+        resamples=resamples,
+        level=level,
+    )
     return Accuracies(*(_select(differences, i, differences.n) for i in range(len(Accuracies._fields))))
 
 
@@ -176,21 +209,24 @@ def predicted_class(what: str, predicted: Any, n: int, classes: int) -> np.ndarr
     return np.asarray(predicted)
 
 
-def _averages(sums: Float[Array, "g_plus_1 2"], aligned: Bool[Array, "k a"],
-              shares: Float[Array, "k a"]) -> Float[Array, "6"]:
+def _averages(
+    sums: Float[Array, "g_plus_1 2"], aligned: Bool[Array, "k a"], shares: Float[Array, "k a"]
+) -> Float[Array, "6"]:
     """The fields of `Accuracies` from (weight, correct weight) per group; the last row has no known attribute."""
     weight, correct = sums[:-1].T
     present, goes_along, shares = weight > 0, aligned.reshape(-1), shares.reshape(-1)
     accuracy = jnp.where(present, correct / jnp.where(present, weight, 1.0), 0.0)
     worst = jnp.min(jnp.where(present, accuracy, jnp.inf))
-    return jnp.stack([
-        _ratio(jnp.sum(sums[:, 1]), jnp.sum(sums[:, 0])),
-        _ratio(jnp.sum(accuracy), jnp.sum(present)),
-        _ratio(jnp.sum(shares * accuracy), jnp.sum(shares * present)),
-        jnp.where(jnp.any(present), worst, jnp.nan),
-        _ratio(jnp.sum(correct * goes_along), jnp.sum(weight * goes_along)),
-        _ratio(jnp.sum(correct * ~goes_along), jnp.sum(weight * ~goes_along)),
-    ])
+    return jnp.stack(
+        [
+            _ratio(jnp.sum(sums[:, 1]), jnp.sum(sums[:, 0])),
+            _ratio(jnp.sum(accuracy), jnp.sum(present)),
+            _ratio(jnp.sum(shares * accuracy), jnp.sum(shares * present)),
+            jnp.where(jnp.any(present), worst, jnp.nan),
+            _ratio(jnp.sum(correct * goes_along), jnp.sum(weight * goes_along)),
+            _ratio(jnp.sum(correct * ~goes_along), jnp.sum(weight * ~goes_along)),
+        ]
+    )
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
@@ -198,8 +234,9 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), jnp.nan)
 
 
-def _rows(what: str, predicted: Any, batch: Batch, classes: int,
-          attributes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+def _rows(
+    what: str, predicted: Any, batch: Batch, classes: int, attributes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Predicted class, label, attribute and unit of the rows that are not padding, on the host."""
     n = row_count("label", batch.label)
     check_integers("label", batch.label, n, 0, classes)

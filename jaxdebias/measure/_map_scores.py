@@ -121,8 +121,12 @@ def add_scores(sums: ScoreSums, scores: Float[Array, "n *s"], group: Int[Array, 
     """
     check_numbers("scores", scores, "n ...")
     n, shape = np.shape(scores)[0], tuple(sums.used.shape[1:])
-    expect(n > 0 and np.shape(scores)[1:] == shape, "scores", f"float {['n', *shape]}, at least one image",
-           describe(scores))
+    expect(
+        n > 0 and np.shape(scores)[1:] == shape,
+        "scores",
+        f"float {['n', *shape]}, at least one image",
+        describe(scores),
+    )
     expect(np.shape(group) == (n,), "group", f"int [n={n}]", describe(group))
     if isinstance(group, jax.Array):  # on a device, or traced: not fetched for a check
         expect(jnp.issubdtype(group.dtype, jnp.integer), "group", f"int [n={n}]", describe(group))
@@ -167,15 +171,20 @@ def group_scores(sums: ScoreSums, *, score: Score, policy: Policy = "official") 
     rows, used = parts.rows.sum(0, keepdims=True), parts.used.sum(0, keepdims=True)
     mean = _divided((parts.used * parts.mean).sum(0, keepdims=True), used, 0.0)
     deviation = (parts.deviation + parts.used * (parts.mean - mean) ** 2).sum(0, keepdims=True)
-    rows, used, mean, deviation = (np.concatenate(both) for both in
-                                   zip(parts, (rows, used, mean, deviation), strict=True))
+    rows, used, mean, deviation = (
+        np.concatenate(both) for both in zip(parts, (rows, used, mean, deviation), strict=True)
+    )
     n = used
     if _absent_is_zero(score, policy):
         n = np.broadcast_to(rows.reshape(-1, *[1] * (used.ndim - 1)), used.shape)
         share = _divided(used, n, 0.0)
         mean, deviation = mean * share, deviation + used * mean**2 * (1 - share)
-    return GroupScores(_divided(n * mean, n, np.nan), np.sqrt(_divided(deviation, n, np.nan)),
-                       rows.astype(np.int64), used.astype(np.int64))
+    return GroupScores(
+        _divided(n * mean, n, np.nan),
+        np.sqrt(_divided(deviation, n, np.nan)),
+        rows.astype(np.int64),
+        used.astype(np.int64),
+    )
 
 
 def over_models(values: Any, *, level: float = 0.95) -> ModelScores:
@@ -193,9 +202,18 @@ def over_models(values: Any, *, level: float = 0.95) -> ModelScores:
     return ModelScores(interval.value, std.item() if std.ndim == 0 else std, interval)
 
 
-def score_intervals(key: Key, scores: Float[Array, "n *s"], group: Int[Array, " n"], *, groups: int, score: Score,
-                    policy: Policy = "official", unit: Int[Array, " n"] | None = None, resamples: int = 1000,
-                    level: float = 0.95) -> Interval:
+def score_intervals(
+    key: Key,
+    scores: Float[Array, "n *s"],
+    group: Int[Array, " n"],
+    *,
+    groups: int,
+    score: Score,
+    policy: Policy = "official",
+    unit: Int[Array, " n"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
     """The mean scores of one model by group and over all, with intervals over the test images: `intervals.bootstrap`.
 
     `COLUMNS` scores are resampled at a time, for which the bootstrap needs 160 MB up to a million images.
@@ -228,19 +246,39 @@ def score_intervals(key: Key, scores: Float[Array, "n *s"], group: Int[Array, " 
     parts = []
     for start in range(0, count, width):
         some = np.minimum(np.arange(start, start + width), count - 1)
-        values = np.concatenate([np.ones((n, 1), np.float32), there[:, some].astype(np.float32),
-                                 np.where(there, flat, 0.0)[:, some]], axis=1)
-        part = bootstrap(key, statistic, values, group=np.asarray(group, np.int32), groups=groups, unit=unit,
-                         resamples=resamples, level=level)
-        parts.append([np.asarray(field)[:, :count - start] for field in part[:3]])
+        values = np.concatenate(
+            [np.ones((n, 1), np.float32), there[:, some].astype(np.float32), np.where(there, flat, 0.0)[:, some]],
+            axis=1,
+        )
+        part = bootstrap(
+            key,
+            statistic,
+            values,
+            group=np.asarray(group, np.int32),
+            groups=groups,
+            unit=unit,
+            resamples=resamples,
+            level=level,
+        )
+        parts.append([np.asarray(field)[:, : count - start] for field in part[:3]])
     value, low, high = (np.concatenate(field, axis=1).reshape(groups + 1, *shape) for field in zip(*parts, strict=True))
     entered = np.ones_like(there) if _absent_is_zero(score, policy) else there
     return Interval(value, low, high, _units(entered, np.asarray(group), unit, groups).reshape(groups + 1, *shape))
 
 
-def score_report(key: Key, scores: Float[Array, "n *s"], group: Int[Array, " n"], *, groups: int, score: Score,
-                 chance: Float[Array, "n r"] | None = None, policy: Policy = "official",
-                 unit: Int[Array, " n"] | None = None, resamples: int = 1000, level: float = 0.95) -> ScoreReport:
+def score_report(
+    key: Key,
+    scores: Float[Array, "n *s"],
+    group: Int[Array, " n"],
+    *,
+    groups: int,
+    score: Score,
+    chance: Float[Array, "n r"] | None = None,
+    policy: Policy = "official",
+    unit: Int[Array, " n"] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> ScoreReport:
     """Scores of one model by group, with intervals and, for mask scores, the chance level of the same images.
 
     Args:
@@ -266,11 +304,13 @@ def score_report(key: Key, scores: Float[Array, "n *s"], group: Int[Array, " n"]
         level_of = _scores_of(levels, group, groups, score, policy).mean
     else:
         expect(chance is None, "chance", "None for heatmap scores", describe(chance))
-    interval = score_intervals(key, scores, group, groups=groups, score=score, policy=policy, unit=unit,
-                               resamples=resamples, level=level)
+    interval = score_intervals(
+        key, scores, group, groups=groups, score=score, policy=policy, unit=unit, resamples=resamples, level=level
+    )
     summary = _scores_of(scores, group, groups, score, policy)
-    return ScoreReport(interval, summary.std, summary.rows, summary.used, level_of,
-                       (interval.n > 0) & (interval.n < SMALL_GROUP))
+    return ScoreReport(
+        interval, summary.std, summary.rows, summary.used, level_of, (interval.n > 0) & (interval.n < SMALL_GROUP)
+    )
 
 
 def _scores_of(scores: Array, group: Array, groups: int, score: str, policy: str) -> GroupScores:

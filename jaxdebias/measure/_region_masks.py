@@ -14,8 +14,13 @@ from jaxdebias.contracts import check_numbers, describe, expect
 from jaxdebias.core import Array
 
 
-def region_masks(mask: Int[Array, "n h w"], regions: Sequence[Sequence[int]], *, grid: tuple[int, int] | None = None,
-                 batch_size: int = 32) -> Float[jax.Array, "n r u v"]:
+def region_masks(
+    mask: Int[Array, "n h w"],
+    regions: Sequence[Sequence[int]],
+    *,
+    grid: tuple[int, int] | None = None,
+    batch_size: int = 32,
+) -> Float[jax.Array, "n r u v"]:
     """The regions of each image, shrunk to a grid by the share of each cell that they cover.
 
     Shrinking is antialiased and bilinear with half-pixel centres, as in torchvision's second resize; cells at a

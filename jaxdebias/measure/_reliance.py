@@ -69,10 +69,17 @@ class Shortcut(NamedTuple):
     """Why the verdict is `unknown`, else empty."""
 
 
-def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array, " n"],
-                   attributes: Mapping[str, Int[Array, " n"]], *, classes: int | None = None,
-                   train_counts: Mapping[str, Int[Array, "k a"]] | None = None, unit: Int[Array, " n"] | None = None,
-                   level: float = 0.95) -> list[Shortcut]:
+def find_shortcuts(
+    key: Key,
+    predicted: Shaped[Array, "n *k"],
+    label: Int[Array, " n"],
+    attributes: Mapping[str, Int[Array, " n"]],
+    *,
+    classes: int | None = None,
+    train_counts: Mapping[str, Int[Array, "k a"]] | None = None,
+    unit: Int[Array, " n"] | None = None,
+    level: float = 0.95,
+) -> list[Shortcut]:
     """Tests every candidate attribute, the strongest pull first.
 
     The chance of calling any candidate a shortcut where none is one is at most `1 - level`.
@@ -127,10 +134,15 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
         check_numbers(f"train_counts[{name!r}]", counts, "k a")
         check_finite(f"train_counts[{name!r}]", counts)
         counts = np.asarray(counts)
-        expect(counts.shape[0] == classes and counts.shape[1] > most,
-               f"train_counts[{name!r}]", f"[k={classes}, more than {most}]", describe(counts))
-        expect(bool((counts >= 0).all() and counts.any()), f"train_counts[{name!r}]", "counts, not all 0",
-               describe(counts))
+        expect(
+            counts.shape[0] == classes and counts.shape[1] > most,
+            f"train_counts[{name!r}]",
+            f"[k={classes}, more than {most}]",
+            describe(counts),
+        )
+        expect(
+            bool((counts >= 0).all() and counts.any()), f"train_counts[{name!r}]", "counts, not all 0", describe(counts)
+        )
         scores[name] = association(counts)
 
     pulls = {name: pull(predicted, label, values[name], scores[name], unit=unit) for name in values}
@@ -141,10 +153,12 @@ def find_shortcuts(key: Key, predicted: Shaped[Array, "n *k"], label: Int[Array,
     for number, name in enumerate(values):
         reason = _reason(pulls[name], scores[name], name in (train_counts or {}))
         behind = _explained_by(name, given_others, 1 - level)
-        verdict = ("unknown" if reason else "none" if name not in flagged else
-                   "shortcut" if behind is None else "explained")
-        gap = _gap(jax.random.fold_in(key, number), predicted == label, label, values[name], scores[name] > 0, unit,
-                   level)
+        verdict = (
+            "unknown" if reason else "none" if name not in flagged else "shortcut" if behind is None else "explained"
+        )
+        gap = _gap(
+            jax.random.fold_in(key, number), predicted == label, label, values[name], scores[name] > 0, unit, level
+        )
         found.append(Shortcut(name, pulls[name], adjusted[name], gap, behind, verdict, reason))
     return sorted(found, key=lambda one: -np.nan_to_num(one.pull.z, nan=-np.inf))
 
@@ -168,9 +182,15 @@ def association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
     return np.log(np.where(seen, joint, 1.0) / np.where(seen, expected, 1.0))
 
 
-def pull(predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"],
-         score: Float[Array, "k a"], *, given: Int[Array, " n"] | None = None,
-         unit: Int[Array, " n"] | None = None) -> Pull:
+def pull(
+    predicted: Int[Array, " n"],
+    label: Int[Array, " n"],
+    attribute: Int[Array, " n"],
+    score: Float[Array, "k a"],
+    *,
+    given: Int[Array, " n"] | None = None,
+    unit: Int[Array, " n"] | None = None,
+) -> Pull:
     """How much higher the score of predictions is with their own attribute value than with others of their label.
 
     Args:
@@ -258,11 +278,21 @@ def _reason(found: Pull, score: Float[np.ndarray, "k a"], counted: bool) -> str:
     return ""
 
 
-def _conditional(flagged: list[str], predicted: np.ndarray, label: np.ndarray, values: Mapping[str, np.ndarray],
-                 scores: Mapping[str, np.ndarray], unit: Array | None) -> dict[tuple[str, str], tuple[float, float]]:
+def _conditional(
+    flagged: list[str],
+    predicted: np.ndarray,
+    label: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    unit: Array | None,
+) -> dict[tuple[str, str], tuple[float, float]]:
     """(candidate, given another) -> z of its pull and the p-value, Holm-adjusted over all of these."""
-    z = {(name, given): pull(predicted, label, values[name], scores[name], given=values[given], unit=unit).z
-         for name in flagged for given in flagged if name != given}
+    z = {
+        (name, given): pull(predicted, label, values[name], scores[name], given=values[given], unit=unit).z
+        for name in flagged
+        for given in flagged
+        if name != given
+    }
     adjusted = holm({pair: _p_value(one) for pair, one in z.items()})
     return {pair: (z[pair], adjusted[pair]) for pair in z}
 
@@ -276,8 +306,15 @@ def _explained_by(name: str, given_others: Mapping[tuple[str, str], tuple[float,
     return max(behind)[1] if behind else None
 
 
-def _gap(key: Key, right: Bool[np.ndarray, " n"], label: np.ndarray, attribute: np.ndarray,
-         aligned: Bool[np.ndarray, "k a"], unit: Array | None, level: float) -> Interval:
+def _gap(
+    key: Key,
+    right: Bool[np.ndarray, " n"],
+    label: np.ndarray,
+    attribute: np.ndarray,
+    aligned: Bool[np.ndarray, "k a"],
+    unit: Array | None,
+    level: float,
+) -> Interval:
     """Accuracy on aligned minus on conflicting samples, mean over the labels that have both."""
     label = label.astype(np.int32)  # int8 would overflow below
     side = np.where(aligned[label, np.maximum(attribute, 0)], 0, 1)
@@ -288,8 +325,16 @@ def _gap(key: Key, right: Bool[np.ndarray, " n"], label: np.ndarray, attribute: 
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     group = np.where(both[label], group, -1).astype(np.int32)
     values = np.stack([np.ones(len(right)), right], axis=1).astype(np.float32)
-    return bootstrap(key, _mean_gap, values, group=group, groups=2 * len(aligned), unit=unit,
-                     args=(jnp.asarray(both, jnp.float32),), level=level)
+    return bootstrap(
+        key,
+        _mean_gap,
+        values,
+        group=group,
+        groups=2 * len(aligned),
+        unit=unit,
+        args=(jnp.asarray(both, jnp.float32),),
+        level=level,
+    )
 
 
 def _mean_gap(sums: Float[jax.Array, "g 2"], both: Float[jax.Array, " k"]) -> Float[jax.Array, ""]:

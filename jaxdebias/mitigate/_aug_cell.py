@@ -99,8 +99,15 @@ def cell_tables(counts: Int[Array, "k a"] | Float[Array, "k a"], tau: float = 0.
     return CellTables(draw.astype(np.float32), offset.astype(np.float32))
 
 
-def cell_balanced(classifier: Classifier, optimizer: Optimizer = Optimizer(), *, classes: int, attributes: int,
-                  augment: Augment | None = None, input_dropout: float = 0.0) -> Learner:
+def cell_balanced(
+    classifier: Classifier,
+    optimizer: Optimizer = Optimizer(),
+    *,
+    classes: int,
+    attributes: int,
+    augment: Augment | None = None,
+    input_dropout: float = 0.0,
+) -> Learner:
     """Draws by cell and learns with offset logits; what step 3 of AUG-CELL trains, on any attribute.
 
     The tables come in from outside: `state._replace(hyper=cell_tables(counts))`, or `hyper=` of a sweep; those of a new
@@ -117,8 +124,14 @@ def cell_balanced(classifier: Classifier, optimizer: Optimizer = Optimizer(), *,
 
 
 @functools.cache
-def _cell_balanced(classifier: Classifier, optimizer: Optimizer, classes: int, attributes: int,
-                   augment: Callable[[Key, Array], Array] | None, input_dropout: float) -> Learner:
+def _cell_balanced(
+    classifier: Classifier,
+    optimizer: Optimizer,
+    classes: int,
+    attributes: int,
+    augment: Callable[[Key, Array], Array] | None,
+    input_dropout: float,
+) -> Learner:
     def init(key: Key, batch: Batch) -> CellState:
         variables = classifier.init(key, batch.x)
         neutral = CellTables(jnp.ones((classes, attributes)), jnp.zeros((classes, attributes)))
@@ -274,33 +287,52 @@ class AugCellInfo(NamedTuple):
         flagged, suspect = round(self.cells.flagged_share * len(self.suspect)), int(self.suspect.sum())
         found = []
         if self.hesitant:
-            found.append(f"No structured bias found: the judges are sure to {self.confidence[0]:.2f} where guess and "
-                         f"label differ, to {self.confidence[1]:.2f} elsewhere, so most of these samples are merely "
-                         "hard. Not found in this way: a shortcut that the augmentation itself changes (with geometric "
-                         "views: position, size, orientation), or one of which there are too few samples to learn it.")
+            found.append(
+                f"No structured bias found: the judges are sure to {self.confidence[0]:.2f} where guess and "
+                f"label differ, to {self.confidence[1]:.2f} elsewhere, so most of these samples are merely "
+                "hard. Not found in this way: a shortcut that the augmentation itself changes (with geometric "
+                "views: position, size, orientation), or one of which there are too few samples to learn it."
+            )
         if suspect > SUSPICIOUS * flagged:
             found.append(f"{suspect} of {flagged} flagged samples look wrongly labelled and were left out.")
         if self.cleared:
-            found.append(f"{self.cleared} of {flagged} flagged samples looked wrongly labelled and were kept: the "
-                         "labels of those that were held out could be predicted, which wrong labels cannot.")
+            found.append(
+                f"{self.cleared} of {flagged} flagged samples looked wrongly labelled and were kept: the "
+                "labels of those that were held out could be predicted, which wrong labels cannot."
+            )
         refused = [name for name, one in self.scores.items() if one.refused]
         if refused:
-            found.append(f"Refused: {', '.join(refused)}; far worse than plain training on held-out samples as they "
-                         "come, a sign of wrong labels among the flagged ones.")
+            found.append(
+                f"Refused: {', '.join(refused)}; far worse than plain training on held-out samples as they "
+                "come, a sign of wrong labels among the flagged ones."
+            )
         loss = self.scores["erm"].accuracy - self.scores[self.chosen].accuracy if self.scores else 0.0
         if loss > SUSPICIOUS:
-            found.append("On held-out samples as they come, most of which go with the shortcut, it is "
-                         f"{100 * loss:.0f} points below plain training.")
+            found.append(
+                "On held-out samples as they come, most of which go with the shortcut, it is "
+                f"{100 * loss:.0f} points below plain training."
+            )
         if self.chosen == "erm":
-            found.append("Plain training is returned." if self.hesitant else
-                         "No candidate is clearly better than plain training, which is returned.")
+            found.append(
+                "Plain training is returned."
+                if self.hesitant
+                else "No candidate is clearly better than plain training, which is returned."
+            )
         return found
 
 
-def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfig = AugCellConfig(), *,
-             judge: Classifier | None = None, augment: Augment | None = None, shared: Any = None,
-             view: View | None = None,
-             observe: Callable[[Stage], None] = lambda stage: None) -> tuple[Params, AugCellInfo]:
+def aug_cell(
+    key: Key,
+    classifier: Classifier,
+    data: Batch,
+    config: AugCellConfig = AugCellConfig(),
+    *,
+    judge: Classifier | None = None,
+    augment: Augment | None = None,
+    shared: Any = None,
+    view: View | None = None,
+    observe: Callable[[Stage], None] = lambda stage: None,
+) -> tuple[Params, AugCellInfo]:
     """Finds cells, trains the candidates and returns the parameters of the one that wins.
 
     `data.attribute` is not read. Deterministic given the key.
@@ -320,18 +352,25 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     augment, judge = augment or random_affine(), judge or classifier
     key_cells, key_split, key_train = jax.random.split(key, 3)
     observe(Stage(f"{config.cells.folds * config.cells.repeats} judges guess, after {config.cells.steps} steps each"))
-    cells = find_cells(key_cells, gce(judge, config.cells.optimizer, q=config.q, augment=augment), data, config.cells,
-                       shared=shared, view=view)
+    cells = find_cells(
+        key_cells,
+        gce(judge, config.cells.optimizer, q=config.q, augment=augment),
+        data,
+        config.cells,
+        shared=shared,
+        view=view,
+    )
     n, classes = cells.probability.shape
     guessed = data._replace(attribute=cells.guess, twin=None, mask=None, unit=None)
     confidence = cells.confidence(np.asarray(data.label))
     hesitant = confidence[0] < plain_from(confidence[1], classes, config.plain)
     order = np.asarray(jax.random.permutation(key_split, n))
-    held, kept = np.sort(order[: round(config.held_out * n)]), np.sort(order[round(config.held_out * n):])
+    held, kept = np.sort(order[: round(config.held_out * n)]), np.sort(order[round(config.held_out * n) :])
     label, guess, everything = np.asarray(data.label), cells.guess, np.ones(n, bool)
 
-    def train(candidates: Iterable[Candidate],
-              sure: Bool[np.ndarray, "n"]) -> tuple[dict[str, Params], dict[str, np.ndarray]]:
+    def train(
+        candidates: Iterable[Candidate], sure: Bool[np.ndarray, "n"]
+    ) -> tuple[dict[str, Params], dict[str, np.ndarray]]:
         """(parameters, classes of the held-out samples), of training on sure samples that are not held out."""
         params, predicted = {}, {}
         counted = kept[sure[kept]]
@@ -344,9 +383,17 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
             learner = _learner(classifier, candidate, classes, augment, config.learning_rate, config.steps)
             portions = _portions(config, len(kept))
             key_own = jax.random.fold_in(key_train, [one.name for one in config.candidates].index(candidate.name))
-            (part,) = sweep([key_own], learner, rows, portions, hyper=[_tables(candidate, counts)], shared=shared,
-                            view=view, chunks_per_look=max(1, portions.epochs // 10),
-                            observe=_progress(observe, candidate.name, portions.epochs))
+            (part,) = sweep(
+                [key_own],
+                learner,
+                rows,
+                portions,
+                hyper=[_tables(candidate, counts)],
+                shared=shared,
+                view=view,
+                chunks_per_look=max(1, portions.epochs // 10),
+                observe=_progress(observe, candidate.name, portions.epochs),
+            )
             state = jax.tree.map(lambda leaf: leaf[0], part.state)
             params[candidate.name] = state.variables
             if len(held):
@@ -354,8 +401,9 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
                 predicted[candidate.name] = np.asarray(logits).argmax(axis=1)
         return params, predicted
 
-    def compare(said: Mapping[str, np.ndarray], sure: Bool[np.ndarray, "n"],
-                floor: float = config.floor) -> dict[str, CandidateScore]:
+    def compare(
+        said: Mapping[str, np.ndarray], sure: Bool[np.ndarray, "n"], floor: float = config.floor
+    ) -> dict[str, CandidateScore]:
         own, shown, trusted = label[held], guess[held], sure[held]
         counts = cell_counts(own[trusted], shown[trusted], classes, classes)
         weights = trusted * reweighing(counts)[own, shown]
@@ -364,8 +412,9 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
 
     if not len(held):
         params, _ = train([one for one in config.candidates if one.name == "aug-cell"], everything)
-        return params["aug-cell"], AugCellInfo("aug-cell", {}, cells, float("nan"), held, ~everything, 0, params,
-                                               confidence, hesitant)
+        return params["aug-cell"], AugCellInfo(
+            "aug-cell", {}, cells, float("nan"), held, ~everything, 0, params, confidence, hesitant
+        )
     params, predicted = train(config.candidates, everything)
     sure, cleared, scores = everything, 0, compare(predicted, everything)
     if scores["aug-cell"].refused and config.cleaning_rounds and not hesitant:
@@ -380,22 +429,46 @@ def aug_cell(key: Key, classifier: Classifier, data: Batch, config: AugCellConfi
     chosen = "erm" if hesitant else choose(scores, margin=config.margin)
     wrong = (guess[held] != label[held]) & (predicted["erm"] != label[held])
     directed = float((predicted["erm"] == guess[held])[wrong].mean()) if wrong.any() else float("nan")
-    return params[chosen], AugCellInfo(chosen, scores, cells, directed, held, ~sure, cleared, params,
-                                       confidence, hesitant)
+    return params[chosen], AugCellInfo(
+        chosen, scores, cells, directed, held, ~sure, cleared, params, confidence, hesitant
+    )
 
 
-def _suspects(key: Key, judge: Classifier, guessed: Batch, classes: int, config: AugCellConfig, augment: Augment,
-              shared: Any, view: View | None) -> Bool[np.ndarray, "n"]:
+def _suspects(
+    key: Key,
+    judge: Classifier,
+    guessed: Batch,
+    classes: int,
+    config: AugCellConfig,
+    augment: Augment,
+    shared: Any,
+    view: View | None,
+) -> Bool[np.ndarray, "n"]:
     """Samples whose label is taken to be wrong, by nets that are trained like the candidate `aug-cell`."""
     candidate = next(one for one in config.candidates if one.name == "aug-cell")
     learner = _learner(judge, candidate, classes, augment, config.learning_rate, config.cleaning_steps)
-    return find_wrong_labels(key, learner, guessed, classes=classes, hyper=functools.partial(_tables, candidate),
-                             steps=config.cleaning_steps, rounds=config.cleaning_rounds, folds=config.cells.folds,
-                             batch_size=config.batch_size, shared=shared, view=view).suspect
+    return find_wrong_labels(
+        key,
+        learner,
+        guessed,
+        classes=classes,
+        hyper=functools.partial(_tables, candidate),
+        steps=config.cleaning_steps,
+        rounds=config.cleaning_rounds,
+        folds=config.cells.folds,
+        batch_size=config.batch_size,
+        shared=shared,
+        view=view,
+    ).suspect
 
 
-def predictable(predicted: Int[np.ndarray, "m"], label: Int[np.ndarray, "m"], guess: Int[np.ndarray, "m"],
-                suspect: Bool[np.ndarray, "m"], classes: int) -> bool:
+def predictable(
+    predicted: Int[np.ndarray, "m"],
+    label: Int[np.ndarray, "m"],
+    guess: Int[np.ndarray, "m"],
+    suspect: Bool[np.ndarray, "m"],
+    classes: int,
+) -> bool:
     """Whether the labels of suspects can be learned from other suspects: then they are not wrong.
 
     A sample with a wrong label looks like one with the right label of the class that is guessed. A model that learned
@@ -418,8 +491,9 @@ def predictable(predicted: Int[np.ndarray, "m"], label: Int[np.ndarray, "m"], gu
     return bool(binom.sf(right - 1, int(suspect.sum()), strays) < PREDICTABLE)
 
 
-def score(right: Float[Array, "m"], erm_right: Float[Array, "m"], weights: Float[Array, "m"], *,
-          floor: float) -> CandidateScore:
+def score(
+    right: Float[Array, "m"], erm_right: Float[Array, "m"], weights: Float[Array, "m"], *, floor: float
+) -> CandidateScore:
     """A candidate against plain training: 0/1 for each held-out sample, and the samples' weights."""
     share = weights / weights.sum()
 
@@ -429,8 +503,9 @@ def score(right: Float[Array, "m"], erm_right: Float[Array, "m"], weights: Float
 
     accuracy, error = mean_and_error(right)
     lead, lead_error = mean_and_error(right - erm_right)
-    return CandidateScore(float(right.mean()), accuracy, error, lead, lead_error,
-                          bool(right.mean() < erm_right.mean() - floor))
+    return CandidateScore(
+        float(right.mean()), accuracy, error, lead, lead_error, bool(right.mean() < erm_right.mean() - floor)
+    )
 
 
 def choose(scores: Mapping[str, CandidateScore], *, margin: float) -> str:
@@ -439,11 +514,18 @@ def choose(scores: Mapping[str, CandidateScore], *, margin: float) -> str:
     return best if scores[best].lead > margin * scores[best].lead_error else "erm"
 
 
-def _learner(classifier: Classifier, candidate: Candidate, classes: int, augment: Augment, learning_rate: float,
-             steps: int) -> Learner:
+def _learner(
+    classifier: Classifier, candidate: Candidate, classes: int, augment: Augment, learning_rate: float, steps: int
+) -> Learner:
     optimizer = Optimizer(learning_rate=learning_rate, schedule="cosine", steps=steps)
-    return cell_balanced(classifier, optimizer, classes=classes, attributes=classes,
-                         augment=augment if candidate.augmented else None, input_dropout=candidate.input_dropout)
+    return cell_balanced(
+        classifier,
+        optimizer,
+        classes=classes,
+        attributes=classes,
+        augment=augment if candidate.augmented else None,
+        input_dropout=candidate.input_dropout,
+    )
 
 
 def _tables(candidate: Candidate, counts: Int[np.ndarray, "k k"]) -> CellTables:
@@ -457,8 +539,9 @@ def _portions(config: AugCellConfig, n: int) -> RunConfig:
     return RunConfig(epochs=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size)
 
 
-def _progress(observe: Callable[[Stage], None], name: str,
-              epochs: int) -> Callable[[tuple[int, ...], int, Mapping[str, float]], None]:
+def _progress(
+    observe: Callable[[Stage], None], name: str, epochs: int
+) -> Callable[[tuple[int, ...], int, Mapping[str, float]], None]:
     return lambda runs, epoch, means: observe(Stage(name, epoch, epochs, means["loss"]))
 
 

@@ -91,9 +91,17 @@ class DfrInfo(NamedTuple):
     """Share of the kernel's entries that are exactly 0."""
 
 
-def dfr(split: Split, params: Params, edit: Batch, accept: Batch, config: DfrConfig = DfrConfig(), *,
-        head_path: tuple[str | int, ...] = ("params", "head"), batch_size: int = 1024,
-        key: Key | None = None) -> tuple[Params, DfrInfo]:
+def dfr(
+    split: Split,
+    params: Params,
+    edit: Batch,
+    accept: Batch,
+    config: DfrConfig = DfrConfig(),
+    *,
+    head_path: tuple[str | int, ...] = ("params", "head"),
+    batch_size: int = 1024,
+    key: Key | None = None,
+) -> tuple[Params, DfrInfo]:
     """Replaces the last layer by one that is fitted on held-out examples.
 
     Args:
@@ -147,11 +155,17 @@ def dfr(split: Split, params: Params, edit: Batch, accept: Batch, config: DfrCon
     scores = tuple(fits[penalty][1] for penalty in config.penalties)
     penalty = config.penalties[int(np.argmax(scores))]
     chosen = fits[penalty][0]
-    info = DfrInfo(penalty, scores, tuple(fits[penalty][2] for penalty in config.penalties),
-                   _score(head, z_accept, accept, "accuracy"), _score(chosen, z_accept, accept, "accuracy"),
-                   time.perf_counter() - began, converged=all(found[3] for found in fits.values()),
-                   rows=len(z) if draws is None else draws.shape[1],
-                   zeros=float(np.mean(np.asarray(chosen.kernel) == 0)))
+    info = DfrInfo(
+        penalty,
+        scores,
+        tuple(fits[penalty][2] for penalty in config.penalties),
+        _score(head, z_accept, accept, "accuracy"),
+        _score(chosen, z_accept, accept, "accuracy"),
+        time.perf_counter() - began,
+        converged=all(found[3] for found in fits.values()),
+        rows=len(z) if draws is None else draws.shape[1],
+        zeros=float(np.mean(np.asarray(chosen.kernel) == 0)),
+    )
     return replace(params, chosen), info
 
 
@@ -164,13 +178,15 @@ def balanced_weights(label: Int[Array, "n"], attribute: Int[Array, "n"]) -> Floa
     label, attribute = _checked_groups(label, attribute)
     if (attribute < 0).any():
         return np.ones(len(label), np.float32)
-    _, group, count = np.unique(group_of(label, attribute, int(attribute.max()) + 1), return_inverse=True,
-                                return_counts=True)
+    _, group, count = np.unique(
+        group_of(label, attribute, int(attribute.max()) + 1), return_inverse=True, return_counts=True
+    )
     return (len(label) / (len(count) * count[group])).astype(np.float32)
 
 
-def balanced_subsamples(key: Key, label: Int[Array, "n"], attribute: Int[Array, "n"],
-                        count: int = 1) -> Int[np.ndarray, "s r"]:
+def balanced_subsamples(
+    key: Key, label: Int[Array, "n"], attribute: Int[Array, "n"], count: int = 1
+) -> Int[np.ndarray, "s r"]:
     """Rows of `count` random subsamples in which every (label, attribute) group present has the size of the smallest.
 
     Raises:
@@ -181,13 +197,19 @@ def balanced_subsamples(key: Key, label: Int[Array, "n"], attribute: Int[Array, 
     ((2, 2), [1, 1])
     """
     label, attribute = _checked_groups(label, attribute)
-    expect(bool((attribute >= 0).all()), "edit.attribute", "known attributes, for subsamples balanced by group",
-           f"{int((attribute < 0).sum())} unknown (-1)")
-    _, group, size = np.unique(group_of(label, attribute, int(attribute.max()) + 1), return_inverse=True,
-                               return_counts=True)
+    expect(
+        bool((attribute >= 0).all()),
+        "edit.attribute",
+        "known attributes, for subsamples balanced by group",
+        f"{int((attribute < 0).sum())} unknown (-1)",
+    )
+    _, group, size = np.unique(
+        group_of(label, attribute, int(attribute.max()) + 1), return_inverse=True, return_counts=True
+    )
     orders = np.asarray(jax.vmap(lambda k: jax.random.permutation(k, len(label)))(jax.random.split(key, count)))
-    return np.stack([np.concatenate([order[group[order] == g][: size.min()] for g in range(len(size))])
-                     for order in orders])
+    return np.stack(
+        [np.concatenate([order[group[order] == g][: size.min()] for g in range(len(size))]) for order in orders]
+    )
 
 
 def _checked_groups(label: Array, attribute: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -205,19 +227,36 @@ def _mean_head(heads: list[AffineHead]) -> AffineHead:
     return jax.tree.map(lambda *leaves: np.mean(np.stack(leaves).astype(np.float64), axis=0), *heads)
 
 
-def _l2_fits(problem: HeadProblem, draws: Int[np.ndarray, "s r"] | None, penalty: float,
-             starts: list[AffineHead] | None, config: DfrConfig) -> tuple[list[AffineHead], float, bool]:
+def _l2_fits(
+    problem: HeadProblem,
+    draws: Int[np.ndarray, "s r"] | None,
+    penalty: float,
+    starts: list[AffineHead] | None,
+    config: DfrConfig,
+) -> tuple[list[AffineHead], float, bool]:
     """The heads of all subsamples (or of all rows), the largest gradient norm, and whether all converged."""
-    parts = [problem] if draws is None else [
-        problem._replace(features=problem.features[rows], label=problem.label[rows], weight=problem.weight[rows])
-        for rows in draws]
-    fits = [refit(part._replace(l2=penalty), tolerance=config.tolerance, start=start)
-            for part, start in zip(parts, starts or [None] * len(parts), strict=True)]
+    parts = (
+        [problem]
+        if draws is None
+        else [
+            problem._replace(features=problem.features[rows], label=problem.label[rows], weight=problem.weight[rows])
+            for rows in draws
+        ]
+    )
+    fits = [
+        refit(part._replace(l2=penalty), tolerance=config.tolerance, start=start)
+        for part, start in zip(parts, starts or [None] * len(parts), strict=True)
+    ]
     return [head for head, _ in fits], max(fit.gradient_norm for _, fit in fits), all(fit.converged for _, fit in fits)
 
 
-def _l1_fits(problem: HeadProblem, draws: Int[np.ndarray, "s r"] | None, penalty: float,
-             starts: list[AffineHead] | None, config: DfrConfig) -> tuple[list[AffineHead], float, bool]:
+def _l1_fits(
+    problem: HeadProblem,
+    draws: Int[np.ndarray, "s r"] | None,
+    penalty: float,
+    starts: list[AffineHead] | None,
+    config: DfrConfig,
+) -> tuple[list[AffineHead], float, bool]:
     """As `_l2_fits`, all subsamples in one program."""
     n, like = len(problem.label), problem.head
     rows = np.arange(n)[None] if draws is None else draws
@@ -228,8 +267,16 @@ def _l1_fits(problem: HeadProblem, draws: Int[np.ndarray, "s r"] | None, penalty
         start = jnp.zeros((len(rows), phi.shape[1], like.kernel.shape[1]), phi.dtype)
     else:
         start = jnp.stack([_matrix(head) for head in starts])
-    theta, violation, norm = fit_l1(phi, problem.label, problem.weight, jnp.asarray(rows), start, penalty,
-                                    config.tolerance, max_steps=config.max_steps)
+    theta, violation, norm = fit_l1(
+        phi,
+        problem.label,
+        problem.weight,
+        jnp.asarray(rows),
+        start,
+        penalty,
+        config.tolerance,
+        max_steps=config.max_steps,
+    )
     check_finite("fitted head", theta)
     d = like.kernel.shape[0]
     heads = [AffineHead(one[:d], None if like.bias is None else one[d]) for one in np.asarray(theta)]
@@ -241,9 +288,17 @@ def _matrix(head: AffineHead) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("max_steps",))
-def fit_l1(phi: Float[Array, "n e"], label: Int[Array, "n"], weight: Float[Array, "n"], rows: Int[Array, "s r"],
-           start: Float[Array, "s e k"], penalty: float | Float[Array, ""], tolerance: float | Float[Array, ""], *,
-           max_steps: int) -> tuple[Float[Array, "s e k"], Float[Array, "s"], Float[Array, "s"]]:
+def fit_l1(
+    phi: Float[Array, "n e"],
+    label: Int[Array, "n"],
+    weight: Float[Array, "n"],
+    rows: Int[Array, "s r"],
+    start: Float[Array, "s e k"],
+    penalty: float | Float[Array, ""],
+    tolerance: float | Float[Array, ""],
+    *,
+    max_steps: int,
+) -> tuple[Float[Array, "s e k"], Float[Array, "s"], Float[Array, "s"]]:
     """L1 multinomial regressions on several subsamples, by FISTA with adaptive restart, in one program per shape.
 
     Each minimises `sum over its rows of weight_i * cross-entropy_i + penalty |theta|_1`, logits being phi @ theta. The
@@ -260,6 +315,7 @@ def fit_l1(phi: Float[Array, "n e"], label: Int[Array, "n"], weight: Float[Array
       (theta, violation, norm): violation is the largest entry of the smallest subgradient, divided by the penalty;
       norm its Euclidean norm.
     """
+
     def one(rows: jax.Array, start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         z, own, w = phi[rows], jax.nn.one_hot(label[rows], start.shape[1], dtype=phi.dtype), weight[rows]
         gram = jnp.matmul(z.T, w[:, None] * z, precision=jax.lax.Precision.HIGHEST)
@@ -318,5 +374,8 @@ def _score(head: AffineHead, z: Float[Array, "n d"], batch: Batch, select: str) 
     if select == "accuracy":
         return float(np.average(right, weights=weight))
     group = group_of(np.asarray(batch.label), np.asarray(batch.attribute), int(np.max(batch.attribute)) + 1)
-    return min(float(np.average(right[group == g], weights=weight[group == g])) for g in np.unique(group)
-               if weight[group == g].sum() > 0)
+    return min(
+        float(np.average(right[group == g], weights=weight[group == g]))
+        for g in np.unique(group)
+        if weight[group == g].sum() > 0
+    )

@@ -92,9 +92,14 @@ class DisentInfo(NamedTuple):
     """Mean weight W of the batch."""
 
 
-def disent(networks: TwoEncoders, optimizer: Optimizer = Optimizer(learning_rate=1e-2),
-           config: DisentConfig = DisentConfig(), *, samples: int,
-           augment: Callable[[Key, Array], Array] | None = None) -> Learner:
+def disent(
+    networks: TwoEncoders,
+    optimizer: Optimizer = Optimizer(learning_rate=1e-2),
+    config: DisentConfig = DisentConfig(),
+    *,
+    samples: int,
+    augment: Callable[[Key, Array], Array] | None = None,
+) -> Learner:
     """Debiased and biased heads, each on both codes but with a gradient to its own encoder only.
 
     Equal arguments give the same learner. `networks.classifier` takes `state.variables`. A plateau schedule multiplies
@@ -144,8 +149,15 @@ def _disent(networks: TwoEncoders, optimizer: Optimizer, config: DisentConfig, s
             plain = both(logits, biased_logits, label, hyper.biased_weight)
             swap = both(swapped, swapped_biased, partner_label, hyper.swap_biased_weight)
             total = plain + jnp.where(state.steps > config.swap_after, hyper.swap_weight, 0.0) * swap
-            info = DisentInfo(total, plain, swap, *(weighted_mean(values, weight) for values in (
-                correct(logits, label), correct(biased_logits, label), hard)))
+            info = DisentInfo(
+                total,
+                plain,
+                swap,
+                *(
+                    weighted_mean(values, weight)
+                    for values in (correct(logits, label), correct(biased_logits, label), hard)
+                ),
+            )
             return total, (variables, history, info)
 
         params = trainable(state.variables)
@@ -161,12 +173,15 @@ def _disent(networks: TwoEncoders, optimizer: Optimizer, config: DisentConfig, s
     return Learner(init=init, step=step, predict=predict)
 
 
-def head_logits(networks: TwoEncoders, variables: Params, intrinsic: Float[Array, "b d"],
-                biased: Float[Array, "b d"]) -> tuple[Float[jax.Array, "b k"], Float[jax.Array, "b k"]]:
+def head_logits(
+    networks: TwoEncoders, variables: Params, intrinsic: Float[Array, "b d"], biased: Float[Array, "b d"]
+) -> tuple[Float[jax.Array, "b k"], Float[jax.Array, "b k"]]:
     """(debiased, biased) logits on both codes; each head sends a gradient through its own code only."""
     fixed = jax.lax.stop_gradient
-    return (networks.intrinsic(variables, jnp.concatenate([intrinsic, fixed(biased)], axis=-1)),
-            networks.biased(variables, jnp.concatenate([fixed(intrinsic), biased], axis=-1)))
+    return (
+        networks.intrinsic(variables, jnp.concatenate([intrinsic, fixed(biased)], axis=-1)),
+        networks.biased(variables, jnp.concatenate([fixed(intrinsic), biased], axis=-1)),
+    )
 
 
 def swap_partners(key: Key, weight: Float[Array, "b"]) -> Int[jax.Array, "b"]:

@@ -45,8 +45,14 @@ class FineTuneInfo(NamedTuple):
     """Accuracy on the acceptance split, for each learning rate."""
 
 
-def fine_tune(key: Key, classifier: Classifier, params: Params, data: Batch, accept: Batch,
-              config: FineTuneConfig = FineTuneConfig()) -> tuple[Params, FineTuneInfo]:
+def fine_tune(
+    key: Key,
+    classifier: Classifier,
+    params: Params,
+    data: Batch,
+    accept: Batch,
+    config: FineTuneConfig = FineTuneConfig(),
+) -> tuple[Params, FineTuneInfo]:
     """Trains all layers further on held-out data; keeps the learning rate that is most accurate on `accept`.
 
     Args:
@@ -62,10 +68,17 @@ def fine_tune(key: Key, classifier: Classifier, params: Params, data: Batch, acc
     return _best_of_rates(key, classifier, params, data, accept, config)
 
 
-def fine_tune_head(key: Key, split: Split, params: Params, data: Batch, accept: Batch,
-                   config: FineTuneConfig = FineTuneConfig(epochs=40, learning_rates=(1e-1, 1e-2, 1e-3)), *,
-                   head_path: tuple[str | int, ...] = ("params", "head"),
-                   batch_size: int = 1024) -> tuple[Params, FineTuneInfo]:
+def fine_tune_head(
+    key: Key,
+    split: Split,
+    params: Params,
+    data: Batch,
+    accept: Batch,
+    config: FineTuneConfig = FineTuneConfig(epochs=40, learning_rates=(1e-1, 1e-2, 1e-3)),
+    *,
+    head_path: tuple[str | int, ...] = ("params", "head"),
+    batch_size: int = 1024,
+) -> tuple[Params, FineTuneInfo]:
     """Trains the last layer alone, from where it is; features are computed once, so an epoch is a small regression.
 
     Args:
@@ -96,9 +109,17 @@ def fine_tune_head(key: Key, split: Split, params: Params, data: Batch, accept: 
     return replace(params, head), info
 
 
-def fine_tune_block(key: Key, apply_fn: ApplyFn, params: Params, data: Batch, accept: Batch, block: Where,
-                    config: FineTuneConfig = FineTuneConfig(learning_rates=(3e-3, 1e-3)), *,
-                    batch_size: int = 1024) -> tuple[Params, FineTuneInfo]:
+def fine_tune_block(
+    key: Key,
+    apply_fn: ApplyFn,
+    params: Params,
+    data: Batch,
+    accept: Batch,
+    block: Where,
+    config: FineTuneConfig = FineTuneConfig(learning_rates=(3e-3, 1e-3)),
+    *,
+    batch_size: int = 1024,
+) -> tuple[Params, FineTuneInfo]:
     """Trains a block of parameters alone, from where it is; what lies before it is computed once.
 
     With the channel mixing of the first layer in the block (`influence.Mix`), colour can be taken out where it enters,
@@ -120,15 +141,21 @@ def fine_tune_block(key: Key, apply_fn: ApplyFn, params: Params, data: Batch, ac
     head, features, replace = find_block(apply_fn, params, jnp.asarray(data.x[:2]), block)
     of_one = jax.eval_shape(features, params, jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype))
     size = 4 * len(data.label) * sum(math.prod(part.shape) for part in of_one) / 2**30
-    expect(size <= LARGEST, "block", f"frozen features of at most {LARGEST} GiB (fewer samples, or a later block)",
-           f"{size:.1f} GiB")
+    expect(
+        size <= LARGEST,
+        "block",
+        f"frozen features of at most {LARGEST} GiB (fewer samples, or a later block)",
+        f"{size:.1f} GiB",
+    )
 
     def packed(batch: Batch) -> tuple[Batch, tuple[tuple[int, ...], ...]]:
         """The frozen features as one table, and the shapes of its parts."""
         parts = map_rows(features, params, jnp.asarray(batch.x), batch_size=batch_size)
         table = np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], axis=1)
-        return (Batch(table, batch.label, batch.attribute, weight=batch.weight),
-                tuple(tuple(part.shape[1:]) for part in parts))
+        return (
+            Batch(table, batch.label, batch.attribute, weight=batch.weight),
+            tuple(tuple(part.shape[1:]) for part in parts),
+        )
 
     (data, shapes), (accept, _) = packed(data), packed(accept)
     start = {"params": _scaled(head.cut, head.theta, 1.0 / MIX_RATE), "frozen": head.params}
@@ -136,8 +163,9 @@ def fine_tune_block(key: Key, apply_fn: ApplyFn, params: Params, data: Batch, ac
     return replace(params, head.at(_scaled(head.cut, trained["params"], MIX_RATE))), info
 
 
-def train_from_scratch(key: Key, classifier: Classifier, data: Batch, accept: Batch,
-                       config: FineTuneConfig = FineTuneConfig(epochs=60)) -> tuple[Params, FineTuneInfo]:
+def train_from_scratch(
+    key: Key, classifier: Classifier, data: Batch, accept: Batch, config: FineTuneConfig = FineTuneConfig(epochs=60)
+) -> tuple[Params, FineTuneInfo]:
     """Trains a fresh model on held-out data alone: what the biased training set was worth. See `fine_tune`."""
     check_batch(data, what="data")
     check_batch(accept, what="accept")
@@ -145,8 +173,12 @@ def train_from_scratch(key: Key, classifier: Classifier, data: Batch, accept: Ba
 
 
 def retrain_counterfactual(
-        key: Key, classifier: Classifier, train: Batch, augmented: Batch, accept: Batch,
-        config: FineTuneConfig = FineTuneConfig(epochs=20, batch_size=256, learning_rates=(1e-3,)),
+    key: Key,
+    classifier: Classifier,
+    train: Batch,
+    augmented: Batch,
+    accept: Batch,
+    config: FineTuneConfig = FineTuneConfig(epochs=20, batch_size=256, learning_rates=(1e-3,)),
 ) -> tuple[Params, FineTuneInfo]:
     """Trains a fresh model on the training set joined by counterfactuals of its rows (counterfactual augmentation).
 
@@ -174,14 +206,21 @@ def joined(*batches: Batch) -> Batch:
     [1.0, 0.5]
     """
     kinds = {(np.asarray(batch.x).dtype, batch.x.shape[1:]) for batch in batches}
-    expect(len(kinds) == 1, "x of the batches to join", "one dtype and shape of a row",
-           ", ".join(describe(batch.x) for batch in batches))
+    expect(
+        len(kinds) == 1,
+        "x of the batches to join",
+        "one dtype and shape of a row",
+        ", ".join(describe(batch.x) for batch in batches),
+    )
     weight = None
     if any(batch.weight is not None for batch in batches):
-        weight = np.concatenate([np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight
-                                 for batch in batches])
-    return Batch(*(np.concatenate([getattr(batch, name) for batch in batches])
-                   for name in ("x", "label", "attribute")), weight=weight)
+        weight = np.concatenate(
+            [np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight for batch in batches]
+        )
+    return Batch(
+        *(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("x", "label", "attribute")),
+        weight=weight,
+    )
 
 
 def both_sides(pairs: Batch) -> Batch:
@@ -192,13 +231,17 @@ def both_sides(pairs: Batch) -> Batch:
     ([[0.0, 0.0], [1.0, 1.0]], [3, 3])
     """
     expect(pairs.twin is not None, "pairs.twin", "the other rendering of x", None)
-    return Batch(x=np.concatenate([pairs.x, pairs.twin]), label=np.concatenate([pairs.label, pairs.label]),
-                 attribute=np.concatenate([pairs.attribute, np.full_like(pairs.attribute, -1)]))
+    return Batch(
+        x=np.concatenate([pairs.x, pairs.twin]),
+        label=np.concatenate([pairs.label, pairs.label]),
+        attribute=np.concatenate([pairs.attribute, np.full_like(pairs.attribute, -1)]),
+    )
 
 
 @functools.cache
 def _last_layer(classes: int, biased: bool) -> Classifier:
     """The last layer as a model of its own, whose x are features and whose parameters are an `AffineHead`."""
+
     def init(key: Key, x: Array) -> AffineHead:
         del key  # never trained from here: `_best_of_rates` puts the trained head in its place
         return AffineHead(jnp.zeros((x.shape[1], classes)), jnp.zeros(classes) if biased else None)
@@ -207,8 +250,13 @@ def _last_layer(classes: int, biased: bool) -> Classifier:
         del key
         return head_logits(head, x), head
 
-    return Classifier(init=init, apply=head_logits, train=train,
-                      vector=Split(features=lambda head, x: x, head=head_logits), head_path=())
+    return Classifier(
+        init=init,
+        apply=head_logits,
+        train=train,
+        vector=Split(features=lambda head, x: x, head=head_logits),
+        head_path=(),
+    )
 
 
 LARGEST = 8
@@ -244,15 +292,17 @@ def _block_classifier(made: Cut, shapes: tuple[tuple[int, ...], ...]) -> Classif
     return Classifier(init=init, apply=apply, train=train, vector=Split(lambda variables, x: x, apply), head_path=())
 
 
-def _best_of_rates(key: Key, classifier: Classifier, params: Params | None, data: Batch, accept: Batch,
-                   config: FineTuneConfig) -> tuple[Params, FineTuneInfo]:
+def _best_of_rates(
+    key: Key, classifier: Classifier, params: Params | None, data: Batch, accept: Batch, config: FineTuneConfig
+) -> tuple[Params, FineTuneInfo]:
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
     one_row = jax.tree.map(lambda leaf: leaf[:1], data)
     accuracies, candidates = {}, {}
     # One learner, scaled to each rate: the rates then share one compiled program.
     first = config.learning_rates[0]
-    optimizer = Optimizer(name="adamw", learning_rate=first, weight_decay=config.weight_decay, schedule="cosine",
-                          steps=steps)
+    optimizer = Optimizer(
+        name="adamw", learning_rate=first, weight_decay=config.weight_decay, schedule="cosine", steps=steps
+    )
     learner = erm(classifier, optimizer)
     for rate in config.learning_rates:
         lr_scale = jnp.asarray(rate / first, jnp.float32)

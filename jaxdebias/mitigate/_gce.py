@@ -36,8 +36,13 @@ class GceState(NamedTuple):
     hyper: GceHyper
 
 
-def gce(classifier: Classifier, optimizer: Optimizer = Optimizer(), *, q: float = 0.7,
-        augment: Callable[[Key, Array], Array] | None = None) -> Learner:
+def gce(
+    classifier: Classifier,
+    optimizer: Optimizer = Optimizer(),
+    *,
+    q: float = 0.7,
+    augment: Callable[[Key, Array], Array] | None = None,
+) -> Learner:
     """Minimises the weighted mean of `(1 - p_y^q) / q`. Equal arguments give the same learner.
 
     Args:

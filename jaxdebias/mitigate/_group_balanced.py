@@ -22,8 +22,14 @@ from jaxdebias.mitigate._erm import State, erm
 from jaxdebias.train._optimizer import Optimizer
 
 
-def group_balanced(classifier: Classifier, optimizer: Optimizer = Optimizer(), *, classes: int,
-                   attributes: int, augment: Callable[[Key, Array], Array] | None = None) -> Learner:
+def group_balanced(
+    classifier: Classifier,
+    optimizer: Optimizer = Optimizer(),
+    *,
+    classes: int,
+    attributes: int,
+    augment: Callable[[Key, Array], Array] | None = None,
+) -> Learner:
     """ERM on batches in which every group present is equally likely. Equal arguments give the same learner.
 
     An epoch is as many draws, with replacement, as there are rows. Data in memory only.
@@ -46,8 +52,9 @@ def _group_balanced(classifier: Classifier, optimizer: Optimizer, classes: int, 
     return erm(classifier, optimizer, augment=augment)._replace(weights=weights)
 
 
-def balanced_draws(label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int,
-                   attributes: int) -> Float[jax.Array, "n"]:
+def balanced_draws(
+    label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int, attributes: int
+) -> Float[jax.Array, "n"]:
     """1 over the size of each row's group, jit-able: with these chances every group present is drawn equally often.
 
     >>> balanced_draws(np.array([0, 0, 1, 1]), np.array([0, 0, 0, -1]), 2, 2).tolist()

@@ -82,8 +82,15 @@ def group_dro(
 
 
 @functools.cache
-def _group_dro(classifier: Classifier, optimizer: Optimizer, counts: tuple[tuple[int, ...], ...], eta: float,
-               adjustment: float, balanced: bool, augment) -> Learner:
+def _group_dro(
+    classifier: Classifier,
+    optimizer: Optimizer,
+    counts: tuple[tuple[int, ...], ...],
+    eta: float,
+    adjustment: float,
+    balanced: bool,
+    augment,
+) -> Learner:
     classes, attributes = len(counts), len(counts[0])
     groups = classes * attributes
     count = np.asarray(counts, np.float32).reshape(-1)
@@ -130,8 +137,9 @@ def _group_dro(classifier: Classifier, optimizer: Optimizer, counts: tuple[tuple
     return Learner(init=init, step=step, predict=predict, weights=weights if balanced else None)
 
 
-def group_losses(loss: Float[Array, "b"], group: Array, groups: int,
-                 weight: Float[Array, "b"] | None = None) -> Float[jax.Array, "g"]:
+def group_losses(
+    loss: Float[Array, "b"], group: Array, groups: int, weight: Float[Array, "b"] | None = None
+) -> Float[jax.Array, "g"]:
     """Mean loss of each group by the rows' weights; 0 where a group is absent. Rows of group -1 are left out.
 
     >>> group_losses(jnp.array([1.0, 3.0, 5.0]), jnp.array([0, 0, -1]), 2).tolist()

@@ -105,8 +105,9 @@ def error_set(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Bool[np.nd
     return np.asarray(logits).argmax(axis=-1) != np.asarray(label)
 
 
-def jtt_weights(errors: Bool[Array, "n"], upweight: float,
-                weight: Float[Array, "n"] | None = None) -> Float[np.ndarray, "n"]:
+def jtt_weights(
+    errors: Bool[Array, "n"], upweight: float, weight: Float[Array, "n"] | None = None
+) -> Float[np.ndarray, "n"]:
     """`1 + upweight` for the error set and 1 for the rest, times `weight`, scaled to mean 1.
 
     >>> jtt_weights(np.array([True, False]), 2.0).tolist()

@@ -100,8 +100,10 @@ def _lff(classifier: Classifier, optimizer: Optimizer, samples: int, q: float, d
         hyper = state.hyper
 
         def loss_fn(params: tuple[Params, Params]) -> tuple[jax.Array, Any]:
-            passes = [classifier.train(key_train, with_trainable(old, new), x)
-                      for key_train, old, new in zip(keys_train, before, params, strict=True)]
+            passes = [
+                classifier.train(key_train, with_trainable(old, new), x)
+                for key_train, old, new in zip(keys_train, before, params, strict=True)
+            ]
             (logits, variables), (biased_logits, biased_variables) = passes
             loss = cross_entropy(logits, batch.label)
             history = remember(state.history, batch, cross_entropy(biased_logits, batch.label), loss, hyper.decay)
@@ -109,14 +111,22 @@ def _lff(classifier: Classifier, optimizer: Optimizer, samples: int, q: float, d
             biased = detached_generalised_cross_entropy(biased_logits, batch.label, hyper.q, scale=hyper.q)
             biased = weighted_mean(biased, batch.weight)
             total = weighted_mean(weight * loss, batch.weight) + biased
-            info = LffInfo(total, biased, *(weighted_mean(values, batch.weight) for values in (
-                correct(logits, batch.label), correct(biased_logits, batch.label), weight)))
+            info = LffInfo(
+                total,
+                biased,
+                *(
+                    weighted_mean(values, batch.weight)
+                    for values in (correct(logits, batch.label), correct(biased_logits, batch.label), weight)
+                ),
+            )
             return total, ((variables, biased_variables), history, info)
 
         params = tuple(map(trainable, before))
         gradients, (after, history, info) = jax.grad(loss_fn, has_aux=True)(params)
-        updated = [update(optimizer.build(), *parts, state.lr_scale)
-                   for parts in zip(gradients, state.opt_state, params, strict=True)]
+        updated = [
+            update(optimizer.build(), *parts, state.lr_scale)
+            for parts in zip(gradients, state.opt_state, params, strict=True)
+        ]
         variables = (with_trainable(one, new) for one, (new, _) in zip(after, updated, strict=True))
         opt_state = tuple(new for _, new in updated)
         return LffState(*variables, opt_state, state.lr_scale, hyper, history), info

@@ -30,8 +30,13 @@ def empty_history(samples: int) -> LossHistory:
     return LossHistory(zeros, jnp.zeros_like(zeros), jnp.full(samples, -1, jnp.int32))
 
 
-def remember(history: LossHistory, batch: Batch, biased: Float[Array, "b"], debiased: Float[Array, "b"],
-             decay: float | Float[Array, ""]) -> LossHistory:
+def remember(
+    history: LossHistory,
+    batch: Batch,
+    biased: Float[Array, "b"],
+    debiased: Float[Array, "b"],
+    decay: float | Float[Array, ""],
+) -> LossHistory:
     """Enters the losses of a batch: the first one as it is, each later one as `decay * old + (1 - decay) * loss`.
 
     Rows of weight 0 are left out. The losses enter without gradient.

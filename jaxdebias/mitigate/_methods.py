@@ -59,6 +59,7 @@ class Method(NamedTuple):
 
 def _of_classifier(learner: Callable[[Classifier, Optimizer, Batch, Dataset, Augment | None], Learner]) -> Any:
     """The `make` of a method that trains any classifier."""
+
     def make(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
         network = models.build(model, classes=len(dataset.label_names), **options)
         return Trainee(network, lambda optimizer, data, augment: learner(network, optimizer, data, dataset, augment))
@@ -69,11 +70,11 @@ def _of_classifier(learner: Callable[[Classifier, Optimizer, Batch, Dataset, Aug
 def _dbvae(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
     """The encoder of our measurements, or any network by its name; latents as measured for faces of that size."""
     image, classes = tuple(dataset.splits["train"].x.shape[1:]), len(dataset.label_names)
-    expect(not model.startswith("resnet"), "model", "a network without batch normalisation, such as cnn, for dbvae",
-           model)
+    expect(
+        not model.startswith("resnet"), "model", "a network without batch normalisation, such as cnn, for dbvae", model
+    )
     encoder = None if model == "cnn" else models.build(model, classes=classes, **options)
-    vae = models.vae_classifier(image=image, classes=classes, latent=8 if max(image[:2]) <= 32 else 16,
-                                encoder=encoder)
+    vae = models.vae_classifier(image=image, classes=classes, latent=8 if max(image[:2]) <= 32 else 16, encoder=encoder)
     return Trainee(vae.classifier, lambda optimizer, data, augment: dbvae(vae, optimizer, augment=augment), vae)
 
 
@@ -83,8 +84,9 @@ def _sih(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
     expect(model in ("mlp", "resnet18"), "model", "mlp or resnet18, for the branches of sih", model)
     expect(model == "mlp" or image == (32, 32, 3), "model", "mlp for pictures other than 32 x 32 in colour", model)
     branches = models.mlp_vae(image=image, classes=classes) if model == "mlp" else models.resnet_vae(classes=classes)
-    return Trainee(branches.signal, lambda optimizer, data, augment: sih(branches, optimizer=optimizer,
-                                                                         augment=augment))
+    return Trainee(
+        branches.signal, lambda optimizer, data, augment: sih(branches, optimizer=optimizer, augment=augment)
+    )
 
 
 def _aug_cell(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
@@ -92,26 +94,61 @@ def _aug_cell(model: str, options: Mapping[str, Any], dataset: Dataset) -> Train
     classes = len(dataset.label_names)
     network, judge = models.build(model, classes=classes, **options), models.mlp(hidden=(100, 100), classes=classes)
 
-    def fit(key: Key, data: Batch, augment: Augment, *, steps: int, batch_size: int, learning_rate: float,
-            observe: Callable[[Any], None]) -> tuple[Params, AugCellInfo]:
-        config = AugCellConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-                               held_out=0.1 if len(data.label) >= ENOUGH else 0.25, cleaning_steps=min(1000, steps))
+    def fit(
+        key: Key,
+        data: Batch,
+        augment: Augment,
+        *,
+        steps: int,
+        batch_size: int,
+        learning_rate: float,
+        observe: Callable[[Any], None],
+    ) -> tuple[Params, AugCellInfo]:
+        config = AugCellConfig(
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            held_out=0.1 if len(data.label) >= ENOUGH else 0.25,
+            cleaning_steps=min(1000, steps),
+        )
         return aug_cell(key, network, data, config, judge=judge, augment=augment, observe=observe)
 
     return Trainee(network, None, fit=fit)
 
 
 METHODS: dict[str, Method] = {
-    "erm": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: erm(
-        network, optimizer, augment=augment))),
-    "gce": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: gce(
-        network, optimizer, augment=augment))),
-    "group-balanced": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: group_balanced(
-        network, optimizer, classes=dataset.aligned.shape[0], attributes=dataset.aligned.shape[1], augment=augment))),
-    "group-dro": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: group_dro(
-        network, optimizer, counts=auditing.train_counts(dataset), augment=augment))),
-    "lff": Method(_of_classifier(lambda network, optimizer, data, dataset, augment: lff(
-        network, optimizer, samples=len(data.label), augment=augment)), one_network=False),
+    "erm": Method(
+        _of_classifier(lambda network, optimizer, data, dataset, augment: erm(network, optimizer, augment=augment))
+    ),
+    "gce": Method(
+        _of_classifier(lambda network, optimizer, data, dataset, augment: gce(network, optimizer, augment=augment))
+    ),
+    "group-balanced": Method(
+        _of_classifier(
+            lambda network, optimizer, data, dataset, augment: group_balanced(
+                network,
+                optimizer,
+                classes=dataset.aligned.shape[0],
+                attributes=dataset.aligned.shape[1],
+                augment=augment,
+            )
+        )
+    ),
+    "group-dro": Method(
+        _of_classifier(
+            lambda network, optimizer, data, dataset, augment: group_dro(
+                network, optimizer, counts=auditing.train_counts(dataset), augment=augment
+            )
+        )
+    ),
+    "lff": Method(
+        _of_classifier(
+            lambda network, optimizer, data, dataset, augment: lff(
+                network, optimizer, samples=len(data.label), augment=augment
+            )
+        ),
+        one_network=False,
+    ),
     "sih": Method(_sih, model="mlp", one_network=False, pictures=True),
     "aug-cell": Method(_aug_cell, augment=True, one_network=False, pictures=True),
     "dbvae": Method(_dbvae, model="cnn", augment=True, draws="systematic", one_network=False, pictures=True),

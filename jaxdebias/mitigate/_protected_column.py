@@ -15,8 +15,15 @@ from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch, Params
 
 
-def zero_column(params: Params, kernel_path: tuple[str | int, ...], column: int, mean: float, *, columns: int,
-                apply_fn: Callable[[Params, Array], jax.Array] | None = None) -> Params:
+def zero_column(
+    params: Params,
+    kernel_path: tuple[str | int, ...],
+    column: int,
+    mean: float,
+    *,
+    columns: int,
+    apply_fn: Callable[[Params, Array], jax.Array] | None = None,
+) -> Params:
     """The model with one input column held at its mean: `bias + mean * row` is the new bias of layer 1, row becomes 0.
 
     Args:
@@ -59,11 +66,18 @@ def zero_column(params: Params, kernel_path: tuple[str | int, ...], column: int,
     kernel, bias = leaves[matrices[0]][1], leaves[vectors[0]][1] if vectors else None
     expect(bias is not None or mean == 0, f"params at {where}", "a bias to take up the mean of the column", found)
 
-    sides = [side for side in (0, 1) if kernel.shape[side] == columns
-             and (bias is None or kernel.shape[1 - side] == bias.shape[0])]
+    sides = [
+        side
+        for side in (0, 1)
+        if kernel.shape[side] == columns and (bias is None or kernel.shape[1 - side] == bias.shape[0])
+    ]
     expect(bool(sides), f"params at {where}", f"a kernel with one side of d={columns} inputs", found)
-    expect(len(sides) == 1 or apply_fn is not None, "apply_fn",
-           "the model, to tell which side of the square kernel the inputs are on", None)
+    expect(
+        len(sides) == 1 or apply_fn is not None,
+        "apply_fn",
+        "the model, to tell which side of the square kernel the inputs are on",
+        None,
+    )
     candidates = []
     for side in sides:
         row = (column, slice(None)) if side == 0 else (slice(None), column)
@@ -75,8 +89,12 @@ def zero_column(params: Params, kernel_path: tuple[str | int, ...], column: int,
     if apply_fn is None:
         return candidates[0]
     blind = [candidate for candidate in candidates if not _sees(apply_fn, candidate, column, columns)]
-    expect(bool(blind), f"params at {where}", f"the only layer through which the model sees column {column}",
-           "logits that still depend on it")
+    expect(
+        bool(blind),
+        f"params at {where}",
+        f"the only layer through which the model sees column {column}",
+        "logits that still depend on it",
+    )
     return blind[0]
 
 

@@ -45,10 +45,17 @@ class RefitHeadInfo(NamedTuple):
     seconds: float
 
 
-def refit_head(split: Split, params: Params, train: Batch, counterfactual: Batch,
-               config: RefitHeadConfig = RefitHeadConfig(), *, replaced: Int[Array, "m"] | None = None,
-               head_path: tuple[str | int, ...] = ("params", "head"),
-               batch_size: int = 1024) -> tuple[Params, RefitHeadInfo]:
+def refit_head(
+    split: Split,
+    params: Params,
+    train: Batch,
+    counterfactual: Batch,
+    config: RefitHeadConfig = RefitHeadConfig(),
+    *,
+    replaced: Int[Array, "m"] | None = None,
+    head_path: tuple[str | int, ...] = ("params", "head"),
+    batch_size: int = 1024,
+) -> tuple[Params, RefitHeadInfo]:
     """Replaces the last layer by the minimum of the training objective on edited data.
 
     Args:
@@ -77,8 +84,12 @@ def refit_head(split: Split, params: Params, train: Batch, counterfactual: Batch
     if replaced is not None:
         check_integers("replaced", replaced, m, 0, n)
         replaced = np.asarray(replaced)
-        expect(len(np.unique(replaced)) == m, "replaced", "every row once",
-               f"{m - len(np.unique(replaced))} rows more than once")
+        expect(
+            len(np.unique(replaced)) == m,
+            "replaced",
+            "every row once",
+            f"{m - len(np.unique(replaced))} rows more than once",
+        )
         weight = _weight(train)[replaced]
         kept = take(train, np.setdiff1d(np.arange(n), replaced))
 
@@ -96,8 +107,9 @@ def refit_head(split: Split, params: Params, train: Batch, counterfactual: Batch
     problem = head_problem(z, label, head, weight=weight, l2=config.damping * float(weight.sum()))
     fitted, info = refit(problem, tolerance=config.tolerance, max_steps=config.max_steps)
     fitted = AffineHead(*(None if leaf is None else jnp.asarray(leaf, z.dtype) for leaf in fitted))
-    return replace(params, fitted), RefitHeadInfo(len(label), info.converged, info.steps, info.gradient_norm,
-                                                  time.perf_counter() - began)
+    return replace(params, fitted), RefitHeadInfo(
+        len(label), info.converged, info.steps, info.gradient_norm, time.perf_counter() - began
+    )
 
 
 def _weight(batch: Batch) -> np.ndarray:

@@ -62,8 +62,9 @@ class SelfInfluenceConfig:
             expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         expect(0 < self.q <= 1, "q", "above 0, at most 1", self.q)
         expect(self.damping > 0, "damping", "more than 0: the softmax Hessian is singular", self.damping)
-        expect(self.rest >= 0 and self.rest_weight >= 0, "rest, rest_weight", "at least 0",
-               (self.rest, self.rest_weight))
+        expect(
+            self.rest >= 0 and self.rest_weight >= 0, "rest, rest_weight", "at least 0", (self.rest, self.rest_weight)
+        )
 
 
 class SelfInfluenceInfo(NamedTuple):
@@ -76,9 +77,15 @@ class SelfInfluenceInfo(NamedTuple):
     seconds: float
 
 
-def self_influence_tuning(key: Key, classifier: Classifier, params: Params, train: Batch,
-                          config: SelfInfluenceConfig = SelfInfluenceConfig(), *,
-                          batch_size: int = 1024) -> tuple[Params, SelfInfluenceInfo]:
+def self_influence_tuning(
+    key: Key,
+    classifier: Classifier,
+    params: Params,
+    train: Batch,
+    config: SelfInfluenceConfig = SelfInfluenceConfig(),
+    *,
+    batch_size: int = 1024,
+) -> tuple[Params, SelfInfluenceInfo]:
     """Fine-tunes a biased model on the training samples that contradict its shortcut. Uses no attribute and no pairs.
 
     Args:
@@ -103,8 +110,12 @@ def self_influence_tuning(key: Key, classifier: Classifier, params: Params, trai
     classes = jax.eval_shape(classifier.apply, params, one_row).shape[-1]
     counts = np.bincount(label, minlength=classes)
     fewest = int(counts[counts > 0].min())
-    expect(2 * config.per_class <= fewest, "per_class", f"at most half of the smallest class, which has {fewest} "
-           "samples", config.per_class)
+    expect(
+        2 * config.per_class <= fewest,
+        "per_class",
+        f"at most half of the smallest class, which has {fewest} samples",
+        config.per_class,
+    )
     key_models, key_draw, key_tune = jax.random.split(key, 3)
     data = train._replace(twin=None, mask=None, attribute=np.full(len(label), -1, np.int32))
 
@@ -127,15 +138,21 @@ def self_influence_tuning(key: Key, classifier: Classifier, params: Params, trai
     chosen = take(data, rows)
     chosen = chosen._replace(weight=weight if data.weight is None else weight * np.asarray(chosen.weight, np.float32))
     steps = config.tune_epochs * steps_per_epoch(len(rows), config.tune_batch_size)
-    tuner = erm(classifier, Optimizer(name="adamw", learning_rate=config.tune_learning_rate, weight_decay=1e-4,
-                                      schedule="cosine", steps=steps))
+    tuner = erm(
+        classifier,
+        Optimizer(
+            name="adamw", learning_rate=config.tune_learning_rate, weight_decay=1e-4, schedule="cosine", steps=steps
+        ),
+    )
     start = tuner.init(key_tune, take(chosen, slice(0, 1)))
     # The loop donates its state; the caller keeps the parameters that came in.
     start = start._replace(variables=jax.tree.map(jnp.array, params))
-    tuned = run(key_tune, tuner, chosen, RunConfig(epochs=config.tune_epochs, batch_size=config.tune_batch_size),
-                state=start).state.variables
-    return tuned, SelfInfluenceInfo(pivotal, np.bincount(label[pivotal], minlength=len(counts)), scores,
-                                    time.perf_counter() - began)
+    tuned = run(
+        key_tune, tuner, chosen, RunConfig(epochs=config.tune_epochs, batch_size=config.tune_batch_size), state=start
+    ).state.variables
+    return tuned, SelfInfluenceInfo(
+        pivotal, np.bincount(label[pivotal], minlength=len(counts)), scores, time.perf_counter() - began
+    )
 
 
 def self_influence(problem: HeadProblem, *, damping: float) -> Float[np.ndarray, "n"]:
@@ -163,8 +180,9 @@ def self_influence(problem: HeadProblem, *, damping: float) -> Float[np.ndarray,
     inverse = linalg.solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False)
     inverse = jnp.asarray(inverse.astype(problem.features.dtype))
     rows = int(np.clip(2**24 // len(lower), 1, 8192))  # at most 16 Mi numbers [b p] at a time
-    return np.asarray(map_rows(_whitened_norm, (problem.head, inverse), (problem.features, problem.label),
-                               batch_size=rows))
+    return np.asarray(
+        map_rows(_whitened_norm, (problem.head, inverse), (problem.features, problem.label), batch_size=rows)
+    )
 
 
 def _whitened_norm(params: Any, rows: tuple[Array, Array]) -> jax.Array:
@@ -175,8 +193,11 @@ def _whitened_norm(params: Any, rows: tuple[Array, Array]) -> jax.Array:
     return (jnp.matmul(gradient.reshape(len(label), -1), inverse.T, precision=HIGHEST) ** 2).sum(axis=1)
 
 
-def pivotal_set(scores: Float[np.ndarray, "s n"], label: Int[np.ndarray, "n"], per_class: int,
-                ) -> Bool[np.ndarray, "n"]:
+def pivotal_set(
+    scores: Float[np.ndarray, "s n"],
+    label: Int[np.ndarray, "n"],
+    per_class: int,
+) -> Bool[np.ndarray, "n"]:
     """The samples that every row of scores ranks among the `per_class` highest of their class; ties by index.
 
     >>> pivotal_set(np.array([[3.0, 2.0, 1.0, 9.0], [3.0, 1.0, 2.0, 9.0]]), np.array([0, 0, 0, 1]), 2).tolist()

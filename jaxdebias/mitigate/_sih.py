@@ -114,8 +114,13 @@ class Terms(NamedTuple):
         return self.signal + self.bias + hyper.reconstruction_weight * self.reconstruction + hyper.kl_weight * kl
 
 
-def sih(branches: Branches, config: SihConfig = SihConfig(), optimizer: Optimizer = Optimizer(), *,
-        augment: Augment | None = None) -> Learner:
+def sih(
+    branches: Branches,
+    config: SihConfig = SihConfig(),
+    optimizer: Optimizer = Optimizer(),
+    *,
+    augment: Augment | None = None,
+) -> Learner:
     """Trains both branches and the decoder with one optimiser. Equal arguments give the same learner.
 
     `predict` are the signal branch's logits of the mean code; the bias branch's are `branches.bias.apply(
@@ -160,8 +165,15 @@ def _sih(branches: Branches, config: SihConfig, optimizer: Optimizer, augment: A
     return Learner(init=init, step=step, predict=predict)
 
 
-def train_terms(branches: Branches, config: SihConfig, key: Key, variables: Params, x: Float[Array, "n h w c"],
-                label: Int[Array, "n"], hyper: Hyper) -> tuple["Terms", tuple[jax.Array, jax.Array], Params]:
+def train_terms(
+    branches: Branches,
+    config: SihConfig,
+    key: Key,
+    variables: Params,
+    x: Float[Array, "n h w c"],
+    label: Int[Array, "n"],
+    hyper: Hyper,
+) -> tuple["Terms", tuple[jax.Array, jax.Array], Params]:
     """The loss of each row in training mode, from latents drawn by `sample(key, codes)`.
 
     Returns:
@@ -180,6 +192,7 @@ def sample(key: Key, codes: Codes) -> tuple[Float[jax.Array, "n l"], Float[jax.A
     The noise of the signal branch is `normal(key_signal)`, that of the bias branch `normal(key_bias)`, where
     `key_signal, key_bias = split(key)`. The key of a step is `split(key_of_the_step)[1]`.
     """
+
     def draw(key: Key, code: Code) -> jax.Array:
         noise = jax.random.normal(key, code.mean.shape, code.mean.dtype)
         return code.mean + (jnp.exp(0.5 * code.log_variance) + 1e-8) * noise
@@ -188,9 +201,16 @@ def sample(key: Key, codes: Codes) -> tuple[Float[jax.Array, "n l"], Float[jax.A
     return draw(key_signal, codes.signal), draw(key_bias, codes.bias)
 
 
-def loss_terms(signal_logits: Float[Array, "n k"], bias_logits: Float[Array, "n k"], codes: Codes,
-               pixel_logits: Float[Array, "n h w c"], x: Float[Array, "n h w c"], label: Int[Array, "n"], hyper: Hyper,
-               reconstruction: str) -> Terms:
+def loss_terms(
+    signal_logits: Float[Array, "n k"],
+    bias_logits: Float[Array, "n k"],
+    codes: Codes,
+    pixel_logits: Float[Array, "n h w c"],
+    x: Float[Array, "n h w c"],
+    label: Int[Array, "n"],
+    hyper: Hyper,
+    reconstruction: str,
+) -> Terms:
     """The loss of each row from what the networks say; gradients stop at both weights."""
     weight_signal, weight_bias = weights(bias_logits, label, q=hyper.q, gamma=hyper.gamma)
     pixels = x.size // x.shape[0]
@@ -204,8 +224,9 @@ def loss_terms(signal_logits: Float[Array, "n k"], bias_logits: Float[Array, "n 
     )
 
 
-def weights(bias_logits: Float[Array, "n k"], label: Int[Array, "n"], *, q: float | Array = 0.7,
-            gamma: float | Array = 0.7) -> tuple[Float[jax.Array, "n"], Float[jax.Array, "n"]]:
+def weights(
+    bias_logits: Float[Array, "n k"], label: Int[Array, "n"], *, q: float | Array = 0.7, gamma: float | Array = 0.7
+) -> tuple[Float[jax.Array, "n"], Float[jax.Array, "n"]]:
     """((1 - p)^gamma, p^q) of the probability p of the label, without a gradient.
 
     Both from logarithms: log(1 - p) is a log-sum-exp over the other classes, accurate however close p is to 1.
@@ -231,11 +252,14 @@ def _reconstruction(kind: str, logits: Float[Array, "n h w c"], x: Float[Array, 
     return (jax.nn.sigmoid(logits) - x) ** 2
 
 
-def _classify(branches: Branches, variables: Params, z_signal: Float[Array, "n l"],
-              z_bias: Float[Array, "n l"]) -> tuple[jax.Array, jax.Array]:
+def _classify(
+    branches: Branches, variables: Params, z_signal: Float[Array, "n l"], z_bias: Float[Array, "n l"]
+) -> tuple[jax.Array, jax.Array]:
     """Each branch's logits of its own latent; neither sees the other's."""
-    return (branches.signal.vector.head(variables, jax.nn.relu(z_signal)),
-            branches.bias.vector.head(variables, jax.nn.relu(z_bias)))
+    return (
+        branches.signal.vector.head(variables, jax.nn.relu(z_signal)),
+        branches.bias.vector.head(variables, jax.nn.relu(z_bias)),
+    )
 
 
 def evaluate(branches: Branches, config: SihConfig, state: SihState, batch: Batch) -> Terms:
@@ -254,9 +278,14 @@ def signal_weight(branches: Branches, state: SihState, batch: Batch) -> Float[ja
 
 
 @functools.cache
-def sih_monitor(branches: Branches, config: SihConfig = SihConfig(), *,
-                protocol: Literal["fixed", "official"] = "fixed", batch_size: int = 256,
-                augment: Augment | None = None) -> Monitor:
+def sih_monitor(
+    branches: Branches,
+    config: SihConfig = SihConfig(),
+    *,
+    protocol: Literal["fixed", "official"] = "fixed",
+    batch_size: int = 256,
+    augment: Augment | None = None,
+) -> Monitor:
     """The mean loss of the held-out rows in evaluation mode, which the plateau and early stopping watch.
 
     The held-out rows are biased like the training rows, and no bias label is read.
@@ -300,5 +329,10 @@ def sih_run_config(*, patience: int = 2, epochs: int = 500, batch_size: int = 25
     run ends after `patience` (absolute), with the best state; if it never does, the last state is returned.
     """
     expect(patience >= 2, "patience", "at least 2 epochs", patience)
-    return RunConfig(epochs=epochs, batch_size=batch_size, drop_last=True,
-                     plateau=Plateau(patience=patience // 2 - 1), early_stop=EarlyStop(patience=patience))
+    return RunConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        drop_last=True,
+        plateau=Plateau(patience=patience // 2 - 1),
+        early_stop=EarlyStop(patience=patience),
+    )

@@ -54,8 +54,10 @@ class _PooledCNN(Network):
 
     def setup(self):
         he = nn.initializers.he_normal()
-        self.convs = [Conv(width, (kernel, kernel), strides=(stride, stride), padding="SAME", kernel_init=he)
-                      for width, kernel, stride in zip(self.channels, self.kernels, self.strides, strict=True)]
+        self.convs = [
+            Conv(width, (kernel, kernel), strides=(stride, stride), padding="SAME", kernel_init=he)
+            for width, kernel, stride in zip(self.channels, self.kernels, self.strides, strict=True)
+        ]
         self.norms = [nn.LayerNorm() for _ in self.channels]
         self.head = Affine(self.classes)
 
@@ -73,8 +75,13 @@ class _PooledCNN(Network):
         return self.head(vector)
 
 
-def pooled_cnn(*, channels: Sequence[int] = (32, 64, 64), kernels: Sequence[int] = (5, 3, 3),
-               strides: Sequence[int] = (4, 2, 1), classes: int = 2) -> Classifier:
+def pooled_cnn(
+    *,
+    channels: Sequence[int] = (32, 64, 64),
+    kernels: Sequence[int] = (5, 3, 3),
+    strides: Sequence[int] = (4, 2, 1),
+    classes: int = 2,
+) -> Classifier:
     """Convolutions with layer normalisation over the channels of each pixel and ReLU, their mean, and the head.
 
     Made for maps: what is where does not get lost before the mean, so the last convolution's output, `[n h/8 w/8
@@ -87,5 +94,7 @@ def pooled_cnn(*, channels: Sequence[int] = (32, 64, 64), kernels: Sequence[int]
     expect(len(channels) > 0, "channels", "at least one convolution", channels)
     for name, values in (("kernels", kernels), ("strides", strides)):
         expect(len(values) == len(channels), name, f"{len(channels)}, one per convolution", values)
-    return classifier(_PooledCNN(channels=tuple(channels), kernels=tuple(kernels), strides=tuple(strides),
-                                 classes=classes), spatial=True)
+    return classifier(
+        _PooledCNN(channels=tuple(channels), kernels=tuple(kernels), strides=tuple(strides), classes=classes),
+        spatial=True,
+    )

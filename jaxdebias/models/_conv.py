@@ -59,20 +59,28 @@ def _canonical(lhs, rhs, *, dimension_numbers, feature_group_count, batch_group_
     rhs = lax.transpose(rhs, (*rhs_spec[2:], rhs_spec[1], rhs_spec[0]))
     channels_last = (0, lhs.ndim - 1, *space)
     kernel = (rhs.ndim - 1, rhs.ndim - 2, *range(rhs.ndim - 2))
-    out = _stock_p.bind(lhs, rhs, dimension_numbers=lax.ConvDimensionNumbers(channels_last, kernel, channels_last),
-                        feature_group_count=feature_group_count, batch_group_count=batch_group_count, **params)
+    out = _stock_p.bind(
+        lhs,
+        rhs,
+        dimension_numbers=lax.ConvDimensionNumbers(channels_last, kernel, channels_last),
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        **params,
+    )
     where = {axis: here for here, axis in zip(channels_last, out_spec, strict=True)}
     return lax.transpose(out, tuple(where[axis] for axis in range(out.ndim)))
 
 
 def _transpose_lhs(cotangent, lhs, rhs, **params):
-    return _with_fast_conv(lambda g, w: jax.linear_transpose(lambda x: _stock_p.bind(x, w, **params), lhs.aval)(g)[0],
-                           cotangent, rhs)
+    return _with_fast_conv(
+        lambda g, w: jax.linear_transpose(lambda x: _stock_p.bind(x, w, **params), lhs.aval)(g)[0], cotangent, rhs
+    )
 
 
 def _transpose_rhs(cotangent, lhs, rhs, **params):
-    return _with_fast_conv(lambda g, x: jax.linear_transpose(lambda w: _stock_p.bind(x, w, **params), rhs.aval)(g)[0],
-                           cotangent, lhs)
+    return _with_fast_conv(
+        lambda g, x: jax.linear_transpose(lambda w: _stock_p.bind(x, w, **params), rhs.aval)(g)[0], cotangent, lhs
+    )
 
 
 def _batch(operands, axes, **params):
@@ -87,8 +95,12 @@ mlir.register_lowering(_conv_p, mlir.lower_fun(_stock_p.bind, multiple_results=F
 mlir.register_lowering(_conv_p, mlir.lower_fun(_canonical, multiple_results=False), platform="cpu")
 
 
-def max_pool(x: Float[jax.Array, "n h w c"], window_shape: tuple[int, int], strides: tuple[int, int] | None = None,
-             padding: str | Sequence[tuple[int, int]] = "VALID") -> Float[jax.Array, "n h2 w2 c"]:
+def max_pool(
+    x: Float[jax.Array, "n h w c"],
+    window_shape: tuple[int, int],
+    strides: tuple[int, int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+) -> Float[jax.Array, "n h2 w2 c"]:
     """`flax.linen.max_pool`, same values and gradients, whose gradient is faster on CPU.
 
     XLA differentiates a windowed maximum by a serial select-and-scatter; here it is the maximum of shifted slices, one

@@ -138,8 +138,12 @@ class PatchNet:
 
     def _crops(self, params: Params, crops: Array, position: Array | None, *, train: bool) -> tuple[jax.Array, Params]:
         shape = (self.patch, self.patch, self.channels)
-        expect(crops.ndim == 4 and crops.shape[1:] == shape, "crops", f"[m {shape[0]} {shape[1]} {shape[2]}]",
-               describe(crops))
+        expect(
+            crops.ndim == 4 and crops.shape[1:] == shape,
+            "crops",
+            f"[m {shape[0]} {shape[1]} {shape[2]}]",
+            describe(crops),
+        )
         expect((position is not None) or self.position == "none", "position", f"int [m={len(crops)}]", position)
         x = self.normalised(crops)
         known = None
@@ -160,8 +164,9 @@ class PatchNet:
         mean, std = (jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (self.mean, self.std))
         return (as_float(x) - mean) / std
 
-    def first_layer(self, params: Params, z: Float[Array, "n h w c"], lattice: Lattice, *,
-                    phases: bool = False) -> Float[jax.Array, "n gh gw d"]:
+    def first_layer(
+        self, params: Params, z: Float[Array, "n h w c"], lattice: Lattice, *, phases: bool = False
+    ) -> Float[jax.Array, "n gh gw d"]:
         """What the first affine layer gives for every patch of images, from their last maps, without any position."""
         dilation, stride = lattice.head
         first = params["params"]["hidden" if self.hidden else "head"]
@@ -181,8 +186,9 @@ class PatchNet:
         bias = head["bias"].reshape((1,) * (out.ndim - 1) + (-1,))
         return jax.nn.relu(out) @ head["kernel"] + bias
 
-    def trunk(self, params: Params, x: Float[Array, "n h w c"], lattice: Lattice, *, train: bool = False,
-              phases: bool = False) -> tuple[jax.Array, Params, Lattice]:
+    def trunk(
+        self, params: Params, x: Float[Array, "n h w c"], lattice: Lattice, *, train: bool = False, phases: bool = False
+    ) -> tuple[jax.Array, Params, Lattice]:
         """(the last maps, batch statistics, their lattice) of normalised pixels.
 
         Args:
@@ -195,8 +201,14 @@ class PatchNet:
         def conv(name: str, layer: Conv, x: jax.Array, lattice: Lattice) -> tuple[jax.Array, Lattice]:
             dilation, stride, after = lattice.step(layer.stride)
             kernel = params[name]["kernel"].astype(x.dtype)
-            y = windowed(functools.partial(convolve, kernel=kernel, padding=layer.padding), x,
-                         size=layer.kernel, dilation=dilation, stride=stride, phases=phases)
+            y = windowed(
+                functools.partial(convolve, kernel=kernel, padding=layer.padding),
+                x,
+                size=layer.kernel,
+                dilation=dilation,
+                stride=stride,
+                phases=phases,
+            )
             y, stats[name] = normalise(layer, params[name], stats.get(name), y.astype(jnp.float32), train)
             if stats[name] is None:
                 del stats[name]
@@ -208,8 +220,14 @@ class PatchNet:
                 x, lattice = conv(f"layer{number}", layer, x, lattice)
             elif isinstance(layer, Pool):
                 dilation, stride, lattice = lattice.step(layer.stride)
-                x = windowed(functools.partial(pool, kind=layer.kind), x, size=layer.kernel, dilation=dilation,
-                             stride=stride, phases=phases)
+                x = windowed(
+                    functools.partial(pool, kind=layer.kind),
+                    x,
+                    size=layer.kernel,
+                    dilation=dilation,
+                    stride=stride,
+                    phases=phases,
+                )
             else:
                 y, after = x, lattice
                 for place, part in enumerate(layer.body):
@@ -220,9 +238,18 @@ class PatchNet:
         return x.astype(jnp.float32), stats, lattice
 
 
-def patch_net(*, patch: int = 16, classes: int = 2, channels: int = 3, layers: tuple[Layer, ...] | None = None,
-              head: str | None = None, hidden: int | None = None, position: str = "none",
-              grid: tuple[int, int] | None = None, dtype: str = "float32") -> PatchNet:
+def patch_net(
+    *,
+    patch: int = 16,
+    classes: int = 2,
+    channels: int = 3,
+    layers: tuple[Layer, ...] | None = None,
+    head: str | None = None,
+    hidden: int | None = None,
+    position: str = "none",
+    grid: tuple[int, int] | None = None,
+    dtype: str = "float32",
+) -> PatchNet:
     """A patch network. With `position="early"` the defaults are the paper's, a ResNet-18 for small images; else ours.
 
     Ours, by the side of the patch, C3-16 a 3x3 convolution to 16 channels and P2 a 2x2 maximum: below 12 C3-32 C3-32
@@ -246,15 +273,25 @@ def patch_net(*, patch: int = 16, classes: int = 2, channels: int = 3, layers: t
     (True, 4, 64, 2)
     """
     check_choice("position", position, ("none", "late", "early"))
-    expect((grid is not None) == (position != "none"), "grid",
-           f"{'None' if position == 'none' else '(rows, columns)'} with position={position!r}", grid)
+    expect(
+        (grid is not None) == (position != "none"),
+        "grid",
+        f"{'None' if position == 'none' else '(rows, columns)'} with position={position!r}",
+        grid,
+    )
     default_layers, default_head, default_hidden = RESNET_18 if position == "early" else _by_patch(patch)
     net = PatchNet(
-        patch=patch, classes=classes, channels=channels, layers=default_layers if layers is None else tuple(layers),
-        head=head or default_head, hidden=default_hidden if hidden is None else hidden, position=position,
+        patch=patch,
+        classes=classes,
+        channels=channels,
+        layers=default_layers if layers is None else tuple(layers),
+        head=head or default_head,
+        hidden=default_hidden if hidden is None else hidden,
+        position=position,
         grid=None if grid is None else tuple(grid),
         mean=IMAGENET_MEAN if channels == 3 else (0.5,) * channels,
-        std=IMAGENET_STD if channels == 3 else (0.25,) * channels, dtype=dtype,
+        std=IMAGENET_STD if channels == 3 else (0.25,) * channels,
+        dtype=dtype,
     )
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     check_choice("head", net.head, ("flatten", "mean"))
@@ -278,22 +315,28 @@ def _by_patch(patch: int) -> tuple[tuple[Layer, ...], str, int]:
 
 
 def _basic_block(width: int, stride: int) -> Residual:
-    return Residual(body=(Conv(width=width, stride=stride, padding=1, norm="batch"),
-                          Conv(width=width, padding=1, norm="batch", relu=False)))
+    return Residual(
+        body=(
+            Conv(width=width, stride=stride, padding=1, norm="batch"),
+            Conv(width=width, padding=1, norm="batch", relu=False),
+        )
+    )
 
 
 def resnet_layers(width: int = 64) -> tuple[Layer, ...]:
     """ResNet-18 without its stem's strides: four stages of two blocks, `width` channels and doubling."""
-    blocks = [_basic_block(width * 2**stage, 2 if stage and not block else 1)
-              for stage in range(4) for block in range(2)]
+    blocks = [
+        _basic_block(width * 2**stage, 2 if stage and not block else 1) for stage in range(4) for block in range(2)
+    ]
     return (Conv(width=width, padding=1, norm="batch"), *blocks)
 
 
 RESNET_18 = (resnet_layers(), "mean", 0)
 
 
-def crops_at(images: Array, image: Int[Array, "m"], top: Int[Array, "m"], left: Int[Array, "m"],
-             patch: int) -> jax.Array:
+def crops_at(
+    images: Array, image: Int[Array, "m"], top: Int[Array, "m"], left: Int[Array, "m"], patch: int
+) -> jax.Array:
     """Crops `[m P P c]`, of the dtype of the images `[n h w c]`."""
     images = jnp.asarray(images)
 

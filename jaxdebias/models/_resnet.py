@@ -22,8 +22,16 @@ _he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def _conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    return Conv(features, (size, size), (stride, stride), padding=[(size // 2, size // 2)] * 2, use_bias=False,
-                kernel_init=_he, dtype=dtype, name=name)
+    return Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        padding=[(size // 2, size // 2)] * 2,
+        use_bias=False,
+        kernel_init=_he,
+        dtype=dtype,
+        name=name,
+    )
 
 
 def _norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[jax.Array], jax.Array]:
@@ -96,8 +104,12 @@ class _ResNet(Network):
         self.head = Affine(self.classes)
 
     def trunk(self, x: jax.Array, train: bool) -> jax.Array:
-        expect(x.ndim == 4 and x.shape[-1] == len(self.input_mean), "x",
-               f"images [n h w c={len(self.input_mean)}], as many channels as input_mean has", list(x.shape))
+        expect(
+            x.ndim == 4 and x.shape[-1] == len(self.input_mean),
+            "x",
+            f"images [n h w c={len(self.input_mean)}], as many channels as input_mean has",
+            list(x.shape),
+        )
         mean, std = (jnp.asarray(values, x.dtype)[None, None, None, :] for values in (self.input_mean, self.input_std))
         x = self.stem((x - mean) / std, train)
         for stage, blocks in enumerate(self.blocks):
@@ -115,9 +127,17 @@ class _ResNet(Network):
 _BLOCKS = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
 
 
-def resnet(*, depth: int = 18, classes: int = 10, norm: str = "batch", stem: str = "imagenet", width: int = 64,
-           input_mean: Sequence[float] = IMAGENET_MEAN, input_std: Sequence[float] = IMAGENET_STD,
-           bf16: bool = False) -> Classifier:
+def resnet(
+    *,
+    depth: int = 18,
+    classes: int = 10,
+    norm: str = "batch",
+    stem: str = "imagenet",
+    width: int = 64,
+    input_mean: Sequence[float] = IMAGENET_MEAN,
+    input_std: Sequence[float] = IMAGENET_STD,
+    bf16: bool = False,
+) -> Classifier:
     """ResNet-18 or ResNet-50 (v1.5) in torchvision's layout; takes torchvision's weights, see `load_resnet`.
 
     Args:
@@ -138,10 +158,22 @@ def resnet(*, depth: int = 18, classes: int = 10, norm: str = "batch", stem: str
     check_choice("depth", str(depth), map(str, _BLOCKS))
     check_choice("norm", norm, ["batch", "group"])
     check_choice("stem", stem, ["imagenet", "small"])
-    expect(len(input_mean) == len(input_std), "input_std", f"as many values as input_mean, {len(input_mean)}",
-           len(input_std))
+    expect(
+        len(input_mean) == len(input_std),
+        "input_std",
+        f"as many values as input_mean, {len(input_mean)}",
+        len(input_std),
+    )
     blocks, bottleneck = _BLOCKS[depth]
-    network = _ResNet(blocks=blocks, bottleneck=bottleneck, classes=classes, norm=norm, stem_kind=stem, width=width,
-                      input_mean=tuple(input_mean), input_std=tuple(input_std),
-                      dtype=jnp.bfloat16 if bf16 else jnp.float32)
+    network = _ResNet(
+        blocks=blocks,
+        bottleneck=bottleneck,
+        classes=classes,
+        norm=norm,
+        stem_kind=stem,
+        width=width,
+        input_mean=tuple(input_mean),
+        input_std=tuple(input_std),
+        dtype=jnp.bfloat16 if bf16 else jnp.float32,
+    )
     return classifier(network, spatial=True)

@@ -22,8 +22,15 @@ class _Normed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = Conv(self.features, (3, 3), (self.stride, self.stride), padding=[(1, 1), (1, 1)], use_bias=False,
-                 kernel_init=nn.initializers.he_normal(), name="conv")(x)
+        x = Conv(
+            self.features,
+            (3, 3),
+            (self.stride, self.stride),
+            padding=[(1, 1), (1, 1)],
+            use_bias=False,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv",
+        )(x)
         # Flax's momentum .9 is PyTorch's .1
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="norm")(x)
 
@@ -45,8 +52,12 @@ class _ResNetCifar(Network):
         self.head = Affine(self.classes, initial="he")
 
     def trunk(self, x: jax.Array, train: bool) -> jax.Array:
-        expect(x.ndim == 4 and x.shape[-1] == len(self.input_mean), "x",
-               f"images [n h w c={len(self.input_mean)}], as many channels as input_mean has", list(x.shape))
+        expect(
+            x.ndim == 4 and x.shape[-1] == len(self.input_mean),
+            "x",
+            f"images [n h w c={len(self.input_mean)}], as many channels as input_mean has",
+            list(x.shape),
+        )
         mean, std = (jnp.asarray(values, x.dtype)[None, None, None, :] for values in (self.input_mean, self.input_std))
         x = nn.relu(self.stem((x - mean) / std, train))
         for stage, width in enumerate(self.widths):
@@ -71,8 +82,13 @@ def _shortcut(x: jax.Array, width: int) -> jax.Array:
     return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
 
 
-def resnet20(*, classes: int = 10, width: int = 16, input_mean: Sequence[float] = CIFAR_MEAN,
-             input_std: Sequence[float] = CIFAR_STD) -> Classifier:
+def resnet20(
+    *,
+    classes: int = 10,
+    width: int = 16,
+    input_mean: Sequence[float] = CIFAR_MEAN,
+    input_std: Sequence[float] = CIFAR_STD,
+) -> Classifier:
     """Three stages of three blocks, 269,722 parameters; the network of LfF (Nam et al. 2020) on Corrupted CIFAR-10.
 
     Initial values are He's normal ones, of the last layer too, whose bias starts at 0. Batch statistics are in
@@ -87,8 +103,17 @@ def resnet20(*, classes: int = 10, width: int = 16, input_mean: Sequence[float] 
     The spatial features are the last maps, `[n h/4 w/4 4 width]`, whose mean over h and w is the vector features.
     """
     expect(width >= 1, "width", "at least 1 channel", width)
-    expect(len(input_mean) == len(input_std), "input_std", f"as many values as input_mean, {len(input_mean)}",
-           len(input_std))
-    network = _ResNetCifar(blocks=3, widths=(width, 2 * width, 4 * width), classes=classes,
-                           input_mean=tuple(input_mean), input_std=tuple(input_std))
+    expect(
+        len(input_mean) == len(input_std),
+        "input_std",
+        f"as many values as input_mean, {len(input_mean)}",
+        len(input_std),
+    )
+    network = _ResNetCifar(
+        blocks=3,
+        widths=(width, 2 * width, 4 * width),
+        classes=classes,
+        input_mean=tuple(input_mean),
+        input_std=tuple(input_std),
+    )
     return classifier(network, spatial=True)

@@ -16,8 +16,16 @@ from jaxdebias.contracts import ContractError, check_choice, check_finite, descr
 from jaxdebias.core import Params
 from jaxdebias.files import read_arrays
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
-           "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -52,8 +60,12 @@ def _read(source: str | pathlib.Path | Mapping[str, Any]) -> dict[str, np.ndarra
     expect(path.is_file(), "weights", "a file", f"no file at {path}")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    expect(path.suffix == ".npz", "weights", "a .safetensors or .npz file (write one with "
-           "safetensors.torch.save_file(model.state_dict(), ...))", path.name)
+    expect(
+        path.suffix == ".npz",
+        "weights",
+        "a .safetensors or .npz file (write one with safetensors.torch.save_file(model.state_dict(), ...))",
+        path.name,
+    )
     return read_arrays("weights", path)
 
 
@@ -65,8 +77,7 @@ def _torch_name(path: tuple[str, ...]) -> str:
     return ".".join([*names, _LEAVES[leaf]])
 
 
-def load_resnet(source: str | pathlib.Path | Mapping[str, Any], params: Params, *,
-                head: str = "keep") -> Params:
+def load_resnet(source: str | pathlib.Path | Mapping[str, Any], params: Params, *, head: str = "keep") -> Params:
     """A torchvision ResNet's state dict as parameters of `models.resnet` of the same depth.
 
     Args:
@@ -104,8 +115,7 @@ def load_resnet(source: str | pathlib.Path | Mapping[str, Any], params: Params, 
         if name.endswith(".weight") and value.ndim > 1:  # OIHW -> HWIO, [k d] -> [d k]
             value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
         hint = "; head='skip' keeps the head" if name.startswith("fc.") else ""
-        expect(value.shape == leaf.shape, name, f"shape {list(leaf.shape)} (layout of Flax)",
-               describe(value) + hint)
+        expect(value.shape == leaf.shape, name, f"shape {list(leaf.shape)} (layout of Flax)", describe(value) + hint)
         value = value.astype(np.float32)
         check_finite(name, value)
         filled.append(jnp.asarray(value, leaf.dtype))

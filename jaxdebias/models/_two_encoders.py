@@ -71,8 +71,9 @@ def _two_encoders(encoder: Network, classes: int, input_scale: float = 1.0) -> T
         return network.apply(variables, scaled(x), train=False, method="codes")
 
     def train(key: Key, variables: Params, x: Array) -> tuple[tuple[jax.Array, jax.Array], Params]:
-        codes, changed = network.apply(variables, scaled(x), train=True, method="codes", mutable=["batch_stats"],
-                                       rngs={"dropout": key})
+        codes, changed = network.apply(
+            variables, scaled(x), train=True, method="codes", mutable=["batch_stats"], rngs={"dropout": key}
+        )
         return codes, {**variables, **changed}
 
     def intrinsic(variables: Params, z: Array) -> jax.Array:
@@ -98,8 +99,9 @@ def _two_encoders(encoder: Network, classes: int, input_scale: float = 1.0) -> T
     return TwoEncoders(init, encode, train, intrinsic, biased, predicts)
 
 
-def mlp_two_encoders(*, hidden: Sequence[int] = (100, 100, 16), classes: int = 10,
-                     input_scale: float = 1.0) -> TwoEncoders:
+def mlp_two_encoders(
+    *, hidden: Sequence[int] = (100, 100, 16), classes: int = 10, input_scale: float = 1.0
+) -> TwoEncoders:
     """Multilayer perceptrons with a ReLU after each layer, the last included; initial values as in PyTorch.
 
     The default is that of DisEnt (Lee et al. 2021) on Colored MNIST: codes of 16 numbers each. Its code divides pixels
@@ -113,9 +115,16 @@ def mlp_two_encoders(*, hidden: Sequence[int] = (100, 100, 16), classes: int = 1
     return _two_encoders(_MLP(hidden=tuple(hidden), classes=classes, initial="pytorch"), classes, float(input_scale))
 
 
-def resnet_two_encoders(*, depth: int = 18, classes: int = 10, norm: str = "batch", stem: str = "imagenet",
-                        width: int = 64, input_mean: Sequence[float] = CIFAR_MEAN,
-                        input_std: Sequence[float] = CIFAR_STD) -> TwoEncoders:
+def resnet_two_encoders(
+    *,
+    depth: int = 18,
+    classes: int = 10,
+    norm: str = "batch",
+    stem: str = "imagenet",
+    width: int = 64,
+    input_mean: Sequence[float] = CIFAR_MEAN,
+    input_std: Sequence[float] = CIFAR_STD,
+) -> TwoEncoders:
     """Residual networks up to the average pool, 8 * width = 512 numbers of each for depth 18; arguments of `resnet`.
 
     With the defaults the encoders of DisEnt (Lee et al. 2021) on Corrupted CIFAR-10. Which stem the published numbers
@@ -124,9 +133,24 @@ def resnet_two_encoders(*, depth: int = 18, classes: int = 10, norm: str = "batc
     check_choice("depth", str(depth), map(str, _BLOCKS))
     check_choice("norm", norm, ["batch", "group"])
     check_choice("stem", stem, ["imagenet", "small"])
-    expect(len(input_mean) == len(input_std), "input_std", f"as many values as input_mean, {len(input_mean)}",
-           len(input_std))
+    expect(
+        len(input_mean) == len(input_std),
+        "input_std",
+        f"as many values as input_mean, {len(input_mean)}",
+        len(input_std),
+    )
     blocks, bottleneck = _BLOCKS[depth]
-    return _two_encoders(_ResNet(blocks=blocks, bottleneck=bottleneck, classes=classes, norm=norm, stem_kind=stem,
-                                 width=width, input_mean=tuple(input_mean), input_std=tuple(input_std),
-                                 dtype=jnp.float32), classes)
+    return _two_encoders(
+        _ResNet(
+            blocks=blocks,
+            bottleneck=bottleneck,
+            classes=classes,
+            norm=norm,
+            stem_kind=stem,
+            width=width,
+            input_mean=tuple(input_mean),
+            input_std=tuple(input_std),
+            dtype=jnp.float32,
+        ),
+        classes,
+    )

@@ -123,8 +123,14 @@ class _MlpBranches(_Branches):
         self.decoder = _MlpDecoder(self.decoder_hidden, self.image)
 
 
-def mlp_vae(*, image: tuple[int, int, int] = (28, 28, 3), latent: int = 100, hidden: Sequence[int] = (100, 100),
-            decoder: Sequence[int] = (512, 1024), classes: int = 10) -> Branches:
+def mlp_vae(
+    *,
+    image: tuple[int, int, int] = (28, 28, 3),
+    latent: int = 100,
+    hidden: Sequence[int] = (100, 100),
+    decoder: Sequence[int] = (512, 1024),
+    classes: int = 10,
+) -> Branches:
     """Affine layers with ReLU; the defaults are the networks of the paper's Colored MNIST.
 
     Images are flattened as they are stored, height, width, channels; the paper's code flattens channels first. That is
@@ -142,8 +148,11 @@ def mlp_vae(*, image: tuple[int, int, int] = (28, 28, 3), latent: int = 100, hid
     """
     expect(len(image) == 3 and min(image) >= 1, "image", "h, w, c", image)
     expect(len(hidden) > 0 and len(decoder) > 0, "hidden", "at least one hidden layer", f"{hidden}, {decoder}")
-    return _branches(_MlpBranches(image=tuple(image), latent=latent, hidden=tuple(hidden),
-                                  decoder_hidden=tuple(decoder), classes=classes))
+    return _branches(
+        _MlpBranches(
+            image=tuple(image), latent=latent, hidden=tuple(hidden), decoder_hidden=tuple(decoder), classes=classes
+        )
+    )
 
 
 # PyTorch's default for convolutions: weights and bias uniform in +-1/sqrt(fan_in).
@@ -160,8 +169,9 @@ def _conv(features: int, size: int, fan_in: int, *, bias: bool = False, padding:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     pad = size // 2 if padding is None else padding
-    return Conv(features, (size, size), padding=[(pad, pad)] * 2, use_bias=bias, kernel_init=_torch_uniform,
-                bias_init=uniform)
+    return Conv(
+        features, (size, size), padding=[(pad, pad)] * 2, use_bias=bias, kernel_init=_torch_uniform, bias_init=uniform
+    )
 
 
 def _norm(train: bool) -> nn.BatchNorm:
@@ -234,8 +244,14 @@ class _ResNetBranches(_Branches):
         self.decoder = _ResNetDecoder(len(self.mean))
 
 
-def resnet_vae(*, latent: int = 512, width: int = 64, classes: int = 10, input_mean: Sequence[float] = CIFAR_MEAN,
-               input_std: Sequence[float] = CIFAR_STD) -> Branches:
+def resnet_vae(
+    *,
+    latent: int = 512,
+    width: int = 64,
+    classes: int = 10,
+    input_mean: Sequence[float] = CIFAR_MEAN,
+    input_std: Sequence[float] = CIFAR_STD,
+) -> Branches:
     """ResNet-18 encoders and a residual decoder for 32x32 images, with batch normalisation; the paper's for CIFAR.
 
     The encoder starts with a 4x4 convolution of stride 2 and has no max-pool; log-variances are cut at 5 from above.
@@ -251,10 +267,15 @@ def resnet_vae(*, latent: int = 512, width: int = 64, classes: int = 10, input_m
       input_std: see input_mean.
     """
     expect(latent >= 8 and latent % 8 == 0, "latent", "a multiple of 8", latent)
-    expect(len(input_mean) == len(input_std), "input_std", f"as many values as input_mean, {len(input_mean)}",
-           len(input_std))
-    return _branches(_ResNetBranches(latent=latent, width=width, classes=classes,
-                                     mean=tuple(input_mean), std=tuple(input_std)))
+    expect(
+        len(input_mean) == len(input_std),
+        "input_std",
+        f"as many values as input_mean, {len(input_mean)}",
+        len(input_std),
+    )
+    return _branches(
+        _ResNetBranches(latent=latent, width=width, classes=classes, mean=tuple(input_mean), std=tuple(input_std))
+    )
 
 
 @functools.cache
@@ -290,12 +311,14 @@ def _branches(network: _Branches) -> Branches:
 
         def train(key: Key, variables: Params, x: Array) -> tuple[jax.Array, Params]:
             del key
-            code, changed = network.apply(variables, branch, as_float(x), train=True, mutable=["batch_stats"],
-                                          method="code")
+            code, changed = network.apply(
+                variables, branch, as_float(x), train=True, mutable=["batch_stats"], method="code"
+            )
             return head(variables, nn.relu(code.mean)), {**variables, **_merged(variables, changed)}
 
-        return Classifier(init=init, apply=apply, train=train, vector=Split(features, head),
-                          head_path=("params", f"{branch}_head"))
+        return Classifier(
+            init=init, apply=apply, train=train, vector=Split(features, head), head_path=("params", f"{branch}_head")
+        )
 
     return Branches(init, encode, decode, encode_train, decode_train, classifier("signal"), classifier("bias"))
 

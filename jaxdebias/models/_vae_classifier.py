@@ -87,8 +87,14 @@ def depth_to_space(x: Float[jax.Array, "n h w c4"]) -> Float[jax.Array, "n h2 w2
     return x.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
 
 
-def vae_classifier(*, image: tuple[int, int, int] = (48, 48, 1), classes: int = 2, latent: int = 16,
-                   encoder: Classifier | None = None, decoder: Sequence[int] = (64, 48, 32, 16)) -> VaeClassifier:
+def vae_classifier(
+    *,
+    image: tuple[int, int, int] = (48, 48, 1),
+    classes: int = 2,
+    latent: int = 16,
+    encoder: Classifier | None = None,
+    decoder: Sequence[int] = (64, 48, 32, 16),
+) -> VaeClassifier:
     """The network of DB-VAE; the defaults are those of our measurements on small faces.
 
     Args:
@@ -112,8 +118,9 @@ def vae_classifier(*, image: tuple[int, int, int] = (48, 48, 1), classes: int = 
 
 
 @functools.cache
-def _vae_classifier(encoder: Classifier, image: tuple[int, int, int], classes: int, latent: int,
-                    channels: tuple[int, ...]) -> VaeClassifier:
+def _vae_classifier(
+    encoder: Classifier, image: tuple[int, int, int], classes: int, latent: int, channels: tuple[int, ...]
+) -> VaeClassifier:
     code, decoder = _Code(latent), _Decoder(image, channels)
 
     def init(key: Key, x: Array) -> Params:
@@ -125,11 +132,13 @@ def _vae_classifier(encoder: Classifier, image: tuple[int, int, int], classes: i
         one = jax.ShapeDtypeStruct((1, *image), jnp.float32)
         logits, vector = (jax.eval_shape(fn, trunk, one) for fn in (encoder.apply, encoder.vector.features))
         expect(logits.shape == (1, classes), "encoder", f"{classes} logits of an image", logits.shape)
-        return {"params": {
-            "encoder": trunk,
-            "code": code.lazy_init(key_code, jax.ShapeDtypeStruct(vector.shape, jnp.float32))["params"],
-            "decoder": decoder.lazy_init(key_decoder, jax.ShapeDtypeStruct((1, latent), jnp.float32))["params"],
-        }}
+        return {
+            "params": {
+                "encoder": trunk,
+                "code": code.lazy_init(key_code, jax.ShapeDtypeStruct(vector.shape, jnp.float32))["params"],
+                "decoder": decoder.lazy_init(key_decoder, jax.ShapeDtypeStruct((1, latent), jnp.float32))["params"],
+            }
+        }
 
     def encode(variables: Params, x: Array) -> Encoding:
         vector = encoder.vector.features(variables["params"]["encoder"], as_float(x))
@@ -144,17 +153,24 @@ def _vae_classifier(encoder: Classifier, image: tuple[int, int, int], classes: i
 
 def _of_encoder(init: Callable[[Key, Array], Params], encoder: Classifier) -> Classifier:
     """The encoder as a classifier of the whole network's variables."""
+
     def own(variables: Params) -> Params:
         return variables["params"]["encoder"]
 
     def split(parts: Split) -> Split:
-        return Split(lambda variables, x: parts.features(own(variables), x),
-                     lambda variables, z: parts.head(own(variables), z))
+        return Split(
+            lambda variables, x: parts.features(own(variables), x), lambda variables, z: parts.head(own(variables), z)
+        )
 
     def train(key: Key, variables: Params, x: Array) -> tuple[jax.Array, Params]:
         logits, trunk = encoder.train(key, own(variables), x)
         return logits, {**variables, "params": {**variables["params"], "encoder": trunk}}
 
-    return Classifier(init=init, apply=lambda variables, x: encoder.apply(own(variables), x), train=train,
-                      vector=split(encoder.vector), spatial=None if encoder.spatial is None else split(encoder.spatial),
-                      head_path=("params", "encoder", *encoder.head_path))
+    return Classifier(
+        init=init,
+        apply=lambda variables, x: encoder.apply(own(variables), x),
+        train=train,
+        vector=split(encoder.vector),
+        spatial=None if encoder.spatial is None else split(encoder.spatial),
+        head_path=("params", "encoder", *encoder.head_path),
+    )

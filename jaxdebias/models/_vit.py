@@ -81,8 +81,12 @@ class _ViT(Network):
     def trunk(self, x: jax.Array, train: bool) -> jax.Array:
         del train  # nothing here differs between training and evaluation
         size = self.patch
-        expect(x.ndim == 4 and x.shape[1] % size == 0 and x.shape[2] % size == 0, "x",
-               f"images [n h w c] of whole patches of {size} pixels", list(x.shape))
+        expect(
+            x.ndim == 4 and x.shape[1] % size == 0 and x.shape[2] % size == 0,
+            "x",
+            f"images [n h w c] of whole patches of {size} pixels",
+            list(x.shape),
+        )
         n, h, w, c = x.shape[0], x.shape[1] // size, x.shape[2] // size, x.shape[3]
         patches = jnp.moveaxis((2.0 * x - 1.0).reshape(n, h, size, w, size, c), 3, 2)
         tokens = self.embedding(patches.reshape(n, h * w, size * size * c))
@@ -98,8 +102,16 @@ class _ViT(Network):
         return self.head(vector)
 
 
-def vit(*, patch: int = 8, width: int = 64, depth: int = 4, heads: int = 4, hidden: int = 128, classes: int = 10,
-        read: str = "token") -> Classifier:
+def vit(
+    *,
+    patch: int = 8,
+    width: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    hidden: int = 128,
+    classes: int = 10,
+    read: str = "token",
+) -> Classifier:
     """A transformer over patches, with a class token in front; pixels are scaled to [-1, 1] inside.
 
     Parameters fit one image size, the one that `init` is shown. The vector features are `[n width]`.
@@ -117,8 +129,12 @@ def vit(*, patch: int = 8, width: int = 64, depth: int = 4, heads: int = 4, hidd
         spatial features `[n h/patch w/patch width]`.
     """
     check_choice("read", read, ["token", "mean"])
-    expect(min(patch, width, depth, heads, hidden) >= 1, "vit", "patch, width, depth, heads, hidden of at least 1",
-           (patch, width, depth, heads, hidden))
+    expect(
+        min(patch, width, depth, heads, hidden) >= 1,
+        "vit",
+        "patch, width, depth, heads, hidden of at least 1",
+        (patch, width, depth, heads, hidden),
+    )
     expect(width % heads == 0, "width", f"a multiple of heads={heads}", width)
     network = _ViT(patch=patch, width=width, depth=depth, heads=heads, hidden=hidden, classes=classes, read=read)
     return classifier(network, spatial=read == "mean")

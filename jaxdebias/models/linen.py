@@ -62,8 +62,13 @@ def classifier(network: Network, *, spatial: bool) -> Classifier:
     def spatial_head(params: Params, z: Array) -> jax.Array:
         return network.apply(params, z, method="spatial_head")
 
-    return Classifier(init=init, apply=apply, train=train, vector=Split(vector, logits),
-                      spatial=Split(trunk, spatial_head) if spatial else None)
+    return Classifier(
+        init=init,
+        apply=apply,
+        train=train,
+        vector=Split(vector, logits),
+        spatial=Split(trunk, spatial_head) if spatial else None,
+    )
 
 
 class Affine(nn.Module):

@@ -121,17 +121,21 @@ def windows_of(layer: Layer) -> Iterator[tuple[int, int, int]]:
         yield part.kernel, part.stride, getattr(part, "padding", 0)
 
 
-def normalise(layer: Conv, params: Params, stats: Params | None, y: jax.Array,
-               train: bool) -> tuple[jax.Array, Params | None]:
+def normalise(
+    layer: Conv, params: Params, stats: Params | None, y: jax.Array, train: bool
+) -> tuple[jax.Array, Params | None]:
     """Normalisation, scale and bias; and the new batch statistics, None for a layer without."""
+
     def wide(values: jax.Array) -> jax.Array:
         return values[None, None, None, :]
 
     if layer.norm == "batch":
         if train:
             mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))
-            stats = {"mean": MOMENTUM * stats["mean"] + (1 - MOMENTUM) * mean,
-                     "var": MOMENTUM * stats["var"] + (1 - MOMENTUM) * var}
+            stats = {
+                "mean": MOMENTUM * stats["mean"] + (1 - MOMENTUM) * mean,
+                "var": MOMENTUM * stats["var"] + (1 - MOMENTUM) * var,
+            }
         else:
             mean, var = stats["mean"], stats["var"]
         y = (y - wide(mean)) * wide(lax.rsqrt(var + EPSILON))
@@ -150,8 +154,9 @@ Windows = Callable[..., jax.Array]
 """(x [n h w c], size, dilation, stride) -> what a sliding window gives at every place."""
 
 
-def windowed(op: Windows, x: Float[Array, "n h w c"], *, size: int, dilation: int, stride: int,
-             phases: bool = False) -> Float[jax.Array, "n h2 w2 d"]:
+def windowed(
+    op: Windows, x: Float[Array, "n h w c"], *, size: int, dilation: int, stride: int, phases: bool = False
+) -> Float[jax.Array, "n h2 w2 d"]:
     """A window of `size` x `size` pixels that lie `dilation` apart, at every `stride`-th place of x.
 
     With `phases`, the outputs are computed in dilation^2 interleaved parts, each of which reads an interleaved part of
@@ -166,8 +171,10 @@ def windowed(op: Windows, x: Float[Array, "n h w c"], *, size: int, dilation: in
         needed = (dilation - 1) * stride + (length - 1) * dilation + 1
         more = max(0, needed - x.shape[axis])
         x = jnp.pad(x, [(0, more if place == axis else 0) for place in range(4)])
-        parts = [lax.slice_in_dim(x, b * stride, b * stride + (length - 1) * dilation + 1, dilation, axis)
-                 for b in range(dilation)]
+        parts = [
+            lax.slice_in_dim(x, b * stride, b * stride + (length - 1) * dilation + 1, dilation, axis)
+            for b in range(dilation)
+        ]
         x = jnp.concatenate(parts)  # the rows of part (b of axis 2, b of axis 1), image by image
     y = op(x, size=size, dilation=1, stride=stride)
     _, h, w, d = y.shape
@@ -177,8 +184,14 @@ def windowed(op: Windows, x: Float[Array, "n h w c"], *, size: int, dilation: in
 
 def convolve(x: jax.Array, *, kernel: jax.Array, padding: int, size: int, dilation: int, stride: int) -> jax.Array:
     del size  # the kernel's own
-    return conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation,) * 2,
-                                dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def pool(x: jax.Array, *, kind: str, size: int, dilation: int, stride: int) -> jax.Array:

@@ -1,9 +1,9 @@
 """A result as Markdown: one table of what was measured, and a section for a model card. Words are those of the page.
 
-    from jaxdebias.report import markdown
-    from jaxdebias.results.records import read_results
+from jaxdebias.report import markdown
+from jaxdebias.results.records import read_results
 
-    print(markdown.model_card(read_results("run")))
+print(markdown.model_card(read_results("run")))
 """
 
 import re
@@ -37,8 +37,11 @@ def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     >>> table_lines(["", "n"], [["a", "3"]])
     ['|  | n |', '| --- | ---: |', '| a | 3 |']
     """
-    return ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1),
-            *("| " + " | ".join(row) + " |" for row in rows)]
+    return [
+        "| " + " | ".join(columns) + " |",
+        "| --- |" + " ---: |" * (len(columns) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -82,24 +85,42 @@ def model_card(results: Mapping[str, Any]) -> str:
         if results["method"] != "erm" and not results.get("candidates"):
             done = f"Trained with {wording.method_name(results['method'])}; nothing was repaired afterwards."
     facts = [
-        ("Model and data", f"{escape(results['model'])} on {escape(results['dataset'])}{_variant(results)}; "
-                           f"measured on {_test_size(measured)} test {items}"),
+        (
+            "Model and data",
+            f"{escape(results['model'])} on {escape(results['dataset'])}{_variant(results)}; "
+            f"measured on {_test_size(measured)} test {items}",
+        ),
         ("Attribute", f"{attribute} ({_names(results['attribute_names'])}); labels: {_names(results['label_names'])}"),
         ("Worst group", _worst(measured, items)),
         ("Gap", _gap(measured, items)),
         ("What was done", escape(done)),
-        ("How it was measured", f"{versions or 'versions not recorded'}; {escape(results['device'])}; seed "
-                                f"{results['seed']}; {level} intervals"),
+        (
+            "How it was measured",
+            f"{versions or 'versions not recorded'}; {escape(results['device'])}; seed "
+            f"{results['seed']}; {level} intervals",
+        ),
     ]
     answer = " ".join(filter(None, (verdict.headline, verdict.outcome)))
     said = f"**{escape(answer)}** {escape(' '.join(verdict.diagnosis))}".rstrip()
-    lines = ["## Bias, Risks, and Limitations", "", said, "",
-             *(f"- **{name}**: {text.rstrip('. ')}." for name, text in facts), "", *_table(results)]
+    lines = [
+        "## Bias, Risks, and Limitations",
+        "",
+        said,
+        "",
+        *(f"- **{name}**: {text.rstrip('. ')}." for name, text in facts),
+        "",
+        *_table(results),
+    ]
     if results.get("candidates"):
         columns = candidate_view.COLUMNS
-        lines += ["", escape(candidate_view.ABOUT), "",
-                  *table_lines(list(columns.values()), [[escape(row[key]) for key in columns]
-                                                        for row in candidate_view.rows(results)])]
+        lines += [
+            "",
+            escape(candidate_view.ABOUT),
+            "",
+            *table_lines(
+                list(columns.values()), [[escape(row[key]) for key in columns] for row in candidate_view.rows(results)]
+            ),
+        ]
     remarks = [*wording.baseline_remarks(results), *results["findings"]]
     if remarks:
         lines += ["", "### Recommendations", "", *(f"- {escape(text)}" for text in remarks)]
@@ -158,8 +179,10 @@ def _worst(measured: Mapping[str, Any], items: str) -> str:
         return "not known: no test sample has a known attribute"
     ends, n = formats.interval(worst), worst["n"]
     few = "" if n is None else f", {formats.count(n)} {items}{', too few to say much' if n < 30 else ''}"
-    return f"{escape(str(worst.get('group') or 'its name was not recorded'))}: accuracy " \
-           f"{escape(formats.percent(worst['value']))}{f' ({ends})' if ends else ''}{few}"
+    return (
+        f"{escape(str(worst.get('group') or 'its name was not recorded'))}: accuracy "
+        f"{escape(formats.percent(worst['value']))}{f' ({ends})' if ends else ''}{few}"
+    )
 
 
 def _gap(measured: Mapping[str, Any], items: str) -> str:

@@ -118,8 +118,19 @@ def write_page(results: Mapping[str, Any], pictures: Pictures | None, path: str 
 
 def _check_pictures(pictures: Pictures) -> None:
     for name, value in pictures._asdict().items():
-        if value is None or name in ("worst", "harmful", "helpful", "pairs", "train", "maps", "patch",
-                                     "rare", "common", "suspects", "mistaken"):
+        if value is None or name in (
+            "worst",
+            "harmful",
+            "helpful",
+            "pairs",
+            "train",
+            "maps",
+            "patch",
+            "rare",
+            "common",
+            "suspects",
+            "mistaken",
+        ):
             continue
         images = getattr(pictures, name.split("_")[0])
         expect(images is not None, f"pictures.{name}", "the images that it describes", "none")

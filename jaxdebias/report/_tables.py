@@ -58,8 +58,9 @@ def print_repair(results: Mapping[str, Any], console: "Console | None" = None) -
     console, shown = console or Console(), wording.as_shown(results)
     edit, name = results["edit"], wording.method_name(results["method"])
     verb = "accepted" if edit["accepted"] else "not accepted"
-    console.print(Text(f"{name} on {results['features']} features and {results['classes']} classes: {verb}.",
-                       style="bold"))
+    console.print(
+        Text(f"{name} on {results['features']} features and {results['classes']} classes: {verb}.", style="bold")
+    )
     console.print(Text(f"{edit['reason']} {formats.seconds(results['seconds'])}."))
     models = [("before", shown["before"])] + ([(f"after {name}", shown["after"])] if shown["after"] else [])
     console.print(_metric_table(shown, models))
@@ -125,17 +126,27 @@ def _print_maps(results: Mapping[str, Any], console: "Console") -> None:
     if not results["maps"]["regions"]:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-    for name, side in (("Attention-IoU", "left"), ("", "left"), ("score", "right"), ("chance", "right"),
-                       ("n present", "right")):
+    for name, side in (
+        ("Attention-IoU", "left"),
+        ("", "left"),
+        ("score", "right"),
+        ("chance", "right"),
+        ("n present", "right"),
+    ):
         table.add_column(name, justify=side)
     rows = map_view.shown_rows(results)
     for i, region in enumerate(results["maps"]["regions"]):
         for row in rows:
             one = row["regions"][i]
             if applies(one["score"]):
-                _add_row(table, region if row is rows[0] else "", map_view.set_name(row, results),
-                         f"{map_view.score(one['score'])} ({map_view.score_interval(one['score'])})",
-                         f"{one['chance']:.2f}", formats.count(one["n"]) + (" few" if one["flagged"] else ""))
+                _add_row(
+                    table,
+                    region if row is rows[0] else "",
+                    map_view.set_name(row, results),
+                    f"{map_view.score(one['score'])} ({map_view.score_interval(one['score'])})",
+                    f"{one['chance']:.2f}",
+                    formats.count(one["n"]) + (" few" if one["flagged"] else ""),
+                )
     console.print(table)
     for region in rows[0]["regions"]:
         name = region["region"]
@@ -163,8 +174,13 @@ def print_rows(rows: Sequence[Any], columns: Mapping[str, str], console: "Consol
         table.add_column(header, overflow="fold")
     for row in rows:
         values = [getattr(row, name) for name in columns.values()]
-        _add_row(table, *({True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-                        for value in values))
+        _add_row(
+            table,
+            *(
+                {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+                for value in values
+            ),
+        )
     (console or Console()).print(table, markup=False)
 
 
@@ -180,15 +196,24 @@ def print_reproduced(table: Mapping[str, Any], console: "Console | None" = None)
     from rich.table import Table
 
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-    for header in ("method", "conflicting", "seeds", "accuracy %", "published %", "", "against erm",
-                   "conflicting acc. %", "aligned acc. %", "seconds"):
+    for header in (
+        "method",
+        "conflicting",
+        "seeds",
+        "accuracy %",
+        "published %",
+        "",
+        "against erm",
+        "conflicting acc. %",
+        "aligned acc. %",
+        "seconds",
+    ):
         shown.add_column(header, justify="left" if header in ("method", "") else "right")
     for row in reproduced_rows(table):
         _add_row(shown, *row.values())
     console = console or Console()
     console.print(shown)
-    console.print(f"Accuracy on the test digits: {table['protocol']} {published(table['data']).said}",
-                  markup=False)
+    console.print(f"Accuracy on the test digits: {table['protocol']} {published(table['data']).said}", markup=False)
 
 
 def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -199,16 +224,23 @@ def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
     for row in table["summary"]:
         gain = gains.get((row["method"], row["conflicting"]))
         beside = row["published"] if known.find(row["method"], row["conflicting"]) is not None else None
-        rows.append({
-            "method": row["method"], "share": f"{100 * row['conflicting']:g} %", "seeds": str(row["seeds"]),
-            "accuracy": _mean_and_interval(row["accuracy"]),
-            "published": NONE if beside is None else f"{beside['mean']:.1f} ± {beside['deviation']:.1f}",
-            "verdict": "" if beside is None else beside["verdict"],
-            "gain": NONE if gain is None else f"{formats.signed_points(gain['difference'])}"
-                    + (" (not separable)" if gain["verdict"] == "not separable" else ""),
-            "conflicting": f"{100 * row['bias_conflicting_accuracy']['mean']:.1f}",
-            "aligned": f"{100 * row['bias_aligned_accuracy']['mean']:.1f}",
-            "seconds": f"{row['seconds']['mean']:.0f}"})
+        rows.append(
+            {
+                "method": row["method"],
+                "share": f"{100 * row['conflicting']:g} %",
+                "seeds": str(row["seeds"]),
+                "accuracy": _mean_and_interval(row["accuracy"]),
+                "published": NONE if beside is None else f"{beside['mean']:.1f} ± {beside['deviation']:.1f}",
+                "verdict": "" if beside is None else beside["verdict"],
+                "gain": NONE
+                if gain is None
+                else f"{formats.signed_points(gain['difference'])}"
+                + (" (not separable)" if gain["verdict"] == "not separable" else ""),
+                "conflicting": f"{100 * row['bias_conflicting_accuracy']['mean']:.1f}",
+                "aligned": f"{100 * row['bias_aligned_accuracy']['mean']:.1f}",
+                "seconds": f"{row['seconds']['mean']:.0f}",
+            }
+        )
     return rows
 
 

@@ -34,11 +34,13 @@ def answers(results: Mapping[str, Any]) -> list[Answer]:
       results: of `jaxdebias.audit`; see `jaxdebias.results.records`.
     """
     attribute = wording.words(results).attribute
-    return [Answer("Which attribute is a shortcut?", *_which(results)),
-            Answer("How strongly does the model follow it?", *_how_strongly(results)),
-            Answer("On which pixels?", *_where(results)),
-            Answer("Because of which training samples?", *_because(results, attribute)),
-            Answer("What to do?", *_what_to_do(results))]
+    return [
+        Answer("Which attribute is a shortcut?", *_which(results)),
+        Answer("How strongly does the model follow it?", *_how_strongly(results)),
+        Answer("On which pixels?", *_where(results)),
+        Answer("Because of which training samples?", *_because(results, attribute)),
+        Answer("What to do?", *_what_to_do(results)),
+    ]
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -50,8 +52,9 @@ def text(results: Mapping[str, Any]) -> str:
     """The headline, the answers and the findings, for a terminal."""
     said = [headline(results), ""]
     for number, one in enumerate(answers(results), 1):
-        said.append(f"{number}. {one.question} {one.said or 'Not answered.'}"
-                    + (f" (Needs {one.needs}.)" if one.needs else ""))
+        said.append(
+            f"{number}. {one.question} {one.said or 'Not answered.'}" + (f" (Needs {one.needs}.)" if one.needs else "")
+        )
     return "\n".join(said + [f"- {remark}" for remark in results["findings"]])
 
 
@@ -67,27 +70,36 @@ def _which(results: Mapping[str, Any]) -> tuple[str, str]:
     shortcuts = [one for one in tested if one["verdict"] == "shortcut"]
     over = f"over {len(tested)} candidates" if len(tested) > 1 else "one candidate was tested"
     if len(shortcuts) == 1:
-        said.append(f"{_capital(shortcuts[0]['name'])} is one: mistakes lean to the class that it goes with in "
-                    f"training (p {_p(shortcuts[0])}, {over}).")
+        said.append(
+            f"{_capital(shortcuts[0]['name'])} is one: mistakes lean to the class that it goes with in "
+            f"training (p {_p(shortcuts[0])}, {over})."
+        )
     elif shortcuts:
         listed = [f"{one['name']} (p {_p(one)})" for one in shortcuts]
-        said.append(f"{_capital(_listing(listed))} are, {over}: mistakes lean to the class that each goes with in "
-                    "training. If one of them is meant to be used, that is what using it looks like.")
+        said.append(
+            f"{_capital(_listing(listed))} are, {over}: mistakes lean to the class that each goes with in "
+            "training. If one of them is meant to be used, that is what using it looks like."
+        )
     for one in tested:
         if one["verdict"] == "explained":
-            said.append(f"{_capital(one['name'])} is not one of its own: what it says is that of "
-                        f"{one['explained_by']}.")
+            said.append(
+                f"{_capital(one['name'])} is not one of its own: what it says is that of {one['explained_by']}."
+            )
     clear = [one for one in tested if one["verdict"] == "none" and one["p_value"] >= BOUND]
     if clear:
         names = [one["name"] for one in clear[:MOST_NAMED]]
         names += [f"{len(clear) - MOST_NAMED} more"] if len(clear) > MOST_NAMED else []
         least = min(one["p_value"] for one in clear)
-        said.append(f"No sign of {_listing(names, 'or')} (p {'at least ' if len(clear) > 1 else ''}"
-                    f"{candidate_view.p_value(least)}).")
+        said.append(
+            f"No sign of {_listing(names, 'or')} (p {'at least ' if len(clear) > 1 else ''}"
+            f"{candidate_view.p_value(least)})."
+        )
     for one in tested:
         if one["verdict"] == "none" and one["p_value"] < BOUND:
-            said.append(f"Mistakes lean with {one['name']} (p {_p(one)}), but in training it goes with the label no "
-                        "more than chance would have it: that is not called a shortcut.")
+            said.append(
+                f"Mistakes lean with {one['name']} (p {_p(one)}), but in training it goes with the label no "
+                "more than chance would have it: that is not called a shortcut."
+            )
     for one in tested:
         if one["verdict"] == "unknown":
             said.append(f"{_capital(one['name'])} could not be judged: {one['reason']}.")
@@ -103,20 +115,29 @@ def _which(results: Mapping[str, Any]) -> tuple[str, str]:
 def _discovered(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     said, cells = [], found["cells"]
     if cells is not None and cells["suspected"]:
-        said.append(f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: "
-                    f"{percent(cells['flagged_share'])} of the training samples look like another class with "
-                    f"confidence, and the model's mistakes follow them. {SUSPECT[cells['judges']]} is a suspect; look "
-                    "at these samples.")
+        said.append(
+            f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: "
+            f"{percent(cells['flagged_share'])} of the training samples look like another class with "
+            f"confidence, and the model's mistakes follow them. {SUSPECT[cells['judges']]} is a suspect; look "
+            "at these samples."
+        )
     elif cells is not None:
-        said.append(f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: there is nothing plain "
-                    f"that the model's mistakes follow. {UNSEEN[cells['judges']]} would not show this way.")
+        said.append(
+            f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: there is nothing plain "
+            f"that the model's mistakes follow. {UNSEEN[cells['judges']]} would not show this way."
+        )
     if found["groups"]:
         names = results["label_names"]
-        worst = [f"{names[group['label']]} taken for {names[group['mistaken_for']]} "
-                 f"({percent(group['error']['value'])} wrong, {percent(group['others']['value'])} of the other "
-                 f"{names[group['label']]})" for group in found["groups"][:3]]
-        said.append(f"Mistakes gather in {len(found['groups'])} group{'s' if len(found['groups']) > 1 else ''} of "
-                    f"test samples that look alike to the model: {'; '.join(worst)}.")
+        worst = [
+            f"{names[group['label']]} taken for {names[group['mistaken_for']]} "
+            f"({percent(group['error']['value'])} wrong, {percent(group['others']['value'])} of the other "
+            f"{names[group['label']]})"
+            for group in found["groups"][:3]
+        ]
+        said.append(
+            f"Mistakes gather in {len(found['groups'])} group{'s' if len(found['groups']) > 1 else ''} of "
+            f"test samples that look alike to the model: {'; '.join(worst)}."
+        )
     return said
 
 
@@ -127,14 +148,18 @@ def _how_strongly(results: Mapping[str, Any]) -> tuple[str, str]:
     first = results["candidates"][0] if results["candidates"] else None
     if applies(aligned) and applies(conflicting):
         gap = candidate_view.gap(first["gap"]) if first is not None and applies(first["gap"]) else None
-        said.append(f"{percent(aligned['value'])} of the {items} whose {attribute} goes with their label are right, "
-                    f"{percent(conflicting['value'])} of the others." + (f" Within a label, the gap is {gap} on "
-                                                                         "average." if gap else "")
-                    + f" {_chance(results)}")
+        said.append(
+            f"{percent(aligned['value'])} of the {items} whose {attribute} goes with their label are right, "
+            f"{percent(conflicting['value'])} of the others."
+            + (f" Within a label, the gap is {gap} on average." if gap else "")
+            + f" {_chance(results)}"
+        )
     if applies(before["counterfactual_bias"]):
         metric = wording.metric_of(results, "counterfactual_bias")
-        said.append(f"{metric.name}: {metric.show(before['counterfactual_bias'])} "
-                    f"({formats.interval(before['counterfactual_bias'])}).")
+        said.append(
+            f"{metric.name}: {metric.show(before['counterfactual_bias'])} "
+            f"({formats.interval(before['counterfactual_bias'])})."
+        )
     if first is not None and first["verdict"] not in ("shortcut",) and said:
         said.append("That a group is harder is no evidence of a shortcut.")
     if not said:
@@ -154,9 +179,16 @@ def _where(results: Mapping[str, Any]) -> tuple[str, str]:
     said, maps, attribute = [], results.get("maps"), wording.words(results).attribute
     if maps is not None and maps["regions"]:
         everything = maps["rows"][0]
-        said.append("Where the model looks, Attention-IoU beside chance: " + ", ".join(
-            f"{region['region']} {map_view.score(region['score'])} ({map_view.score_interval(region['score'])}; "
-            f"{region['chance']:.2f})" for region in everything["regions"] if region["chance"] is not None) + ".")
+        said.append(
+            "Where the model looks, Attention-IoU beside chance: "
+            + ", ".join(
+                f"{region['region']} {map_view.score(region['score'])} ({map_view.score_interval(region['score'])}; "
+                f"{region['chance']:.2f})"
+                for region in everything["regions"]
+                if region["chance"] is not None
+            )
+            + "."
+        )
     elif maps is not None:
         said.append("Maps of where the model looks are below; without masks they have no scores.")
     if results.get("patches") is not None:
@@ -171,13 +203,16 @@ def _because(results: Mapping[str, Any], attribute: str) -> tuple[str, str]:
     if not harmful:
         return "", results["inputs"]["samples"]
     names, values = results["label_names"], results["attribute_names"]
-    listed = ", ".join(f"{one['index']} ({names[one['label']]} · "
-                       f"{values[one['attribute']] if one['attribute'] >= 0 else 'unknown'})"
-                       for one in harmful[:MOST_NAMED])
+    listed = ", ".join(
+        f"{one['index']} ({names[one['label']]} · {values[one['attribute']] if one['attribute'] >= 0 else 'unknown'})"
+        for one in harmful[:MOST_NAMED]
+    )
     aligned = sum(one["attribute"] >= 0 and results["aligned"][one["label"]][one["attribute"]] for one in harmful)
-    return (f"Training rows {listed} do most for the dependence on the {attribute}, by influence on the last layer; of "
-            f"the first {len(harmful)}, {aligned} are bias-aligned. An explanation, not a list of samples to delete.",
-            "")
+    return (
+        f"Training rows {listed} do most for the dependence on the {attribute}, by influence on the last layer; of "
+        f"the first {len(harmful)}, {aligned} are bias-aligned. An explanation, not a list of samples to delete.",
+        "",
+    )
 
 
 def _what_to_do(results: Mapping[str, Any]) -> tuple[str, str]:
@@ -186,21 +221,30 @@ def _what_to_do(results: Mapping[str, Any]) -> tuple[str, str]:
     if advice["fix"] == UNTRIED:
         said.append("No repair could be tried.")
     elif option is None:
-        judged = [rate["n"] for one in advice["options"] for key, rate in one["expected"].items()
-                  if key == "group_mean_accuracy"]
-        said.append(f"Leave it: {advice['reason']}"
-                    + (f" ({formats.count(max(judged))} of them judged it)." if judged else "."))
+        judged = [
+            rate["n"]
+            for one in advice["options"]
+            for key, rate in one["expected"].items()
+            if key == "group_mean_accuracy"
+        ]
+        said.append(
+            f"Leave it: {advice['reason']}" + (f" ({formats.count(max(judged))} of them judged it)." if judged else ".")
+        )
     else:
-        said.append(f"{wording.method_name(option['name'])} on the last layer, {formats.seconds(option['seconds'])}: "
-                    f"expected {_effects(results, option['expected'])}, on held-out samples that chose nothing.")
+        said.append(
+            f"{wording.method_name(option['name'])} on the last layer, {formats.seconds(option['seconds'])}: "
+            f"expected {_effects(results, option['expected'])}, on held-out samples that chose nothing."
+        )
         checked = advice["verified"]
         if checked is None:
             said.append("Not applied yet: fix=True applies it and tests it on the test set.")
         elif checked["held"]:
             said.append(f"Applied and verified on the test set, paired: {_effects(results, checked['changes'])}.")
         else:
-            said.append(f"Applied, but not verified on the test set ({_effects(results, checked['changes'])}): the "
-                        "model was left as it is.")
+            said.append(
+                f"Applied, but not verified on the test set ({_effects(results, checked['changes'])}): the "
+                "model was left as it is."
+            )
     said += [f"{_capital(text)}." for text in advice["retrain"]]
     return " ".join(said), advice["missing"]
 

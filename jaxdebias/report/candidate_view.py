@@ -9,12 +9,19 @@ from jaxdebias.report.formats import NONE, applies
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLUMNS = {"name": "Candidate", "verdict": "Verdict", "gap": "Accuracy, aligned minus conflicting", "p": "p",
-           "n": "Samples"}
-ABOUT = ("Of a shortcut, mistakes lean to the class that the attribute goes with in training; a group that is merely "
-         "harder makes as many mistakes the other way. p is the chance of as much leaning without a shortcut, over all "
-         "candidates together (Holm); p below 0.05 is called a shortcut, unless the attribute goes with the label in "
-         "training no more than chance would have it.")
+COLUMNS = {
+    "name": "Candidate",
+    "verdict": "Verdict",
+    "gap": "Accuracy, aligned minus conflicting",
+    "p": "p",
+    "n": "Samples",
+}
+ABOUT = (
+    "Of a shortcut, mistakes lean to the class that the attribute goes with in training; a group that is merely "
+    "harder makes as many mistakes the other way. p is the chance of as much leaning without a shortcut, over all "
+    "candidates together (Holm); p below 0.05 is called a shortcut, unless the attribute goes with the label in "
+    "training no more than chance would have it."
+)
 
 
 def rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -25,8 +32,16 @@ def rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
         guessed = one["name"] == cells.get("name") and one["verdict"] == "shortcut"
         return "suspected" if guessed else verdict(one)
 
-    return [{"name": one["name"], "verdict": said(one), "gap": gap(one["gap"]), "p": p_value(one["p_value"]),
-             "n": formats.count(one["n"])} for one in results["candidates"]]
+    return [
+        {
+            "name": one["name"],
+            "verdict": said(one),
+            "gap": gap(one["gap"]),
+            "p": p_value(one["p_value"]),
+            "n": formats.count(one["n"]),
+        }
+        for one in results["candidates"]
+    ]
 
 
 def verdict(one: Mapping[str, Any]) -> str:
@@ -35,8 +50,12 @@ def verdict(one: Mapping[str, Any]) -> str:
     >>> verdict({"verdict": "explained", "explained_by": "colour", "reason": ""})
     'explained by colour'
     """
-    return {"shortcut": "a shortcut", "none": "no shortcut seen", "explained": f"explained by {one['explained_by']}",
-            "unknown": f"cannot be said: {one['reason']}"}[one["verdict"]]
+    return {
+        "shortcut": "a shortcut",
+        "none": "no shortcut seen",
+        "explained": f"explained by {one['explained_by']}",
+        "unknown": f"cannot be said: {one['reason']}",
+    }[one["verdict"]]
 
 
 def gap(rate: Mapping[str, Any] | None) -> str:

@@ -19,8 +19,14 @@ Answer = Literal["even", "unknown", "follows", "blind"]
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The sets of samples whose draws are shown: every group, or all conflicting ones; each with its `name`."""
     draws, labels, attributes = results["draws"], results["label_names"], results["attribute_names"]
-    rows = [{**group, "name": f"{labels[group['label']]} · {attributes[group['attribute']]}",
-             "aligned": results["aligned"][group["label"]][group["attribute"]]} for group in draws["groups"]]
+    rows = [
+        {
+            **group,
+            "name": f"{labels[group['label']]} · {attributes[group['attribute']]}",
+            "aligned": results["aligned"][group["label"]][group["attribute"]],
+        }
+        for group in draws["groups"]
+    ]
     rows = rows if len(rows) <= MOST_GROUPS else []
     if draws["conflicting"] is not None:
         rows.append({**draws["conflicting"], "name": "all bias-conflicting", "aligned": False})
@@ -47,27 +53,36 @@ def verdict(results: Mapping[str, Any]) -> str:
     """The answer in plain sentences."""
     items, kind = wording.words(results).items, answer(results)
     if kind == "even":
-        why = ("no latent carried anything by which they could differ" if results["draws"]["carrying"] == 0
-               else "the resampling had not begun")
+        why = (
+            "no latent carried anything by which they could differ"
+            if results["draws"]["carrying"] == 0
+            else "the resampling had not begun"
+        )
         return f"All {items} were as likely to be drawn after the last epoch: {why}."
     if kind == "unknown":
         return f"The data know no groups, so whether the draws go with one is not known. Look at the {items} below."
     if kind == "follows":
         row = followed(results)
-        return (f"The draws follow a known group, {row['name']}: {formats.percent(row['row_share'])} of the {items}, "
-                f"{formats.percent(row['draw_share'])} of the draws. One of them outweighs another of its label with "
-                f"a chance of {row['auc']:.2f}.")
+        return (
+            f"The draws follow a known group, {row['name']}: {formats.percent(row['row_share'])} of the {items}, "
+            f"{formats.percent(row['draw_share'])} of the draws. One of them outweighs another of its label with "
+            f"a chance of {row['auc']:.2f}."
+        )
     highest = max(row["auc"] for row in rows_of(results) if row["auc"] is not None)
-    return (f"The draws follow no known group (AUC at most {highest:.2f}; 0.50 is blind). What this model finds rare "
-            "is something else, so no gain for a group is to be expected from the draws.")
+    return (
+        f"The draws follow no known group (AUC at most {highest:.2f}; 0.50 is blind). What this model finds rare "
+        "is something else, so no gain for a group is to be expected from the draws."
+    )
 
 
 def about(results: Mapping[str, Any]) -> str:
     """What the numbers are: for the head of the section."""
     items = wording.words(results).items
-    return (f"Training drew those {items} more often that are rare in the model's own latent space, within their "
-            "label. Weights are those after the last epoch. Groups are only compared with them here: no weight "
-            "depends on a group.")
+    return (
+        f"Training drew those {items} more often that are rare in the model's own latent space, within their "
+        "label. Weights are those after the last epoch. Groups are only compared with them here: no weight "
+        "depends on a group."
+    )
 
 
 def facts(results: Mapping[str, Any]) -> list[str]:
@@ -83,9 +98,15 @@ def facts(results: Mapping[str, Any]) -> list[str]:
 
 def table(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """The groups' numbers as text: `name`, `rows`, `draws`, `auc`."""
-    return [{"name": row["name"], "rows": formats.percent(row["row_share"]),
-             "draws": formats.percent(row["draw_share"]),
-             "auc": formats.NONE if row["auc"] is None else f"{row['auc']:.2f}"} for row in rows_of(results)]
+    return [
+        {
+            "name": row["name"],
+            "rows": formats.percent(row["row_share"]),
+            "draws": formats.percent(row["draw_share"]),
+            "auc": formats.NONE if row["auc"] is None else f"{row['auc']:.2f}",
+        }
+        for row in rows_of(results)
+    ]
 
 
 COLUMNS = {"rows": "of the training set", "draws": "of the draws", "auc": "AUC of the weights"}
@@ -129,14 +150,19 @@ def _histogram(draws: Mapping[str, Any]) -> list[dict[str, str]]:
             for i in shown]  # fmt: skip
 
 
-def _pictures(results: Mapping[str, Any], which: str, images: Array | None,
-              decoded: Array | None) -> list[dict[str, Any]]:
+def _pictures(
+    results: Mapping[str, Any], which: str, images: Array | None, decoded: Array | None
+) -> list[dict[str, Any]]:
     if images is None or decoded is None:
         return []
     labels, attributes = results["label_names"], results["attribute_names"]
-    shown = results["draws"][which][:len(images)]
-    expect(len(decoded) == len(images) == len(shown), f"pictures.{which}", f"{len(shown)} images and reconstructions",
-           describe(decoded))
+    shown = results["draws"][which][: len(images)]
+    expect(
+        len(decoded) == len(images) == len(shown),
+        f"pictures.{which}",
+        f"{len(shown)} images and reconstructions",
+        describe(decoded),
+    )
     out = []
     for image, rebuilt, sample in zip(images, decoded, shown, strict=True):
         name, attribute = labels[sample["label"]], sample["attribute"]

@@ -154,8 +154,20 @@ def picture(image: Array, alt: str, *, longest: int = 128) -> str:
 
 
 # Evenly spaced colours of viridis: dark to light also in grey, and for every common colour vision.
-_VIRIDIS = np.array([(68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141), (39, 173, 129),
-                     (92, 200, 99), (170, 220, 50), (253, 231, 37)], float)
+_VIRIDIS = np.array(
+    [
+        (68, 1, 84),
+        (71, 44, 122),
+        (59, 81, 139),
+        (44, 113, 142),
+        (33, 144, 141),
+        (39, 173, 129),
+        (92, 200, 99),
+        (170, 220, 50),
+        (253, 231, 37),
+    ],
+    float,
+)
 
 
 def _coloured(values: Array) -> np.ndarray:
@@ -216,7 +228,7 @@ def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Mapping[str,
     )
     counted = "".join(
         f'<div class="rate"><span>{escape(name)} <b>{percent(rate["value"])}</b> '
-        f'<small>{interval(rate)}, n {rate["n"]:,}</small></span>{bar(rate, "after")}</div>'
+        f"<small>{interval(rate)}, n {rate['n']:,}</small></span>{bar(rate, 'after')}</div>"
         for name, rate in rates.items()
     )
     # `minmax(0, ...)` lets pictures shrink on a phone instead of pushing the page wide.

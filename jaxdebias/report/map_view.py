@@ -76,9 +76,11 @@ def about(results: Mapping[str, Any]) -> str:
     h, w = maps["grid"]
     count = formats.count(maps["rows"][0]["n"])
     when = "" if results["edit"] is None else " after the repair"
-    return (f"Grad-CAM of the class that the model answers{when}, for all {count} test {items}, on the grid of its "
-            f"last spatial layer, {h} × {w}. A map shows which places speak for the answer, right or wrong; it is as "
-            "coarse as its grid.")
+    return (
+        f"Grad-CAM of the class that the model answers{when}, for all {count} test {items}, on the grid of its "
+        f"last spatial layer, {h} × {w}. A map shows which places speak for the answer, right or wrong; it is as "
+        "coarse as its grid."
+    )
 
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
@@ -88,17 +90,23 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     h, w = maps["grid"]
     said = []
     if min(h, w) < 4:
-        said.append(f"The grid has only {h} × {w} cells: a map says little more than which part of the picture. "
-                    "Larger pictures, or a network that shrinks them less, give finer ones.")
+        said.append(
+            f"The grid has only {h} × {w} cells: a map says little more than which part of the picture. "
+            "Larger pictures, or a network that shrinks them less, give finer ones."
+        )
     agreement = maps["agreement"]
     if agreement is not None and not _faithful(results):
-        said.append("Careful: these maps may lie elsewhere than the evidence. Grad-CAM weighs a channel alike in the "
-                    "whole picture, and the upper layers of this model do not: HiResCAM, which keeps places apart, "
-                    f"gives other maps (agreement {agreement:.2f}; 1 is the same map). A model that averages over "
-                    "places before its last layer, such as a ResNet, has no such gap.")
+        said.append(
+            "Careful: these maps may lie elsewhere than the evidence. Grad-CAM weighs a channel alike in the "
+            "whole picture, and the upper layers of this model do not: HiResCAM, which keeps places apart, "
+            f"gives other maps (agreement {agreement:.2f}; 1 is the same map). A model that averages over "
+            "places before its last layer, such as a ResNet, has no such gap."
+        )
     if empty:
-        said.append(f"The map of {formats.count(empty)} of {formats.count(n)} {items} is empty: no place speaks for "
-                    "the answer more than another. They count nowhere here.")
+        said.append(
+            f"The map of {formats.count(empty)} of {formats.count(n)} {items} is empty: no place speaks for "
+            "the answer more than another. They count nowhere here."
+        )
     if not maps["regions"]:
         said.append("No scores: the data have no masks that say what is where.")
     return said
@@ -201,9 +209,13 @@ def _examples(results: Mapping[str, Any], images: Array | None, maps: Array | No
     if images is None or maps is None:
         return []
     labels, attributes = results["label_names"], results["attribute_names"]
-    shown = results["maps"]["examples"][:len(images)]
-    expect(len(maps) == len(images) == len(shown), "pictures.maps_shown", f"the maps of {len(shown)} examples",
-           describe(maps))
+    shown = results["maps"]["examples"][: len(images)]
+    expect(
+        len(maps) == len(images) == len(shown),
+        "pictures.maps_shown",
+        f"the maps of {len(shown)} examples",
+        describe(maps),
+    )
     out = []
     for image, one_map, example in zip(images, maps, shown, strict=True):
         label, attribute = labels[example["label"]], example["attribute"]

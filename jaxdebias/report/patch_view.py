@@ -43,26 +43,27 @@ def verdict(results: Mapping[str, Any]) -> str:
     top = formats.percent(patches["top"], 0)
     iou = f"overlap {patches['overlap']:.2f}, where chance gives {patches['chance']:.2f} and the same place 1"
     side = f"{patches['patch']} × {patches['patch']} pixels"
-    place = (f"The {attribute} has a place: {top} of the pixels hold {formats.percent(held, 0)} of the information "
-             f"about it")
+    place = (
+        f"The {attribute} has a place: {top} of the pixels hold {formats.percent(held, 0)} of the information about it"
+    )
     small = f", and {formats.percent(area, 0)} hold 90 %" if area < patches["top"] else ""
     remedy = "Training with that region hidden (mitigate.patch_noise, best with operation zero or swap)"
     return {
         "unseen": f"No place found: a patch of {side} does not tell the {attribute} better than chance. It may lie in "
-                  "shapes larger than a patch, or the images may be too few. There is no region to hide.",
+        "shapes larger than a patch, or the images may be too few. There is no region to hide.",
         "spread": f"The {attribute} has no place: the top {top} of the pixels hold {formats.percent(held, 0)} of the "
-                  f"information about it, and 90 % of it takes {formats.percent(area, 0)} of the pixels; a map that "
-                  f"is the same everywhere has {top} and 90 %. It is spread out, "
-                  "like a colour cast or a background. Noise on a region leaves the rest readable and cannot help; "
-                  "a repair with held-out pairs (jaxdebias debias) does not need a place.",
+        f"information about it, and 90 % of it takes {formats.percent(area, 0)} of the pixels; a map that "
+        f"is the same everywhere has {top} and 90 %. It is spread out, "
+        "like a colour cast or a background. Noise on a region leaves the rest readable and cannot help; "
+        "a repair with held-out pairs (jaxdebias debias) does not need a place.",
         "shared": f"{place}, but the label shows in the same one ({iou}). What hides the {attribute} hides the label: "
-                  "training with noise there would cost accuracy, and a mask cannot tell the two apart.",
+        "training with noise there would cost accuracy, and a mask cannot tell the two apart.",
         "partly": f"{place}{small}. {remedy} may help. The label shows in a part of it ({iou}): hiding that part "
-                  "costs accuracy, and mitigate.patch_masks.protect spares it.",
+        "costs accuracy, and mitigate.patch_masks.protect spares it.",
         "apart": f"{place}{small}. {remedy} may help. The label shows elsewhere ({iou}), so, as far as patches tell, "
-                 "it should cost little.",
+        "it should cost little.",
         "alone": f"{place}{small}. {remedy} may help. Where the label shows is not known, as patches do not tell it "
-                 "better than chance; so neither is what hiding costs.",
+        "better than chance; so neither is what hiding costs.",
     }[answer(results)]
 
 
@@ -71,10 +72,12 @@ def about(results: Mapping[str, Any]) -> str:
     patches, (attribute, items) = results["patches"], wording.words(results)
     side = patches["patch"]
     where = "left out of its training" if patches["split"] == "train" else f"of the split {patches['split']}"
-    return (f"A small network was trained to tell the {attribute} from a patch of {side} × {side} pixels, another to "
-            f"tell the label; the maps show what they say on {formats.count(patches['rows'])} {items} {where}, every "
-            f"group counting alike, in training, too. This is about the data, where the {attribute} can be read, and "
-            "not about what this model uses.")
+    return (
+        f"A small network was trained to tell the {attribute} from a patch of {side} × {side} pixels, another to "
+        f"tell the label; the maps show what they say on {formats.count(patches['rows'])} {items} {where}, every "
+        f"group counting alike, in training, too. This is about the data, where the {attribute} can be read, and "
+        "not about what this model uses."
+    )
 
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
@@ -82,12 +85,16 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     patches, (attribute, items) = results["patches"], wording.words(results)
     said = []
     if missing := patches["missing"]:
-        said.append(f"Careful: {formats.count(missing)} {'group has' if missing == 1 else 'groups have'} no "
-                    f"{items}, in training or held out. The map of the {attribute} may show the label, too.")
+        said.append(
+            f"Careful: {formats.count(missing)} {'group has' if missing == 1 else 'groups have'} no "
+            f"{items}, in training or held out. The map of the {attribute} may show the label, too."
+        )
     for name, known in (("attribute", len(results["attribute_names"])), ("label", len(results["label_names"]))):
         if (told := patches[name]["classes"]) < known:
-            said.append(f"Of {known} {'labels' if name == 'label' else 'values'}, {told} have training {items} enough "
-                        "to be told apart; the others are left out.")
+            said.append(
+                f"Of {known} {'labels' if name == 'label' else 'values'}, {told} have training {items} enough "
+                "to be told apart; the others are left out."
+            )
     return said
 
 
@@ -122,8 +129,9 @@ def columns(results: Mapping[str, Any]) -> dict[str, str]:
             "area": "pixels that hold 90 %"}  # fmt: skip
 
 
-def view(results: Mapping[str, Any], images: Array | None, attribute_maps: Array | None,
-         label_maps: Array | None) -> dict[str, Any] | None:
+def view(
+    results: Mapping[str, Any], images: Array | None, attribute_maps: Array | None, label_maps: Array | None
+) -> dict[str, Any] | None:
     """Everything the template shows of the patches; None without them.
 
     Args:
@@ -139,8 +147,13 @@ def view(results: Mapping[str, Any], images: Array | None, attribute_maps: Array
     drawn = []
     for name, one in zip(names, general, strict=True):
         top = one.max()
-        drawn.append({"name": name, "image": figures.heat_map(one / top if top > 0 else one, f"map of the {name}"),
-                      "legend": figures.heat_legend({0.0: "0", 1.0: f"{top:.2f} nats"})})
+        drawn.append(
+            {
+                "name": name,
+                "image": figures.heat_map(one / top if top > 0 else one, f"map of the {name}"),
+                "legend": figures.heat_legend({0.0: "0", 1.0: f"{top:.2f} nats"}),
+            }
+        )
     return {
         "about": about(results), "verdict": verdict(results), "remarks": remarks(results), "rows": rows(results),
         "columns": columns(results), "maps": drawn,
@@ -151,15 +164,20 @@ def view(results: Mapping[str, Any], images: Array | None, attribute_maps: Array
     }  # fmt: skip
 
 
-def _examples(results: Mapping[str, Any], images: Array | None, attribute_maps: Array | None,
-              label_maps: Array | None) -> list[dict[str, Any]]:
+def _examples(
+    results: Mapping[str, Any], images: Array | None, attribute_maps: Array | None, label_maps: Array | None
+) -> list[dict[str, Any]]:
     if images is None or attribute_maps is None or label_maps is None:
         return []
     labels, attributes = results["label_names"], results["attribute_names"]
-    shown = results["patches"]["examples"][:len(images)]
+    shown = results["patches"]["examples"][: len(images)]
     for name, maps in (("patch_attribute", attribute_maps), ("patch_label", label_maps)):
-        expect(len(maps) == len(images) == len(shown), f"pictures.{name}", f"the maps of {len(shown)} examples",
-               describe(maps))
+        expect(
+            len(maps) == len(images) == len(shown),
+            f"pictures.{name}",
+            f"the maps of {len(shown)} examples",
+            describe(maps),
+        )
     out = []
     for image, one, two, example in zip(images, attribute_maps, label_maps, shown, strict=True):
         name = f"{labels[example['label']]} · {attributes[example['attribute']]}"

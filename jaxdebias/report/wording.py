@@ -14,8 +14,10 @@ METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "aug-cell": "AUG-CELL"
                 "self_influence": "self-influence fine-tuning",
                 "zero_column": "the column held at its mean",
                 "group-balanced": "group-balanced draws", "group-dro": "GroupDRO"}  # fmt: skip
-JUDGES = {"aug-cell": "networks that see shapes badly",
-          "sih": "the biased branch of SiH, which follows what is learned first"}
+JUDGES = {
+    "aug-cell": "networks that see shapes badly",
+    "sih": "the biased branch of SiH, which follows what is learned first",
+}
 """Who says what a sample looks like, where no attribute is given."""
 
 
@@ -300,10 +302,14 @@ def _repair(results: Mapping[str, Any]) -> list[str]:
         time = f" in {formats.seconds(taken)}" if taken else ""
         out.append(f"{_repair_noun(results)} changed {formats.count(edit['parameters_changed'])} of "
                    f"{formats.count(edit['parameters'])} parameters{time}.")  # fmt: skip
-    moves = [_move(results, key, where) for key, where in (
-        ("bias_conflicting_accuracy", f"Accuracy on bias-conflicting {items}"),
-        ("bias_aligned_accuracy", "on bias-aligned ones it"),
-        ("counterfactual_bias", "The gap between matched pairs" if matched(results) else "Counterfactual bias"))]
+    moves = [
+        _move(results, key, where)
+        for key, where in (
+            ("bias_conflicting_accuracy", f"Accuracy on bias-conflicting {items}"),
+            ("bias_aligned_accuracy", "on bias-aligned ones it"),
+            ("counterfactual_bias", "The gap between matched pairs" if matched(results) else "Counterfactual bias"),
+        )
+    ]
     if moves[0] and moves[1]:
         out.append(f"{moves[0]}; {moves[1]}.")
     else:

@@ -5,6 +5,19 @@ from jaxdebias.reproduce._methods import METHODS, Fitted, Method, accuracies, au
 from jaxdebias.reproduce._table import RATIOS, TableConfig, compare, paired, reproduce_table, summary
 
 __all__ = [
-    "DATA", "METHODS", "RATIOS", "Case", "Cases", "Fitted", "Method", "Pictures", "TableConfig", "accuracies",
-    "aug_cell_said", "compare", "paired", "reproduce_table", "summary",
+    "DATA",
+    "METHODS",
+    "RATIOS",
+    "Case",
+    "Cases",
+    "Fitted",
+    "Method",
+    "Pictures",
+    "TableConfig",
+    "accuracies",
+    "aug_cell_said",
+    "compare",
+    "paired",
+    "reproduce_table",
+    "summary",
 ]

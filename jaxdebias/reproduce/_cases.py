@@ -66,12 +66,17 @@ class Cases(Sequence):
 def colored_mnist_pictures(data_dir: Path) -> Pictures:
     """70,000 grey digits that all cases share; a case says which digit in which colour."""
     digits = all_digits(data_dir)
-    return Pictures("colored-mnist", lambda ratio, seed: tinted_mnist(digits, conflicting=ratio, seed=seed),
-                    jax.device_put(digits.gray), draw_tints)
+    return Pictures(
+        "colored-mnist",
+        lambda ratio, seed: tinted_mnist(digits, conflicting=ratio, seed=seed),
+        jax.device_put(digits.gray),
+        draw_tints,
+    )
 
 
 def corrupted_cifar10_pictures(data_dir: Path) -> Pictures:
     """Each case has its own 60,000 pictures, 184 MB."""
+
     def build(ratio: float, seed: int) -> tuple[Batch, Batch]:
         splits = corrupted_cifar10(data_dir, conflicting=ratio, seed=seed, held_out=0).splits
         return tuple(splits[name]._replace(twin=None) for name in ("train", "test"))
@@ -80,4 +85,6 @@ def corrupted_cifar10_pictures(data_dir: Path) -> Pictures:
 
 
 DATA: dict[str, Callable[[Path], Pictures]] = {
-    "colored-mnist": colored_mnist_pictures, "corrupted-cifar10": corrupted_cifar10_pictures}
+    "colored-mnist": colored_mnist_pictures,
+    "corrupted-cifar10": corrupted_cifar10_pictures,
+}

@@ -87,6 +87,7 @@ def accuracies(logits: Mapping[str, np.ndarray], test: Batch) -> dict[str, float
 
 # --- how methods are trained
 
+
 @dataclass(frozen=True, kw_only=True)
 class Swept:
     """A `Fit`: one sweep over all cases whose learner is the same, which for most methods are all."""
@@ -117,27 +118,42 @@ class Swept:
 
         def look(runs: tuple[int, ...], epoch: int, means: Mapping[str, float]) -> None:
             which = ", ".join(f"{own[i].conflicting:.1%} seed {own[i].seed}" for i in runs[:3])
-            observe(f"{which}{' ...' if len(runs) > 3 else ''}: epoch {epoch} of at most {self.config.epochs}, loss "
-                    f"{means['loss']:.4g}")
+            observe(
+                f"{which}{' ...' if len(runs) > 3 else ''}: epoch {epoch} of at most {self.config.epochs}, loss "
+                f"{means['loss']:.4g}"
+            )
 
         parts = sweep(
-            [jax.random.key(case.seed) for case in own], learner, [train for train, _ in kept], self.config,
-            held_out=[rest for _, rest in kept] if self.held_out else None, monitor=self.monitor,
-            shared=pictures.shared, view=pictures.view, observe=look)
+            [jax.random.key(case.seed) for case in own],
+            learner,
+            [train for train, _ in kept],
+            self.config,
+            held_out=[rest for _, rest in kept] if self.held_out else None,
+            monitor=self.monitor,
+            shared=pictures.shared,
+            view=pictures.view,
+            observe=look,
+        )
         for part in parts:
             tests = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(own[i].test for i in part.runs))
             networks = {"": learner.predict, **self.others}
-            logits = {name: np.asarray(_logits(part.state, tests, pictures.shared, of=of, view=pictures.view))
-                      for name, of in networks.items()}
+            logits = {
+                name: np.asarray(_logits(part.state, tests, pictures.shared, of=of, view=pictures.view))
+                for name, of in networks.items()
+            }
             for place, i in enumerate(part.runs):
-                yield Fitted(own[i], {name: values[place] for name, values in logits.items()},
-                             part.seconds / len(part.runs),
-                             {"epochs": int(part.epoch[place]), "best_epoch": int(part.best_epoch[place])})
+                yield Fitted(
+                    own[i],
+                    {name: values[place] for name, values in logits.items()},
+                    part.seconds / len(part.runs),
+                    {"epochs": int(part.epoch[place]), "best_epoch": int(part.best_epoch[place])},
+                )
 
 
 @functools.partial(jax.jit, static_argnames=("of", "view"))
 def _logits(states: Any, tests: Batch, shared: Any, *, of: Logits, view: View | None) -> jax.Array:
     """`[r n k]` of each run on its own test rows."""
+
     def one(state: Any, test: Batch) -> jax.Array:
         def logits(both: Any, rows: Batch) -> jax.Array:
             return of(both[0], (rows if view is None else view(both[1], rows)).x)
@@ -168,22 +184,38 @@ def _fit_jtt(cases: Cases, observe: Observe) -> Iterator[Fitted]:
         trained, info = jtt(jax.random.key(case.seed), mlp(), ADAM, cases.drawn(case.train), config)
         seconds, conflicting = time.perf_counter() - began, case.train.label != case.train.attribute
         logits = map_rows(mlp().apply, trained.state.variables, cases.drawn(case.test).x)
-        yield Fitted(case, {"": np.asarray(logits)}, seconds,
-                     {"flagged_precision": _share(conflicting[info.errors]),
-                      "flagged_recall": _share(info.errors[conflicting])})
+        yield Fitted(
+            case,
+            {"": np.asarray(logits)},
+            seconds,
+            {"flagged_precision": _share(conflicting[info.errors]), "flagged_recall": _share(info.errors[conflicting])},
+        )
 
 
-def _aug_cell(classifier: Classifier, config: AugCellConfig = AugCellConfig(), *, judge: Classifier | None = None,
-              augment: Augment | None = None) -> Fit:
+def _aug_cell(
+    classifier: Classifier,
+    config: AugCellConfig = AugCellConfig(),
+    *,
+    judge: Classifier | None = None,
+    augment: Augment | None = None,
+) -> Fit:
     """Rows say how every candidate does, which is the method's ablation."""
+
     def fit(cases: Cases, observe: Observe) -> Iterator[Fitted]:
         for case in cases:
             began = time.perf_counter()
             unlabelled = case.train._replace(attribute=np.full_like(case.train.label, -1))
-            params, info = aug_cell(jax.random.key(case.seed), classifier, unlabelled, config, judge=judge,
-                                    augment=augment, shared=cases.pictures.shared, view=cases.pictures.view,
-                                    observe=lambda said, case=case: observe(
-                                        f"{case.conflicting:.1%} seed {case.seed}: {said}"))
+            params, info = aug_cell(
+                jax.random.key(case.seed),
+                classifier,
+                unlabelled,
+                config,
+                judge=judge,
+                augment=augment,
+                shared=cases.pictures.shared,
+                view=cases.pictures.view,
+                observe=lambda said, case=case: observe(f"{case.conflicting:.1%} seed {case.seed}: {said}"),
+            )
             seconds = time.perf_counter() - began
             test = cases.drawn(case.test).x
 
@@ -195,21 +227,31 @@ def _aug_cell(classifier: Classifier, config: AugCellConfig = AugCellConfig(), *
     return fit
 
 
-def aug_cell_said(info: AugCellInfo, train: Batch, test: Batch,
-                  logits: Callable[[Params], np.ndarray]) -> dict[str, Any]:
+def aug_cell_said(
+    info: AugCellInfo, train: Batch, test: Batch, logits: Callable[[Params], np.ndarray]
+) -> dict[str, Any]:
     """What a table keeps of a run of AUG-CELL, as JSON values; the true attribute is used here alone.
 
     Args:
       logits: from a candidate's parameters to its logits on the test rows.
     """
     flagged, conflicting = info.cells.guess != train.label, train.label != train.attribute
-    return to_json({
-        "chosen": info.chosen, "said": info.said, "confidence": info.confidence, "scores": info.scores,
-        "directed": info.directed,
-        "candidates": {name: accuracies({"": logits(trained)}, test) for name, trained in info.trained.items()},
-        "flagged_share": info.cells.flagged_share, "flagged_precision": _share(conflicting[flagged]),
-        "flagged_recall": _share(flagged[conflicting]), "left_out": info.suspect.sum(),
-        "left_out_conflicting": (info.suspect & conflicting).sum(), "cleared": info.cleared})
+    return to_json(
+        {
+            "chosen": info.chosen,
+            "said": info.said,
+            "confidence": info.confidence,
+            "scores": info.scores,
+            "directed": info.directed,
+            "candidates": {name: accuracies({"": logits(trained)}, test) for name, trained in info.trained.items()},
+            "flagged_share": info.cells.flagged_share,
+            "flagged_precision": _share(conflicting[flagged]),
+            "flagged_recall": _share(flagged[conflicting]),
+            "left_out": info.suspect.sum(),
+            "left_out_conflicting": (info.suspect & conflicting).sum(),
+            "cleared": info.cleared,
+        }
+    )
 
 
 def _share(flags: np.ndarray) -> float | None:
@@ -218,46 +260,79 @@ def _share(flags: np.ndarray) -> float | None:
 
 # --- Colored MNIST
 
+
 def _counts(case: Case) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, cell_counts(case.train.label, case.train.attribute, 10, 10).tolist()))
 
 
 def _disent_on_digits(input_scale: float) -> Swept:
-    return Swept(learner_of=lambda case: disent(mlp_two_encoders(input_scale=input_scale),
-                                                samples=len(case.train.label)),
-                 config=RunConfig(epochs=214, steps_per_epoch=234, batch_size=256))
+    return Swept(
+        learner_of=lambda case: disent(mlp_two_encoders(input_scale=input_scale), samples=len(case.train.label)),
+        config=RunConfig(epochs=214, steps_per_epoch=234, batch_size=256),
+    )
 
 
 CNN = cnn(channels=(16, 32, 64), dense=128)
-CNN_RECIPE = AugCellConfig(steps=5000, learning_rate=2e-3, candidates=(
-    CANDIDATES[0], Candidate(name="aug-cell", tau=0.5, augmented=True)))
+CNN_RECIPE = AugCellConfig(
+    steps=5000, learning_rate=2e-3, candidates=(CANDIDATES[0], Candidate(name="aug-cell", tau=0.5, augmented=True))
+)
 """Chosen on 50,000 of the training digits of seed 101, by the other 10,000 in balanced colours; test digits and the
 table's seeds played no part, colours of training digits did."""
 LAST = "last weights"
 GUESSED = "guessed cells of a held-out tenth, no bias label"
 COLORED_MNIST: dict[str, Method] = {
-    "erm": Method("none", LAST, Swept(
-        learner_of=lambda case: erm(mlp(), ADAM), config=replace(EPOCHS, drop_last=True))),
+    "erm": Method(
+        "none", LAST, Swept(learner_of=lambda case: erm(mlp(), ADAM), config=replace(EPOCHS, drop_last=True))
+    ),
     "gce": Method("none", LAST, Swept(learner_of=lambda case: gce(mlp(), ADAM), config=EPOCHS)),
-    "sih": Method("none", "own loss on a biased tenth of the training digits (official protocol)", Swept(
-        learner_of=lambda case: sih(BRANCHES), config=sih_run_config(), others={"bias_branch": _bias_branch},
-        held_out=True, monitor=sih_monitor(BRANCHES, protocol="official"))),
-    "sih-fixed": Method("none", "own loss on a biased tenth of the training digits (all of them, every epoch)", Swept(
-        learner_of=lambda case: sih(BRANCHES), config=sih_run_config(), others={"bias_branch": _bias_branch},
-        held_out=True, monitor=sih_monitor(BRANCHES))),
+    "sih": Method(
+        "none",
+        "own loss on a biased tenth of the training digits (official protocol)",
+        Swept(
+            learner_of=lambda case: sih(BRANCHES),
+            config=sih_run_config(),
+            others={"bias_branch": _bias_branch},
+            held_out=True,
+            monitor=sih_monitor(BRANCHES, protocol="official"),
+        ),
+    ),
+    "sih-fixed": Method(
+        "none",
+        "own loss on a biased tenth of the training digits (all of them, every epoch)",
+        Swept(
+            learner_of=lambda case: sih(BRANCHES),
+            config=sih_run_config(),
+            others={"bias_branch": _bias_branch},
+            held_out=True,
+            monitor=sih_monitor(BRANCHES),
+        ),
+    ),
     "aug-cell": Method("none", GUESSED, _aug_cell(mlp())),
     "aug-cell-cnn": Method("none", GUESSED, _aug_cell(CNN, CNN_RECIPE, judge=mlp())),
-    "lff": Method("none", LAST, Swept(
-        learner_of=lambda case: lff(mlp(), ADAM, samples=len(case.train.label)), config=EPOCHS,
-        others={"biased_network": _biased_network})),
+    "lff": Method(
+        "none",
+        LAST,
+        Swept(
+            learner_of=lambda case: lff(mlp(), ADAM, samples=len(case.train.label)),
+            config=EPOCHS,
+            others={"biased_network": _biased_network},
+        ),
+    ),
     "disent": Method("none", LAST, _disent_on_digits(1.0)),
-    "disent-official": Method("none", f"{LAST}; pixels divided by 255 twice, as in its code",
-                              _disent_on_digits(1 / 255)),
+    "disent-official": Method(
+        "none", f"{LAST}; pixels divided by 255 twice, as in its code", _disent_on_digits(1 / 255)
+    ),
     "jtt": Method("none, with settings that were not tuned", LAST, _fit_jtt),
-    "group-balanced": Method("all training samples", LAST, Swept(
-        learner_of=lambda case: group_balanced(mlp(), ADAM, classes=10, attributes=10), config=EPOCHS)),
-    "group-dro": Method("all training samples", LAST, Swept(
-        learner_of=lambda case: group_dro(mlp(), ADAM, counts=_counts(case)), config=EPOCHS)),
+    "group-balanced": Method(
+        "all training samples",
+        LAST,
+        Swept(learner_of=lambda case: group_balanced(mlp(), ADAM, classes=10, attributes=10), config=EPOCHS),
+    ),
+    "group-dro": Method(
+        "all training samples",
+        LAST,
+        Swept(learner_of=lambda case: group_dro(mlp(), ADAM, counts=_counts(case)), config=EPOCHS),
+    ),
 }
 
 
@@ -284,46 +359,88 @@ def _biased_resnet(state: Any, x: Array) -> jax.Array:
 
 def _sih_on_pictures(protocol: str) -> Fit:
     # The published code crops the held-out pictures at random too.
-    monitor = sih_monitor(RESNET_BRANCHES, GAUSSIAN, protocol=protocol,
-                          augment=CROPS if protocol == "official" else None)
-    return Swept(learner_of=lambda case: sih(RESNET_BRANCHES, GAUSSIAN, augment=CROPS),
-                 config=sih_run_config(patience=20), others={"bias_branch": _resnet_bias_branch}, held_out=True,
-                 monitor=monitor, block=SIX)
+    monitor = sih_monitor(
+        RESNET_BRANCHES, GAUSSIAN, protocol=protocol, augment=CROPS if protocol == "official" else None
+    )
+    return Swept(
+        learner_of=lambda case: sih(RESNET_BRANCHES, GAUSSIAN, augment=CROPS),
+        config=sih_run_config(patience=20),
+        others={"bias_branch": _resnet_bias_branch},
+        held_out=True,
+        monitor=monitor,
+        block=SIX,
+    )
 
 
 def _disent_on_pictures(case: Case) -> Learner:
     """The published settings differ by ratio."""
     weight = 5.0 if case.conflicting in (0.01, 0.02) else 1.0
     config = DisentConfig(biased_weight=weight, swap_biased_weight=weight)
-    return disent(resnet_two_encoders(), Optimizer(learning_rate=5e-4 if case.conflicting == 0.005 else 1e-3), config,
-                  samples=len(case.train.label), augment=PADDED)
+    return disent(
+        resnet_two_encoders(),
+        Optimizer(learning_rate=5e-4 if case.conflicting == 0.005 else 1e-3),
+        config,
+        samples=len(case.train.label),
+        augment=PADDED,
+    )
 
 
 CORRUPTED_CIFAR10: dict[str, Method] = {
-    "erm": Method("none", LAST, Swept(learner_of=lambda case: erm(RESNET_BRANCHES.signal, ADAM, augment=CROPS),
-                                      config=replace(LONG, drop_last=True), block=SIX)),
-    "sih": Method("none", "own loss on a biased tenth of the training pictures (official protocol)",
-                  _sih_on_pictures("official")),
-    "sih-fixed": Method("none", "own loss on a biased tenth of the training pictures (all of them, every epoch)",
-                        _sih_on_pictures("fixed")),
+    "erm": Method(
+        "none",
+        LAST,
+        Swept(
+            learner_of=lambda case: erm(RESNET_BRANCHES.signal, ADAM, augment=CROPS),
+            config=replace(LONG, drop_last=True),
+            block=SIX,
+        ),
+    ),
+    "sih": Method(
+        "none", "own loss on a biased tenth of the training pictures (official protocol)", _sih_on_pictures("official")
+    ),
+    "sih-fixed": Method(
+        "none",
+        "own loss on a biased tenth of the training pictures (all of them, every epoch)",
+        _sih_on_pictures("fixed"),
+    ),
     "aug-cell": Method("none", GUESSED, _aug_cell(CNN, CNN_RECIPE, augment=chain(random_flip, random_affine()))),
-    "lff": Method("none", LAST, Swept(
-        learner_of=lambda case: lff(resnet20(), ADAM, samples=len(case.train.label), augment=PADDED), config=LONG,
-        others={"biased_network": _biased_resnet}, block=SIX)),
-    "disent": Method("none", LAST, Swept(
-        learner_of=_disent_on_pictures, config=RunConfig(epochs=256, steps_per_epoch=195, batch_size=256),
-        block=SIX)),
-    "group-balanced": Method("all training samples", LAST, Swept(
-        learner_of=lambda case: group_balanced(resnet20(), ADAM, classes=10, attributes=10, augment=PADDED),
-        config=LONG, block=SIX)),
+    "lff": Method(
+        "none",
+        LAST,
+        Swept(
+            learner_of=lambda case: lff(resnet20(), ADAM, samples=len(case.train.label), augment=PADDED),
+            config=LONG,
+            others={"biased_network": _biased_resnet},
+            block=SIX,
+        ),
+    ),
+    "disent": Method(
+        "none",
+        LAST,
+        Swept(
+            learner_of=_disent_on_pictures, config=RunConfig(epochs=256, steps_per_epoch=195, batch_size=256), block=SIX
+        ),
+    ),
+    "group-balanced": Method(
+        "all training samples",
+        LAST,
+        Swept(
+            learner_of=lambda case: group_balanced(resnet20(), ADAM, classes=10, attributes=10, augment=PADDED),
+            config=LONG,
+            block=SIX,
+        ),
+    ),
 }
 METHODS: dict[str, dict[str, Method]] = {"colored-mnist": COLORED_MNIST, "corrupted-cifar10": CORRUPTED_CIFAR10}
 
 SELECTIONS: dict[str, tuple[str, str, Monitor]] = {
     "plain": ("none", "best accuracy on a biased tenth of the training rows", HELD_OUT_ACCURACY),
     "worst-class": ("none", "best worst class on a biased tenth of the training rows", worst_class_accuracy(10)),
-    "worst-group": ("a tenth of the training samples", "best worst group on a biased tenth of the training rows",
-                    worst_group_accuracy(10, 10)),
+    "worst-group": (
+        "a tenth of the training samples",
+        "best worst group on a biased tenth of the training rows",
+        worst_group_accuracy(10, 10),
+    ),
 }
 """What may choose the epoch in place of the protocol: (labels of the bias, in words, monitor)."""
 

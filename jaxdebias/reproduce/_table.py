@@ -45,8 +45,9 @@ class TableConfig:
             expect(0 < ratio < 1, "ratios", "shares between 0 and 1", ratio)
 
 
-def reproduce_table(config: TableConfig, out: Path, *,
-                    observe: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def reproduce_table(
+    config: TableConfig, out: Path, *, observe: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Measures what is missing of the table, writes `out` after every row, and returns the table with its summary.
 
     Args:
@@ -69,16 +70,24 @@ def reproduce_table(config: TableConfig, out: Path, *,
         todo = [(ratio, seed) for seed in range(config.seeds) for ratio in config.ratios if (ratio, seed) not in done]
         method = method_of(config.data, name)
         for fitted in method.fit(Cases(pictures, todo), lambda line, name=name: observe(f"{name}: {line}")):
-            row = {"method": name, "conflicting": fitted.case.conflicting, "seed": fitted.case.seed,
-                   **accuracies(fitted.logits, fitted.case.test), "seconds": fitted.seconds,
-                   "selection": method.selection, **fitted.said}
+            row = {
+                "method": name,
+                "conflicting": fitted.case.conflicting,
+                "seed": fitted.case.seed,
+                **accuracies(fitted.logits, fitted.case.test),
+                "seconds": fitted.seconds,
+                "selection": method.selection,
+                **fitted.said,
+            }
             table["rows"].append(row)
             table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
             write_text(out, json.dumps(table, indent=1) + "\n")
             have = sum((one["method"], one["conflicting"], one["seed"]) in wanted for one in table["rows"])
-            observe(f"{name}, {row['conflicting']:.1%}, seed {row['seed']}: accuracy {row['accuracy']:.2%}, "
-                    f"conflicting {row['bias_conflicting_accuracy']:.2%}, {row['seconds']:.0f} s "
-                    f"({have} of {len(wanted)} rows)")
+            observe(
+                f"{name}, {row['conflicting']:.1%}, seed {row['seed']}: accuracy {row['accuracy']:.2%}, "
+                f"conflicting {row['bias_conflicting_accuracy']:.2%}, {row['seconds']:.0f} s "
+                f"({have} of {len(wanted)} rows)"
+            )
     table["summary"] = summary(table["rows"], config.data)
     table["paired"] = paired(table["rows"])
     write_text(out, json.dumps(table, indent=1) + "\n")
@@ -92,20 +101,26 @@ def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> l
         cells.setdefault((row["method"], row["conflicting"]), []).append(row)
     found, order = [], list(METHODS[data])
     for (method, ratio), of_cell in cells.items():
-        row = {"method": method, "conflicting": ratio, "seeds": len(of_cell), "labels": method_of(data, method).labels,
-               "selection": method_of(data, method).selection}
+        row = {
+            "method": method,
+            "conflicting": ratio,
+            "seeds": len(of_cell),
+            "labels": method_of(data, method).labels,
+            "selection": method_of(data, method).selection,
+        }
         for rate in ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "seconds"):
             values = np.array([one[rate] for one in of_cell])
             interval = over_seeds(values)
             deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-            row[rate] = {"mean": interval.value, "low": interval.low, "high": interval.high,
-                         "deviation": deviation}
+            row[rate] = {"mean": interval.value, "low": interval.low, "high": interval.high, "deviation": deviation}
         row["published"] = None
         if (beside := published(data).find(method, ratio)) is not None:
             row["published"] = compare(100 * np.array([one["accuracy"] for one in of_cell]), beside)
         found.append(row)
-    return sorted(to_json(found), key=lambda row: (
-        order.index(row["method"].partition("@")[0]), row["method"], row["conflicting"]))
+    return sorted(
+        to_json(found),
+        key=lambda row: (order.index(row["method"].partition("@")[0]), row["method"], row["conflicting"]),
+    )
 
 
 def compare(ours: np.ndarray, beside: Published) -> dict[str, Any]:
@@ -118,16 +133,24 @@ def compare(ours: np.ndarray, beside: Published) -> dict[str, Any]:
 
     theirs = np.asarray(beside.runs)
     spread = theirs.std(ddof=1)
-    said = {"mean": float(theirs.mean()), "deviation": float(spread), "runs": len(theirs),
-            "difference": float(ours.mean() - theirs.mean()), "low": None, "high": None, "verdict": "not separable"}
+    said = {
+        "mean": float(theirs.mean()),
+        "deviation": float(spread),
+        "runs": len(theirs),
+        "difference": float(ours.mean() - theirs.mean()),
+        "low": None,
+        "high": None,
+        "verdict": "not separable",
+    }
     if len(ours) < 2:
         return said
     parts = np.array([ours.var(ddof=1) / len(ours), theirs.var(ddof=1) / len(theirs)])
     freedom = parts.sum() ** 2 / (parts**2 / (np.array([len(ours), len(theirs)]) - 1)).sum()
     half = float(special.stdtrit(freedom, 0.975) * np.sqrt(parts.sum()))
     low, high = said["difference"] - half, said["difference"] + half
-    verdict = "above" if low > 0 else "below" if high < 0 else "match" if max(-low, high) <= 2 * spread else \
-        "not separable"
+    verdict = (
+        "above" if low > 0 else "below" if high < 0 else "match" if max(-low, high) <= 2 * spread else "not separable"
+    )
     return said | {"low": low, "high": high, "verdict": verdict}
 
 
@@ -136,14 +159,25 @@ def paired(rows: Sequence[Mapping[str, Any]], baseline: str = "erm") -> list[dic
     cells = {(row["method"], row["conflicting"], row["seed"]): row["accuracy"] for row in rows}
     found = []
     for method, ratio in dict.fromkeys((row["method"], row["conflicting"]) for row in rows):
-        seeds = [seed for name, share, seed in cells if (name, share) == (method, ratio)
-                 and (baseline, ratio, seed) in cells]
+        seeds = [
+            seed for name, share, seed in cells if (name, share) == (method, ratio) and (baseline, ratio, seed) in cells
+        ]
         if method == baseline or not seeds:
             continue
-        gain = paired_over_seeds([cells[baseline, ratio, seed] for seed in seeds],
-                                 [cells[method, ratio, seed] for seed in seeds])
+        gain = paired_over_seeds(
+            [cells[baseline, ratio, seed] for seed in seeds], [cells[method, ratio, seed] for seed in seeds]
+        )
         certain = bool(gain.low > 0 or gain.high < 0)  # NaN bounds, of one seed, are not
-        found.append({"method": method, "against": baseline, "conflicting": ratio, "seeds": len(seeds),
-                      "difference": gain.value, "low": gain.low, "high": gain.high,
-                      "verdict": ("above" if gain.value > 0 else "below") if certain else "not separable"})
+        found.append(
+            {
+                "method": method,
+                "against": baseline,
+                "conflicting": ratio,
+                "seeds": len(seeds),
+                "difference": gain.value,
+                "low": gain.low,
+                "high": gain.high,
+                "verdict": ("above" if gain.value > 0 else "below") if certain else "not separable",
+            }
+        )
     return to_json(found)

@@ -24,12 +24,21 @@ from jaxdebias.train._log import Progress
 def identity(dataset: Dataset, attribute: str, items: str, method: str, seed: int, model: str) -> dict[str, Any]:
     """What was run, on what, with what. `attribute` and `items`: what these are called in sentences."""
     return {
-        "dataset": dataset.name, "variant": dict(dataset.variant), "method": method, "model": model, "seed": seed,
-        "device": device_name(), "versions": versions(),
-        "attribute": dataset.variant.get("attribute", attribute), "items": items, "level": 0.95,
+        "dataset": dataset.name,
+        "variant": dict(dataset.variant),
+        "method": method,
+        "model": model,
+        "seed": seed,
+        "device": device_name(),
+        "versions": versions(),
+        "attribute": dataset.variant.get("attribute", attribute),
+        "items": items,
+        "level": 0.95,
         "pairing": dataset.pairing,
-        "label_names": list(dataset.label_names), "attribute_names": list(dataset.attribute_names),
-        "train_counts": auditing.train_counts(dataset), "aligned": dataset.aligned,
+        "label_names": list(dataset.label_names),
+        "attribute_names": list(dataset.attribute_names),
+        "train_counts": auditing.train_counts(dataset),
+        "aligned": dataset.aligned,
     }
 
 
@@ -43,42 +52,70 @@ def measurement(said: auditing.Measurement, dataset: Dataset) -> dict[str, Any]:
     def group(label: int, attribute: int) -> str:
         return f"{dataset.label_names[label]} · {dataset.attribute_names[attribute]}"
 
-    averages = ("accuracy", "group_mean_accuracy", "reweighted_accuracy", "worst_group_accuracy",
-                "bias_aligned_accuracy", "bias_conflicting_accuracy")
+    averages = (
+        "accuracy",
+        "group_mean_accuracy",
+        "reweighted_accuracy",
+        "worst_group_accuracy",
+        "bias_aligned_accuracy",
+        "bias_conflicting_accuracy",
+    )
     differences = ("demographic_parity_difference", "equal_opportunity_difference", "equalised_odds_difference")
     worst = rate(report.worst_group_accuracy)
     if worst is not None:
         worst["group"] = group(*report.worst_group)
-    cells = [(label, attribute) for label in range(len(dataset.label_names))
-             for attribute in range(len(dataset.attribute_names))]
+    cells = [
+        (label, attribute)
+        for label in range(len(dataset.label_names))
+        for attribute in range(len(dataset.attribute_names))
+    ]
     return {
         **{name: rate(getattr(report, name)) for name in averages},
         "worst_group_accuracy": worst,
         "counterfactual_bias": rate(said.counterfactual_bias),
         **{name: rate(getattr(said.fairness, name, None)) for name in differences},
-        "groups": [{
-            "label": label, "attribute": attribute, "label_name": dataset.label_names[label],
-            "attribute_name": dataset.attribute_names[attribute], "aligned": bool(dataset.aligned[label, attribute]),
-            "n": int(report.count[label, attribute]),
-            "accuracy": rate(type(report.groups)(*(f[label, attribute].item() for f in report.groups))) or none,
-            "flagged": bool(report.small[label, attribute] or report.count[label, attribute] == 0),
-        } for label, attribute in cells],
+        "groups": [
+            {
+                "label": label,
+                "attribute": attribute,
+                "label_name": dataset.label_names[label],
+                "attribute_name": dataset.attribute_names[attribute],
+                "aligned": bool(dataset.aligned[label, attribute]),
+                "n": int(report.count[label, attribute]),
+                "accuracy": rate(type(report.groups)(*(f[label, attribute].item() for f in report.groups))) or none,
+                "flagged": bool(report.small[label, attribute] or report.count[label, attribute] == 0),
+            }
+            for label, attribute in cells
+        ],
         "confusion_by_group": report.confusion,
     }
 
 
 def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> dict[str, Any]:
     """What an edit did and why it ended, round by round."""
-    rounds = [{
-        "round": number, "u": r.u, "t": r.t, "predicted_change": r.predicted_change,
-        "achieved_change": r.achieved_change, "accept_accuracy": r.accuracy, "accept_bias": r.bias,
-        "aligned_accuracy": r.aligned_accuracy, "residual": r.residual, "smallest_pivot": r.smallest_pivot,
-        "gradient_norm": r.gradient_norm, "seconds": r.seconds,
-    } for number, r in enumerate(info.rounds, 1)]
+    rounds = [
+        {
+            "round": number,
+            "u": r.u,
+            "t": r.t,
+            "predicted_change": r.predicted_change,
+            "achieved_change": r.achieved_change,
+            "accept_accuracy": r.accuracy,
+            "accept_bias": r.bias,
+            "aligned_accuracy": r.aligned_accuracy,
+            "residual": r.residual,
+            "smallest_pivot": r.smallest_pivot,
+            "gradient_norm": r.gradient_norm,
+            "seconds": r.seconds,
+        }
+        for number, r in enumerate(info.rounds, 1)
+    ]
     taken = sum(r.u != 0.0 for r in info.rounds)
     if not info.accepted and taken:
-        reason = (f"The bias of the acceptance pairs fell by {info.fall:.1f} standard errors, less than the "
-                  f"{config.significance:g} asked for: rolled back.")
+        reason = (
+            f"The bias of the acceptance pairs fell by {info.fall:.1f} standard errors, less than the "
+            f"{config.significance:g} asked for: rolled back."
+        )
     elif not info.accepted:
         reason = "No step lowered the bias on the acceptance split at no more than a point of accuracy: rolled back."
     elif not config.search:
@@ -87,40 +124,78 @@ def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> di
         reason = f"Ended after {taken} rounds: no further step helped on the acceptance split."
     else:
         reason = f"All {taken} rounds were taken, each by a line search on the acceptance split."
-    return {"accepted": info.accepted, "reason": reason, **parameter_counts(params, edited), "rounds": rounds,
-            "accept_before": {"accuracy": info.accuracy_before, "bias": info.bias_before,
-                              "aligned_accuracy": info.aligned_before},
-            "accept_after": {"accuracy": info.accuracy_after, "bias": info.bias_after,
-                             "aligned_accuracy": info.aligned_after}}
+    return {
+        "accepted": info.accepted,
+        "reason": reason,
+        **parameter_counts(params, edited),
+        "rounds": rounds,
+        "accept_before": {
+            "accuracy": info.accuracy_before,
+            "bias": info.bias_before,
+            "aligned_accuracy": info.aligned_before,
+        },
+        "accept_after": {
+            "accuracy": info.accuracy_after,
+            "bias": info.bias_after,
+            "aligned_accuracy": info.aligned_after,
+        },
+    }
 
 
 def maps(seen: class_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
     """Where a model looks, as the Maps of `jaxdebias.results.records`."""
     test = dataset.splits["test"]
     k, a = dataset.aligned.shape
-    sets = [("all", None, None, seen.everything), ("aligned", None, None, seen.aligned),
-            ("conflicting", None, None, seen.conflicting),
-            *(("group", label, attribute, seen.groups[label * a + attribute])
-              for label in range(k) for attribute in range(a))]
+    sets = [
+        ("all", None, None, seen.everything),
+        ("aligned", None, None, seen.aligned),
+        ("conflicting", None, None, seen.conflicting),
+        *(
+            ("group", label, attribute, seen.groups[label * a + attribute])
+            for label in range(k)
+            for attribute in range(a)
+        ),
+    ]
 
     def row(kind: str, label: int | None, attribute: int | None, looked: class_maps.Looked) -> dict[str, Any]:
         seen_any = looked.rows > looked.without_map
         return {
-            "kind": kind, "label": label, "attribute": attribute, "n": looked.rows,
-            "without_map": looked.without_map, "average": looked.average if seen_any else None,
-            "regions": [{
-                "region": name, "score": _rate_of(looked.score, i), "chance": looked.chance[i],
-                "inside": _rate_of(looked.inside, i), "area": looked.area[i], "n": looked.used[i],
-                "flagged": bool(looked.small[i]),
-            } for i, name in enumerate(seen.regions)],
+            "kind": kind,
+            "label": label,
+            "attribute": attribute,
+            "n": looked.rows,
+            "without_map": looked.without_map,
+            "average": looked.average if seen_any else None,
+            "regions": [
+                {
+                    "region": name,
+                    "score": _rate_of(looked.score, i),
+                    "chance": looked.chance[i],
+                    "inside": _rate_of(looked.inside, i),
+                    "area": looked.area[i],
+                    "n": looked.used[i],
+                    "flagged": bool(looked.small[i]),
+                }
+                for i, name in enumerate(seen.regions)
+            ],
         }
 
     return {
-        "method": "gradcam", "target": "predicted", "grid": list(seen.grid), "regions": list(seen.regions),
+        "method": "gradcam",
+        "target": "predicted",
+        "grid": list(seen.grid),
+        "regions": list(seen.regions),
         "agreement": seen.agreement,
         "rows": [row(*one) for one in sets if one[3] is not None],
-        "examples": [{"row": int(i), "label": int(test.label[i]), "attribute": int(test.attribute[i]),
-                      "predicted": int(seen.predicted[i])} for i in seen.examples],
+        "examples": [
+            {
+                "row": int(i),
+                "label": int(test.label[i]),
+                "attribute": int(test.attribute[i]),
+                "predicted": int(seen.predicted[i]),
+            }
+            for i in seen.examples
+        ],
     }
 
 
@@ -129,15 +204,26 @@ def patches(seen: patch_places.Places, dataset: Dataset) -> dict[str, Any]:
     split = dataset.splits[seen.split]
 
     def place(one: patch_places.Place) -> dict[str, Any]:
-        return {"map": np.round(_coarse(one.map, seen.stride), 5), "information": one.information, "held": one.held,
-                "spread": one.spread, "found": one.found, "area": one.area, "classes": one.classes}
+        return {
+            "map": np.round(_coarse(one.map, seen.stride), 5),
+            "information": one.information,
+            "held": one.held,
+            "spread": one.spread,
+            "found": one.found,
+            "area": one.area,
+            "classes": one.classes,
+        }
 
     return {
         **{name: getattr(seen, name) for name in ("split", "rows", "train_rows", "patch", "stride", "missing")},
-        "top": patch_places.TOP, "attribute": place(seen.attribute), "label": place(seen.label),
-        "overlap": seen.overlap, "chance": seen.chance,
-        "examples": [{"row": int(i), "label": int(split.label[i]), "attribute": int(split.attribute[i])}
-                     for i in seen.examples],
+        "top": patch_places.TOP,
+        "attribute": place(seen.attribute),
+        "label": place(seen.label),
+        "overlap": seen.overlap,
+        "chance": seen.chance,
+        "examples": [
+            {"row": int(i), "label": int(split.label[i]), "attribute": int(split.attribute[i])} for i in seen.examples
+        ],
     }
 
 
@@ -146,33 +232,50 @@ def draws(seen: draw_shares.DrawAudit, dataset: Dataset, history: Sequence[Progr
     train, n, report = dataset.splits["train"], len(seen.weight), seen.report
 
     def samples(rows: np.ndarray) -> list[dict[str, Any]]:
-        return [{"index": int(i), "label": int(train.label[i]), "attribute": int(train.attribute[i]),
-                 "ratio": float(n * seen.weight[i])} for i in rows]
+        return [
+            {
+                "index": int(i),
+                "label": int(train.label[i]),
+                "attribute": int(train.attribute[i]),
+                "ratio": float(n * seen.weight[i]),
+            }
+            for i in rows
+        ]
 
     logged = [record for record in history if "draw_ess" in record.info]
     return {
-        "rows": n, "ess": report.ess, "largest": report.largest, "never_drawn": report.never_drawn,
-        "edges": list(RATIO_EDGES), "histogram": report.histogram, "kl": seen.kl,
+        "rows": n,
+        "ess": report.ess,
+        "largest": report.largest,
+        "never_drawn": report.never_drawn,
+        "edges": list(RATIO_EDGES),
+        "histogram": report.histogram,
+        "kl": seen.kl,
         "carrying": int((seen.kl >= 0.01).sum()),
         "epochs": [record.epoch for record in logged],
         "ess_by_epoch": [record.info["draw_ess"] for record in logged],
         "never_by_epoch": [record.info["draw_never"] for record in logged],
         "groups": [{"label": y, "attribute": a, **group._asdict()} for (y, a), group in seen.groups.items()],
         "conflicting": None if seen.conflicting is None else seen.conflicting._asdict(),
-        "rarest": samples(report.rarest), "commonest": samples(report.commonest),
+        "rarest": samples(report.rarest),
+        "commonest": samples(report.commonest),
     }
 
 
 def aug_cell(info: AugCellInfo, items: str) -> list[str]:
     """What AUG-CELL guessed, chose and noticed, in sentences."""
-    said = [f"AUG-CELL read no attribute: {percent(info.cells.flagged_share)} of the training {items} look like "
-            "another class to judges that have not seen them."]
+    said = [
+        f"AUG-CELL read no attribute: {percent(info.cells.flagged_share)} of the training {items} look like "
+        "another class to judges that have not seen them."
+    ]
     if info.chosen != "erm":
         chosen, plain = info.scores[info.chosen], info.scores["erm"]
-        said.append(f"Returned is the candidate {info.chosen!r}. Of held-out {items}, weighted so that guess and label "
-                    f"are independent, it gets {percent(chosen.cell_accuracy)} right and plain training "
-                    f"{percent(plain.cell_accuracy)}: {points(chosen.lead)} more, standard error "
-                    f"{points(chosen.lead_error)}.")
+        said.append(
+            f"Returned is the candidate {info.chosen!r}. Of held-out {items}, weighted so that guess and label "
+            f"are independent, it gets {percent(chosen.cell_accuracy)} right and plain training "
+            f"{percent(plain.cell_accuracy)}: {points(chosen.lead)} more, standard error "
+            f"{points(chosen.lead_error)}."
+        )
     return said + info.said
 
 
@@ -189,8 +292,7 @@ def with_draws(shown: Pictures | None, results: Mapping[str, Any], dataset: Data
     rare, common = decoded["rarest"], decoded["commonest"]
     rows = {name: [sample["index"] for sample in results["draws"][name]] for name in ("rarest", "commonest")}
     x = dataset.splits["train"].x
-    return shown._replace(rare=x[rows["rarest"]], rare_decoded=rare, common=x[rows["commonest"]],
-                          common_decoded=common)
+    return shown._replace(rare=x[rows["rarest"]], rare_decoded=rare, common=x[rows["commonest"]], common_decoded=common)
 
 
 def _coarse(map: np.ndarray, cell: int, most: int = 32) -> np.ndarray:
@@ -214,9 +316,14 @@ def parameter_counts(params: Params, edited: Params) -> dict[str, int]:
     return {"parameters_changed": int(changed), "parameters": int(sum(leaf.size for leaf in old))}
 
 
-def pictures(dataset: Dataset, harmful: list[auditing.Harmful], before: auditing.Measurement,
-             after: auditing.Measurement | None = None, *,
-             helpful: Sequence[auditing.Harmful] = ()) -> Pictures | None:
+def pictures(
+    dataset: Dataset,
+    harmful: list[auditing.Harmful],
+    before: auditing.Measurement,
+    after: auditing.Measurement | None = None,
+    *,
+    helpful: Sequence[auditing.Harmful] = (),
+) -> Pictures | None:
     """The images of the page; None for a table."""
     train, test = dataset.splits["train"], dataset.splits["test"]
     if train.x.ndim != 4:
@@ -226,8 +333,11 @@ def pictures(dataset: Dataset, harmful: list[auditing.Harmful], before: auditing
     pictures = Pictures(train=train.x[np.sort(rng.choice(len(train.label), min(24, len(train.label)), replace=False))])
     if worst.size:
         pictures = pictures._replace(
-            worst=test.x[worst], worst_label=test.label[worst], worst_before=before.logits[worst].argmax(-1),
-            worst_after=None if after is None else after.logits[worst].argmax(-1))
+            worst=test.x[worst],
+            worst_label=test.label[worst],
+            worst_before=before.logits[worst].argmax(-1),
+            worst_after=None if after is None else after.logits[worst].argmax(-1),
+        )
     if harmful:
         pictures = pictures._replace(harmful=train.x[[sample.index for sample in harmful]])
     if helpful:
@@ -236,9 +346,11 @@ def pictures(dataset: Dataset, harmful: list[auditing.Harmful], before: auditing
         pairs = dataset.pairs["test"]
         rows = np.sort(rng.choice(len(pairs.label), min(8, len(pairs.label)), replace=False))
         pictures = pictures._replace(
-            pairs=np.stack([pairs.x[rows], pairs.twin[rows]], axis=1), pairs_label=pairs.label[rows],
+            pairs=np.stack([pairs.x[rows], pairs.twin[rows]], axis=1),
+            pairs_label=pairs.label[rows],
             pairs_before=before.pair_probability[rows],
-            pairs_after=None if after is None else after.pair_probability[rows])
+            pairs_after=None if after is None else after.pair_probability[rows],
+        )
     return pictures
 
 

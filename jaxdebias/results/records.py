@@ -167,8 +167,17 @@ _ANSWER = {"question": str, "said": str, "needs": str}
 _ADVICE = {"fix": str, "reason": str, "missing": str, "retrain": list, "options": list,
            "verified": (Mapping, type(None))}  # fmt: skip
 _OPTION = {"name": str, "expected": Mapping, "gains": list, "harm": list, "seconds": Number}
-_CELLS = {"name": str, "judges": str, "flagged_share": Number, "confidence": list, "followed": Mapping, "plain": bool,
-          "suspected": bool, "typical": list, "typical_label": list}
+_CELLS = {
+    "name": str,
+    "judges": str,
+    "flagged_share": Number,
+    "confidence": list,
+    "followed": Mapping,
+    "plain": bool,
+    "suspected": bool,
+    "typical": list,
+    "typical_label": list,
+}
 _ERROR_GROUP = {"label": int, "error": Mapping, "others": Mapping, "p_value": Number, "mistaken_for": int,
                 "typical": list}  # fmt: skip
 _RATE = {"value": (Number, type(None)), "low": (Number, type(None)), "high": (Number, type(None)),

@@ -85,8 +85,12 @@ def _bilinear(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     below, beside = rows - top, columns - left
     first = ((top + 1) * (width + 2) + left + 1).astype(jnp.int32)
     total = jnp.zeros((*rows.shape, channels), jnp.float32)
-    for step, share in ((0, (1 - below) * (1 - beside)), (1, (1 - below) * beside),
-                        (width + 2, below * (1 - beside)), (width + 3, below * beside)):
+    for step, share in (
+        (0, (1 - below) * (1 - beside)),
+        (1, (1 - below) * beside),
+        (width + 2, below * (1 - beside)),
+        (width + 3, below * beside),
+    ):
         # At the far border the next pixel does not exist, and has no share.
         place = jnp.minimum(first + step, flat.shape[1] - 1).reshape(n, -1, 1)
         pixel = jnp.take_along_axis(flat, place, axis=1).reshape(total.shape)
@@ -107,8 +111,9 @@ def chain(*augments: Augment) -> Augment:
 
 
 @functools.cache
-def random_resized_crop(scale: tuple[float, float] = (0.5, 1.0),
-                        ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> Augment:
+def random_resized_crop(
+    scale: tuple[float, float] = (0.5, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> Augment:
     """A random part of each image, resized to the whole image's size by bilinear interpolation (Szegedy et al. 2015).
 
     The part's area is uniform in `scale` times the image's, the logarithm of its width / height uniform in that of
@@ -134,8 +139,9 @@ def random_resized_crop(scale: tuple[float, float] = (0.5, 1.0),
     return crop
 
 
-def random_parts(key: Key, n: int, height: int, width: int, scale: tuple[float, float],
-                 ratio: tuple[float, float]) -> Int[jax.Array, "4 n"]:
+def random_parts(
+    key: Key, n: int, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Int[jax.Array, "4 n"]:
     """The (top, left, height, width) in pixels of each image's part; see `random_resized_crop`."""
     key_area, key_ratio, key_place = jax.random.split(key, 3)
     area = height * width * jax.random.uniform(key_area, (10, n), minval=scale[0], maxval=scale[1])

@@ -64,9 +64,7 @@ class Checkpoints:
             states["best"] = _named_leaves(saved.best)
         host = {"made_by": self._made_by, "host": dict(saved.host), "has_best": saved.best is not None}
         save = self._ocp.args
-        self._manager.save(
-            saved.epoch, args=save.Composite(states=save.StandardSave(states), run=save.JsonSave(host))
-        )
+        self._manager.save(saved.epoch, args=save.Composite(states=save.StandardSave(states), run=save.JsonSave(host)))
 
     def restore(self, like: Any) -> Saved | None:
         """The checkpoint found when the folder was opened, its states with the structure and placement of `like`.
@@ -93,8 +91,9 @@ class Checkpoints:
             raise
         except BROKEN as error:
             what, said = f"checkpoint {self._folder}", one_line(error)[:200]
-            raise ContractError(f"`{what}`: expected one that is whole, got {said}; delete the folder to start anew") \
-                from None
+            raise ContractError(
+                f"`{what}`: expected one that is whole, got {said}; delete the folder to start anew"
+            ) from None
 
     def close(self) -> None:
         """Frees Orbax's threads."""

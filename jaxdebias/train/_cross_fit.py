@@ -25,8 +25,19 @@ class CrossFit(NamedTuple):
     """Which fold a sample was in, 0..folds-1."""
 
 
-def cross_fit(key: Key, learner: Learner, data: Batch, *, steps: int, folds: int = 2, repeats: int = 1,
-              batch_size: int = 256, hyper: Any = None, shared: Any = None, view: View | None = None) -> CrossFit:
+def cross_fit(
+    key: Key,
+    learner: Learner,
+    data: Batch,
+    *,
+    steps: int,
+    folds: int = 2,
+    repeats: int = 1,
+    batch_size: int = 256,
+    hyper: Any = None,
+    shared: Any = None,
+    view: View | None = None,
+) -> CrossFit:
     """Trains `folds * repeats` models as one sweep, each on all folds but one, and lets it predict that one.
 
     The label of a sample, and its attribute, do not enter what is said of it.
@@ -61,8 +72,15 @@ def cross_fit(key: Key, learner: Learner, data: Batch, *, steps: int, folds: int
     check_integers("data.label", data.label, n, 0, classes)
 
     said = np.zeros((repeats, n, classes), np.float32)
-    for part in sweep(jax.random.split(key_models, len(models)), learner, rows, config, shared=everything, view=fetch,
-                      hyper=None if hyper is None else [hyper] * len(models)):
+    for part in sweep(
+        jax.random.split(key_models, len(models)),
+        learner,
+        rows,
+        config,
+        shared=everything,
+        view=fetch,
+        hyper=None if hyper is None else [hyper] * len(models),
+    ):
         for place, number in enumerate(part.runs):
             repeat, held = models[number]
             mine = np.flatnonzero(fold[repeat] == held)
@@ -78,8 +96,9 @@ def _rows(data: Batch, index: Int[np.ndarray, "m"], size: int) -> Batch:
     weight = (np.arange(size) < len(index)).astype(np.float32)
     if data.weight is not None:
         weight = weight * np.asarray(data.weight)[filled]
-    return Batch(x=filled, label=np.asarray(data.label)[filled], attribute=np.asarray(data.attribute)[filled],
-                 weight=weight)
+    return Batch(
+        x=filled, label=np.asarray(data.label)[filled], attribute=np.asarray(data.attribute)[filled], weight=weight
+    )
 
 
 def _untrained(learner: Learner, batch: Batch) -> jax.Array:
@@ -100,8 +119,9 @@ def _fetch(view: View | None) -> View:
 
 
 @functools.partial(jax.jit, static_argnames=("learner", "fetch"))
-def _probabilities(state: Any, everything: Any, rows: Batch, *, learner: Learner,
-                   fetch: View) -> Float[jax.Array, "n k"]:
+def _probabilities(
+    state: Any, everything: Any, rows: Batch, *, learner: Learner, fetch: View
+) -> Float[jax.Array, "n k"]:
     def of(both: Any, part: Batch) -> jax.Array:
         return jax.nn.softmax(learner.predict(both[0], fetch(both[1], part).x))
 

@@ -27,7 +27,10 @@ def cross_entropy(
 
 
 def generalised_cross_entropy(
-    logits: Float[Array, "n k"], label: Int[Array, "n"], q: float | Float[Array, ""] = 0.7, *,
+    logits: Float[Array, "n k"],
+    label: Int[Array, "n"],
+    q: float | Float[Array, ""] = 0.7,
+    *,
     scale: float | Float[Array, ""] = 1.0,
 ) -> Float[jax.Array, "n"]:
     """`scale * (1 - p_y^q) / q`, a loss that loses interest in samples the model fails on (Zhang & Sabuncu 2018).
@@ -50,7 +53,10 @@ def generalised_cross_entropy(
 
 
 def detached_generalised_cross_entropy(
-    logits: Float[Array, "n k"], label: Int[Array, "n"], q: float | Float[Array, ""] = 0.7, *,
+    logits: Float[Array, "n k"],
+    label: Int[Array, "n"],
+    q: float | Float[Array, ""] = 0.7,
+    *,
     scale: float | Float[Array, ""] = 1.0,
 ) -> Float[jax.Array, "n"]:
     """`scale * p_y^q * cross-entropy`, p_y^q held fixed: the gradient of `generalised_cross_entropy`, not its value.

@@ -33,8 +33,9 @@ def steps_per_epoch(n: int, batch_size: int, *, drop_last: bool = False) -> int:
     return steps
 
 
-def epoch_plan(key: Key, n: int, batch_size: int, *, draw_weights: Float[Array, "n"] | None = None,
-               drop_last: bool = False) -> Plan:
+def epoch_plan(
+    key: Key, n: int, batch_size: int, *, draw_weights: Float[Array, "n"] | None = None, drop_last: bool = False
+) -> Plan:
     """An epoch over n rows: a random permutation, or n weighted draws with replacement, cut into batches.
 
     Pure and jit-able with `n`, `batch_size` and `drop_last` static; the shape depends on nothing else.

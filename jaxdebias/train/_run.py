@@ -152,8 +152,16 @@ def run(
 
             value, verdict = None, Verdict(improved=False, lr_factor=1.0)
             if held_out is not None:
-                value = float(held_out_value(jax.random.fold_in(key_monitor, epoch), state, held_out, learner=learner,
-                                             monitor=monitor, rows=config.eval_batch_size))
+                value = float(
+                    held_out_value(
+                        jax.random.fold_in(key_monitor, epoch),
+                        state,
+                        held_out,
+                        learner=learner,
+                        monitor=monitor,
+                        rows=config.eval_batch_size,
+                    )
+                )
                 _stop_unless(np.isfinite(value), f"{monitor.name}: {value} after {epoch} epochs")
                 rules = {"mode": monitor.mode, "plateau": config.plateau, "early_stop": config.early_stop}
                 books, verdict = judge(books, value, epoch, **rules)
@@ -202,8 +210,17 @@ def _copy(tree: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("learner", "monitor", "rows", "view"))
-def held_out_value(key: Key, state: Any, held_out: Batch, *, learner: Learner, monitor: Monitor, rows: int,
-                   shared: Any = None, view: View | None = None) -> jax.Array:
+def held_out_value(
+    key: Key,
+    state: Any,
+    held_out: Batch,
+    *,
+    learner: Learner,
+    monitor: Monitor,
+    rows: int,
+    shared: Any = None,
+    view: View | None = None,
+) -> jax.Array:
     """The monitor's value, its outputs computed `rows` rows at a time; `shared` and `view` as in `train_epochs`."""
     outputs = monitor.outputs or (lambda state, batch: learner.predict(state, batch.x))
     held_out = held_out if monitor.rows is None else monitor.rows(key, held_out)

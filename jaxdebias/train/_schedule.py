@@ -56,6 +56,7 @@ def worst_class_accuracy(classes: int) -> Monitor:
 
     Where a class has no held-out row it is left out.
     """
+
     def worst(logits: Any, batch: Batch) -> Any:
         return _worst(logits, batch, batch.label, classes)
 
@@ -68,6 +69,7 @@ def worst_group_accuracy(classes: int, attributes: int) -> Monitor:
 
     Groups without a held-out row, and rows of unknown attribute, are left out.
     """
+
     def worst(logits: Any, batch: Batch) -> Any:
         return _worst(logits, batch, group_of(batch.label, batch.attribute, attributes), classes * attributes)
 

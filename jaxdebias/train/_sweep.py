@@ -119,10 +119,18 @@ def sweep(
     expect(not watches or held_out is not None, "held_out", "rows, for plateau, early_stop or keep='best'", None)
     expect(hyper is None or len(hyper) == count, "hyper", f"{count} entries, one per key", hyper and len(hyper))
     for what, rows in (("data", data), ("held_out", held_out)):
-        expect(rows is None or isinstance(rows, Batch) or len(rows) == count, what, f"a Batch or {count} of them",
-               None if rows is None else len(rows))
-    expect(config.epochs % config.epochs_per_chunk == 0, "config.epochs",
-           f"a multiple of epochs_per_chunk={config.epochs_per_chunk}", config.epochs)
+        expect(
+            rows is None or isinstance(rows, Batch) or len(rows) == count,
+            what,
+            f"a Batch or {count} of them",
+            None if rows is None else len(rows),
+        )
+    expect(
+        config.epochs % config.epochs_per_chunk == 0,
+        "config.epochs",
+        f"a multiple of epochs_per_chunk={config.epochs_per_chunk}",
+        config.epochs,
+    )
     accelerated = jax.default_backend() != "cpu"
     at_once = at_once or (count if accelerated else 1)
     shared = jax.device_put(shared) if mesh is None else jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))
@@ -130,14 +138,27 @@ def sweep(
     most = steps_per_epoch(n, config.batch_size, drop_last=config.drop_last)
     steps = config.steps_per_epoch or most
     expect(steps <= most, "config.steps_per_epoch", f"at most the {most} steps of a pass", steps)
-    static = {"learner": learner, "config": config, "monitor": monitor, "view": view, "steps": steps,
-              "mapped": _vmapped if accelerated else _in_turn}
+    static = {
+        "learner": learner,
+        "config": config,
+        "monitor": monitor,
+        "view": view,
+        "steps": steps,
+        "mapped": _vmapped if accelerated else _in_turn,
+    }
 
     for first in range(0, count, at_once):
         began = time.perf_counter()
         runs = tuple(range(first, min(first + at_once, count)))
-        own = [{"key": keys[i], "data": _of(data, i), "held_out": _of(held_out, i),
-                "hyper": None if hyper is None else hyper[i]} for i in runs]
+        own = [
+            {
+                "key": keys[i],
+                "data": _of(data, i),
+                "held_out": _of(held_out, i),
+                "hyper": None if hyper is None else hyper[i],
+            }
+            for i in runs
+        ]
         own = _spread(_stacked(own), mesh)
         carry = _start(own, shared, **static)
         limit = 0
@@ -153,8 +174,9 @@ def sweep(
             if stopped.all():
                 break
         state = _returned(carry, keep=config.keep)
-        yield Portion(runs, state, epochs, np.asarray(carry.books.best_epoch), stopped, history,
-                      time.perf_counter() - began)
+        yield Portion(
+            runs, state, epochs, np.asarray(carry.books.best_epoch), stopped, history, time.perf_counter() - began
+        )
 
 
 def map_runs(fn: Callable[..., Any], *args: Any) -> Any:
@@ -191,8 +213,17 @@ _STATIC = ("learner", "config", "monitor", "view", "steps", "mapped")
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, compiler_options=RUNS_ONCE)
-def _start(own: Any, shared: Any, *, learner: Learner, config: RunConfig, monitor: Monitor, view: View | None,
-           steps: int, mapped: Callable[..., Any]) -> _Carry:
+def _start(
+    own: Any,
+    shared: Any,
+    *,
+    learner: Learner,
+    config: RunConfig,
+    monitor: Monitor,
+    view: View | None,
+    steps: int,
+    mapped: Callable[..., Any],
+) -> _Carry:
     def start(own: Any) -> _Carry:
         key_init, key_run = jax.random.split(own["key"])
         data = own["data"]
@@ -202,17 +233,45 @@ def _start(own: Any, shared: Any, *, learner: Learner, config: RunConfig, monito
         state = learner.init(key_init, example if view is None else view(shared, example))
         if own["hyper"] is not None:
             expect(hasattr(state, "hyper"), "hyper", "None, for a learner without a field `hyper`", "values")
-            state = state._replace(hyper=jax.tree.map(
-                lambda new, old: jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape), own["hyper"], state.hyper))
-        expect(config.plateau is None or hasattr(state, "lr_scale"), "state",
-               "a field lr_scale, for config.plateau", type(state).__name__)
+            state = state._replace(
+                hyper=jax.tree.map(
+                    lambda new, old: jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape), own["hyper"], state.hyper
+                )
+            )
+        expect(
+            config.plateau is None or hasattr(state, "lr_scale"),
+            "state",
+            "a field lr_scale, for config.plateau",
+            type(state).__name__,
+        )
         books = Books(jnp.inf, 0, 0, jnp.inf, 0, False)
-        books = Books(*(jnp.asarray(value, kind) for value, kind in zip(
-            books, (jnp.float32, jnp.int32, jnp.int32, jnp.float32, jnp.int32, bool), strict=True)))
+        books = Books(
+            *(
+                jnp.asarray(value, kind)
+                for value, kind in zip(
+                    books, (jnp.float32, jnp.int32, jnp.int32, jnp.float32, jnp.int32, bool), strict=True
+                )
+            )
+        )
         chunks = -(-config.epochs // config.epochs_per_chunk)
-        names = jax.eval_shape(lambda: _reported(train_epochs(
-            key_run, state, data, 0, learner=learner, epochs=1, steps=1, batch_size=config.batch_size,
-            drop_last=config.drop_last, draws=config.draws, shared=shared, view=view)[1]))
+        names = jax.eval_shape(
+            lambda: _reported(
+                train_epochs(
+                    key_run,
+                    state,
+                    data,
+                    0,
+                    learner=learner,
+                    epochs=1,
+                    steps=1,
+                    batch_size=config.batch_size,
+                    drop_last=config.drop_last,
+                    draws=config.draws,
+                    shared=shared,
+                    view=view,
+                )[1]
+            )
+        )
         names = [*names, "held_out"] if own["held_out"] is not None else list(names)
         history = {name: jnp.full(chunks, jnp.nan, jnp.float32) for name in names}
         return _Carry(state, state if config.keeps_best else None, books, jnp.int32(0), history)
@@ -221,8 +280,19 @@ def _start(own: Any, shared: Any, *, learner: Learner, config: RunConfig, monito
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames=("carry",))
-def _advance(carry: _Carry, own: Any, shared: Any, until: Any, *, learner: Learner, config: RunConfig,
-             monitor: Monitor, view: View | None, steps: int, mapped: Callable[..., Any]) -> _Carry:
+def _advance(
+    carry: _Carry,
+    own: Any,
+    shared: Any,
+    until: Any,
+    *,
+    learner: Learner,
+    config: RunConfig,
+    monitor: Monitor,
+    view: View | None,
+    steps: int,
+    mapped: Callable[..., Any],
+) -> _Carry:
     """Every run up to epoch `until`, or to its early stop."""
 
     def advance(carry: _Carry, own: Any) -> _Carry:
@@ -232,16 +302,36 @@ def _advance(carry: _Carry, own: Any, shared: Any, until: Any, *, learner: Learn
 
         def chunk(carry: _Carry) -> _Carry:
             state, happened = train_epochs(
-                key_run, carry.state, own["data"], carry.epoch, learner=learner, epochs=per_chunk, steps=steps,
-                batch_size=config.batch_size, drop_last=config.drop_last, draws=config.draws, shared=shared, view=view)
+                key_run,
+                carry.state,
+                own["data"],
+                carry.epoch,
+                learner=learner,
+                epochs=per_chunk,
+                steps=steps,
+                batch_size=config.batch_size,
+                drop_last=config.drop_last,
+                draws=config.draws,
+                shared=shared,
+                view=view,
+            )
             epoch = carry.epoch + per_chunk
             said, books, best = _reported(happened), carry.books, carry.best
             if own["held_out"] is not None:
-                value = held_out_value(jax.random.fold_in(key_monitor, epoch), state, own["held_out"], learner=learner,
-                                       monitor=monitor, rows=config.eval_batch_size, shared=shared, view=view)
+                value = held_out_value(
+                    jax.random.fold_in(key_monitor, epoch),
+                    state,
+                    own["held_out"],
+                    learner=learner,
+                    monitor=monitor,
+                    rows=config.eval_batch_size,
+                    shared=shared,
+                    view=view,
+                )
                 said["held_out"] = value
-                books, improved, factor = judge(books, value, epoch, mode=monitor.mode, plateau=config.plateau,
-                                                early_stop=config.early_stop)
+                books, improved, factor = judge(
+                    books, value, epoch, mode=monitor.mode, plateau=config.plateau, early_stop=config.early_stop
+                )
                 if config.keeps_best:
                     best = jax.tree.map(lambda new, old: jnp.where(improved, new, old), state, best)
                 if config.plateau is not None:
@@ -260,11 +350,13 @@ def _returned(carry: _Carry, *, keep: str) -> Any:
     if carry.best is None or keep == "best":
         return carry.state if carry.best is None else carry.best
     return jax.vmap(lambda stopped, best, last: jax.tree.map(lambda a, b: jnp.where(stopped, a, b), best, last))(
-        carry.books.stopped, carry.best, carry.state)
+        carry.books.stopped, carry.best, carry.state
+    )
 
 
-def judge(books: Books, value: Any, epoch: Any, *, mode: str, plateau: Plateau | None,
-          early_stop: EarlyStop | None) -> tuple[Books, Any, Any]:
+def judge(
+    books: Books, value: Any, epoch: Any, *, mode: str, plateau: Plateau | None, early_stop: EarlyStop | None
+) -> tuple[Books, Any, Any]:
     """`schedule.judge` on the device: (books, improved, factor of the learning rate)."""
     value = -value if mode == "max" else value
     improved = (value <= books.best - (early_stop.threshold if early_stop else 0.0)) & (value < books.best)
@@ -273,7 +365,8 @@ def judge(books: Books, value: Any, epoch: Any, *, mode: str, plateau: Plateau |
         best=jnp.where(improved, value, books.best),
         best_epoch=jnp.where(improved, epoch, books.best_epoch).astype(jnp.int32),
         since_best=since_best.astype(jnp.int32),
-        stopped=since_best >= early_stop.patience if early_stop else books.stopped)
+        stopped=since_best >= early_stop.patience if early_stop else books.stopped,
+    )
     if plateau is None:
         return books, improved, jnp.float32(1.0)
     first = jnp.isinf(books.plateau_best)
@@ -281,8 +374,10 @@ def judge(books: Books, value: Any, epoch: Any, *, mode: str, plateau: Plateau |
     good = first | (value < books.plateau_best - plateau.threshold * share)
     since_plateau = jnp.where(good, 0, books.since_plateau + 1)
     lower = since_plateau > plateau.patience
-    books = books._replace(plateau_best=jnp.where(good, value, books.plateau_best),
-                           since_plateau=jnp.where(lower, 0, since_plateau).astype(jnp.int32))
+    books = books._replace(
+        plateau_best=jnp.where(good, value, books.plateau_best),
+        since_plateau=jnp.where(lower, 0, since_plateau).astype(jnp.int32),
+    )
     return books, improved, jnp.where(lower, plateau.factor, 1.0).astype(jnp.float32)
 
 

@@ -101,8 +101,11 @@ def draw_summary(weights: Float[Array, "n"]) -> dict[str, Float[jax.Array, ""]]:
     """
     weights = jnp.asarray(weights)
     ratio = weights * (weights.shape[0] / jnp.sum(weights))
-    return {"draw_ess": 1.0 / jnp.mean(ratio**2), "draw_largest": jnp.max(ratio) / weights.shape[0],
-            "draw_never": jnp.mean(jnp.maximum(1.0 - ratio, 0.0))}
+    return {
+        "draw_ess": 1.0 / jnp.mean(ratio**2),
+        "draw_largest": jnp.max(ratio) / weights.shape[0],
+        "draw_never": jnp.mean(jnp.maximum(1.0 - ratio, 0.0)),
+    }
 
 
 def _check(weights: Array, count: int) -> None:

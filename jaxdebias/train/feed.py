@@ -66,8 +66,14 @@ def memory_feed(
     steps = steps or most
     expect(steps <= most, "steps_per_epoch", f"at most the {most} steps of a pass over data in memory", steps)
     data = put(data._replace(index=None), mesh)
-    static = {"learner": learner, "steps": steps, "batch_size": batch_size, "drop_last": drop_last, "draws": draws,
-              "mesh": mesh}
+    static = {
+        "learner": learner,
+        "steps": steps,
+        "batch_size": batch_size,
+        "drop_last": drop_last,
+        "draws": draws,
+        "mesh": mesh,
+    }
 
     def advance(state: Any, epoch: int, epochs: int) -> tuple[Any, Steps]:
         return train_epochs(key, state, data, np.int32(epoch), epochs=epochs, **static)

@@ -27,8 +27,16 @@ def faces(tmp_path_factory):
         image[..., 2 * ground] = 160
         image[4:12, 4:12] = (90, 165)[y] + rng.integers(-70, 70)
         Image.fromarray(image).save(root / f"{i}.png")
-        lines.append([f"{i}.png", split, ("dark", "bright")[y], ("red", "blue")[ground],
-                      ("A", "B")[rng.integers(2)], rng.integers(0, 90)])
+        lines.append(
+            [
+                f"{i}.png",
+                split,
+                ("dark", "bright")[y],
+                ("red", "blue")[ground],
+                ("A", "B")[rng.integers(2)],
+                rng.integers(0, 90),
+            ]
+        )
     with open(root / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows([["filename", "split", "y", "a", "camera", "age"], *lines])
     config = runs.TrainConfig(data="folder", data_dir=root, options={"image_size": 16}, epochs=8, model="cnn")
@@ -37,8 +45,22 @@ def faces(tmp_path_factory):
 
 
 def test_the_answers_about_a_folder_with_more_columns(faces, tmp_path, capsys):
-    main(["audit", str(faces / "run"), "--out", str(tmp_path / "out"), "--candidates", "camera", "age", "--fix",
-          "--pixels", "maps", "--attribute", "ground"])
+    main(
+        [
+            "audit",
+            str(faces / "run"),
+            "--out",
+            str(tmp_path / "out"),
+            "--candidates",
+            "camera",
+            "age",
+            "--fix",
+            "--pixels",
+            "maps",
+            "--attribute",
+            "ground",
+        ]
+    )
     said = capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     check_results(results)
@@ -58,8 +80,12 @@ def test_what_is_refused(faces, tmp_path, capsys):
     with pytest.raises(ContractError, match="another folder than the run"):
         audit_in_full(faces / "run", faces / "run")
     assert not (tmp_path / "out").exists()
-    for arguments, message in ((["--fix"], "--out beside it"), (["--candidates", "age"], "--out beside it"),
-                               (["--pixels", "maps"], "--out beside it"), (["--judges", "sih"], "--out beside it")):
+    for arguments, message in (
+        (["--fix"], "--out beside it"),
+        (["--candidates", "age"], "--out beside it"),
+        (["--pixels", "maps"], "--out beside it"),
+        (["--judges", "sih"], "--out beside it"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(["audit", str(faces / "run"), *arguments])
         assert stop.value.code == 2

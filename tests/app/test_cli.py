@@ -25,27 +25,36 @@ def fails(capsys, *arguments):
     return said.err
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    ((), "Expected one of {quickstart, train, debias, audit, check, reproduce, data}"),
-    (("train",), "Missing from jaxdebias train: --data, --out"),
-    (("tran",), "Available subcommands: quickstart, train, debias, audit, check, reproduce, data"),
-    (("train", "--data", "digits", "--ot", "x", "--out", "y"), "did you mean --out?"),
-    (("train", "--data", "digits", "--out", "x", "--epochs", "many"), "--epochs"),
-    (("train", "--data", "digit", "--out", "x"), "got 'digit' (did you mean 'digits'?)"),
-    (("debias", "nowhere", "--out", "x"), "the folder of a finished `jaxdebias train`"),
-    (("audit",), "`audit`: expected the folder of a run, or --predictions with --out, got neither"),
-    (("audit", "--predictions", "nowhere.csv"), "`--out`: expected a folder, with --predictions"),
-    (("audit", "run", "--predictions", "nowhere.csv", "--out", "x"), "not both"),
-    (("audit", "--predictions", "nowhere.csv", "--out", "x", "--maps"), "`--maps`: expected the folder of a run"),
-    (("audit", "--predictions", "x.csv", "--out", "x", "--judges", "sih"), "`--judges`: expected the folder of a run"),
-    (("audit", "--predictions", "nowhere.csv", "--out", "x"), "`predictions`: expected a CSV file, got nowhere.csv"),
-    (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
-    (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
-    (("audit", "nowhere", "--patches"), "the folder of a finished `jaxdebias train`"),
-    (("check",), "Missing from jaxdebias check: RUN"),
-    (("check", "nowhere", "--max-gap", "0.1"), "a results.json that a run has written, got no such file"),
-    (("data", "prepare", "digitz", "--data-dir", "."), "did you mean 'digits'?"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "Expected one of {quickstart, train, debias, audit, check, reproduce, data}"),
+        (("train",), "Missing from jaxdebias train: --data, --out"),
+        (("tran",), "Available subcommands: quickstart, train, debias, audit, check, reproduce, data"),
+        (("train", "--data", "digits", "--ot", "x", "--out", "y"), "did you mean --out?"),
+        (("train", "--data", "digits", "--out", "x", "--epochs", "many"), "--epochs"),
+        (("train", "--data", "digit", "--out", "x"), "got 'digit' (did you mean 'digits'?)"),
+        (("debias", "nowhere", "--out", "x"), "the folder of a finished `jaxdebias train`"),
+        (("audit",), "`audit`: expected the folder of a run, or --predictions with --out, got neither"),
+        (("audit", "--predictions", "nowhere.csv"), "`--out`: expected a folder, with --predictions"),
+        (("audit", "run", "--predictions", "nowhere.csv", "--out", "x"), "not both"),
+        (("audit", "--predictions", "nowhere.csv", "--out", "x", "--maps"), "`--maps`: expected the folder of a run"),
+        (
+            ("audit", "--predictions", "x.csv", "--out", "x", "--judges", "sih"),
+            "`--judges`: expected the folder of a run",
+        ),
+        (
+            ("audit", "--predictions", "nowhere.csv", "--out", "x"),
+            "`predictions`: expected a CSV file, got nowhere.csv",
+        ),
+        (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
+        (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
+        (("audit", "nowhere", "--patches"), "the folder of a finished `jaxdebias train`"),
+        (("check",), "Missing from jaxdebias check: RUN"),
+        (("check", "nowhere", "--max-gap", "0.1"), "a results.json that a run has written, got no such file"),
+        (("data", "prepare", "digitz", "--data-dir", "."), "did you mean 'digits'?"),
+    ],
+)
 def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in fails(capsys, *arguments)
@@ -97,8 +106,9 @@ def test_bad_values_are_one_line(capsys, tmp_path):
     assert "a model resnet18 or resnet50" in message
 
 
-@pytest.mark.parametrize("command", [[], ["quickstart"], ["train"], ["debias"], ["audit"], ["data"], ["data", "list"],
-                                     ["data", "prepare"]])
+@pytest.mark.parametrize(
+    "command", [[], ["quickstart"], ["train"], ["debias"], ["audit"], ["data"], ["data", "list"], ["data", "prepare"]]
+)
 def test_help_explains_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
@@ -109,7 +119,7 @@ def test_help_explains_every_option(capsys, command):
     lines = [line.strip("│ ") for line in said.splitlines()]
     for number, line in enumerate(lines):
         if re.match("--[a-z]", line):
-            text = re.sub(r"\(default.*|--[\w-]+|\b[A-Z]{3,}\b|\{.*?\}", "", " ".join(lines[number:number + 3]))
+            text = re.sub(r"\(default.*|--[\w-]+|\b[A-Z]{3,}\b|\{.*?\}", "", " ".join(lines[number : number + 3]))
             assert len(re.findall(r"[a-z]{2,}", text)) >= 3, line
 
 
@@ -146,7 +156,13 @@ def test_train_debias_and_refusals(capsys, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_as_a_process_in_any_terminal(tmp_path, encoding):
-    done = subprocess.run([sys.executable, "-m", "jaxdebias.app.cli", "train", "--data", "nothing"], cwd=tmp_path,
-                          capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxdebias.app.cli", "train", "--data", "nothing"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
     assert done.returncode == 2
     assert done.stderr == "jaxdebias: Missing from jaxdebias train: --out; see --help\n"

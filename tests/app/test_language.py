@@ -32,25 +32,40 @@ def checkpoint(kind, folder):
     sets = checkpoint_sets(None)
     every = [*sets.train, *(text for pairs in sets.tests.values() for pair in pairs for text in pair[:2])]
     tokenizer = word_tokenizer(every)
-    model = gpt2(Gpt2Config(vocabulary=tokenizer.size, **SIZE)) if kind == "gpt2" else bert(
-        BertConfig(vocabulary=tokenizer.size, **SIZE))
+    model = (
+        gpt2(Gpt2Config(vocabulary=tokenizer.size, **SIZE))
+        if kind == "gpt2"
+        else bert(BertConfig(vocabulary=tokenizer.size, **SIZE))
+    )
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: (0.3 * rng.normal(size=leaf.shape) + (leaf.ndim == 1)).astype(np.float32),
-                          jax.eval_shape(model.init, jax.random.key(0)))
+    params = jax.tree.map(
+        lambda leaf: (0.3 * rng.normal(size=leaf.shape) + (leaf.ndim == 1)).astype(np.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
     save_checkpoint(folder, model, params, tokenizer)
     return folder
 
 
 def sentences(folder):
     """A StereoSet and a CrowS-Pairs of two items each."""
-    items = [{"id": str(i), "target": "nurse", "bias_type": "gender", "context": f"The nurse was {when} BLANK.",
-              "sentences": {kind: f"The nurse was {when} {word}." for kind, word in (
-                  ("stereotype", "late"), ("anti-stereotype", "ready"), ("unrelated", "mirror"))}}
-             for i, when in enumerate(("again", "tired"))]
+    items = [
+        {
+            "id": str(i),
+            "target": "nurse",
+            "bias_type": "gender",
+            "context": f"The nurse was {when} BLANK.",
+            "sentences": {
+                kind: f"The nurse was {when} {word}."
+                for kind, word in (("stereotype", "late"), ("anti-stereotype", "ready"), ("unrelated", "mirror"))
+            },
+        }
+        for i, when in enumerate(("again", "tired"))
+    ]
     (folder / "stereoset_gender.json").write_text(json.dumps(items))
     (folder / "crows_pairs_anonymized.csv").write_text(
         ",sent_more,sent_less,stereo_antistereo,bias_type\n0,she was late.,he was late.,stereo,gender\n"
-        "1,the nurse left.,the chef left.,antistereo,socioeconomic\n")
+        "1,the nurse left.,the chef left.,antistereo,socioeconomic\n"
+    )
     return folder
 
 
@@ -71,14 +86,17 @@ def test_bad_input_is_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    (("--data", "language", "--checkpoint", "nowhere"), "a folder with config.json"),
-    (("--data", "language", "run"), "`--run`: expected none with --data language"),
-    (("--data", "language", "--method", "dfr"), "`--method`: expected fmd for a language model"),
-    (("--data", "language", "--block", "last-2"), "expected one of transform, mlp, top"),
-    (("run", "--checkpoint", "folder"), "`--checkpoint`: expected --data language beside it"),
-    (("--data", "langage"), "--data"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--data", "language", "--checkpoint", "nowhere"), "a folder with config.json"),
+        (("--data", "language", "run"), "`--run`: expected none with --data language"),
+        (("--data", "language", "--method", "dfr"), "`--method`: expected fmd for a language model"),
+        (("--data", "language", "--block", "last-2"), "expected one of transform, mlp, top"),
+        (("run", "--checkpoint", "folder"), "`--checkpoint`: expected --data language beside it"),
+        (("--data", "langage"), "--data"),
+    ],
+)
 def test_the_command_line_says_what_is_wrong(capsys, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JAXDEBIAS_DATA", raising=False)
@@ -98,8 +116,7 @@ def test_sentences_that_do_not_fit_are_left_out(tmp_path):
     tests = language_tests(sets, model, tokenizer, tmp_path)
     assert [len(item.sentences) for item in tests.stereoset["gender"]] == [3, 3]
     assert set(tests.crows) == {"all", "gender"}
-    assert "edit" not in tests.pairs or all(len(tokenizer.encode(pair.stereotype)) <= 6
-                                            for pair in tests.pairs["edit"])
+    assert "edit" not in tests.pairs or all(len(tokenizer.encode(pair.stereotype)) <= 6 for pair in tests.pairs["edit"])
 
 
 @pytest.mark.slow
@@ -127,8 +144,10 @@ def test_a_random_checkpoint_end_to_end(kind, tmp_path, monkeypatch, capsys):
     assert set(results["baselines"]) == {"projection"}
     (model, params), (again, repaired) = load_checkpoint(folder), load_checkpoint(tmp_path / "out" / "mine" / "model")
     assert again is model
-    changed = sum(int((np.asarray(a) != np.asarray(b)).sum()) for a, b in
-                  zip(jax.tree.leaves(params), jax.tree.leaves(repaired), strict=True))
+    changed = sum(
+        int((np.asarray(a) != np.asarray(b)).sum())
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(repaired), strict=True)
+    )
     assert 0 <= changed <= results["edit"]["parameters"]
     assert (changed > 0) == results["edit"]["accepted"]
     # A second call keeps what is there.

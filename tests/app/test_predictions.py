@@ -25,8 +25,16 @@ def birds(path, n=600, follows=0.5):
         train, y = i >= n, int(rng.random() < 0.5)
         place = (y if rng.random() < 0.9 else 1 - y) if train else int(rng.random() < 0.5)
         predicted = place if rng.random() < follows else y if rng.random() < 0.9 else 1 - y
-        rows.append([names[y], "" if train else names[predicted], "train" if train else "test", places[place],
-                     "" if rng.random() < 0.1 else ("sun", "rain")[rng.integers(2)], f"{rng.normal():.3f}"])
+        rows.append(
+            [
+                names[y],
+                "" if train else names[predicted],
+                "train" if train else "test",
+                places[place],
+                "" if rng.random() < 0.1 else ("sun", "rain")[rng.integers(2)],
+                f"{rng.normal():.3f}",
+            ]
+        )
     return write(path, ["y", "prediction", "split", "background", "weather", "weight"], rows)
 
 
@@ -60,8 +68,11 @@ def test_without_a_shortcut_none_is_named(tmp_path):
 
 
 def test_what_is_read(tmp_path):
-    path = write(tmp_path / "p.csv", ["label", "predicted", "sex", "only", "note"],
-                 [["10", "2", "f", "x", ""], ["2", "2", "", "x", "<b>"], ["10", "10", "m", "x", "a"]])
+    path = write(
+        tmp_path / "p.csv",
+        ["label", "predicted", "sex", "only", "note"],
+        [["10", "2", "f", "x", ""], ["2", "2", "", "x", "<b>"], ["10", "10", "m", "x", "a"]],
+    )
     read = read_predictions(path)
     assert read.classes == ("2", "10")  # numbers in their order
     assert read.label.tolist() == [1, 0, 1]
@@ -93,18 +104,24 @@ def test_numbers_are_cut_at_their_quartiles():
 GOOD = ["label", "predicted", "split", "sex"]
 
 
-@pytest.mark.parametrize(("header", "rows", "said"), [
-    (["label", "sex"], [["a", "f"]], "`p.csv`: expected a column predicted or prediction, got label, sex"),
-    (GOOD, [], "`p.csv`: expected at least one row"),
-    (GOOD, [["a", "b", "val", "f"]], "`p.csv row 2`: expected split train or test, got 'val'"),
-    (GOOD, [["a", "b", "train", "f"]], "`p.csv`: expected at least one row of split test"),
-    (GOOD, [["a", "b", "test", "f"], ["a", "", "test", "m"]], "`p.csv row 3`: expected a value for predicted"),
-    (GOOD, [["a", "a", "test", "f"]], "`p.csv`: expected at least two classes, got a"),
-    (GOOD, [["a", "b", "test", "f"]], "`p.csv`: expected at least one more column"),
-    (["label", "label"], [["a", "b"]], "`p.csv`: expected columns with different names"),
-    (GOOD, [["a", "b", "test", "f"], ["a", "b", "test", "m"], ["a", "", "train", ""]],
-     "`p.csv`: expected a candidate with known values in both splits"),
-])
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [
+        (["label", "sex"], [["a", "f"]], "`p.csv`: expected a column predicted or prediction, got label, sex"),
+        (GOOD, [], "`p.csv`: expected at least one row"),
+        (GOOD, [["a", "b", "val", "f"]], "`p.csv row 2`: expected split train or test, got 'val'"),
+        (GOOD, [["a", "b", "train", "f"]], "`p.csv`: expected at least one row of split test"),
+        (GOOD, [["a", "b", "test", "f"], ["a", "", "test", "m"]], "`p.csv row 3`: expected a value for predicted"),
+        (GOOD, [["a", "a", "test", "f"]], "`p.csv`: expected at least two classes, got a"),
+        (GOOD, [["a", "b", "test", "f"]], "`p.csv`: expected at least one more column"),
+        (["label", "label"], [["a", "b"]], "`p.csv`: expected columns with different names"),
+        (
+            GOOD,
+            [["a", "b", "test", "f"], ["a", "b", "test", "m"], ["a", "", "train", ""]],
+            "`p.csv`: expected a candidate with known values in both splits",
+        ),
+    ],
+)
 def test_bad_files_are_one_line(tmp_path, header, rows, said):
     with pytest.raises(ContractError, match=said):
         audit_predictions(write(tmp_path / "p.csv", header, rows), tmp_path / "out")

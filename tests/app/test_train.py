@@ -22,8 +22,14 @@ from jaxdebias.report.wording import method_name
 from jaxdebias.results.records import check_results
 
 KEYS = ("dataset", "variant", "seed", "device", "versions", "seconds", "before", "after")
-RATES = ("accuracy", "group_mean_accuracy", "worst_group_accuracy", "bias_aligned_accuracy",
-         "bias_conflicting_accuracy", "counterfactual_bias")
+RATES = (
+    "accuracy",
+    "group_mean_accuracy",
+    "worst_group_accuracy",
+    "bias_aligned_accuracy",
+    "bias_conflicting_accuracy",
+    "counterfactual_bias",
+)
 
 
 def config(**changes):
@@ -78,9 +84,13 @@ def test_dfr_as_the_method(trained, tmp_path):
     assert results["method"] == "dfr"
 
 
-@pytest.mark.parametrize(("config", "share"), [
-    ({"method": "mixing"}, 1.0),
-    pytest.param({"block": "last-2", "rounds": 2, "aligned_floor": None}, 0.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        ({"method": "mixing"}, 1.0),
+        pytest.param({"block": "last-2", "rounds": 2, "aligned_floor": None}, 0.3, marks=pytest.mark.slow),
+    ],
+)
 def test_other_edits(trained, tmp_path, config, share):
     results = runs.debias(trained[0], runs.DebiasConfig(baselines=False, **config), tmp_path / "other")
     check_results(results)
@@ -123,8 +133,13 @@ def test_maps_of_what_has_none_are_refused_in_one_line(trained, monkeypatch):
         runs.audit_run(folder, maps=True)
     run = runs.load(folder)
     table = run.dataset.splits["test"]._replace(x=np.zeros((4, 3), np.float32))
-    monkeypatch.setattr(runs, "load", lambda *_, **__: run._replace(
-        dataset=dataclasses.replace(run.dataset, name="adult", splits={"train": table, "test": table})))
+    monkeypatch.setattr(
+        runs,
+        "load",
+        lambda *_, **__: run._replace(
+            dataset=dataclasses.replace(run.dataset, name="adult", splits={"train": table, "test": table})
+        ),
+    )
     with pytest.raises(ContractError, match="`maps`: expected a run on images, got adult, a table"):
         runs.audit_run(folder, maps=True)
     with pytest.raises(ContractError, match="`patches`: expected a run on images, got adult, a table"):
@@ -143,7 +158,8 @@ def test_maps_are_added_to_a_run(tmp_path):
     check_results(results)
     assert json.loads((folder / "results.json").read_text()) == results
     assert {key: results[key] for key in ("before", "harmful", "findings", "config")} == {
-        key: trained[key] for key in ("before", "harmful", "findings", "config")}
+        key: trained[key] for key in ("before", "harmful", "findings", "config")
+    }
     maps = results["maps"]
     assert maps["regions"] == ["object", "background"]
     assert [row["n"] for row in maps["rows"]] == [60, 30, 30, 15, 15, 15, 15]
@@ -165,7 +181,9 @@ def test_maps_are_added_to_a_run(tmp_path):
     of_fixed = runs.audit_run(fixed, maps=True)
     check_results(of_fixed)
     assert {key: of_fixed[key] for key in repaired} == {
-        **repaired, **{key: of_fixed[key] for key in ("seconds", "seconds_by_step")}}
+        **repaired,
+        **{key: of_fixed[key] for key in ("seconds", "seconds_by_step")},
+    }
     assert of_fixed["maps"]["rows"] != maps["rows"]
     page = (fixed / "report.html").read_text()
     start, end = page.index('<section id="maps">'), page.index('<section id="confusion">')
@@ -180,8 +198,11 @@ def test_maps_are_added_to_a_run(tmp_path):
 @pytest.mark.unoptimised
 def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
     find = patch_places.find_places
-    monkeypatch.setattr(patch_places, "find_places", lambda key, dataset: find(
-        key, dataset, patch_places.PlacesConfig(steps=20, train=120, examples=8)))
+    monkeypatch.setattr(
+        patch_places,
+        "find_places",
+        lambda key, dataset: find(key, dataset, patch_places.PlacesConfig(steps=20, train=120, examples=8)),
+    )
     folder = tmp_path / "scenes"
     sizes = {"train": 160, "edit": 40, "accept": 40, "test": 60}
     trained = runs.train(config(data="scenes", options=sizes, epochs=1), folder)
@@ -193,8 +214,9 @@ def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
     assert (patches["split"], patches["rows"], len(patches["examples"])) == ("edit", 40, 8)
     kept = np.load(folder / "patches.npz")
     assert kept["attribute"].shape == kept["example_label"].shape[1:]
-    assert np.shape(patches["attribute"]["map"]) == tuple(-(-side // patches["stride"])
-                                                          for side in kept["attribute"].shape)
+    assert np.shape(patches["attribute"]["map"]) == tuple(
+        -(-side // patches["stride"]) for side in kept["attribute"].shape
+    )
     page = (folder / "report.html").read_text()
     start, end = page.index('<section id="patches">'), page.index('<section id="confusion">')
     # What was there before is there still; and this part is, with its pictures, when maps are added.
@@ -230,8 +252,9 @@ def test_aug_cell_says_what_it_guessed_and_chose(tmp_path):
         yield lambda record: seen.append((record["epoch"], epochs))
 
     options = {"classes": 2, "train": 400, "edit": 20, "accept": 20, "test": 60, "image_size": 16}
-    results = runs.train(config(data="scenes", options=options, method="aug-cell", epochs=2, model="mlp"),
-                         tmp_path / "run", watch=watch)
+    results = runs.train(
+        config(data="scenes", options=options, method="aug-cell", epochs=2, model="mlp"), tmp_path / "run", watch=watch
+    )
     check_results(results)
     assert results["findings"][0].startswith("AUG-CELL read no attribute: ")
     assert seen == sorted(seen)
@@ -246,8 +269,14 @@ def test_aug_cell_says_what_it_guessed_and_chose(tmp_path):
 def test_the_count_of_epochs_does_not_fall_where_candidates_are_trained_again():
     seen = []
     tell = runs._in_all(lambda record: seen.append(record["epoch"]), 6)
-    for name, epoch in (("2 judges guess", 0), ("erm", 3), ("aug-cell", 3), ("wrong labels are looked for", 0),
-                        ("aug-cell", 2), ("aug-cell, not augmented", 3)):
+    for name, epoch in (
+        ("2 judges guess", 0),
+        ("erm", 3),
+        ("aug-cell", 3),
+        ("wrong labels are looked for", 0),
+        ("aug-cell", 2),
+        ("aug-cell, not augmented", 3),
+    ):
         tell(Stage(name, epoch, 3 if epoch else 0, 0.5))
     assert seen == [0, 6, 18, 18, 18, 24]
 
@@ -256,8 +285,10 @@ def test_the_count_of_epochs_does_not_fall_where_candidates_are_trained_again():
 @pytest.mark.unoptimised
 def test_dbvae_says_who_was_drawn(tmp_path):
     folder, sizes = tmp_path / "faces", {"train": 400, "edit": 20, "accept": 20, "test": 60}
-    trained = runs.train(config(data="faces", options=sizes | {"classes": 2, "grey": True}, method="dbvae", epochs=8,
-                                batch_size=16), folder)
+    trained = runs.train(
+        config(data="faces", options=sizes | {"classes": 2, "grey": True}, method="dbvae", epochs=8, batch_size=16),
+        folder,
+    )
     check_results(trained)
     draws = trained["draws"]
     assert draws["epochs"] == list(range(1, 9))
@@ -268,7 +299,7 @@ def test_dbvae_says_who_was_drawn(tmp_path):
     assert kept["weight"].argmax() == draws["rarest"][0]["index"]
     assert sum(draws["histogram"]) == 400
     page = (folder / "report.html").read_text()
-    section = page[page.index('<section id="draws">'):page.index('<section id="confusion">')]
+    section = page[page.index('<section id="draws">') : page.index('<section id="confusion">')]
     assert section.count("<img") == 2 * 32
     # The network is read back whole, and what was there stays when maps are added.
     run = runs.load(folder)
@@ -326,8 +357,15 @@ def test_fmd_on_digits_meets_its_thresholds(tmp_path):
         said = runs.train(runs.TrainConfig(data="digits", options={"conflicting": 0.02}, seed=seed), folder / "erm")
         fixed = runs.debias(folder / "erm", runs.DebiasConfig(baselines=False, seed=seed), folder / "fmd")
         trap = runs.debias(folder / "erm", runs.DebiasConfig(baselines=False, search=False, seed=seed), folder / "t1")
-        rows.append([said["before"]["accuracy"], said["before"]["counterfactual_bias"],
-                     fixed["after"]["accuracy"], fixed["after"]["counterfactual_bias"], trap["after"]["accuracy"]])
+        rows.append(
+            [
+                said["before"]["accuracy"],
+                said["before"]["counterfactual_bias"],
+                fixed["after"]["accuracy"],
+                fixed["after"]["counterfactual_bias"],
+                trap["after"]["accuracy"],
+            ]
+        )
     values = np.array([[cell["value"] for cell in row] for row in rows])
     erm_accuracy, erm_bias, accuracy, bias, trap_accuracy = np.median(values, axis=0)
     assert erm_accuracy <= 0.65

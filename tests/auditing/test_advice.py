@@ -45,8 +45,10 @@ def test_with_few_samples_nothing_is_tried(key):
     """The interval of a handful that agrees has no width."""
     dataset = table(noise=0.1)
     few = dataclasses.replace(
-        dataset, splits={**dataset.splits, "accept": take(dataset.splits["accept"], np.arange(6))},
-        pairs={**dataset.pairs, "accept": take(dataset.pairs["accept"], np.arange(6))})
+        dataset,
+        splits={**dataset.splits, "accept": take(dataset.splits["accept"], np.arange(6))},
+        pairs={**dataset.pairs, "accept": take(dataset.pairs["accept"], np.arange(6))},
+    )
     found = advise(key, SPLIT, looking_at(1.0, 1.1), few)
     assert found.fix == UNTRIED
     assert "60 independent samples in split 'accept', not 6" in found.missing
@@ -71,8 +73,12 @@ def test_no_unit_is_on_both_sides(key):
     unit = np.repeat(np.arange(100), 4).astype(np.int32)
     accept = dataset.splits["accept"]._replace(unit=unit)
     pairs = dataset.pairs["accept"]._replace(unit=unit)
-    halved = _halved(key, dataclasses.replace(dataset, splits={**dataset.splits, "accept": accept},
-                                              pairs={**dataset.pairs, "accept": pairs}))
+    halved = _halved(
+        key,
+        dataclasses.replace(
+            dataset, splits={**dataset.splits, "accept": accept}, pairs={**dataset.pairs, "accept": pairs}
+        ),
+    )
     one, other = (set(halved.splits[name].unit) for name in ("accept", ESTIMATE))
     assert len(one) == len(other) == 50
     assert not one & other
@@ -84,8 +90,12 @@ def test_only_the_mean_over_groups_recommends():
     """Guesses depend on no attribute, and conflicting accuracy can be bought with aligned one: neither is a repair."""
     falls, nothing = Interval(-0.8, -0.9, -0.7, 100), Interval(0.0, -0.05, 0.05, 100)
     rises = Interval(0.2, 0.1, 0.3, 100)
-    found = {"counterfactual_bias": falls, "group_mean_accuracy": nothing, "bias_aligned_accuracy": nothing,
-             "bias_conflicting_accuracy": rises}
+    found = {
+        "counterfactual_bias": falls,
+        "group_mean_accuracy": nothing,
+        "bias_aligned_accuracy": nothing,
+        "bias_conflicting_accuracy": rises,
+    }
     assert _sorted(found) == (("counterfactual_bias",), ())
     assert not worth_it(*_sorted(found))
     gained = {**found, "group_mean_accuracy": rises}

@@ -32,19 +32,24 @@ def test_the_own_attribute_comes_first_and_others_are_numbered():
 
 def test_an_unknown_attribute_is_no_candidate():
     dataset = table()
-    blind = dataclasses.replace(dataset, splits={name: batch._replace(attribute=np.full(400, -1, np.int32))
-                                                 for name, batch in dataset.splits.items()})
+    blind = dataclasses.replace(
+        dataset,
+        splits={name: batch._replace(attribute=np.full(400, -1, np.int32)) for name, batch in dataset.splits.items()},
+    )
     assert candidates(blind) == {}
     assert own_name(dataclasses.replace(dataset, variant={"attribute": "colour"})) == "colour"
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"attribute": {"test": np.zeros(400)}}, "another name than that of the data set's attribute"),
-    ({"a": {"train": np.arange(400)}}, "values for the test split, got train"),
-    ({"a": {"test": np.arange(3)}}, r"expected \[n=400\]"),
-    ({"a": {"test": np.ones(400)}}, "at least two values, got 1.0"),
-    ({"a": {"tset": np.ones(400), "test": np.ones(400)}}, "tset"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"attribute": {"test": np.zeros(400)}}, "another name than that of the data set's attribute"),
+        ({"a": {"train": np.arange(400)}}, "values for the test split, got train"),
+        ({"a": {"test": np.arange(3)}}, r"expected \[n=400\]"),
+        ({"a": {"test": np.ones(400)}}, "at least two values, got 1.0"),
+        ({"a": {"tset": np.ones(400), "test": np.ones(400)}}, "tset"),
+    ],
+)
 def test_refused(given, message):
     with pytest.raises(ContractError, match=message):
         candidates(table(), given)
@@ -52,20 +57,29 @@ def test_refused(given, message):
 
 def test_a_decoy_is_told_from_the_shortcut(key):
     dataset, rng = table(), np.random.default_rng(1)
-    near = {name: np.where(rng.random(400) < 0.8, batch.attribute, 1 - batch.attribute)
-            for name, batch in dataset.splits.items()}
+    near = {
+        name: np.where(rng.random(400) < 0.8, batch.attribute, 1 - batch.attribute)
+        for name, batch in dataset.splits.items()
+    }
     noise = {name: rng.integers(0, 2, 400) for name in dataset.splits}
     logits = linear(looking_at(0.0, 10.0), dataset.splits["test"].x)
     found = judged(key, logits, dataset, candidates(dataset, {"near": near, "noise": noise}))
     assert [(one.name, one.verdict) for one in found] == [
-        ("attribute", "shortcut"), ("near", "explained"), ("noise", "none")]
+        ("attribute", "shortcut"),
+        ("near", "explained"),
+        ("noise", "none"),
+    ]
     assert entry(found[0])["gap"]["value"] == 1.0
 
 
 def test_the_data_set_of_a_candidate(key):
     dataset, rng = table(), np.random.default_rng(2)
-    age = {name: np.where(rng.random(400) < 0.7, np.where(batch.label, "old", "young"),
-                          np.where(batch.label, "young", "old")) for name, batch in dataset.splits.items()}
+    age = {
+        name: np.where(
+            rng.random(400) < 0.7, np.where(batch.label, "old", "young"), np.where(batch.label, "young", "old")
+        )
+        for name, batch in dataset.splits.items()
+    }
     age["test"][:50] = ""
     listed = candidates(dataset, {"age": age})
     made = with_attribute(dataset, "age", listed["age"])

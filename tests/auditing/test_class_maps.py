@@ -22,14 +22,22 @@ def pictures(n=67, seed=0):
     label, attribute = rng.integers(0, 2, n, dtype=np.int32), rng.integers(-1, 2, n, dtype=np.int32)
     mask = np.zeros((n, 8, 8), np.int32)
     for i, (top, left) in enumerate(rng.integers(0, 5, (n, 2))):
-        mask[i, top:top + 4, left:left + 4] = 1
+        mask[i, top : top + 4, left : left + 4] = 1
         mask[i, 7, 7] = 2 * (i % 5 == 0)
     x = np.stack([mask == 1, mask == 0, np.ones_like(mask)], axis=-1) * rng.uniform(0.5, 1, (n, 8, 8, 1))
     x[3] = 0.0  # nothing to look at
-    batch = Batch(x=x.astype(np.float32), label=label, attribute=attribute, mask=mask,
-                  unit=np.arange(n, dtype=np.int32) // 2)
-    return Dataset(name="toy", variant={}, splits={"train": batch, "test": batch}, pairs={},
-                   label_names=("no", "yes"), attribute_names=("blue", "red"), aligned=np.eye(2, dtype=bool))
+    batch = Batch(
+        x=x.astype(np.float32), label=label, attribute=attribute, mask=mask, unit=np.arange(n, dtype=np.int32) // 2
+    )
+    return Dataset(
+        name="toy",
+        variant={},
+        splits={"train": batch, "test": batch},
+        pairs={},
+        label_names=("no", "yes"),
+        attribute_names=("blue", "red"),
+        aligned=np.eye(2, dtype=bool),
+    )
 
 
 def pooled(params, x):
@@ -73,8 +81,12 @@ def test_every_number_is_that_of_a_loop_over_the_images(key, dataset, weights):
     assert seen.grid == (GRID, GRID)
     assert seen.regions == tuple(REGIONS)
     aligned, known = test.label == test.attribute, test.attribute >= 0
-    sets = [(seen.everything, known | True), (seen.aligned, aligned), (seen.conflicting, known & ~aligned),
-            *((seen.groups[2 * y + s], (test.label == y) & (test.attribute == s)) for y in (0, 1) for s in (0, 1))]
+    sets = [
+        (seen.everything, known | True),
+        (seen.aligned, aligned),
+        (seen.conflicting, known & ~aligned),
+        *((seen.groups[2 * y + s], (test.label == y) & (test.attribute == s)) for y in (0, 1) for s in (0, 1)),
+    ]
     for found, members in sets:
         some = [one for one, member in zip(truth, members, strict=True) if member]
         assert found.rows == len(some)
@@ -155,8 +167,9 @@ def test_without_masks_there_are_maps_and_no_scores(key, dataset):
 
 def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
     test = dataset.splits["test"]
-    only = dataclasses.replace(dataset, aligned=np.ones((2, 2), bool), splits={"test": test._replace(
-        attribute=np.zeros_like(test.attribute))})
+    only = dataclasses.replace(
+        dataset, aligned=np.ones((2, 2), bool), splits={"test": test._replace(attribute=np.zeros_like(test.attribute))}
+    )
     seen = class_maps.look(key, LAYER, AT_OBJECT, only, regions=REGIONS)
     assert seen.conflicting is None
     assert seen.aligned.rows == len(test.label)
@@ -168,8 +181,12 @@ def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
 def test_what_has_no_maps_is_refused(key, dataset):
     with pytest.raises(ContractError, match="split"):
         class_maps.look(key, LAYER, AT_OBJECT, dataset, split="tets")
-    flat = dataclasses.replace(dataset, splits={"test": Batch(
-        x=np.zeros((4, 3), np.float32), label=np.zeros(4, np.int32), attribute=np.zeros(4, np.int32))})
+    flat = dataclasses.replace(
+        dataset,
+        splits={
+            "test": Batch(x=np.zeros((4, 3), np.float32), label=np.zeros(4, np.int32), attribute=np.zeros(4, np.int32))
+        },
+    )
     with pytest.raises(ContractError, match="images"):
         class_maps.look(key, LAYER, AT_OBJECT, flat)
 

@@ -51,8 +51,10 @@ def test_a_group_with_many_mistakes_is_found(key):
 
 
 def test_where_all_are_alike_no_group_is_named(key):
-    named = [bool(error_groups(one, *features(seed=seed, bad=0.05)[:3])) for seed, one in
-             enumerate(jax.random.split(key, 20))]
+    named = [
+        bool(error_groups(one, *features(seed=seed, bad=0.05)[:3]))
+        for seed, one in enumerate(jax.random.split(key, 20))
+    ]
     assert sum(named) <= 3  # 5 % of them, at most by chance
 
 
@@ -73,15 +75,18 @@ def test_only_plain_cells_that_mistakes_follow_are_suspected():
     assert not suspected(guesses, [])
 
 
-@pytest.mark.parametrize(("classes", "flagged", "sure", "taken", "plain"), [
-    (10, 0.1, (0.83, 0.93), 0.0, True),
-    (2, 0.1, (0.83, 0.93), 0.0, False),  # above chance, three quarters of what they are sure of elsewhere
-    (2, 0.1, (0.95, 0.99), 0.0, True),
-    (2, 0.4, (0.95, 0.99), 0.0, False),  # hardly more right than guesses
-    (10, 0.4, (0.95, 0.99), 0.0, True),
-    (2, 0.1, (0.95, 0.99), 0.6, True),
-    (2, 0.1, (0.95, 0.99), 0.95, False),  # the model takes less of them for the guess
-])
+@pytest.mark.parametrize(
+    ("classes", "flagged", "sure", "taken", "plain"),
+    [
+        (10, 0.1, (0.83, 0.93), 0.0, True),
+        (2, 0.1, (0.83, 0.93), 0.0, False),  # above chance, three quarters of what they are sure of elsewhere
+        (2, 0.1, (0.95, 0.99), 0.0, True),
+        (2, 0.4, (0.95, 0.99), 0.0, False),  # hardly more right than guesses
+        (10, 0.4, (0.95, 0.99), 0.0, True),
+        (2, 0.1, (0.95, 0.99), 0.6, True),
+        (2, 0.1, (0.95, 0.99), 0.95, False),  # the model takes less of them for the guess
+    ],
+)
 def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
     """Judges by hand: they contradict the share `flagged`, as `sure` of these as of the others; the model takes nine
     of ten of these for the guess."""
@@ -96,8 +101,16 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
     monkeypatch.setattr(discovery, "find_cells", lambda *_: Cells(*both, np.zeros((1, 2 * n), np.int32), np.zeros(0)))
     batch = Batch(x=np.zeros((n, 2, 2, 1), np.uint8), label=label, attribute=np.full(n, -1, np.int32))
     names = tuple(map(str, range(classes)))
-    dataset = Dataset(name="by hand", variant={}, splits={"train": batch, "test": batch}, pairs={}, label_names=names,
-                      attribute_names=("unknown",), pairing="none", aligned=np.zeros((classes, 1), bool))
+    dataset = Dataset(
+        name="by hand",
+        variant={},
+        splits={"train": batch, "test": batch},
+        pairs={},
+        label_names=names,
+        attribute_names=("unknown",),
+        pairing="none",
+        aligned=np.zeros((classes, 1), bool),
+    )
     predicted = np.where(contrary & (np.arange(n) % 10 > 0), guess, label)
     judges = shapeless(models.mlp(hidden=(4,), classes=classes))._replace(followed=taken)
     said = guess_cells(key, dataset, judges, predicted)
@@ -118,9 +131,13 @@ def trained_blind(key, conflicting):
     classifier = models.mlp(hidden=(64, 64), classes=10)
     state = run(key, erm(classifier), dataset.splits["train"], RunConfig(epochs=30, batch_size=64)).state
     test = dataset.splits["test"]
-    blind = dataclasses.replace(dataset, splits={
-        name: batch._replace(attribute=np.full(len(batch.label), -1, np.int32))
-        for name, batch in dataset.splits.items()})
+    blind = dataclasses.replace(
+        dataset,
+        splits={
+            name: batch._replace(attribute=np.full(len(batch.label), -1, np.int32))
+            for name, batch in dataset.splits.items()
+        },
+    )
     return blind, classifier, np.asarray(classifier.apply(state.variables, test.x)), test.attribute
 
 

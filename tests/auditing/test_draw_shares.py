@@ -19,12 +19,20 @@ def data():
     """One pixel per image, its row number."""
     x = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     train = Batch(x=x, label=LABEL, attribute=ATTRIBUTE)
-    return Dataset(name="toy", variant={}, splits={"train": train, "test": train}, pairs={},
-                   label_names=("no", "yes"), attribute_names=("blue", "red"), aligned=np.eye(2, dtype=bool))
+    return Dataset(
+        name="toy",
+        variant={},
+        splits={"train": train, "test": train},
+        pairs={},
+        label_names=("no", "yes"),
+        attribute_names=("blue", "red"),
+        aligned=np.eye(2, dtype=bool),
+    )
 
 
 def model():
     """The first latent has mean 2, the second carries nothing; a row is decoded to twice its pixel."""
+
     def encode(variables, x):
         pixel = jnp.asarray(x, jnp.float32).reshape(-1, 1)
         mean = jnp.concatenate([0 * pixel + 2, 0 * pixel], axis=1)
@@ -46,8 +54,9 @@ def state():
 
 
 def test_who_is_drawn():
-    drawn = draw_shares.who_is_drawn(learner(lambda state, data: jnp.asarray(WEIGHT)), state(), model(), data(),
-                                     shown=3)
+    drawn = draw_shares.who_is_drawn(
+        learner(lambda state, data: jnp.asarray(WEIGHT)), state(), model(), data(), shown=3
+    )
     np.testing.assert_allclose(drawn.weight, WEIGHT / WEIGHT.sum(), rtol=1e-6)
     assert drawn.report.rarest.tolist() == [9, 7, 2]
     assert drawn.rarest_decoded[:, 0, 0, 0].tolist() == [18, 14, 4]

@@ -49,7 +49,8 @@ def test_the_gap_is_used_for_matched_pairs(key):
     assert auditing.measure(key, linear, looking_at(0.0, 10.0), dataset).counterfactual_bias.value > 0.999
     matched = dataclasses.replace(dataset, pairing="matched")
     assert auditing.measure(key, linear, looking_at(0.0, 10.0), matched).counterfactual_bias.value == pytest.approx(
-        0.0, abs=1e-6)
+        0.0, abs=1e-6
+    )
 
 
 def test_harmful_samples_are_the_aligned_ones_that_teach_the_attribute():
@@ -103,11 +104,14 @@ def test_worst_rows_shows_errors_first(key):
     assert all(said.logits[i].argmax() != test.label[i] for i in rows)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"split": "tset"}, "`split`: expected one of train, edit, accept, test, got 'tset' (did you mean 'test'?)"),
-    ({"apply_fn": lambda params, x: x[:, :1]}, "`logits`: expected float [n=400, k=2], got float32 [400, 1]"),
-    ({"apply_fn": lambda params, x: x * jnp.nan}, "`logits`: expected finite values, got 800 of 800 not finite"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "tset"}, "`split`: expected one of train, edit, accept, test, got 'tset' (did you mean 'test'?)"),
+        ({"apply_fn": lambda params, x: x[:, :1]}, "`logits`: expected float [n=400, k=2], got float32 [400, 1]"),
+        ({"apply_fn": lambda params, x: x * jnp.nan}, "`logits`: expected finite values, got 800 of 800 not finite"),
+    ],
+)
 def test_errors(key, change, message):
     arguments = {"apply_fn": linear, "params": looking_at(1, 1), "dataset": table(), "split": "test"} | change
     with pytest.raises(ContractError) as caught:

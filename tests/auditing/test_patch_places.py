@@ -33,16 +33,24 @@ def pictures(n, seed, *, biased, side=16):
 
 
 def dataset(**splits):
-    return Dataset(name="toy", variant={}, splits=splits, pairs={}, label_names=("grey", "red"),
-                   attribute_names=("plain", "spot"), aligned=np.eye(2, dtype=bool))
+    return Dataset(
+        name="toy",
+        variant={},
+        splits=splits,
+        pairs={},
+        label_names=("grey", "red"),
+        attribute_names=("plain", "spot"),
+        aligned=np.eye(2, dtype=bool),
+    )
 
 
 @pytest.fixture(scope="module")
 def small_nets():
     """Networks of one layer, which learn faster."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(patch_places, "patch_net",
-                        functools.partial(patch_net, layers=(Conv(width=8), Pool()), hidden=16))
+        patched.setattr(
+            patch_places, "patch_net", functools.partial(patch_net, layers=(Conv(width=8), Pool()), hidden=16)
+        )
         patched.setattr(patch_places, "PatchFitConfig", functools.partial(PatchFitConfig, learning_rate=1e-2))
         yield
 
@@ -103,8 +111,10 @@ def test_large_pictures_are_looked_at_small(found, monkeypatch):
     data, small = found
     monkeypatch.setattr(patch_places, "LARGEST", 16)
     train, edit = (data.splits[name] for name in ("train", "edit"))
-    large = dataset(train=train._replace(x=train.x.repeat(2, axis=1).repeat(2, axis=2)),
-                    edit=edit._replace(x=edit.x.repeat(2, axis=1).repeat(2, axis=2)))
+    large = dataset(
+        train=train._replace(x=train.x.repeat(2, axis=1).repeat(2, axis=2)),
+        edit=edit._replace(x=edit.x.repeat(2, axis=1).repeat(2, axis=2)),
+    )
     seen = find_places(KEY, large, SHORT)
     assert (seen.patch, seen.stride) == (12, 2)
     np.testing.assert_array_equal(seen.attribute.map, small.attribute.map.repeat(2, axis=0).repeat(2, axis=1))
@@ -138,8 +148,11 @@ class Counting:
 def fits(monkeypatch):
     made = []
     monkeypatch.setattr(patch_places, "fit_temperature", lambda logits, codes: 2.0)
-    monkeypatch.setattr(patch_places, "fit_patches",
-                        lambda key, net, images, codes, config: made.append(Counting(images, codes)) or made[-1])
+    monkeypatch.setattr(
+        patch_places,
+        "fit_patches",
+        lambda key, net, images, codes, config: made.append(Counting(images, codes)) or made[-1],
+    )
     return made
 
 
@@ -242,8 +255,10 @@ def test_what_every_pixel_tells_is_found_everywhere():
 def test_noise_has_no_place():
     """The top of a map of noise is positive by choice; judged on other images it is not."""
     rng = np.random.default_rng(0)
-    seen = [place(rng.normal(size=(60, 12, 12)).astype(np.float32), np.ones(60), np.arange(60), most=1.0, classes=2)
-            for _ in range(100)]
+    seen = [
+        place(rng.normal(size=(60, 12, 12)).astype(np.float32), np.ones(60), np.arange(60), most=1.0, classes=2)
+        for _ in range(100)
+    ]
     # 2.5 % by the interval's own account. The regions' own noise comes on top, as both halves share nothing else.
     assert sum(one.found for one in seen) <= 8
     assert abs(np.mean([one.information.value for one in seen])) < 0.01

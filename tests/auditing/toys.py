@@ -26,9 +26,15 @@ def table(n=400, conflicting=0.05, seed=0, noise=0.0):
         return Batch(x=aligned, label=data.label, attribute=data.label, twin=aligned * flip)
 
     splits = {"train": batch(conflicting), **{name: batch(0.5) for name in ("edit", "accept", "test")}}
-    return Dataset(name="toy", variant={"conflicting": conflicting}, splits=splits,
-                   pairs={name: pairs(splits[name]) for name in ("edit", "accept", "test")},
-                   label_names=("no", "yes"), attribute_names=("blue", "red"), aligned=np.eye(2, dtype=bool))
+    return Dataset(
+        name="toy",
+        variant={"conflicting": conflicting},
+        splits=splits,
+        pairs={name: pairs(splits[name]) for name in ("edit", "accept", "test")},
+        label_names=("no", "yes"),
+        attribute_names=("blue", "red"),
+        aligned=np.eye(2, dtype=bool),
+    )
 
 
 def linear(params, x):

@@ -54,11 +54,14 @@ def test_aligned_cells_are_those_above_independence():
     assert aligned_cells(label, unknown, 2, 2)[1, 1]
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: milestone_attribute(np.zeros(3, int), 1.5, 2), "`aligned`: expected a share in 0..1, got float 1.5"),
-    (lambda: milestone_attribute(np.full(3, 2), 0.5, 2), "`label`: expected values in 0..1, got 2"),
-    (lambda: milestone_attribute(np.zeros(3, int), 0.5, 1), "`attributes`: expected at least 2, got 1"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: milestone_attribute(np.zeros(3, int), 1.5, 2), "`aligned`: expected a share in 0..1, got float 1.5"),
+        (lambda: milestone_attribute(np.full(3, 2), 0.5, 2), "`label`: expected values in 0..1, got 2"),
+        (lambda: milestone_attribute(np.zeros(3, int), 0.5, 1), "`attributes`: expected at least 2, got 1"),
+    ],
+)
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ContractError, match=message):
         call()

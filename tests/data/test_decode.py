@@ -19,7 +19,7 @@ def test_the_central_square_is_kept(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     side = min(shape)
     top, left = ((length - side) // 2 for length in shape)
-    square = image[top:top + side, left:left + side]
+    square = image[top : top + side, left : left + side]
     np.testing.assert_array_equal(decode_all(1, side, lambda i: png(image), str)[0], square)
 
 

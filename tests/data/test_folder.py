@@ -15,7 +15,11 @@ def test_splits_and_pixels(tmp_path):
     rows = folder_rows()
     data = builder(write_folder(tmp_path, rows), image_size=16)
     assert {name: len(batch.label) for name, batch in data.splits.items()} == {
-        "train": 30, "edit": 10, "accept": 5, "test": 15}
+        "train": 30,
+        "edit": 10,
+        "accept": 5,
+        "test": 15,
+    }
     train, rows_train = data.splits["train"], [row for row in rows if row[1] == 0]
     np.testing.assert_array_equal(train.label, [row[2] for row in rows_train])
     np.testing.assert_array_equal(train.attribute, [row[3] for row in rows_train])
@@ -31,7 +35,11 @@ def test_without_val_the_shares_come_from_train(tmp_path):
     root = write_folder(tmp_path, folder_rows(80, val=False))
     data = builder(root, image_size=8, edit_share=0.2, accept_share=0.1)
     assert {name: len(batch.label) for name, batch in data.splits.items()} == {
-        "train": 42, "edit": 12, "accept": 6, "test": 20}
+        "train": 42,
+        "edit": 12,
+        "accept": 6,
+        "test": 20,
+    }
     images = np.concatenate([data.splits[name].x for name in ("train", "edit", "accept", "test")])
     assert len({image.tobytes() for image in images}) == 80  # disjoint
     other = builder(root, image_size=8, seed=1)
@@ -65,8 +73,17 @@ def test_no_conflicting_images_no_pairs(tmp_path):
 
 
 def test_waterbirds_columns_names_and_words(tmp_path):
-    rows = [(i, f"{i}.png", ("landbird", "waterbird")[i // 3 % 2], ("train", "val", "test")[i % 3],
-             ("water", "land", "land", "water")[i // 3 % 4], "more") for i in range(36)]
+    rows = [
+        (
+            i,
+            f"{i}.png",
+            ("landbird", "waterbird")[i // 3 % 2],
+            ("train", "val", "test")[i % 3],
+            ("water", "land", "land", "water")[i // 3 % 4],
+            "more",
+        )
+        for i in range(36)
+    ]
     for i in range(36):
         Image.new("L", (5, 7), i).save(tmp_path / f"{i}.png")
     write_folder(tmp_path, rows, header=("img_id", "img_filename", "y", "split", "place", "place_filename"))
@@ -124,14 +141,17 @@ def test_a_cache_elsewhere_or_nowhere(tmp_path):
     assert builder(root, image_size=8, cache_dir=tmp_path / "file" / "cache").splits["train"].x.shape == (30, 8, 8, 3)
 
 
-@pytest.mark.parametrize(("row", "message"), [
-    (("gone.jpg", 0, 0, 0), "metadata.csv line 8`: expected an image file, got 'gone.jpg', which does not exist"),
-    (("text.jpg", 0, 0, 0), "metadata.csv line 8`: expected a readable image, got str 'text.jpg'"),
-    (("0.png", 3, 0, 0), "metadata.csv line 8`: expected split 0, 1, 2 or train, val, test, got '3'"),
-    (("0.png", 0, "bird", 0), "metadata.csv line 8`: expected an integer for y, like '0', got 'bird'"),
-    (("0.png", 0, 0, ""), "metadata.csv line 8`: expected a value for a, got nothing"),
-    (("0.png", 0, 0), "metadata.csv line 8`: expected a value for a, got nothing"),
-])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("gone.jpg", 0, 0, 0), "metadata.csv line 8`: expected an image file, got 'gone.jpg', which does not exist"),
+        (("text.jpg", 0, 0, 0), "metadata.csv line 8`: expected a readable image, got str 'text.jpg'"),
+        (("0.png", 3, 0, 0), "metadata.csv line 8`: expected split 0, 1, 2 or train, val, test, got '3'"),
+        (("0.png", 0, "bird", 0), "metadata.csv line 8`: expected an integer for y, like '0', got 'bird'"),
+        (("0.png", 0, 0, ""), "metadata.csv line 8`: expected a value for a, got nothing"),
+        (("0.png", 0, 0), "metadata.csv line 8`: expected a value for a, got nothing"),
+    ],
+)
 def test_a_bad_row_is_named_by_its_line(tmp_path, row, message):
     good = [(f"{i}.png", i % 3, i // 3, 0) for i in range(6)]
     write_folder(tmp_path, [*good, row, *good])
@@ -149,11 +169,26 @@ def test_a_truncated_image_is_named(tmp_path):
         builder(tmp_path, image_size=8)
 
 
-@pytest.mark.parametrize(("header", "rows", "message"), [
-    (("file", "split", "y", "a"), [("x", 0, 0, 0)], "line 1`: expected a column filename or img_filename, got file, "),
-    (("filename", "split", "y", "a"), [("0.png", 0, 0, 0)], "`metadata.csv`: expected at least one row of split test"),
-    (("filename", "split", "y", "a"), [("0.png", 0, 0, 0), ("1.png", 2, 0, 0)], "expected enough rows for split edit"),
-])
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        (
+            ("file", "split", "y", "a"),
+            [("x", 0, 0, 0)],
+            "line 1`: expected a column filename or img_filename, got file, ",
+        ),
+        (
+            ("filename", "split", "y", "a"),
+            [("0.png", 0, 0, 0)],
+            "`metadata.csv`: expected at least one row of split test",
+        ),
+        (
+            ("filename", "split", "y", "a"),
+            [("0.png", 0, 0, 0), ("1.png", 2, 0, 0)],
+            "expected enough rows for split edit",
+        ),
+    ],
+)
 def test_an_unusable_table_is_refused(tmp_path, header, rows, message):
     with pytest.raises(ContractError, match=message):
         builder(write_folder(tmp_path, rows, header=header), image_size=8)

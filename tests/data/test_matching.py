@@ -28,8 +28,11 @@ def slow_nearest(bits, label, attribute, rows, partners):
 
 def slow_once(bits, label, attribute, rows, partners):
     """All possible pairs, the nearest first; each is formed if both sides are still free."""
-    every = sorted((d, i, j) for i, j in itertools.product(rows, partners)
-                   if (d := slow_distance(bits, label, attribute, i, j)) is not None)
+    every = sorted(
+        (d, i, j)
+        for i, j in itertools.product(rows, partners)
+        if (d := slow_distance(bits, label, attribute, i, j)) is not None
+    )
     row_taken, partner_taken, found = set(), set(), []
     for d, i, j in every:
         if i not in row_taken and j not in partner_taken:
@@ -57,8 +60,9 @@ def random_case(seed, *, n=60, columns=5, attributes=3):
 def test_matches_the_oracle_whatever_the_block(seed, once, oracle, block):
     bits, label, attribute, rng = random_case(seed, columns=(0, 3, 5, 12)[seed % 4])
     rows, partners = np.sort(rng.permutation(60)[:40]), np.sort(rng.permutation(60)[:50])
-    found = nearest_partners(bits, label, attribute, rows=rng.permutation(rows), partners=partners, once=once,
-                             block=block)
+    found = nearest_partners(
+        bits, label, attribute, rows=rng.permutation(rows), partners=partners, once=once, block=block
+    )
     assert triples(found) == oracle(bits, label, attribute, rows, partners)
 
 
@@ -85,18 +89,23 @@ def test_no_rows_no_pairs():
 @pytest.mark.parametrize("once", [False, True])
 def test_a_row_without_any_partner_is_an_error(once):
     bits, label, attribute = np.ones((4, 2), bool), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    with pytest.raises(ContractError, match=r"^`partners`: expected a sample of label 1 with another attribute than 1, "
-                                            r"got none$"):
+    with pytest.raises(
+        ContractError,
+        match=r"^`partners`: expected a sample of label 1 with another attribute than 1, "
+        r"got none$",
+    ):
         nearest_partners(bits, label, attribute, once=once)
 
 
 def test_bad_arguments_are_one_line():
     bits, zeros = np.ones((4, 2), bool), np.zeros(4, int)
-    for changes, message in (({"label": zeros - 1}, r"`label`: expected values of at least 0, got -1..-1"),
-                             ({"attribute": zeros - 2}, r"`attribute`: expected values of at least -1, got -2..-2"),
-                             ({"rows": np.array([4])}, r"`rows`: expected values in 0..3, got 4..4"),
-                             ({"partners": np.array([-1])}, r"`partners`: expected values in 0..3, got -1..-1"),
-                             ({"block": 0}, r"`block`: expected at least 1, got 0")):
+    for changes, message in (
+        ({"label": zeros - 1}, r"`label`: expected values of at least 0, got -1..-1"),
+        ({"attribute": zeros - 2}, r"`attribute`: expected values of at least -1, got -2..-2"),
+        ({"rows": np.array([4])}, r"`rows`: expected values in 0..3, got 4..4"),
+        ({"partners": np.array([-1])}, r"`partners`: expected values in 0..3, got -1..-1"),
+        ({"block": 0}, r"`block`: expected at least 1, got 0"),
+    ):
         with pytest.raises(ContractError, match=message):
             nearest_partners(**{"bits": bits, "label": zeros, "attribute": zeros} | changes)
 

@@ -33,16 +33,29 @@ def without_variable(monkeypatch):
 
 
 FEW = {"train": 40, "edit": 8, "accept": 8, "test": 8}
-OPTIONS = {"scenes": FEW, "glyphs": FEW, "faces": FEW | {"image_size": 16},
-           "utkface-darkened": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "colored-mnist": {"held_out": 14},
-           "corrupted-cifar10": {"held_out": 7}, "adult": {"edit": 10, "accept": 8},
-           "utkface": {"edit": 12, "accept": 8, "test": 8, "image_size": 8}, "celeba": {"image_size": 8},
-           "utkface-planted": {"edit": 8, "accept": 8, "test": 8, "image_size": 16},
-           "celeba-four-cells": {"image_size": 8, "target": "Blond_Hair", "attribute": "Male", "cells": (2, 10, 10, 0),
-                                 "per_cell": 3},
-           "celeba-mask": {"image_size": 8, "accept_share": 0.5}, "waterbirds": {"image_size": 8},
-           "composites": {**FEW, "image_size": 16, "selection_share": 0.4},
-           "folder": {"image_size": 8}}
+OPTIONS = {
+    "scenes": FEW,
+    "glyphs": FEW,
+    "faces": FEW | {"image_size": 16},
+    "utkface-darkened": {"edit": 12, "accept": 8, "test": 8, "image_size": 8},
+    "colored-mnist": {"held_out": 14},
+    "corrupted-cifar10": {"held_out": 7},
+    "adult": {"edit": 10, "accept": 8},
+    "utkface": {"edit": 12, "accept": 8, "test": 8, "image_size": 8},
+    "celeba": {"image_size": 8},
+    "utkface-planted": {"edit": 8, "accept": 8, "test": 8, "image_size": 16},
+    "celeba-four-cells": {
+        "image_size": 8,
+        "target": "Blond_Hair",
+        "attribute": "Male",
+        "cells": (2, 10, 10, 0),
+        "per_cell": 3,
+    },
+    "celeba-mask": {"image_size": 8, "accept_share": 0.5},
+    "waterbirds": {"image_size": 8},
+    "composites": {**FEW, "image_size": 16, "selection_share": 0.4},
+    "folder": {"image_size": 8},
+}
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -63,12 +76,15 @@ def test_the_environment_names_the_folder(files, monkeypatch):
     assert load("adult", **OPTIONS["adult"]).name == "adult"
 
 
-@pytest.mark.parametrize(("name", "options", "message"), [
-    ("digit", {}, "`data`: expected one of digits, scenes, .* got 'digit' .did you mean 'digits'"),
-    ("digits", {"conflict": 0.1}, "`digits`: expected options among conflicting, seed, got conflict"),
-    ("glyphs", {"kind": "scenes"}, "`glyphs`: expected options among classes, conflicting, .* got kind"),
-    ("adult", {}, "`data_dir`: expected UCI's adult.data and adult.test, in DIR or DIR/adult .or set JAXDEBIAS"),
-])
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("digit", {}, "`data`: expected one of digits, scenes, .* got 'digit' .did you mean 'digits'"),
+        ("digits", {"conflict": 0.1}, "`digits`: expected options among conflicting, seed, got conflict"),
+        ("glyphs", {"kind": "scenes"}, "`glyphs`: expected options among classes, conflicting, .* got kind"),
+        ("adult", {}, "`data_dir`: expected UCI's adult.data and adult.test, in DIR or DIR/adult .or set JAXDEBIAS"),
+    ],
+)
 def test_bad_requests_are_refused(name, options, message):
     with pytest.raises(ContractError, match=message):
         load(name, **options)
@@ -98,7 +114,9 @@ def test_prepare(files, tmp_path):
 
 
 def test_importing_the_room_is_light():
-    code = ("import sys, jaxdebias.data\n"
-            "heavy = {'sklearn', 'PIL', 'tensorflow_datasets', 'grain', 'matplotlib'} & set(sys.modules)\n"
-            "assert not heavy, heavy\n")
+    code = (
+        "import sys, jaxdebias.data\n"
+        "heavy = {'sklearn', 'PIL', 'tensorflow_datasets', 'grain', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -7,8 +7,10 @@ from jaxdebias.data import from_source
 
 def records(n=5, shape=(6, 4, 3)):
     rng = np.random.default_rng(0)
-    return [{"image": rng.integers(0, 256, shape, dtype=np.uint8), "label": i % 2, "more": {"Male": bool(i % 3)}}
-            for i in range(n)]
+    return [
+        {"image": rng.integers(0, 256, shape, dtype=np.uint8), "label": i % 2, "more": {"Male": bool(i % 3)}}
+        for i in range(n)
+    ]
 
 
 def test_a_list_of_dictionaries():
@@ -43,17 +45,20 @@ def test_a_grain_source():
     assert from_source(source).label.tolist() == [1, 2, 1, 2, 1]
 
 
-@pytest.mark.parametrize(("source", "fields", "message"), [
-    (iter([]), {}, "`source`: expected __len__ and __getitem__ by number, got list_iterator"),
-    ({"image": 1}, {}, "`source`: expected __len__ and __getitem__ by number, got dict"),
-    ([], {}, "`source`: expected at least one record, got none"),
-    ([3], {}, r"`source\[0\]`: expected a dictionary, got int 3"),
-    (records(), {"label": "y"}, r"`source\[0\]`: expected a field 'y', got image, label, more"),
-    (records(), {"label": "more/Old"}, r"`source\[0\]`: expected a field 'more/Old', got Male"),
-    (records(), {"label": "image"}, r"`source\[0\]`: expected an integer in 'image', got uint8 \[6, 4, 3\]"),
-    (records(), {"image": "label"}, r"`source\[0\]`: expected an image \[h w c\] or \[h w\], got int64 \[\]"),
-    ([{"image": np.full((2, 2), 9.0), "label": 0}], {}, r"`source.x`: expected pixels in \[0, 1\], got 9..9"),
-])
+@pytest.mark.parametrize(
+    ("source", "fields", "message"),
+    [
+        (iter([]), {}, "`source`: expected __len__ and __getitem__ by number, got list_iterator"),
+        ({"image": 1}, {}, "`source`: expected __len__ and __getitem__ by number, got dict"),
+        ([], {}, "`source`: expected at least one record, got none"),
+        ([3], {}, r"`source\[0\]`: expected a dictionary, got int 3"),
+        (records(), {"label": "y"}, r"`source\[0\]`: expected a field 'y', got image, label, more"),
+        (records(), {"label": "more/Old"}, r"`source\[0\]`: expected a field 'more/Old', got Male"),
+        (records(), {"label": "image"}, r"`source\[0\]`: expected an integer in 'image', got uint8 \[6, 4, 3\]"),
+        (records(), {"image": "label"}, r"`source\[0\]`: expected an image \[h w c\] or \[h w\], got int64 \[\]"),
+        ([{"image": np.full((2, 2), 9.0), "label": 0}], {}, r"`source.x`: expected pixels in \[0, 1\], got 9..9"),
+    ],
+)
 def test_bad_sources_are_refused(source, fields, message):
     with pytest.raises(ContractError, match=message):
         from_source(source, **fields)

@@ -99,12 +99,15 @@ def test_one_sided():
         one_sided(attribute, 2)
 
 
-@pytest.mark.parametrize(("targets", "options", "message"), [
-    ([0.99], {"total": 130}, "`targets`: expected correlations that 130 of the rows can have, got 0.99, nearest"),
-    ([1.0], {}, "`targets`: expected correlations above -1 and below 1"),
-    ([], {}, "`targets`: expected correlations above -1 and below 1"),
-    ([0.1], {"total": 200}, "`total`: expected 4..140 rows, got 200"),
-])
+@pytest.mark.parametrize(
+    ("targets", "options", "message"),
+    [
+        ([0.99], {"total": 130}, "`targets`: expected correlations that 130 of the rows can have, got 0.99, nearest"),
+        ([1.0], {}, "`targets`: expected correlations above -1 and below 1"),
+        ([], {}, "`targets`: expected correlations above -1 and below 1"),
+        ([0.1], {"total": 200}, "`total`: expected 4..140 rows, got 200"),
+    ],
+)
 def test_what_cannot_be_is_refused(targets, options, message):
     label, attribute = rows_of(np.array([[40, 30], [30, 40]]))
     with pytest.raises(ContractError, match=message):

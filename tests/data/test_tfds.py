@@ -47,17 +47,20 @@ def test_folder_comes_back_bit_for_bit_and_changes_get_a_folder_of_their_own(tmp
 
 def test_the_reader_needs_neither_tensorflow_nor_our_classes(tmp_path):
     prepared = prepare("colored-mnist", write_mnist(tmp_path / "mnist"), tmp_path / "out", held_out=14)
-    code = ("import sys, tensorflow_datasets as tfds\n"
-            f"s = tfds.builder_from_directory({str(prepared)!r}).as_data_source('test')\n"
-            "assert len(s) == 40 and s[0]['image'].shape == (28, 28, 3)\n"
-            "assert 'tensorflow' not in sys.modules and 'jaxdebias' not in sys.modules\n")
+    code = (
+        "import sys, tensorflow_datasets as tfds\n"
+        f"s = tfds.builder_from_directory({str(prepared)!r}).as_data_source('test')\n"
+        "assert len(s) == 40 and s[0]['image'].shape == (28, 28, 3)\n"
+        "assert 'tensorflow' not in sys.modules and 'jaxdebias' not in sys.modules\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_any_set_that_tfds_knows_becomes_a_batch():
     with tfds.testing.mock_data(num_examples=5):
-        batch = from_source(source("celeb_a", "train"), label="attributes/Blond_Hair", attribute="attributes/Male",
-                            image_size=32)
+        batch = from_source(
+            source("celeb_a", "train"), label="attributes/Blond_Hair", attribute="attributes/Male", image_size=32
+        )
     assert batch.x.shape == (5, 32, 32, 3)
     assert set(batch.label) | set(batch.attribute) <= {0, 1}
 

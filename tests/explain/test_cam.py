@@ -25,13 +25,20 @@ def draw(*shape):
     return (1.5 * RNG.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
 
 
-PARAMS = {"conv1": draw(3, 3, 3, 4), "bias1": draw(4), "conv2": draw(3, 3, 4, 20), "mix": draw(20, 6),
-          "kernel": draw(6, K), "bias": draw(K)}
+PARAMS = {
+    "conv1": draw(3, 3, 3, 4),
+    "bias1": draw(4),
+    "conv2": draw(3, 3, 4, 20),
+    "mix": draw(20, 6),
+    "kernel": draw(6, K),
+    "bias": draw(K),
+}
 
 
 def convolved(z, kernel, stride):
-    return jax.lax.conv_general_dilated(z, kernel, (stride, stride), [(1, 1), (1, 1)],
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+        z, kernel, (stride, stride), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def lower(params, x):  # [n 8 8 4], more pixels than channels, no negative values
@@ -53,6 +60,7 @@ LATE = Split(lambda params, x: middle(params, lower(params, x)), top)
 @functools.cache
 def layer_of(split):
     """Logits, the layer's output and the whole Jacobian `[n k h w c]` by it, as NumPy arrays."""
+
     def values(params, x):
         z = split.features(params, x)
         jacobian = jax.vmap(jax.jacrev(lambda one: split.head(params, one[None])[0]))(z)
@@ -70,8 +78,11 @@ def wanted(split, method):
 @functools.cache
 def signed(split, target, methods=tuple(METHODS)):
     """Several methods in one program."""
-    run = jax.jit(lambda params, x: {method: class_maps(split, params, x, method=method, target=target, relu=False)
-                                     for method in methods})
+    run = jax.jit(
+        lambda params, x: {
+            method: class_maps(split, params, x, method=method, target=target, relu=False) for method in methods
+        }
+    )
     return jax.tree.map(np.asarray, run(PARAMS, X))
 
 
@@ -111,11 +122,14 @@ def test_the_default_is_the_papers_without_negative_values():
 def test_one_map_per_image():
     logits = layer_of(LATE)[0]
     every = signed(LATE, "logit")["gradcam"].maps
-    got = jax.jit(lambda params, x, label: (
-        class_maps(LATE, params, x, target="predicted", relu=False).maps,
-        class_maps(LATE, params, x, target="label", label=label, relu=False).maps,
-        class_maps(LATE, params, x, target="logit", classes=(3, 0), relu=False).maps,
-        class_maps(LATE, params, x, target=lambda z: z[:, :1] - z[:, 1:2], relu=False).maps))(PARAMS, X, LABEL)
+    got = jax.jit(
+        lambda params, x, label: (
+            class_maps(LATE, params, x, target="predicted", relu=False).maps,
+            class_maps(LATE, params, x, target="label", label=label, relu=False).maps,
+            class_maps(LATE, params, x, target="logit", classes=(3, 0), relu=False).maps,
+            class_maps(LATE, params, x, target=lambda z: z[:, :1] - z[:, 1:2], relu=False).maps,
+        )
+    )(PARAMS, X, LABEL)
     rows = np.arange(N)
     close(np.asarray(got[0]), every[rows, logits.argmax(1)][:, None])
     close(np.asarray(got[1]), every[rows, LABEL][:, None])
@@ -130,8 +144,9 @@ def test_average_pooling_and_an_affine_head_have_a_closed_form():
     want = np.einsum("nhwc,ck->nkhw", z.astype(np.float64), kernel) / 12
     for method in ("gradcam", "hirescam"):
         close(np.asarray(class_maps(split, kernel, z, method=method, target="logit", relu=False).maps), want)
-    loop = [class_maps(split, kernel, z, target=lambda logits, k=k: logits[:, k:k + 1], relu=False).maps
-            for k in range(4)]
+    loop = [
+        class_maps(split, kernel, z, target=lambda logits, k=k: logits[:, k : k + 1], relu=False).maps for k in range(4)
+    ]
     close(np.concatenate(loop, axis=1), want)
 
 
@@ -184,8 +199,12 @@ def test_the_same_layer_and_options_compile_once():
 def test_models_can_be_mapped_over():
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), PARAMS)
     run = functools.partial(class_maps, LATE, target="logit", relu=False)
-    maps, want = jax.jit(lambda two: (jax.vmap(lambda params: run(params, X).maps)(two), jnp.stack(
-        [run(jax.tree.map(lambda leaf, i=i: leaf[i], two), X).maps for i in range(2)])))(two)
+    maps, want = jax.jit(
+        lambda two: (
+            jax.vmap(lambda params: run(params, X).maps)(two),
+            jnp.stack([run(jax.tree.map(lambda leaf, i=i: leaf[i], two), X).maps for i in range(2)]),
+        )
+    )(two)
     close(np.asarray(maps[0]), np.asarray(want[0]))
     close(np.asarray(maps[1]), np.asarray(want[1]))
 
@@ -224,27 +243,32 @@ def test_an_empty_picture_has_finite_maps_and_derivatives():
 
     def total(params):
         zeros = jnp.zeros((1, 2, 2, 3))
-        return sum(class_maps(split, params, zeros, method=method, target="logit").maps.sum()
-                   for method in ("gradcam++", "eigengradcam"))
+        return sum(
+            class_maps(split, params, zeros, method=method, target="logit").maps.sum()
+            for method in ("gradcam++", "eigengradcam")
+        )
 
     value, slope = jax.jit(jax.value_and_grad(total))(params)
     assert value == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"method": "grad-cam"}, "did you mean 'gradcam'"),
-    ({"target": "labels", "label": LABEL}, "did you mean 'label'"),
-    ({"target": "label"}, "`label`: expected labels with target='label'"),
-    ({"label": LABEL}, "`label`: expected None with target='abs'"),
-    ({"target": "label", "label": LABEL[:2]}, r"`label`: expected int \[n=3\]"),
-    ({"target": "label", "label": LABEL + 1}, r"`label`: expected values in 0..4, got 1..5"),
-    ({"classes": (0, 5)}, "`classes`: expected values in 0..4, got 5"),
-    ({"classes": ()}, "`classes`: expected at least one"),
-    ({"classes": (0,), "target": "predicted"}, "`classes`: expected None with target='predicted'"),
-    ({"target": lambda logits: logits[:, 0]}, "`target`: expected scores"),
-    ({"chunk": 0}, "`chunk`: expected at least 1"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "grad-cam"}, "did you mean 'gradcam'"),
+        ({"target": "labels", "label": LABEL}, "did you mean 'label'"),
+        ({"target": "label"}, "`label`: expected labels with target='label'"),
+        ({"label": LABEL}, "`label`: expected None with target='abs'"),
+        ({"target": "label", "label": LABEL[:2]}, r"`label`: expected int \[n=3\]"),
+        ({"target": "label", "label": LABEL + 1}, r"`label`: expected values in 0..4, got 1..5"),
+        ({"classes": (0, 5)}, "`classes`: expected values in 0..4, got 5"),
+        ({"classes": ()}, "`classes`: expected at least one"),
+        ({"classes": (0,), "target": "predicted"}, "`classes`: expected None with target='predicted'"),
+        ({"target": lambda logits: logits[:, 0]}, "`target`: expected scores"),
+        ({"chunk": 0}, "`chunk`: expected at least 1"),
+    ],
+)
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ContractError, match=message):
         class_maps(LATE, PARAMS, X, **options)
@@ -298,8 +322,9 @@ def hooked(torch, net, layer, x, score):
 def test_maps_are_those_of_hooks_in_pytorch(torch, split, name, target):
     net, x = torch_network(torch)
     for k in range(K):
-        logits, a, g = hooked(torch, net, getattr(net, name), x,
-                              lambda z, k=k: z[:, k] if target == "logit" else z[:, k].abs())
+        logits, a, g = hooked(
+            torch, net, getattr(net, name), x, lambda z, k=k: z[:, k] if target == "logit" else z[:, k].abs()
+        )
         for method in METHODS:
             ours = signed(split, target)[method]
             np.testing.assert_allclose(ours.logits, logits, atol=2e-5)
@@ -312,9 +337,16 @@ def test_maps_are_those_of_hooks_in_pytorch(torch, split, name, target):
 def test_maps_are_those_of_the_package(torch, split, name, target):
     package = pytest.importorskip("pytorch_grad_cam")
     net, x = torch_network(torch)
-    theirs = {"gradcam": package.GradCAM, "gradcam++": package.GradCAMPlusPlus, "xgradcam": package.XGradCAM,
-              "hirescam": package.HiResCAM, "layercam": package.LayerCAM, "elementwise": package.GradCAMElementWise,
-              "eigencam": package.EigenCAM, "eigengradcam": package.EigenGradCAM}
+    theirs = {
+        "gradcam": package.GradCAM,
+        "gradcam++": package.GradCAMPlusPlus,
+        "xgradcam": package.XGradCAM,
+        "hirescam": package.HiResCAM,
+        "layercam": package.LayerCAM,
+        "elementwise": package.GradCAMElementWise,
+        "eigencam": package.EigenCAM,
+        "eigengradcam": package.EigenGradCAM,
+    }
     for method, build in theirs.items():
         with build(net, [getattr(net, name)]) as explain:
             for k in range(K):
@@ -337,13 +369,18 @@ def test_a_ported_resnet_has_the_same_maps(torch):
     images = np.random.default_rng(1).uniform(size=(2, 96, 96, 3)).astype(np.float32)
     net, ours = random_resnet(18, 6), resnet(depth=18, classes=6)
     shapes = jax.eval_shape(ours.init, jax.random.key(0), images)
-    params = load_resnet({name: value.numpy() for name, value in net.state_dict().items()},
-                         jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    params = load_resnet(
+        {name: value.numpy() for name, value in net.state_dict().items()},
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
+    )
     normalised = (images - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     x = torch.tensor(normalised.transpose(0, 3, 1, 2).astype(np.float32))
     methods = [method for method in METHODS if "eigen" not in method]
-    got = jax.jit(lambda params, x: {method: as_published(class_maps(ours.spatial, params, x, method=method).maps)
-                                     for method in methods})(params, images)
+    got = jax.jit(
+        lambda params, x: {
+            method: as_published(class_maps(ours.spatial, params, x, method=method).maps) for method in methods
+        }
+    )(params, images)
     for k in range(6):
         _, a, g = hooked(torch, net, net.layer4, x, lambda z, k=k: z[:, k].abs())
         for method in methods:

@@ -57,8 +57,12 @@ def test_losses_are_the_mean_over_patches():
     dense = patch_learner(NET, 2, loss="dense")
     after, info = jax.jit(dense.step)(KEY, state, batch)
     assert float(info.loss) == pytest.approx((per_image[0] + 0.5 * per_image[1]) / 1.5, rel=1e-4)
-    assert float(jnp.abs(after.variables["params"]["hidden"]["kernel"]
-                         - state.variables["params"]["hidden"]["kernel"]).max()) > 1e-4
+    assert (
+        float(
+            jnp.abs(after.variables["params"]["hidden"]["kernel"] - state.variables["params"]["hidden"]["kernel"]).max()
+        )
+        > 1e-4
+    )
     many = Batch(x=np.repeat(x[:1], 2000, 0), label=np.repeat(label[:1], 2000), attribute=np.zeros(2000, np.int32))
     values = -(target * log_q).sum(-1)[0]
     _, info = jax.jit(patch_learner(NET, 2).step)(KEY, state, many)

@@ -145,10 +145,16 @@ def test_pictures_keep_the_signal_code():
     np.testing.assert_allclose(out.shift.z, shift.z, rtol=1e-4, atol=1e-5)
     moved = jax.nn.sigmoid(SMALL.decode(variables, codes.signal.mean, shift.z))
     np.testing.assert_allclose(out.moved, moved, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(out.reconstruction, jax.nn.sigmoid(SMALL.decode(
-        variables, codes.signal.mean, codes.bias.mean)), rtol=1e-4, atol=1e-5)
-    for branch, before, after in ((SMALL.signal, out.signal_before, out.signal_after),
-                                  (SMALL.bias, out.bias_before, out.bias_after)):
+    np.testing.assert_allclose(
+        out.reconstruction,
+        jax.nn.sigmoid(SMALL.decode(variables, codes.signal.mean, codes.bias.mean)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    for branch, before, after in (
+        (SMALL.signal, out.signal_before, out.signal_after),
+        (SMALL.bias, out.bias_before, out.bias_after),
+    ):
         np.testing.assert_array_equal(before, branch.apply(variables, x).argmax(1))
         np.testing.assert_array_equal(after, branch.apply(variables, np.asarray(out.moved)).argmax(1))
     outcomes = out.outcomes()

@@ -30,8 +30,9 @@ def test_resizing_to_a_rectangle():
 @pytest.mark.parametrize(("size", "new"), [(28, 7), (31, 7), (7, 224)])
 def test_resizing_is_pytorchs(torch, size, new):
     image = RNG.uniform(size=(1, 2, size, size)).astype(np.float32)
-    want = torch.nn.functional.interpolate(torch.tensor(image), (new, new), mode="bilinear", antialias=True,
-                                           align_corners=False)
+    want = torch.nn.functional.interpolate(
+        torch.tensor(image), (new, new), mode="bilinear", antialias=True, align_corners=False
+    )
     np.testing.assert_allclose(maps.resize(image, new), want.numpy(), atol=2e-6)
     if new > size:
         plain = torch.nn.functional.interpolate(torch.tensor(image), (new, new), mode="bilinear", align_corners=False)

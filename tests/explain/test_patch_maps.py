@@ -25,8 +25,13 @@ def test_confidences_are_their_definitions():
     q = softmax(LOGITS.astype(np.float64) / 1.7)
     top = np.sort(q, -1)
     own = np.stack([q[i, ..., label] / PRIOR[label] for i, label in enumerate(LABELS)])
-    wanted = {"info_gain": (q * np.log(q / PRIOR)).sum(-1), "neg_entropy": (q * np.log(q)).sum(-1),
-              "margin": top[..., -1] - top[..., -2], "top_softmax": top[..., -1], "pointwise": np.log(own)}
+    wanted = {
+        "info_gain": (q * np.log(q / PRIOR)).sum(-1),
+        "neg_entropy": (q * np.log(q)).sum(-1),
+        "margin": top[..., -1] - top[..., -2],
+        "top_softmax": top[..., -1],
+        "pointwise": np.log(own),
+    }
     assert set(wanted) == set(CONFIDENCES)
     for kind, values in wanted.items():
         found = patch_confidence(LOGITS, kind=kind, prior=PRIOR, labels=LABELS, temperature=1.7)
@@ -52,14 +57,23 @@ def test_counts_equal_a_loop():
     for length, patch, stride in ((20, 6, 1), (21, 6, 2), (20, 5, 3), (32, 4, 4), (19, 7, 5), (9, 9, 2), (15, 3, 5)):
         covered = np.zeros(length, int)
         for y in oracle.starts(length, patch, stride):
-            covered[y:y + patch] += 1
+            covered[y : y + patch] += 1
         np.testing.assert_array_equal(cover_counts(length, patch, stride), covered, err_msg=f"{length, patch, stride}")
 
 
-@pytest.mark.parametrize(("patch", "stride", "size"), [
-    (6, 1, (14, 11)), (6, 2, (14, 12)), (6, 3, (15, 12)), (6, 4, (14, 18)), (5, 5, (20, 15)),  # s divides h - P
-    (6, 4, (13, 18)), (6, 3, (14, 13)), (6, 5, (12, 20)),  # it does not
-])
+@pytest.mark.parametrize(
+    ("patch", "stride", "size"),
+    [
+        (6, 1, (14, 11)),
+        (6, 2, (14, 12)),
+        (6, 3, (15, 12)),
+        (6, 4, (14, 18)),
+        (5, 5, (20, 15)),  # s divides h - P
+        (6, 4, (13, 18)),
+        (6, 3, (14, 13)),
+        (6, 5, (12, 20)),  # it does not
+    ],
+)
 def test_fold_equals_a_loop(patch, stride, size):
     tops, lefts = (oracle.starts(length, patch, stride, flush=True) for length in size)
     values = RNG.normal(size=(2, len(tops), len(lefts))).astype(np.float32)
@@ -86,8 +100,10 @@ def test_one_informative_pixel_gives_a_triangle():
     tops, lefts = np.arange(size[0] - patch + 1), np.arange(size[1] - patch + 1)
     sees = ((tops <= y0) & (y0 < tops + patch))[:, None] & ((lefts <= x0) & (x0 < lefts + patch))[None]
     found = fold(np.where(sees, c1, c0).astype(np.float32), size, patch=patch, stride=1)
-    dy, dx = (np.maximum(0, 1 - np.abs(np.arange(length) - centre) / patch) for length, centre in
-              zip(size, (y0, x0), strict=True))
+    dy, dx = (
+        np.maximum(0, 1 - np.abs(np.arange(length) - centre) / patch)
+        for length, centre in zip(size, (y0, x0), strict=True)
+    )
     np.testing.assert_allclose(found, c0 + (c1 - c0) * dy[:, None] * dx[None], atol=1e-6)
 
 
@@ -102,8 +118,16 @@ def test_maps_of_images_and_of_the_data_set(confidence):
     """By batches of 2 of 5 rows; the data set's map is the mean of those of its images."""
     images = RNG.integers(0, 256, (5, 10, 9, 3)).astype(np.uint8)
     labels, prior = np.array([0, 1, 1, 0, 1], np.int32), np.array([0.4, 0.6])
-    options = {"stride": 2, "patch": 4, "prior": prior, "labels": labels, "confidence": confidence, "temperature": 0.5,
-               "edge": "flush", "batch_size": 2}
+    options = {
+        "stride": 2,
+        "patch": 4,
+        "prior": prior,
+        "labels": labels,
+        "confidence": confidence,
+        "temperature": 0.5,
+        "edge": "flush",
+        "batch_size": 2,
+    }
     maps = image_maps(brightness, np.float32(3.0), images, **options)
     tops, lefts = oracle.starts(10, 4, 2, True), oracle.starts(9, 4, 2, True)
     for image, label, found in zip(images, labels, maps, strict=True):

@@ -19,16 +19,32 @@ STRIDES = (1, 2, 3, 4, 8)
 IMAGES = RNG.uniform(size=(2, 18, 23, 3)).astype(np.float32)
 NETS = {
     "max-pool, batch norm, late": patch_net(
-        patch=8, layers=(Conv(width=4, norm="batch"), Pool(), Conv(width=5, kernel=2)), hidden=6, position="late",
-        grid=(1, 1)),
+        patch=8,
+        layers=(Conv(width=4, norm="batch"), Pool(), Conv(width=5, kernel=2)),
+        hidden=6,
+        position="late",
+        grid=(1, 1),
+    ),
     # On 10 pixels the last one is dropped by the second window, so the map of the net goes on behind the last patch.
-    "strides 2, residual, mean": patch_net(patch=10, layers=(
-        Conv(width=4, stride=2, norm="channel"),
-        Residual(body=(Conv(width=5, kernel=2, stride=2), Conv(width=5, kernel=1, relu=False)))),
-        head="mean", hidden=0),
-    "residual without a stride, average": patch_net(patch=8, layers=(
-        Pool(kernel=2, stride=1, kind="avg"), Conv(width=4, kernel=2),
-        Residual(body=(Conv(width=4, norm="batch"),)), Pool(kernel=3, stride=3)), hidden=6),
+    "strides 2, residual, mean": patch_net(
+        patch=10,
+        layers=(
+            Conv(width=4, stride=2, norm="channel"),
+            Residual(body=(Conv(width=5, kernel=2, stride=2), Conv(width=5, kernel=1, relu=False))),
+        ),
+        head="mean",
+        hidden=0,
+    ),
+    "residual without a stride, average": patch_net(
+        patch=8,
+        layers=(
+            Pool(kernel=2, stride=1, kind="avg"),
+            Conv(width=4, kernel=2),
+            Residual(body=(Conv(width=4, norm="batch"),)),
+            Pool(kernel=3, stride=3),
+        ),
+        hidden=6,
+    ),
 }
 
 
@@ -47,8 +63,10 @@ def check(net, ways):
 
     @jax.jit
     def found(every):
-        return [patch_logits(own, params, IMAGES, stride=stride, **options)
-                for params, (own, _, stride, options) in zip(every, cases, strict=True)]
+        return [
+            patch_logits(own, params, IMAGES, stride=stride, **options)
+            for params, (own, _, stride, options) in zip(every, cases, strict=True)
+        ]
 
     for got, (own, params, stride, options) in zip(found([case[1] for case in cases]), cases, strict=True):
         wanted = oracle.patch_logits(own, params, IMAGES, stride, options.get("flush", False))
@@ -63,18 +81,30 @@ def test_dense_equals_every_crop_by_itself(name):
 
 
 def test_other_ways_equal_every_crop_by_itself():
-    check(NETS["max-pool, batch norm, late"], [
-        (1, {"method": "phases"}), (3, {"method": "phases", "flush": True}), (2, {"method": "tiled", "tile": 4}),
-        (3, {"method": "dense", "flush": True}), (3, {"method": "crops", "chunk": 7}),
-    ])
+    check(
+        NETS["max-pool, batch norm, late"],
+        [
+            (1, {"method": "phases"}),
+            (3, {"method": "phases", "flush": True}),
+            (2, {"method": "tiled", "tile": 4}),
+            (3, {"method": "dense", "flush": True}),
+            (3, {"method": "crops", "chunk": 7}),
+        ],
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(NETS))
-@pytest.mark.parametrize("options", [
-    {"method": "dense", "flush": True}, {"method": "phases"}, {"method": "tiled", "tile": 3},
-    {"method": "crops", "chunk": 50},
-], ids=lambda options: options["method"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "dense", "flush": True},
+        {"method": "phases"},
+        {"method": "tiled", "tile": 3},
+        {"method": "crops", "chunk": 50},
+    ],
+    ids=lambda options: options["method"],
+)
 def test_every_way_equals_every_crop_by_itself(name, options):
     check(NETS[name], [(stride, options) for stride in STRIDES])
 
@@ -96,10 +126,15 @@ def test_a_function_of_crops_is_evaluated_exactly():
         np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(("patch", "size", "ratios"), [
-    (8, 32, (8.8, 3.4, 1.1, 0.4)), (16, 64, (11.5, 9.4, 4.3, 1.5)), (32, 128, (48.3, 41.7, 19.2, 6.5)),
-    (32, 224, (51.0, 44.9, 21.7, 7.3)),
-])
+@pytest.mark.parametrize(
+    ("patch", "size", "ratios"),
+    [
+        (8, 32, (8.8, 3.4, 1.1, 0.4)),
+        (16, 64, (11.5, 9.4, 4.3, 1.5)),
+        (32, 128, (48.3, 41.7, 19.2, 6.5)),
+        (32, 224, (51.0, 44.9, 21.7, 7.3)),
+    ],
+)
 def test_the_plan_counts_flops(patch, size, ratios):
     found = [plan(patch_net(patch=patch), (size, size), stride=stride) for stride in (1, 2, 4, 8)]
     assert [round(one.ratio, 1) for one in found] == list(ratios)
@@ -122,9 +157,11 @@ def test_a_large_image_is_tiled():
 
 
 def test_what_has_no_dense_form_is_refused_by_name(key):
-    nets = {"condition 1": patch_net(patch=8, layers=(Conv(width=2, padding=1),)),
-            "condition 2": patch_net(patch=8, layers=(Conv(width=2), Conv(width=2, norm="group"))),
-            "condition 5": patch_net(patch=8, layers=(Conv(width=2),), position="early", grid=(11, 16))}
+    nets = {
+        "condition 1": patch_net(patch=8, layers=(Conv(width=2, padding=1),)),
+        "condition 2": patch_net(patch=8, layers=(Conv(width=2), Conv(width=2, norm="group"))),
+        "condition 5": patch_net(patch=8, layers=(Conv(width=2),), position="early", grid=(11, 16)),
+    }
     for condition, net in nets.items():
         assert plan(net, (18, 23), stride=1).method == "crops"
         for method in ("dense", "phases", "tiled"):

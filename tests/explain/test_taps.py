@@ -34,9 +34,13 @@ def test_linen_tap_and_cut_agree(network):
     small, params, tap = network
     # The cut is behind the ReLU that the tap is in front of.
     behind = Split(lambda p, x: tap(p, x, None)[1], lambda p, z: small.spatial.head(p, jax.nn.relu(z)))
-    got, want, logits = jax.jit(lambda params, x: (
-        class_maps(tap, params, x, relu=False), class_maps(behind, params, x, relu=False),
-        small.apply(params, x)))(params, X)
+    got, want, logits = jax.jit(
+        lambda params, x: (
+            class_maps(tap, params, x, relu=False),
+            class_maps(behind, params, x, relu=False),
+            small.apply(params, x),
+        )
+    )(params, X)
     np.testing.assert_allclose(got.logits, logits, rtol=1e-5, atol=1e-6)
     assert np.abs(want.maps).max() > 1e-3
     np.testing.assert_allclose(got.maps, want.maps, rtol=1e-5, atol=1e-6)
@@ -45,9 +49,13 @@ def test_linen_tap_and_cut_agree(network):
 def test_a_change_of_the_layer_reaches_the_logits(network):
     small, params, tap = network
     eps = RNG.normal(size=(2, 2, 2, 6)).astype(np.float32)
-    (plain, z), (logits, same), want = jax.jit(lambda params, x, eps: (
-        tap(params, x, None), tap(params, x, eps),
-        small.spatial.head(params, jax.nn.relu(tap(params, x, None)[1] + eps))))(params, X, eps)
+    (plain, z), (logits, same), want = jax.jit(
+        lambda params, x, eps: (
+            tap(params, x, None),
+            tap(params, x, eps),
+            small.spatial.head(params, jax.nn.relu(tap(params, x, None)[1] + eps)),
+        )
+    )(params, X, eps)
     np.testing.assert_allclose(z, same, rtol=1e-6)
     np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-6)
     assert np.abs(logits - plain).max() > 1e-2
@@ -116,9 +124,14 @@ def test_nnx_tap_and_cut_agree():
     params = jax.tree.map(lambda leaf: (RNG.normal(size=leaf.shape) / 3).astype(np.float32), shapes)
     split = Split(lambda p, x: nnx.merge(graphdef, p).features(x), lambda p, z: nnx.merge(graphdef, p).top(z))
     tap = nnx_tap(graphdef, "blocks/0")
-    got, want, first, z = jax.jit(lambda params, x: (
-        class_maps(tap, params, x, relu=False), class_maps(split, params, x, relu=False),
-        nnx_tap(graphdef, "first")(params, x, None)[1], nnx.merge(graphdef, params).first(x)))(params, X)
+    got, want, first, z = jax.jit(
+        lambda params, x: (
+            class_maps(tap, params, x, relu=False),
+            class_maps(split, params, x, relu=False),
+            nnx_tap(graphdef, "first")(params, x, None)[1],
+            nnx.merge(graphdef, params).first(x),
+        )
+    )(params, X)
     np.testing.assert_allclose(got.logits, want.logits, rtol=1e-5, atol=1e-6)
     assert np.abs(want.maps).max() > 1e-4
     np.testing.assert_allclose(got.maps, want.maps, rtol=1e-5, atol=1e-7)
@@ -175,9 +188,10 @@ def test_layers_that_cannot_be_tapped_are_named(network):
     small, params, _ = network
     transformer = vit(patch=4, width=8, depth=1, heads=2, hidden=8, classes=3)
     for apply_fn, variables, path, message in (
-            (small.apply, params, "convs_2", r"one of convs_0, convs_1, got 'convs_2'"),
-            (small.apply, params, "head", r"`head`: expected an output of maps"),
-            (Twice().apply, random_params(Twice()), "conv", "a layer that runs once, 'conv', got 2 runs"),
-            (transformer.apply, random_params(transformer), "blocks_0", "a square of tokens after the first 0")):
+        (small.apply, params, "convs_2", r"one of convs_0, convs_1, got 'convs_2'"),
+        (small.apply, params, "head", r"`head`: expected an output of maps"),
+        (Twice().apply, random_params(Twice()), "conv", "a layer that runs once, 'conv', got 2 runs"),
+        (transformer.apply, random_params(transformer), "blocks_0", "a square of tokens after the first 0"),
+    ):
         with pytest.raises(ContractError, match=message):
             jax.eval_shape(lambda p, tap=linen_tap(apply_fn, path): tap(p, X, None), variables)

@@ -12,15 +12,20 @@ from jaxdebias.mitigate import cell_balanced, cell_tables
 from jaxdebias.train import CrossFit, Optimizer, random_affine
 
 KEY = jax.random.key(0)
-LEARNER = cell_balanced(models.mlp(hidden=(64, 64), classes=4),
-                        Optimizer(learning_rate=1e-3, schedule="cosine", steps=600), classes=4, attributes=4,
-                        augment=random_affine(shift=1.0), input_dropout=0.2)
+LEARNER = cell_balanced(
+    models.mlp(hidden=(64, 64), classes=4),
+    Optimizer(learning_rate=1e-3, schedule="cosine", steps=600),
+    classes=4,
+    attributes=4,
+    augment=random_affine(shift=1.0),
+    input_dropout=0.2,
+)
 
 
 def test_suspects_are_flagged_and_said_to_show_what_the_shortcut_says(monkeypatch):
     """By the definition, on given probabilities; a second round leaves the suspects of the first out."""
     label, guess = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0])
-    said = np.array([[.1, .8, .1], [.5, .4, .1], [.6, .3, .1], [.9, .1, .0], [.3, .1, .6]], np.float32)
+    said = np.array([[0.1, 0.8, 0.1], [0.5, 0.4, 0.1], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0], [0.3, 0.1, 0.6]], np.float32)
     seen = []
 
     def judged(key, learner, data, *, hyper, **options):
@@ -31,8 +36,10 @@ def test_suspects_are_flagged_and_said_to_show_what_the_shortcut_says(monkeypatc
     data = Batch(x=np.zeros((5, 2), np.float32), label=label, attribute=guess)
     found = find_wrong_labels(KEY, LEARNER, data, classes=3, hyper=lambda counts: counts.tolist(), rounds=2)
     assert found.suspect.tolist() == [False, False, True, False, False]
-    assert seen == [([1, 1, 1, 1, 1], [[1, 1, 0], [1, 1, 0], [1, 0, 0]]),
-                    ([1, 1, 0, 1, 1], [[1, 1, 0], [0, 1, 0], [1, 0, 0]])]
+    assert seen == [
+        ([1, 1, 1, 1, 1], [[1, 1, 0], [1, 1, 0], [1, 0, 0]]),
+        ([1, 1, 0, 1, 1], [[1, 1, 0], [0, 1, 0], [1, 0, 0]]),
+    ]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ REFUSED = object()
 
 def _put(value: Any) -> Callable[[np.ndarray], np.ndarray]:
     """One entry set to a value; to a float where the array is of floats only, else the array becomes one of floats."""
+
     def put(array: np.ndarray) -> np.ndarray:
         array = np.array(array)
         if array.dtype.kind in "biu" and (isinstance(value, float) or array.dtype.kind == "b"):
@@ -140,23 +141,33 @@ def check(call: Call, name: str, mutation: str) -> None:
 
 
 def _numbers(answer: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(answer)
-            if isinstance(leaf, bool | int | float | np.ndarray | np.generic | jax.Array)]
+    return [
+        np.asarray(leaf)
+        for leaf in jax.tree.leaves(answer)
+        if isinstance(leaf, bool | int | float | np.ndarray | np.generic | jax.Array)
+    ]
 
 
 def _intervals(answer: Any) -> list[Interval]:
-    return [leaf for leaf in jax.tree.leaves(answer, is_leaf=lambda node: isinstance(node, Interval))
-            if isinstance(leaf, Interval)]
+    return [
+        leaf
+        for leaf in jax.tree.leaves(answer, is_leaf=lambda node: isinstance(node, Interval))
+        if isinstance(leaf, Interval)
+    ]
 
 
 def each(calls: Mapping[str, Call]) -> list[tuple[str, str, str]]:
     """Every (call, argument, mutation)."""
-    return [(name, argument, mutation) for name, call in calls.items() for argument in call.fuzzed
-            for mutation in MUTATIONS]
+    return [
+        (name, argument, mutation) for name, call in calls.items() for argument in call.fuzzed for mutation in MUTATIONS
+    ]
 
 
 def cheap(calls: Mapping[str, Call]) -> list[tuple[str, str, str]]:
     """Those of `each` that compile nothing that the good call has not."""
     new = {*ROWS, "one row", "turned", "an axis less", "float64", "int64", "uint8", "int8", "bool", "NaN", "a list"}
-    return [(name, argument, mutation) for name, argument, mutation in each(calls)
-            if mutation not in new or (argument not in calls[name].alone and mutation in ROWS)]
+    return [
+        (name, argument, mutation)
+        for name, argument, mutation in each(calls)
+        if mutation not in new or (argument not in calls[name].alone and mutation in ROWS)
+    ]

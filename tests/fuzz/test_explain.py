@@ -20,8 +20,9 @@ from jaxdebias.mitigate._patch_noise import masks as patch_masks
 
 latent_weights = importlib.import_module("jaxdebias.mitigate._dbvae.rarity")  # the package has a function of the name
 
-FUZZ = settings(deadline=None, derandomize=True, database=None, max_examples=80,
-                suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(
+    deadline=None, derandomize=True, database=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow]
+)
 KEY, RNG = jax.random.key(0), np.random.default_rng(0)
 N, K = 12, 3
 LABEL = (np.arange(N) % K).astype(np.int32)
@@ -65,45 +66,88 @@ def scored(features, label, weight, kernel, bias, gradient):
 
 CALLS = {
     "reweighing": Call(explain.reweighing, {"counts": np.array([[9, 1], [2, 8]])}, ("counts",), alone=("counts",)),
-    "fold": Call(lambda confidences: fold(confidences, (5, 6), patch=3, stride=1),
-                 {"confidences": RNG.random((2, 3, 4)).astype(np.float32)}, ("confidences",), alone=("confidences",)),
-    "patch_logits": Call(lambda images: patch_logits(of_crops, OF_CROPS, images, stride=1, patch=3),
-                         {"images": IMAGES}, ("images",), alone=("images",)),
-    "patch_confidence": Call(lambda logits, prior: patch_confidence(logits, prior=prior),
-                             {"logits": RNG.normal(size=(2, 3, 4, K)).astype(np.float32), "prior": PRIOR},
-                             ("logits", "prior"), alone=("logits",)),
-    "general_map": Call(lambda images, labels: explain.general_map(of_crops, OF_CROPS, images, labels=labels,
-                                                                   prior=PRIOR, stride=1, patch=3),
-                        {"images": IMAGES, "labels": np.array([0, 1], np.int32)}, ("labels",), optional=("labels",)),
+    "fold": Call(
+        lambda confidences: fold(confidences, (5, 6), patch=3, stride=1),
+        {"confidences": RNG.random((2, 3, 4)).astype(np.float32)},
+        ("confidences",),
+        alone=("confidences",),
+    ),
+    "patch_logits": Call(
+        lambda images: patch_logits(of_crops, OF_CROPS, images, stride=1, patch=3),
+        {"images": IMAGES},
+        ("images",),
+        alone=("images",),
+    ),
+    "patch_confidence": Call(
+        lambda logits, prior: patch_confidence(logits, prior=prior),
+        {"logits": RNG.normal(size=(2, 3, 4, K)).astype(np.float32), "prior": PRIOR},
+        ("logits", "prior"),
+        alone=("logits",),
+    ),
+    "general_map": Call(
+        lambda images, labels: explain.general_map(
+            of_crops, OF_CROPS, images, labels=labels, prior=PRIOR, stride=1, patch=3
+        ),
+        {"images": IMAGES, "labels": np.array([0, 1], np.int32)},
+        ("labels",),
+        optional=("labels",),
+    ),
     "localised": Call(explain.localised, {"map": MAPS[0]}, ("map",), alone=("map",)),
-    "class_maps": Call(lambda label: explain.class_maps(PLACES, jnp.ones((1, K)), IMAGES, target="label", label=label),
-                       {"label": np.array([0, 1], np.int32)}, ("label",)),
-    "influence": Call(scored, {"features": Z, "label": LABEL, "weight": np.ones(N, np.float32), "kernel": KERNEL,
-                               "bias": np.zeros(K, np.float32), "gradient": np.ones(K * K + K)},
-                      ("features", "label", "weight", "kernel", "bias", "gradient"), alone=("gradient",),
-                      optional=("weight", "bias")),
-    "top_harmful": Call(lambda change: influence.top_harmful(change, 2), {"change": Z[:, 0]}, ("change",),
-                        alone=("change",)),
-    "dfr": Call(lambda **k: dfr(SPLIT, PARAMS, config=DfrConfig(penalties=(1.0,)), **k)[0],
-                {"edit": ROWS, "accept": HELD_OUT},
-                ("edit.label", "edit.attribute", "edit.weight", "accept.label"), optional=("edit.weight",)),
+    "class_maps": Call(
+        lambda label: explain.class_maps(PLACES, jnp.ones((1, K)), IMAGES, target="label", label=label),
+        {"label": np.array([0, 1], np.int32)},
+        ("label",),
+    ),
+    "influence": Call(
+        scored,
+        {
+            "features": Z,
+            "label": LABEL,
+            "weight": np.ones(N, np.float32),
+            "kernel": KERNEL,
+            "bias": np.zeros(K, np.float32),
+            "gradient": np.ones(K * K + K),
+        },
+        ("features", "label", "weight", "kernel", "bias", "gradient"),
+        alone=("gradient",),
+        optional=("weight", "bias"),
+    ),
+    "top_harmful": Call(
+        lambda change: influence.top_harmful(change, 2), {"change": Z[:, 0]}, ("change",), alone=("change",)
+    ),
+    "dfr": Call(
+        lambda **k: dfr(SPLIT, PARAMS, config=DfrConfig(penalties=(1.0,)), **k)[0],
+        {"edit": ROWS, "accept": HELD_OUT},
+        ("edit.label", "edit.attribute", "edit.weight", "accept.label"),
+        optional=("edit.weight",),
+    ),
     "balanced_weights": Call(balanced_weights, {"label": LABEL, "attribute": ATTRIBUTE}, ("label", "attribute")),
-    "balanced_subsamples": Call(lambda **k: balanced_subsamples(KEY, **k), {"label": LABEL, "attribute": ATTRIBUTE},
-                                ("label", "attribute")),
-    "fmd": Call(lambda **k: fmd(KEY, SPLIT, PARAMS, config=FmdConfig(rounds=1), **k)[0],
-                {"train": HELD_OUT, "pairs": PAIRS, "accept": HELD_OUT, "accept_pairs": PAIRS},
-                ("train.label", "pairs.twin", "pairs.label", "accept.label", "accept_pairs.twin")),
+    "balanced_subsamples": Call(
+        lambda **k: balanced_subsamples(KEY, **k), {"label": LABEL, "attribute": ATTRIBUTE}, ("label", "attribute")
+    ),
+    "fmd": Call(
+        lambda **k: fmd(KEY, SPLIT, PARAMS, config=FmdConfig(rounds=1), **k)[0],
+        {"train": HELD_OUT, "pairs": PAIRS, "accept": HELD_OUT, "accept_pairs": PAIRS},
+        ("train.label", "pairs.twin", "pairs.label", "accept.label", "accept_pairs.twin"),
+    ),
     "quantile_mask": Call(patch_masks.quantile_mask, {"maps": MAPS}, ("maps",), alone=("maps",)),
     "budget_mask": Call(patch_masks.budget_mask, {"maps": MAPS}, ("maps",), alone=("maps",)),
     "soft_strength": Call(patch_masks.soft_strength, {"maps": MAPS}, ("maps",), alone=("maps",)),
-    "protect": Call(patch_masks.protect, {"mask": MAPS > 0.5, "target_map": MAPS}, ("mask", "target_map"),
-                    alone=("mask", "target_map")),
+    "protect": Call(
+        patch_masks.protect,
+        {"mask": MAPS > 0.5, "target_map": MAPS},
+        ("mask", "target_map"),
+        alone=("mask", "target_map"),
+    ),
     "mask_iou": Call(patch_masks.mask_iou, {"a": MAPS > 0.5, "b": MAPS > 0.3}, ("a", "b"), alone=("a", "b")),
-    "weakest_pixels": Call(patch_masks.weakest_pixels, {"maps": MAPS, "area": np.array([2, 3])}, ("maps", "area"),
-                           alone=("maps", "area")),
-    "latent_weights": Call(lambda **k: latent_weights.latent_weights(config=latent_weights.RarityConfig(bins=4),
-                                                                     classes=K, **k),
-                           {"mean": Z, "log_variance": TWIN, "label": LABEL}, ("mean", "log_variance", "label")),
+    "weakest_pixels": Call(
+        patch_masks.weakest_pixels, {"maps": MAPS, "area": np.array([2, 3])}, ("maps", "area"), alone=("maps", "area")
+    ),
+    "latent_weights": Call(
+        lambda **k: latent_weights.latent_weights(config=latent_weights.RarityConfig(bins=4), classes=K, **k),
+        {"mean": Z, "log_variance": TWIN, "label": LABEL},
+        ("mean", "log_variance", "label"),
+    ),
 }
 
 

@@ -13,8 +13,9 @@ from jaxdebias import measure
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 
-FUZZ = settings(deadline=None, derandomize=True, database=None, max_examples=80,
-                suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(
+    deadline=None, derandomize=True, database=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow]
+)
 NUMBERS = settings(FUZZ, max_examples=20)
 KEY, RNG = jax.random.key(0), np.random.default_rng(0)
 N, K, A = 12, 3, 2
@@ -46,64 +47,115 @@ def shortcuts(predicted, label, attribute, counts=None, unit=None):
 
 
 CALLS = {
-    "group_report": Call(lambda **k: measure.group_report(KEY, **FEW, **k),
-                         {"predicted": PREDICTED, "batch": BATCH, "aligned": ALIGNED, "train_counts": COUNTS},
-                         ("predicted", "batch.label", "batch.attribute", "batch.weight", "batch.unit", "aligned",
-                          "train_counts"), alone=("aligned",), optional=("batch.weight", "batch.unit", "train_counts")),
-    "group_report of logits": Call(lambda **k: measure.group_report(KEY, **FEW, **k),
-                                   {"predicted": LOGITS, "batch": BATCH, "aligned": ALIGNED}, ("predicted",)),
-    "accuracy_differences": Call(lambda **k: measure.accuracy_differences(KEY, **FEW, **k),
-                                 {"before": PREDICTED, "after": LABEL, "batch": BATCH, "aligned": ALIGNED},
-                                 ("before", "after", "aligned"), alone=("aligned",)),
-    "fairness_report": Call(lambda **k: measure.fairness_report(KEY, classes=K, **FEW, **k),
-                            {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE, "unit": UNIT},
-                            ("predicted", "label", "attribute", "unit"), optional=("unit",)),
-    "find_shortcuts": Call(shortcuts, {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE,
-                                       "counts": COUNTS, "unit": UNIT},
-                           ("predicted", "label", "attribute", "counts", "unit"), optional=("counts", "unit")),
-    "pull": Call(measure.pull, {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE,
-                                "score": RNG.normal(size=(K, A)), "given": UNIT % 2, "unit": UNIT},
-                 ("predicted", "label", "attribute", "score", "given", "unit"), alone=("score",),
-                 optional=("given", "unit")),
+    "group_report": Call(
+        lambda **k: measure.group_report(KEY, **FEW, **k),
+        {"predicted": PREDICTED, "batch": BATCH, "aligned": ALIGNED, "train_counts": COUNTS},
+        ("predicted", "batch.label", "batch.attribute", "batch.weight", "batch.unit", "aligned", "train_counts"),
+        alone=("aligned",),
+        optional=("batch.weight", "batch.unit", "train_counts"),
+    ),
+    "group_report of logits": Call(
+        lambda **k: measure.group_report(KEY, **FEW, **k),
+        {"predicted": LOGITS, "batch": BATCH, "aligned": ALIGNED},
+        ("predicted",),
+    ),
+    "accuracy_differences": Call(
+        lambda **k: measure.accuracy_differences(KEY, **FEW, **k),
+        {"before": PREDICTED, "after": LABEL, "batch": BATCH, "aligned": ALIGNED},
+        ("before", "after", "aligned"),
+        alone=("aligned",),
+    ),
+    "fairness_report": Call(
+        lambda **k: measure.fairness_report(KEY, classes=K, **FEW, **k),
+        {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE, "unit": UNIT},
+        ("predicted", "label", "attribute", "unit"),
+        optional=("unit",),
+    ),
+    "find_shortcuts": Call(
+        shortcuts,
+        {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE, "counts": COUNTS, "unit": UNIT},
+        ("predicted", "label", "attribute", "counts", "unit"),
+        optional=("counts", "unit"),
+    ),
+    "pull": Call(
+        measure.pull,
+        {
+            "predicted": PREDICTED,
+            "label": LABEL,
+            "attribute": ATTRIBUTE,
+            "score": RNG.normal(size=(K, A)),
+            "given": UNIT % 2,
+            "unit": UNIT,
+        },
+        ("predicted", "label", "attribute", "score", "given", "unit"),
+        alone=("score",),
+        optional=("given", "unit"),
+    ),
     "association": Call(measure.association, {"counts": COUNTS}, ("counts",), alone=("counts",)),
-    "bootstrap": Call(lambda **k: measure.bootstrap(KEY, total, groups=K, **FEW, **k),
-                      {"values": LOGITS, "group": LABEL, "unit": UNIT}, ("values", "group", "unit"),
-                      optional=("group", "unit")),
-    "paired_difference": Call(lambda **k: measure.paired_difference(KEY, total, groups=K, **FEW, **k),
-                              {"before": LOGITS, "after": OTHERS, "group": LABEL}, ("before", "after")),
-    "rate_intervals": Call(lambda **k: measure.rate_intervals(pools=K, **k),
-                           {"hit": PREDICTED == LABEL, "pool": LABEL, "unit": UNIT}, ("hit", "pool", "unit"),
-                           optional=("unit",)),
+    "bootstrap": Call(
+        lambda **k: measure.bootstrap(KEY, total, groups=K, **FEW, **k),
+        {"values": LOGITS, "group": LABEL, "unit": UNIT},
+        ("values", "group", "unit"),
+        optional=("group", "unit"),
+    ),
+    "paired_difference": Call(
+        lambda **k: measure.paired_difference(KEY, total, groups=K, **FEW, **k),
+        {"before": LOGITS, "after": OTHERS, "group": LABEL},
+        ("before", "after"),
+    ),
+    "rate_intervals": Call(
+        lambda **k: measure.rate_intervals(pools=K, **k),
+        {"hit": PREDICTED == LABEL, "pool": LABEL, "unit": UNIT},
+        ("hit", "pool", "unit"),
+        optional=("unit",),
+    ),
     "wilson": Call(measure.wilson, {"correct": np.array([1, 2]), "n": np.array([3, 4])}, ("correct", "n")),
     "over_seeds": Call(measure.over_seeds, {"values": np.array([0.1, 0.2, 0.4])}, ("values",), alone=("values",)),
-    "paired_over_seeds": Call(measure.paired_over_seeds,
-                              {"before": np.array([0.1, 0.2, 0.4]), "after": np.array([0.2, 0.2, 0.5])},
-                              ("before", "after")),
+    "paired_over_seeds": Call(
+        measure.paired_over_seeds,
+        {"before": np.array([0.1, 0.2, 0.4]), "after": np.array([0.2, 0.2, 0.5])},
+        ("before", "after"),
+    ),
     "counterfactual_bias_of_logits": Call(
         lambda **k: measure.counterfactual_bias_of_logits(key=KEY, **FEW, **k),
         {"logits": LOGITS, "logits_twin": OTHERS, "label": LABEL, "unit": UNIT, "weight": np.ones(N, np.float32)},
-        ("logits", "logits_twin", "label", "unit", "weight"), optional=("unit", "weight")),
+        ("logits", "logits_twin", "label", "unit", "weight"),
+        optional=("unit", "weight"),
+    ),
     "counterfactual_bias": Call(
         lambda pairs: measure.counterfactual_bias(apply, np.eye(K, dtype=np.float32), pairs, key=KEY, **FEW),
-        {"pairs": Batch(LOGITS, LABEL, ATTRIBUTE, twin=OTHERS)}, ("pairs.twin", "pairs.label")),
+        {"pairs": Batch(LOGITS, LABEL, ATTRIBUTE, twin=OTHERS)},
+        ("pairs.twin", "pairs.label"),
+    ),
     "attention_iou": Call(measure.attention_iou, {"a": MAPS[:, 0], "b": MAPS[:, 1]}, ("a", "b")),
     "pairwise_attention_iou": Call(measure.pairwise_attention_iou, {"maps": MAPS}, ("maps",), alone=("maps",)),
     "mask_scores": Call(measure.mask_scores, {"maps": MAPS, "masks": MASKS}, ("maps", "masks")),
     "area_fraction": Call(measure.area_fraction, {"masks": MASKS}, ("masks",), alone=("masks",)),
     "top_pixel_iou": Call(measure.top_pixel_iou, {"a": MAPS[:, 0], "mask": MASKS[:, 0]}, ("a", "mask")),
     "pointing_game": Call(measure.pointing_game, {"a": MAPS[:, 0], "mask": MASKS[:, 0]}, ("a", "mask")),
-    "region_masks": Call(lambda mask: measure.region_masks(mask, ((1,), (0,))), {"mask": MASKS[:, 0].astype(np.int32)},
-                         ("mask",), alone=("mask",)),
+    "region_masks": Call(
+        lambda mask: measure.region_masks(mask, ((1,), (0,))),
+        {"mask": MASKS[:, 0].astype(np.int32)},
+        ("mask",),
+        alone=("mask",),
+    ),
     "label_groups": Call(measure.label_groups, {"label": LABEL % 2, "attribute": ATTRIBUTE}, ("label", "attribute")),
-    "score_report": Call(lambda **k: measure.score_report(KEY, groups=K, score="mask", **FEW, **k),
-                         {"scores": SCORES, "group": LABEL, "chance": SCORES, "unit": UNIT},
-                         ("scores", "group", "chance", "unit"), optional=("unit",)),
-    "add_scores": Call(lambda **k: measure.group_scores(measure.add_scores(measure.empty_sums(K, (2,)), **k),
-                                                        score="mask"),
-                       {"scores": SCORES, "group": LABEL}, ("scores", "group")),
-    "soft_equalised_odds": Call(measure.soft_equalised_odds, {"probability": SCORES[:, 0], "label": LABEL % 2,
-                                                              "attribute": ATTRIBUTE},
-                                ("probability", "label", "attribute")),
+    "score_report": Call(
+        lambda **k: measure.score_report(KEY, groups=K, score="mask", **FEW, **k),
+        {"scores": SCORES, "group": LABEL, "chance": SCORES, "unit": UNIT},
+        ("scores", "group", "chance", "unit"),
+        optional=("unit",),
+    ),
+    "add_scores": Call(
+        lambda **k: measure.group_scores(measure.add_scores(measure.empty_sums(K, (2,)), **k), score="mask"),
+        {"scores": SCORES, "group": LABEL},
+        ("scores", "group"),
+    ),
+    "soft_equalised_odds": Call(
+        measure.soft_equalised_odds,
+        {"probability": SCORES[:, 0], "label": LABEL % 2, "attribute": ATTRIBUTE},
+        ("probability", "label", "attribute"),
+    ),
 }
 
 
@@ -167,8 +219,10 @@ def test_fairness_is_that_of_a_loop(predicted, label, attribute):
     np.testing.assert_allclose([report.selection_rate, report.true_positive_rate, report.false_positive_rate], rates.T)
     gaps = np.abs(rates[0] - rates[1])
     assert report.demographic_parity_difference.value == pytest.approx(gaps[0], abs=1e-6)
-    for found, gap in ((report.equal_opportunity_difference, gaps[1]),
-                       (report.equalised_odds_difference, gaps[1:].max())):
+    for found, gap in (
+        (report.equal_opportunity_difference, gaps[1]),
+        (report.equalised_odds_difference, gaps[1:].max()),
+    ):
         assert found.value == pytest.approx(gap, abs=1e-6, nan_ok=True)
     assert bool(report.undefined) == bool(np.isnan(rates).any())
 
@@ -181,8 +235,12 @@ def test_a_pull_is_the_mean_over_pairs(predicted, label, attribute):
     means = []
     for y in range(K):
         own = np.flatnonzero((label == y) & (attribute >= 0))
-        more = [score[predicted[i], attribute[i]] - score[predicted[i], attribute[j]]
-                for i in own for j in own if attribute[i] != attribute[j]]
+        more = [
+            score[predicted[i], attribute[i]] - score[predicted[i], attribute[j]]
+            for i in own
+            for j in own
+            if attribute[i] != attribute[j]
+        ]
         means += [np.mean(more)] if more else []
     if not means:
         assert np.isnan(found.value)
@@ -209,8 +267,9 @@ def test_one_row_is_enough():
     report = measure.group_report(KEY, PREDICTED[:1], one, ALIGNED, **FEW)
     assert report.accuracy.n == 1
     assert report.small.sum() == 1
-    (found,) = measure.find_shortcuts(KEY, PREDICTED[:1], LABEL[:1], {"a": ATTRIBUTE[:1]}, classes=K,
-                                      train_counts={"a": COUNTS})
+    (found,) = measure.find_shortcuts(
+        KEY, PREDICTED[:1], LABEL[:1], {"a": ATTRIBUTE[:1]}, classes=K, train_counts={"a": COUNTS}
+    )
     assert (found.verdict, found.p_value) == ("unknown", 1.0)
     assert measure.rate_intervals(np.array([True]), np.array([0]), pools=1).n.tolist() == [1]
 
@@ -218,8 +277,9 @@ def test_one_row_is_enough():
 def test_values_that_no_training_sample_had():
     """Of an attribute value without training samples nothing is known: it neither helps nor hurts."""
     counts = np.concatenate([COUNTS, np.zeros((K, 1), int)], axis=1)
-    (found,) = measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE + 1}, train_counts={"a": np.roll(
-        counts, 1, axis=1)})
+    (found,) = measure.find_shortcuts(
+        KEY, PREDICTED, LABEL, {"a": ATTRIBUTE + 1}, train_counts={"a": np.roll(counts, 1, axis=1)}
+    )
     (plain,) = measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE}, train_counts={"a": COUNTS})
     assert found.pull == plain.pull
     with pytest.raises(ContractError, match="more than 1"):

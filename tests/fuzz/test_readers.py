@@ -13,8 +13,32 @@ from jaxdebias.data import folder
 from jaxdebias.data._folder import further_columns, read_metadata
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
-CELL = st.sampled_from(["", "a", "b", "0", "1", "-1", "2", "nan", "inf", "1e400", "<b>", '"', "train", "test", "val",
-                        "ü", "\x00", "\n", "a,b", "0.png", "../0.png", "9" * 30])
+CELL = st.sampled_from(
+    [
+        "",
+        "a",
+        "b",
+        "0",
+        "1",
+        "-1",
+        "2",
+        "nan",
+        "inf",
+        "1e400",
+        "<b>",
+        '"',
+        "train",
+        "test",
+        "val",
+        "ü",
+        "\x00",
+        "\n",
+        "a,b",
+        "0.png",
+        "../0.png",
+        "9" * 30,
+    ]
+)
 TABLES = st.lists(st.lists(CELL, min_size=0, max_size=6), min_size=0, max_size=6)
 
 

@@ -20,16 +20,20 @@ from jaxdebias.language.models import small_language_model, word_tokenizer
 from jaxdebias.train import Optimizer
 
 TEXTS = ["the nurse said she left", "the smith said he left", "it rained"]
-PAIRS = [SentencePair("the nurse said she left", "the nurse said he left", "nurse"),
-         SentencePair("the smith said he left", "the smith said she left", "smith")]
+PAIRS = [
+    SentencePair("the nurse said she left", "the nurse said he left", "nurse"),
+    SentencePair("the smith said he left", "the smith said she left", "smith"),
+]
 TOKENIZER = word_tokenizer(TEXTS)
 
 
 def drawn(model):
     """Random params, without the compilations of `init`."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape) + (leaf.ndim == 1), jnp.float32),
-                        jax.eval_shape(model.init, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape) + (leaf.ndim == 1), jnp.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
 
 
 def small(kind):
@@ -76,11 +80,15 @@ def test_a_step_of_training_lowers_the_loss_of_its_batch(kind):
 def test_tuning_keeps_the_best_that_it_may(monkeypatch):
     model = small("gpt2")
     params = drawn(model)
-    config = LanguageTuningConfig(learning_rates=(1e-2, 1e-3), steps=2, looks=2, batch_size=4, length=8,
-                                  perplexity=1e6)
+    config = LanguageTuningConfig(learning_rates=(1e-2, 1e-3), steps=2, looks=2, batch_size=4, length=8, perplexity=1e6)
     _, info = language_tuning(jax.random.key(0), model, TOKENIZER, params, TEXTS, TEXTS, PAIRS, config)
-    assert list(info.bias) == ["as it is", "rate 0.01, 2 steps", "rate 0.01, 4 steps", "rate 0.001, 2 steps",
-                               "rate 0.001, 4 steps"]
+    assert list(info.bias) == [
+        "as it is",
+        "rate 0.01, 2 steps",
+        "rate 0.01, 4 steps",
+        "rate 0.001, 2 steps",
+        "rate 0.001, 4 steps",
+    ]
     assert info.bias[info.chosen] == min(info.bias.values())
     assert len({round(value, 7) for value in info.perplexity.values()}) == 5
     # With nothing to spend, and perplexity on a text that the tuning makes worse, the model stays as it is.
@@ -100,11 +108,16 @@ def test_what_is_projected_out_is_gone():
     split = projected(model)
     z = split.features((params, found), tokens)
     np.testing.assert_allclose(jnp.einsum("ntd,cd->ntc", z, found), np.zeros((3, 8, 2)), atol=1e-4)
-    np.testing.assert_allclose(split.head((params, jnp.zeros_like(found)), model.split.features(params, tokens)),
-                               model.apply(params, tokens), atol=1e-5)
+    np.testing.assert_allclose(
+        split.head((params, jnp.zeros_like(found)), model.split.features(params, tokens)),
+        model.apply(params, tokens),
+        atol=1e-5,
+    )
     # Two directions hold the mean differences of two pairs: nothing of them is left.
-    mean = [np.asarray(model.split.features(params, jnp.asarray(TOKENIZER.rows([one, two], length=7)))).mean(1)
-            for one, two, *_ in PAIRS]
+    mean = [
+        np.asarray(model.split.features(params, jnp.asarray(TOKENIZER.rows([one, two], length=7)))).mean(1)
+        for one, two, *_ in PAIRS
+    ]
     rest = np.stack([one[0] - one[1] for one in mean])
     np.testing.assert_allclose(rest - rest @ np.asarray(found).T @ np.asarray(found), np.zeros_like(rest), atol=1e-4)
     with pytest.raises(ContractError, match="`count`"):
@@ -114,8 +127,9 @@ def test_what_is_projected_out_is_gone():
 def test_projection_chooses_by_the_rule():
     model = small("gpt2")
     params = drawn(model)
-    _, (same, directions), info = language_projection(model, TOKENIZER, params, PAIRS, TEXTS, PAIRS, counts=(1, 2),
-                                                      perplexity=1e6)
+    _, (same, directions), info = language_projection(
+        model, TOKENIZER, params, PAIRS, TEXTS, PAIRS, counts=(1, 2), perplexity=1e6
+    )
     assert same is params
     assert list(info.bias) == ["as it is", "1 directions", "2 directions"]
     assert info.bias[info.chosen] == min(info.bias.values())

@@ -50,8 +50,17 @@ def hand_made():
         return logits + jnp.broadcast_to(params["bias"], logits.shape)
 
     config = small_language_model("gpt2", tokenizer.size, positions=8, width=4, depth=1, heads=1).config
-    model = LanguageModel(config=config, init=None, apply=None, train=None, split=Split(features, head), at=None,
-                          causal=True, transform_paths=("bias",), mlp_paths=("kernel",))
+    model = LanguageModel(
+        config=config,
+        init=None,
+        apply=None,
+        train=None,
+        split=Split(features, head),
+        at=None,
+        causal=True,
+        transform_paths=("bias",),
+        mlp_paths=("kernel",),
+    )
     return model, tokenizer
 
 
@@ -93,21 +102,27 @@ def test_the_bias_falls_and_the_rest_stays(trained, edited):
     assert info.bias_after < 0.6 * info.bias_before
     assert info.perplexity_after <= 1.05 * info.perplexity_before * (1 + 1e-5)
     # What the info says is what the returned parameters do, by the code that measures.
-    for fitted, bias, spread in ((params, info.bias_before, info.perplexity_before),
-                                 (after, info.bias_after, info.perplexity_after)):
+    for fitted, bias, spread in (
+        (params, info.bias_before, info.perplexity_before),
+        (after, info.bias_after, info.perplexity_after),
+    ):
         assert np.abs(differences(model, tokenizer, fitted, ACCEPT)).mean() == pytest.approx(bias, rel=1e-3)
         scores = text_scores(Scorer(model.split, fitted, tokenizer, True, 8), PERSONS)
         assert np.exp(-scores.total.sum() / scores.count.sum()) == pytest.approx(spread, rel=1e-3)
-    assert info.bias_before + sum(one.achieved_change for one in info.rounds) == pytest.approx(info.bias_after,
-                                                                                              abs=1e-5)
+    assert info.bias_before + sum(one.achieved_change for one in info.rounds) == pytest.approx(
+        info.bias_after, abs=1e-5
+    )
     assert all(one.predicted_change <= 1e-6 for one in info.rounds)
 
 
 def test_only_the_block_is_new(trained, edited):
     params = trained[2]
     after, info = edited
-    new = {jax.tree_util.keystr(path, simple=True, separator="/") for (path, one), other in
-           zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(after), strict=True) if one is not other}
+    new = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(after), strict=True)
+        if one is not other
+    }
     assert new == {"kernel"}
     assert info.parameters == params["kernel"].size
 
@@ -159,16 +174,27 @@ def test_ekfac_will_do_for_the_perceptron(kind):
     tokenizer = word_tokenizer(TEXTS)
     model = small_language_model(kind, tokenizer.size, positions=8, width=4, depth=1, heads=1)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
-                          jax.eval_shape(model.init, jax.random.key(0)))
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
     config = LanguageFmdConfig(block="mlp", rounds=1, solver=Ekfac(), significance=0.0, curvature_texts=16)
     _, info = language_fmd(jax.random.key(0), model, tokenizer, params, TEXTS, PAIRS, PERSONS, PAIRS, config)
     assert info.rounds[0].predicted_change <= 0
     assert info.rounds[0].achieved_change < 0
     if kind == "gpt2":
         with pytest.raises(ContractError, match="norm"):
-            language_fmd(jax.random.key(0), model, tokenizer, params, TEXTS, PAIRS, PERSONS, PAIRS,
-                         dataclasses.replace(config, block="top"))
+            language_fmd(
+                jax.random.key(0),
+                model,
+                tokenizer,
+                params,
+                TEXTS,
+                PAIRS,
+                PERSONS,
+                PAIRS,
+                dataclasses.replace(config, block="top"),
+            )
 
 
 def test_the_rule_of_the_search():

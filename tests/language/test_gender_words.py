@@ -4,15 +4,18 @@ from jaxdebias.language import swap_gender
 from jaxdebias.language._gender_words import PAIRS, gendered_words
 
 
-@pytest.mark.parametrize(("text", "want"), [
-    ("He lost his keys.", "She lost her keys."),
-    ("She lost her keys.", "He lost his keys."),
-    ("The keys are his.", "The keys are hers."),
-    ("The keys are hers.", "The keys are his."),
-    ("I told her that HER boss saw him", "I told him that HIS boss saw her"),
-    ("his old car; Mrs. King and the waitress", "her old car; Mr. Queen and the waiter"),
-    ("Men, women: they rehearsed the theme.", "Women, men: they rehearsed the theme."),
-])
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("He lost his keys.", "She lost her keys."),
+        ("She lost her keys.", "He lost his keys."),
+        ("The keys are his.", "The keys are hers."),
+        ("The keys are hers.", "The keys are his."),
+        ("I told her that HER boss saw him", "I told him that HIS boss saw her"),
+        ("his old car; Mrs. King and the waitress", "her old car; Mr. Queen and the waiter"),
+        ("Men, women: they rehearsed the theme.", "Women, men: they rehearsed the theme."),
+    ],
+)
 def test_sentences(text, want):
     assert swap_gender(text) == want
 

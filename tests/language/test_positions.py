@@ -20,18 +20,25 @@ from jaxdebias.language._datasets import SentencePair
 from jaxdebias.language.models import small_language_model, word_tokenizer
 
 TEXTS = ["the nurse said that she was late.", "a chef left."]
-PAIRS = [SentencePair("the nurse said that she was late.", "the nurse said that he was late.", "nurse"),
-         SentencePair("she left.", "the chef left.", "chef"), SentencePair("he was late.", "she was late.", "chef")]
+PAIRS = [
+    SentencePair("the nurse said that she was late.", "the nurse said that he was late.", "nurse"),
+    SentencePair("she left.", "the chef left.", "chef"),
+    SentencePair("he was late.", "she was late.", "chef"),
+]
 TOKENIZER = word_tokenizer([*TEXTS, "he"])
-MODELS = {kind: small_language_model(kind, TOKENIZER.size, positions=16, width=8, depth=2, heads=2)
-          for kind in ("gpt2", "bert")}
+MODELS = {
+    kind: small_language_model(kind, TOKENIZER.size, positions=16, width=8, depth=2, heads=2)
+    for kind in ("gpt2", "bert")
+}
 
 
 def drawn(model):
     """Random params, without the compilations of `init`."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray((0.5 * rng.normal(size=leaf.shape) + (leaf.ndim == 1)), jnp.float32),
-                        jax.eval_shape(model.init, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray((0.5 * rng.normal(size=leaf.shape) + (leaf.ndim == 1)), jnp.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
 
 
 PARAMS = {kind: drawn(model) for kind, model in MODELS.items()}
@@ -99,8 +106,10 @@ def test_the_head_of_a_block_gives_the_logits_of_the_model(kind, block):
     want = np.asarray(model.apply(params, jnp.asarray(positions.tokens)))[positions.row, positions.place]
     np.testing.assert_allclose(head.logits(features(params, positions)), want, atol=2e-4)
     moved = replace(params, head.at({name: leaf + 0.1 for name, leaf in head.theta.items()}))
-    names = {jax.tree_util.keystr(path, simple=True, separator="/"): one is not other for (path, one), other in
-             zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(moved), strict=True)}
+    names = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): one is not other
+        for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(moved), strict=True)
+    }
     assert {name for name, new in names.items() if new} == {name for name, _ in head.layers}
     want = np.asarray(model.apply(moved, jnp.asarray(positions.tokens)))[positions.row, positions.place]
     again = token_block(model, moved, where)
@@ -111,14 +120,16 @@ def test_features_do_not_depend_on_padding():
     model, params = MODELS["bert"], PARAMS["bert"]
     both = position_features(model, params, text_positions(model, TOKENIZER, TEXTS))
     alone = position_features(model, params, text_positions(model, TOKENIZER, TEXTS[1:]))
-    np.testing.assert_allclose(both[-len(alone):], alone, atol=1e-5)
+    np.testing.assert_allclose(both[-len(alone) :], alone, atol=1e-5)
 
 
 def test_bad_pairs_are_named():
     model = MODELS["bert"]
-    for pair, said in ((SentencePair("the nurse", "the nurse", "x"), "two sentences that differ"),
-                       (SentencePair("she", "he", "x"), "at least one token to score"),
-                       (SentencePair("the " * 20, "he", "x"), "at most 16 tokens, got 22")):
+    for pair, said in (
+        (SentencePair("the nurse", "the nurse", "x"), "two sentences that differ"),
+        (SentencePair("she", "he", "x"), "at least one token to score"),
+        (SentencePair("the " * 20, "he", "x"), "at most 16 tokens, got 22"),
+    ):
         with pytest.raises(ContractError, match=said):
             pair_positions(model, TOKENIZER, [pair])
     with pytest.raises(ContractError, match="at least one token each, got 1 empty"):

@@ -42,9 +42,11 @@ def test_differences_and_bias_are_those_of_a_loop():
 def test_gradients_are_slopes():
     kernel = np.asarray(HEAD.kernel, np.float64)
     step = 1e-5
-    for gradient, value in ((sentence_bias_gradient(HEAD, PAIRS), lambda k: np.abs(slow_differences(k)).mean()),
-                            # A loss is minus the log-probability.
-                            (sentence_pair_gradient(HEAD, PAIRS), lambda k: -np.sum(slow_differences(k)))):
+    for gradient, value in (
+        (sentence_bias_gradient(HEAD, PAIRS), lambda k: np.abs(slow_differences(k)).mean()),
+        # A loss is minus the log-probability.
+        (sentence_pair_gradient(HEAD, PAIRS), lambda k: -np.sum(slow_differences(k))),
+    ):
         slopes = np.zeros((D, V))
         for i, j in np.ndindex(D, V):
             moved = [kernel.copy(), kernel.copy()]
@@ -61,10 +63,15 @@ def test_one_token_sentences_are_the_pairs_of_a_classifier():
     """FMD's right-hand side of a classifier is that of sentences of one token."""
     label = ROWS.token[:N]
     z, twin = ROWS.features[:N], ROWS.features[N : 2 * N]
-    pairs = PairRows(TokenRows(jnp.concatenate([z, twin]), jnp.concatenate([label, label])),
-                     jnp.asarray([1.0] * N + [-1.0] * N), jnp.asarray([*range(N), *range(N)]), jnp.zeros(N, jnp.int32))
-    np.testing.assert_allclose(sentence_pair_gradient(HEAD, pairs), pair_gradient(HEAD, HeadPairs(z, twin, label)),
-                               atol=1e-5)
+    pairs = PairRows(
+        TokenRows(jnp.concatenate([z, twin]), jnp.concatenate([label, label])),
+        jnp.asarray([1.0] * N + [-1.0] * N),
+        jnp.asarray([*range(N), *range(N)]),
+        jnp.zeros(N, jnp.int32),
+    )
+    np.testing.assert_allclose(
+        sentence_pair_gradient(HEAD, pairs), pair_gradient(HEAD, HeadPairs(z, twin, label)), atol=1e-5
+    )
 
 
 def test_the_influence_of_a_sentence_is_that_of_refitting_without_it():
@@ -89,5 +96,6 @@ def test_the_influence_of_a_sentence_is_that_of_refitting_without_it():
 def test_bias_compiles_once():
     traced = jax.jit(soft_sentence_pair_bias)
     traced(HEAD, PAIRS)
-    assert traced(HEAD, PAIRS._replace(weight=2 * PAIRS.weight)) == pytest.approx(2 * float(traced(HEAD, PAIRS)),
-                                                                                  rel=1e-5)
+    assert traced(HEAD, PAIRS._replace(weight=2 * PAIRS.weight)) == pytest.approx(
+        2 * float(traced(HEAD, PAIRS)), rel=1e-5
+    )

@@ -66,8 +66,7 @@ def test_only_scored_tokens_count(start_alone):
     scored = [[0, len(s) - 1] if len(s) > 1 else [] for s in SENTENCES]
     got = causal_scores(CAUSAL, TABLE, SENTENCES, start=START, scored=scored, start_alone=start_alone, batch_tokens=32)
     head = [] if start_alone else [START]
-    want = [slow_causal([START], s[0]) + slow_causal([*head, *s[:-1]], s[-1]) if len(s) > 1 else 0.0
-            for s in SENTENCES]
+    want = [slow_causal([START], s[0]) + slow_causal([*head, *s[:-1]], s[-1]) if len(s) > 1 else 0.0 for s in SENTENCES]
     np.testing.assert_allclose(got.total, want, rtol=1e-5)
     assert np.isnan(got.mean[2])
 
@@ -84,10 +83,14 @@ def test_masked_scores_are_those_of_a_loop():
 def test_blank_scores_put_the_word_in_from_left_to_right():
     blanks = [([START, 6], [7, 8, 9], [10, END]), ([START], [11], [5, 6, END])]
     got = blank_scores(MASKED, TABLE, blanks, mask=MASK, pad=PAD, batch_tokens=64)
-    first = [slow_masked([START, 6, MASK, 10, END], 2, 7), slow_masked([START, 6, 7, MASK, 10, END], 3, 8),
-             slow_masked([START, 6, 7, 8, MASK, 10, END], 4, 9)]
-    np.testing.assert_allclose(got, [np.exp(first).mean(), np.exp(slow_masked([START, MASK, 5, 6, END], 1, 11))],
-                               rtol=1e-4)
+    first = [
+        slow_masked([START, 6, MASK, 10, END], 2, 7),
+        slow_masked([START, 6, 7, MASK, 10, END], 3, 8),
+        slow_masked([START, 6, 7, 8, MASK, 10, END], 4, 9),
+    ]
+    np.testing.assert_allclose(
+        got, [np.exp(first).mean(), np.exp(slow_masked([START, MASK, 5, 6, END], 1, 11))], rtol=1e-4
+    )
 
 
 def test_one_compilation_for_each_length():
@@ -126,8 +129,9 @@ def test_bad_input_is_named():
 
 def test_no_rows_are_no_scores():
     assert masked_log_probabilities(MASKED, TABLE, [], pad=PAD).shape == (0,)
-    assert isinstance(masked_scores(MASKED, TABLE, [[START, END]], mask=MASK, pad=PAD, special=[START, END]),
-                      SentenceScores)
+    assert isinstance(
+        masked_scores(MASKED, TABLE, [[START, END]], mask=MASK, pad=PAD, special=[START, END]), SentenceScores
+    )
 
 
 def test_a_plain_apply_function_will_do():

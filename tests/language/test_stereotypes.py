@@ -66,8 +66,9 @@ def test_stereoset_change_is_a_paired_difference(key):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize(("model", "want"), [("gpt2", (93.28, 63.12, 68.81)),
-                                             ("bert_base_cased", (82.41, 62.03, 62.59))])
+@pytest.mark.parametrize(
+    ("model", "want"), [("gpt2", (93.28, 63.12, 68.81)), ("bert_base_cased", (82.41, 62.03, 62.59))]
+)
 def test_published_scores_give_the_published_figures(model, want, key, data_dir):
     items = stereoset(language_file(data_dir, "stereoset_gender.json"))
     scores = np.array([item.published[model] for item in items])

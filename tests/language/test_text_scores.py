@@ -23,8 +23,11 @@ from jaxdebias.language._evaluation import topics
 from jaxdebias.language.models import word_tokenizer
 
 TEXTS = ["she was late.", "the cook left"]
-PAIRS = [SentencePair("she was late", "he was late", "x"), SentencePair("the cook left", "he left", "y"),
-         SentencePair("she left", "he left", "x")]
+PAIRS = [
+    SentencePair("she was late", "he was late", "x"),
+    SentencePair("the cook left", "he left", "y"),
+    SentencePair("she left", "he left", "x"),
+]
 TOKENIZER = word_tokenizer([*TEXTS, "he", "bad good fish"])
 TABLE = jnp.asarray(np.random.default_rng(0).normal(size=(TOKENIZER.size, TOKENIZER.size)), jnp.float32)
 CAUSAL = Split(lambda params, tokens: jnp.cumsum(params[tokens], axis=1), lambda params, z: jnp.tanh(z))
@@ -37,8 +40,9 @@ def _both_sides(params, tokens):
 
 
 MASKED = Split(_both_sides, lambda params, z: jnp.tanh(z))
-ITEM = StereoItem("cook", "profession", "The cook was BLANK.", ("The cook was bad.", "The cook was good.",
-                                                               "The cook was fish."), {})
+ITEM = StereoItem(
+    "cook", "profession", "The cook was BLANK.", ("The cook was bad.", "The cook was good.", "The cook was fish."), {}
+)
 
 
 def scorer(causal, params=TABLE):
@@ -47,8 +51,9 @@ def scorer(causal, params=TABLE):
 
 def test_texts():
     tokens = [TOKENIZER.encode(text) for text in TEXTS]
-    np.testing.assert_allclose(text_scores(scorer(True), TEXTS).total,
-                               causal_scores(CAUSAL, TABLE, tokens, start=2).total)
+    np.testing.assert_allclose(
+        text_scores(scorer(True), TEXTS).total, causal_scores(CAUSAL, TABLE, tokens, start=2).total
+    )
     framed = [TOKENIZER.framed(text) for text in TEXTS]
     got = text_scores(scorer(False), TEXTS)
     np.testing.assert_allclose(got.total, masked_scores(MASKED, TABLE, framed, mask=4, pad=0, special=[2, 3]).total)
@@ -68,13 +73,15 @@ def test_pairs_of_a_masked_model_count_what_they_share():
 
 
 def test_stereoset():
-    causal = causal_scores(CAUSAL, TABLE, [TOKENIZER.encode(text) for text in ITEM.sentences], start=2,
-                           start_alone=True)
+    causal = causal_scores(
+        CAUSAL, TABLE, [TOKENIZER.encode(text) for text in ITEM.sentences], start=2, start_alone=True
+    )
     np.testing.assert_allclose(stereoset_sentence_scores(scorer(True), [ITEM])[0], np.exp(causal.mean))
     before, after = [2, *TOKENIZER.encode("the cook was")], [*TOKENIZER.encode("."), 3]
     blanks = [(before, TOKENIZER.encode(word), after) for word in ("bad", "good", "fish")]
-    np.testing.assert_allclose(stereoset_sentence_scores(scorer(False), [ITEM])[0],
-                               blank_scores(MASKED, TABLE, blanks, mask=4, pad=0))
+    np.testing.assert_allclose(
+        stereoset_sentence_scores(scorer(False), [ITEM])[0], blank_scores(MASKED, TABLE, blanks, mask=4, pad=0)
+    )
 
 
 def test_a_report_and_what_changes(key):
@@ -88,11 +95,12 @@ def test_a_report_and_what_changes(key):
     scores = text_scores(scorer(True), TEXTS)
     assert before.perplexity.value == pytest.approx(np.exp(-scores.total.sum() / scores.count.sum()), rel=1e-5)
     change = language_changes(key, before, after, tests)
-    for got, one, other in ((change.pairs["some"], before.pairs["some"].absolute, after.pairs["some"].absolute),
-                            (change.perplexity, before.perplexity, after.perplexity),
-                            (change.crows["all"], before.crows["all"].score, after.crows["all"].score),
-                            (change.stereoset["profession"].lms, before.stereoset["profession"].lms,
-                             after.stereoset["profession"].lms)):
+    for got, one, other in (
+        (change.pairs["some"], before.pairs["some"].absolute, after.pairs["some"].absolute),
+        (change.perplexity, before.perplexity, after.perplexity),
+        (change.crows["all"], before.crows["all"].score, after.crows["all"].score),
+        (change.stereoset["profession"].lms, before.stereoset["profession"].lms, after.stereoset["profession"].lms),
+    ):
         assert got.value == pytest.approx(other.value - one.value, abs=1e-4)
         assert got.low <= got.value <= got.high
     same = language_changes(jax.random.key(1), before, before, tests)

@@ -179,8 +179,11 @@ def test_comparison_scores():
     a, b = some_maps(5, 6, 4), some_maps(5, 6, 4, seed=1)
     a[0, :2] = a[0].max() + 1  # ties
     masks = (b > 0.4).astype(np.float32)
-    for function, slow in ((overlap, oracle.overlap), (top_pixel_iou, oracle.top_pixel_iou),
-                           (pointing_game, oracle.pointing_game)):
+    for function, slow in (
+        (overlap, oracle.overlap),
+        (top_pixel_iou, oracle.top_pixel_iou),
+        (pointing_game, oracle.pointing_game),
+    ):
         expected = [slow(x, m) for x, m in zip(a, masks, strict=True)]
         np.testing.assert_allclose(function(a, masks), expected, atol=1e-6)
     assert len({round(float(value), 4) for value in pointing_game(masks, masks)}) > 2  # each image has its own mask

@@ -208,15 +208,18 @@ def test_bootstrap_leaves_rows_out(key):
     assert 1 < got.low < got.high < 2
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"group": np.array([0, 0, 2])}, r"`group`: expected values in -1..0, got 0..2"),
-    ({"unit": np.array([0.0, 1.0, 2.0])}, "`unit`: expected int [n=3], got float64 [3]"),
-    ({"unit": np.array([0, 1])}, "`unit`: expected int [n=3], got int64 [2]"),
-    ({"resamples": 0}, "`resamples`: expected at least 1, got 0"),
-    ({"level": 1.5}, "`level`: expected a number between 0 and 1, got 1.5"),
-    ({"values": columns(np.array([1.0, np.nan, 0.0]))}, "`values`: expected finite values, got 1 of 6 not finite"),
-    ({"values": np.zeros((0, 2), np.float32)}, "`values`: expected at least one row, got float32 [0, 2]"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group": np.array([0, 0, 2])}, r"`group`: expected values in -1..0, got 0..2"),
+        ({"unit": np.array([0.0, 1.0, 2.0])}, "`unit`: expected int [n=3], got float64 [3]"),
+        ({"unit": np.array([0, 1])}, "`unit`: expected int [n=3], got int64 [2]"),
+        ({"resamples": 0}, "`resamples`: expected at least 1, got 0"),
+        ({"level": 1.5}, "`level`: expected a number between 0 and 1, got 1.5"),
+        ({"values": columns(np.array([1.0, np.nan, 0.0]))}, "`values`: expected finite values, got 1 of 6 not finite"),
+        ({"values": np.zeros((0, 2), np.float32)}, "`values`: expected at least one row, got float32 [0, 2]"),
+    ],
+)
 def test_bootstrap_refuses(key, unchecked, change, message):
     arguments = {"values": columns(np.arange(3.0)), "statistic": mean} | change
     with pytest.raises(ContractError, match=re.escape(message)):
@@ -286,8 +289,16 @@ def test_separable():
 def test_bootstrap_memory_is_what_the_docstring_says():
     n, c, unit = 1_500_000, 2, jnp.zeros(1_500_000, jnp.int32)  # more rows than CHUNK_ELEMENTS: one resample at a time
     compiled = intervals._resample.lower(
-        jax.random.key(0), group_means, jnp.ones((n, c)), jnp.zeros(n, jnp.int32), unit, (), groups=100,
-        units=n, resamples=1000).compile()
+        jax.random.key(0),
+        group_means,
+        jnp.ones((n, c)),
+        jnp.zeros(n, jnp.int32),
+        unit,
+        (),
+        groups=100,
+        units=n,
+        resamples=1000,
+    ).compile()
     promised, results = max(n, intervals.CHUNK_ELEMENTS) * (5 + c) * 4, 1000 * 100 * 4
     assert compiled.memory_analysis().temp_size_in_bytes <= promised + results
 

@@ -27,8 +27,12 @@ def colours(n=N):
     """x is a one-hot colour and a one-hot shape; at x the colour is the label's, at the twin the next class's."""
     label = (np.arange(n) % K).astype(np.int32)
     shape, eye = np.eye(K, dtype=np.float32)[label], np.eye(K, dtype=np.float32)
-    return Batch(np.concatenate([eye[label], shape], axis=1), label, label,
-                 twin=np.concatenate([eye[(label + 1) % K], shape], axis=1))
+    return Batch(
+        np.concatenate([eye[label], shape], axis=1),
+        label,
+        label,
+        twin=np.concatenate([eye[(label + 1) % K], shape], axis=1),
+    )
 
 
 def constant(params, x):
@@ -49,8 +53,9 @@ def linear(params, x):
 
 def noisy(seed=0):
     rng = np.random.default_rng(seed)
-    pairs = colours()._replace(x=rng.normal(size=(N, 6)).astype(np.float32),
-                               twin=rng.normal(size=(N, 6)).astype(np.float32))
+    pairs = colours()._replace(
+        x=rng.normal(size=(N, 6)).astype(np.float32), twin=rng.normal(size=(N, 6)).astype(np.float32)
+    )
     return pairs, rng.normal(size=(6, K)).astype(np.float32)
 
 
@@ -78,8 +83,11 @@ def test_values_match_loops(key):
     pairs, params = noisy()
     p, q = oracle.softmax(pairs.x @ params), oracle.softmax(pairs.twin @ params)
     change = [p[i, y] - q[i, y] for i, y in enumerate(pairs.label)]
-    expected = {"pair": sum(map(abs, change)) / N, "gap": abs(sum(change)) / N,
-                "flip": sum(a.argmax() != b.argmax() for a, b in zip(p, q, strict=True)) / N}
+    expected = {
+        "pair": sum(map(abs, change)) / N,
+        "gap": abs(sum(change)) / N,
+        "flip": sum(a.argmax() != b.argmax() for a, b in zip(p, q, strict=True)) / N,
+    }
     for kind, value in expected.items():
         got = counterfactual_bias(linear, params, pairs, key=key, kind=kind)
         assert got.value == pytest.approx(value, abs=1e-6), kind
@@ -121,8 +129,11 @@ def test_padding_does_not_count(key):
     pairs, params = noisy()
     padded = pairs._replace(weight=(np.arange(N) < 50).astype(np.float32))
     p, q = (true_class_probability(x[:50] @ params, pairs.label[:50]) for x in (pairs.x, pairs.twin))
-    expected = {"pair": pair_bias(p, q), "gap": pair_gap(p, q),
-                "flip": flip_rate(pairs.x[:50] @ params, pairs.twin[:50] @ params)}
+    expected = {
+        "pair": pair_bias(p, q),
+        "gap": pair_gap(p, q),
+        "flip": flip_rate(pairs.x[:50] @ params, pairs.twin[:50] @ params),
+    }
     for kind, value in expected.items():
         got = counterfactual_bias(linear, params, padded, key=key, kind=kind)
         assert got.value == pytest.approx(float(value), abs=1e-6)
@@ -198,16 +209,19 @@ def test_smooth_absolute_value_tends_to_the_absolute_value():
     assert float(pair_bias(p, q, smooth=0.1)) == pytest.approx(np.mean(np.sqrt((p - q) ** 2 + 0.01)), abs=1e-6)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"twin": None}, "`pairs.twin`: expected the counterfactual of x, got None"),
-    ({"twin": np.zeros((3, 6), np.float32)}, "`pairs.twin`: expected float32 [80, 6], got float32 [3, 6]"),
-    ({"label": np.full(N, 3)}, "`label`: expected values in 0..2, got 3..3"),
-    ({"x": np.full((N, 6), np.nan, np.float32)}, "`logits`: expected finite values, got 240 of 240 not finite"),
-    ({"twin": np.full((N, 6), np.inf, np.float32)}, "`logits_twin`: expected finite values, got"),
-    ({"weight": np.zeros(N)}, "`weight`: expected no negative weight, not all 0, got float32 [80]"),
-    ({"weight": np.ones(3)}, "`weight`: expected float [n=80], got float32 [3]"),
-    ({"unit": np.zeros(3, int)}, "`unit`: expected int [n=80], got int64 [3]"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"twin": None}, "`pairs.twin`: expected the counterfactual of x, got None"),
+        ({"twin": np.zeros((3, 6), np.float32)}, "`pairs.twin`: expected float32 [80, 6], got float32 [3, 6]"),
+        ({"label": np.full(N, 3)}, "`label`: expected values in 0..2, got 3..3"),
+        ({"x": np.full((N, 6), np.nan, np.float32)}, "`logits`: expected finite values, got 240 of 240 not finite"),
+        ({"twin": np.full((N, 6), np.inf, np.float32)}, "`logits_twin`: expected finite values, got"),
+        ({"weight": np.zeros(N)}, "`weight`: expected no negative weight, not all 0, got float32 [80]"),
+        ({"weight": np.ones(3)}, "`weight`: expected float [n=80], got float32 [3]"),
+        ({"unit": np.zeros(3, int)}, "`unit`: expected int [n=80], got int64 [3]"),
+    ],
+)
 def test_refuses(key, unchecked, change, message):
     pairs, params = noisy()
     with pytest.raises(ContractError, match=re.escape(message)):

@@ -33,9 +33,11 @@ def test_agrees_with_fairlearn(key, a, odds):
         predicted, label, attribute = data(a, seed=seed)
         got = fairness_report(key, predicted, label, attribute, odds=odds)
         where = {"sensitive_features": attribute}
-        expected = (fairlearn.demographic_parity_difference(label, predicted, **where),
-                    fairlearn.equal_opportunity_difference(label, predicted, **where),
-                    fairlearn.equalized_odds_difference(label, predicted, agg=odds, **where))
+        expected = (
+            fairlearn.demographic_parity_difference(label, predicted, **where),
+            fairlearn.equal_opportunity_difference(label, predicted, **where),
+            fairlearn.equalized_odds_difference(label, predicted, agg=odds, **where),
+        )
         np.testing.assert_allclose([interval.value for interval in got[:3]], expected, atol=1e-6)
 
 
@@ -45,17 +47,18 @@ def test_one_class_against_the_rest_agrees_with_fairlearn(key, positive):
     got = fairness_report(key, predicted, label, attribute, classes=3, positive=positive)
     where = {"sensitive_features": attribute}
     hit, true = predicted == positive, label == positive
-    expected = (fairlearn.demographic_parity_difference(true, hit, **where),
-                fairlearn.equal_opportunity_difference(true, hit, **where),
-                fairlearn.equalized_odds_difference(true, hit, **where))
+    expected = (
+        fairlearn.demographic_parity_difference(true, hit, **where),
+        fairlearn.equal_opportunity_difference(true, hit, **where),
+        fairlearn.equalized_odds_difference(true, hit, **where),
+    )
     np.testing.assert_allclose([interval.value for interval in got[:3]], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("odds", ["worst_case", "mean"])
 def test_no_positive_class_is_the_largest_over_all(key, odds):
     predicted, label, attribute = data(3, k=4)
-    each = [fairness_report(key, predicted, label, attribute, classes=4, positive=c, odds=odds)
-            for c in range(4)]
+    each = [fairness_report(key, predicted, label, attribute, classes=4, positive=c, odds=odds) for c in range(4)]
     largest = fairness_report(key, predicted, label, attribute, classes=4, positive=None, odds=odds)
     for metric in range(3):
         assert largest[metric].value == pytest.approx(max(report[metric].value for report in each), abs=1e-6)
@@ -132,8 +135,9 @@ def test_interval_of_two_values_is_that_of_the_difference_of_rates(key):
 def test_units_widen_the_interval(key):
     predicted, label, attribute = (np.repeat(x, 10) for x in data(2, n=60))
     alone = fairness_report(key, predicted, label, attribute).demographic_parity_difference
-    tied = fairness_report(key, predicted, label, attribute,
-                           unit=np.repeat(np.arange(60), 10)).demographic_parity_difference
+    tied = fairness_report(
+        key, predicted, label, attribute, unit=np.repeat(np.arange(60), 10)
+    ).demographic_parity_difference
     assert tied.value == alone.value
     assert tied.n == 60
     assert tied.high - tied.value > 2 * (alone.high - alone.value)
@@ -143,21 +147,29 @@ def test_logits_are_accepted(key):
     predicted, label, attribute = data(2)
     logits = np.eye(2, dtype=np.float32)[predicted]
     got = fairness_report(key, logits, label, attribute)
-    assert got.demographic_parity_difference == fairness_report(
-        key, predicted, label, attribute).demographic_parity_difference
+    assert (
+        got.demographic_parity_difference
+        == fairness_report(key, predicted, label, attribute).demographic_parity_difference
+    )
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"label": np.array([0, 1, 2, 1])}, "`label`: expected values in 0..1, got 0..2"),
-    ({"attribute": np.zeros(4, int)}, "`attribute`: expected at least two values that occur, got [0]"),
-    ({"attribute": np.full(4, -1)}, "`attribute`: expected at least two values that occur, got []"),
-    ({"positive": 2}, "`positive`: expected a class in 0..1, or None, got 2"),
-    ({"odds": "men"}, "`odds`: expected one of worst_case, mean, got 'men' (did you mean 'mean'?)"),
-    ({"predicted": np.array([0.5, 1, 0, 1])}, "`predicted`: expected int [n=4], got float64 [4]"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": np.array([0, 1, 2, 1])}, "`label`: expected values in 0..1, got 0..2"),
+        ({"attribute": np.zeros(4, int)}, "`attribute`: expected at least two values that occur, got [0]"),
+        ({"attribute": np.full(4, -1)}, "`attribute`: expected at least two values that occur, got []"),
+        ({"positive": 2}, "`positive`: expected a class in 0..1, or None, got 2"),
+        ({"odds": "men"}, "`odds`: expected one of worst_case, mean, got 'men' (did you mean 'mean'?)"),
+        ({"predicted": np.array([0.5, 1, 0, 1])}, "`predicted`: expected int [n=4], got float64 [4]"),
+    ],
+)
 def test_refuses(key, unchecked, change, message):
-    arguments = {"predicted": np.array([0, 1, 0, 1]), "label": np.array([0, 1, 1, 1]),
-                 "attribute": np.array([0, 1, 0, 1])}
+    arguments = {
+        "predicted": np.array([0, 1, 0, 1]),
+        "label": np.array([0, 1, 1, 1]),
+        "attribute": np.array([0, 1, 0, 1]),
+    }
     with pytest.raises(ContractError, match=re.escape(message)):
         fairness_report(key, **(arguments | change))
 
@@ -165,9 +177,11 @@ def test_refuses(key, unchecked, change, message):
 def test_soft_forms_of_decisions_are_the_hard_forms(key):
     predicted, label, attribute = data(2)
     got, p = fairness_report(key, predicted, label, attribute), predicted.astype(np.float32)
-    pairs = [(soft_demographic_parity(p, attribute), got.demographic_parity_difference),
-             (soft_equal_opportunity(p, label, attribute), got.equal_opportunity_difference),
-             (soft_equalised_odds(p, label, attribute), got.equalised_odds_difference)]
+    pairs = [
+        (soft_demographic_parity(p, attribute), got.demographic_parity_difference),
+        (soft_equal_opportunity(p, label, attribute), got.equal_opportunity_difference),
+        (soft_equalised_odds(p, label, attribute), got.equalised_odds_difference),
+    ]
     for soft, hard in pairs:
         assert float(soft) == pytest.approx(hard.value, abs=1e-6)
 
@@ -187,12 +201,16 @@ def test_soft_forms_match_means():
     assert float(both) == pytest.approx(positives + negatives, abs=1e-6)
 
 
-@pytest.mark.parametrize("soft", [
-    lambda p, y, a: soft_demographic_parity(p, a),
-    soft_equal_opportunity,
-    soft_equalised_odds,
-    lambda p, y, a: soft_equalised_odds(p, y, a, odds="sum"),
-], ids=["demographic parity", "equal opportunity", "equalised odds", "equalised odds, sum"])
+@pytest.mark.parametrize(
+    "soft",
+    [
+        lambda p, y, a: soft_demographic_parity(p, a),
+        soft_equal_opportunity,
+        soft_equalised_odds,
+        lambda p, y, a: soft_equalised_odds(p, y, a, odds="sum"),
+    ],
+    ids=["demographic parity", "equal opportunity", "equalised odds", "equalised odds, sum"],
+)
 def test_soft_forms_have_numerical_gradients_with_and_without_jit(soft):
     rng = np.random.default_rng(4)
     p = jnp.asarray(rng.random(12), jnp.float32)

@@ -27,8 +27,9 @@ def data(seed=0, n=N, unknown=True):
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
 def test_confusion_matches_loop(as_array):
     predicted, batch = data()
-    got = group_confusion(as_array(predicted), as_array(batch.label), as_array(batch.attribute), classes=K,
-                          attributes=A)
+    got = group_confusion(
+        as_array(predicted), as_array(batch.label), as_array(batch.attribute), classes=K, attributes=A
+    )
     expected = oracle.confusion(predicted, batch.label, batch.attribute, K, A)
     np.testing.assert_array_equal(got, expected)
     assert got.dtype == jnp.int32
@@ -172,10 +173,17 @@ def test_units_widen_every_interval(key):
     tenfold = jax.tree.map(lambda x: np.repeat(x, 10, axis=0), batch)
     tied = group_report(key, np.repeat(predicted, 10), tenfold._replace(unit=np.repeat(np.arange(N), 10)), ALIGNED)
     once = group_report(key, predicted, batch, ALIGNED)
-    for name in ("accuracy", "group_mean_accuracy", "worst_group_accuracy", "bias_aligned_accuracy",
-                 "bias_conflicting_accuracy"):
-        width = {tag: getattr(report, name).high - getattr(report, name).low
-                 for tag, report in (("tied", tied), ("once", once))}
+    for name in (
+        "accuracy",
+        "group_mean_accuracy",
+        "worst_group_accuracy",
+        "bias_aligned_accuracy",
+        "bias_conflicting_accuracy",
+    ):
+        width = {
+            tag: getattr(report, name).high - getattr(report, name).low
+            for tag, report in (("tied", tied), ("once", once))
+        }
         assert width["tied"] == pytest.approx(width["once"], rel=0.1), name
         assert getattr(tied, name).n == getattr(once, name).n, name
 
@@ -193,8 +201,9 @@ def test_differences_are_paired(key):
     predicted, batch = data(unknown=False)
     worse = np.where(np.arange(N) % 10 == 0, (batch.label + 1) % K, predicted)
     got = accuracy_differences(key, worse, predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS)
-    expected = (oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS)
-                - oracle.accuracies(worse, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS))
+    expected = oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS) - oracle.accuracies(
+        worse, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS
+    )
     np.testing.assert_allclose([interval.value for interval in got], expected, atol=1e-6)
     assert separable(got.accuracy)
     single = group_report(key, predicted, batch, ALIGNED).accuracy
@@ -204,23 +213,31 @@ def test_differences_are_paired(key):
     assert not separable(same.accuracy)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"predicted": np.zeros(3, np.int32)}, "`predicted`: expected int [n=4], got int32 [3]"),
-    ({"predicted": np.full(4, 2)}, "`predicted`: expected values in 0..1, got 2..2"),
-    ({"predicted": np.zeros(4)}, "`predicted`: expected int [n=4], got float64 [4]"),
-    ({"predicted": np.zeros((4, 3))}, "`predicted`: expected float [n=4, k=2], got float64 [4, 3]"),
-    ({"predicted": np.full((4, 2), np.nan)}, "`predicted`: expected finite values, got 8 of 8 not finite"),
-    ({"label": np.array([0, 1, 2, 0])}, "`label`: expected values in 0..1, got 0..2"),
-    ({"attribute": np.array([0, 1, 5, 0])}, "`attribute`: expected values in -1..1, got 0..5"),
-    ({"weight": np.array([1, 1, 0.5, 1])}, "`weight`: expected 0 (padding) or 1 in a test set, got float64 [4]"),
-    ({"weight": np.ones(3)}, "`weight`: expected float [n=4], got float64 [3]"),
-    ({"weight": np.zeros(4)}, "`batch`: expected at least one row, got 0 of 4 with weight"),
-    ({"train_counts": np.ones((2, 3), int)}, "`train_counts`: expected int [k=2, a=2], got int64 [2, 3]"),
-    ({"train_counts": np.zeros((2, 2), int)}, "`train_counts`: expected counts, not all 0, got int64 [2, 2]"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predicted": np.zeros(3, np.int32)}, "`predicted`: expected int [n=4], got int32 [3]"),
+        ({"predicted": np.full(4, 2)}, "`predicted`: expected values in 0..1, got 2..2"),
+        ({"predicted": np.zeros(4)}, "`predicted`: expected int [n=4], got float64 [4]"),
+        ({"predicted": np.zeros((4, 3))}, "`predicted`: expected float [n=4, k=2], got float64 [4, 3]"),
+        ({"predicted": np.full((4, 2), np.nan)}, "`predicted`: expected finite values, got 8 of 8 not finite"),
+        ({"label": np.array([0, 1, 2, 0])}, "`label`: expected values in 0..1, got 0..2"),
+        ({"attribute": np.array([0, 1, 5, 0])}, "`attribute`: expected values in -1..1, got 0..5"),
+        ({"weight": np.array([1, 1, 0.5, 1])}, "`weight`: expected 0 (padding) or 1 in a test set, got float64 [4]"),
+        ({"weight": np.ones(3)}, "`weight`: expected float [n=4], got float64 [3]"),
+        ({"weight": np.zeros(4)}, "`batch`: expected at least one row, got 0 of 4 with weight"),
+        ({"train_counts": np.ones((2, 3), int)}, "`train_counts`: expected int [k=2, a=2], got int64 [2, 3]"),
+        ({"train_counts": np.zeros((2, 2), int)}, "`train_counts`: expected counts, not all 0, got int64 [2, 2]"),
+    ],
+)
 def test_refuses(key, unchecked, change, message):
     batch = Batch(np.zeros((4, 1)), np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0]))
     batch = batch._replace(**{name: value for name, value in change.items() if name in Batch._fields})
     with pytest.raises(ContractError, match=re.escape(message)):
-        group_report(key, change.get("predicted", np.zeros(4, np.int32)), batch, np.eye(2, dtype=bool),
-                     train_counts=change.get("train_counts"))
+        group_report(
+            key,
+            change.get("predicted", np.zeros(4, np.int32)),
+            batch,
+            np.eye(2, dtype=bool),
+            train_counts=change.get("train_counts"),
+        )

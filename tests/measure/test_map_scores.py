@@ -29,8 +29,12 @@ def example(n=24, seed=0):
     return scores, np.where(np.arange(n) % 7 == 6, -1, np.array([0, 1, 3])[rng.integers(0, 3, n)]).astype(np.int32)
 
 
-POLICIES = [("heatmap", "official", None), ("heatmap", "present_only", None), ("mask", "present_only", None),
-            ("mask", "official", 0.0)]
+POLICIES = [
+    ("heatmap", "official", None),
+    ("heatmap", "present_only", None),
+    ("mask", "present_only", None),
+    ("mask", "official", 0.0),
+]
 
 
 @pytest.mark.parametrize(("score", "policy", "absent"), POLICIES)
@@ -54,16 +58,17 @@ def test_batches_and_merged_parts_give_the_same_sums():
     whole = add_scores(empty_sums(GROUPS, (2,)), scores, group)
     streamed, parts = empty_sums(GROUPS, (2,)), []
     for start in range(0, 60, 20):
-        streamed = add_scores(streamed, scores[start:start + 20], group[start:start + 20])
-        parts.append(add_scores(empty_sums(GROUPS, (2,)), scores[start:start + 20], group[start:start + 20]))
+        streamed = add_scores(streamed, scores[start : start + 20], group[start : start + 20])
+        parts.append(add_scores(empty_sums(GROUPS, (2,)), scores[start : start + 20], group[start : start + 20]))
     merged = merge_sums(parts[2], merge_sums(parts[0], parts[1]))
     expected = group_scores(whole, score="mask")
     for sums in (streamed, merged):
         found = group_scores(sums, score="mask")
         np.testing.assert_array_equal(found.used, expected.used)
         np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
-        np.testing.assert_allclose(group_scores(sums, score="heatmap").std,
-                                   group_scores(whole, score="heatmap").std, rtol=1e-3)
+        np.testing.assert_allclose(
+            group_scores(sums, score="heatmap").std, group_scores(whole, score="heatmap").std, rtol=1e-3
+        )
     mean, std = oracle.group_scores(scores[:, 0].astype(float), group, GROUPS, None)
     np.testing.assert_allclose(group_scores(streamed, score="heatmap").mean[:, 0], mean, rtol=1e-6)
     np.testing.assert_allclose(group_scores(streamed, score="heatmap").std[:, 0], std, rtol=1e-3)
@@ -75,8 +80,9 @@ def test_three_models_of_twelve_samples():
     assert group.tolist() == [0, 1, 1, 3, 3, 3] * 2
     scores = np.random.default_rng(1).random((3, 12)).astype(np.float32)
     scores[:, 4] = np.nan
-    means = np.stack([group_scores(add_scores(empty_sums(4), of_one, group), score="heatmap").mean
-                      for of_one in scores])
+    means = np.stack(
+        [group_scores(add_scores(empty_sums(4), of_one, group), score="heatmap").mean for of_one in scores]
+    )
     found = over_models(means)
     for g, rows in enumerate([[0, 6], [1, 2, 7, 8], [], [3, 5, 9, 10, 11], [i for i in range(12) if i != 4]]):
         of_models = [sum(float(scores[m, row]) for row in rows) / len(rows) if rows else np.nan for m in range(3)]
@@ -158,13 +164,16 @@ def test_adding_a_batch_compiles_once():
     assert traces == 1
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"score": "maps"}, "`score`: expected one of heatmap, mask, got 'maps'"),
-    ({"score": "mask", "policy": "present"}, "`policy`: expected one of official, present_only, got 'pre"),
-    ({"score": "mask", "chance": None}, r"`chance`: expected the chance level of each mask, .24, 2., got NoneType"),
-    ({"score": "heatmap", "chance": np.ones((24, 2), np.float32)}, "`chance`: expected None for heatmap scores"),
-    ({"score": "heatmap", "groups": 3}, r"`group`: expected values in -1..2, got -1..3"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": "maps"}, "`score`: expected one of heatmap, mask, got 'maps'"),
+        ({"score": "mask", "policy": "present"}, "`policy`: expected one of official, present_only, got 'pre"),
+        ({"score": "mask", "chance": None}, r"`chance`: expected the chance level of each mask, .24, 2., got NoneType"),
+        ({"score": "heatmap", "chance": np.ones((24, 2), np.float32)}, "`chance`: expected None for heatmap scores"),
+        ({"score": "heatmap", "groups": 3}, r"`group`: expected values in -1..2, got -1..3"),
+    ],
+)
 def test_bad_arguments_are_refused(unchecked, key, options, message):
     scores, group = example()
     level = np.ones((24, 2), np.float32) if options["score"] == "mask" else None

@@ -27,8 +27,12 @@ def by_pairs(predicted, label, attribute, score):
     of_labels = []
     for y in np.unique(label):
         own = np.flatnonzero(label == y)
-        more = [score[predicted[i], attribute[i]] - score[predicted[i], attribute[j]]
-                for i in own for j in own if attribute[i] != attribute[j]]
+        more = [
+            score[predicted[i], attribute[i]] - score[predicted[i], attribute[j]]
+            for i in own
+            for j in own
+            if attribute[i] != attribute[j]
+        ]
         if more:
             of_labels.append(np.mean(more))
     return np.mean(of_labels)
@@ -49,8 +53,11 @@ def test_its_null_is_that_of_all_exchanges():
     label = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1])
     attribute, predicted = np.array([0, 1, 1, 0, 0, 0, 1, 1, 1]), np.array([0, 1, 0, 0, 1, 0, 1, 1, 0])
     score = np.array([[0.6, -1.2], [-0.9, 0.4]])
-    every = [by_pairs(predicted, label, np.concatenate([first, second]), score)
-             for first in itertools.permutations(attribute[:4]) for second in itertools.permutations(attribute[4:])]
+    every = [
+        by_pairs(predicted, label, np.concatenate([first, second]), score)
+        for first in itertools.permutations(attribute[:4])
+        for second in itertools.permutations(attribute[4:])
+    ]
     assert np.mean(every) == pytest.approx(0, abs=1e-12)
     found = pull(predicted, label, attribute, score)
     assert found.z == pytest.approx(found.value / np.std(every))
@@ -86,8 +93,15 @@ def test_a_shortcut_is_found_and_measured(key):
     assert (first.name, first.verdict, second.verdict) == ("colour", "shortcut", "none")
     assert first.gap.low < 0.5 < first.gap.high
     assert first.gap.value == pytest.approx(
-        np.mean([np.mean(predicted[(label == y) & (colour == y)] == y)
-                 - np.mean(predicted[(label == y) & (colour != y)] == y) for y in (0, 1)]), abs=1e-6)
+        np.mean(
+            [
+                np.mean(predicted[(label == y) & (colour == y)] == y)
+                - np.mean(predicted[(label == y) & (colour != y)] == y)
+                for y in (0, 1)
+            ]
+        ),
+        abs=1e-6,
+    )
     assert first.p_value < 1e-6 < 0.05 < second.p_value
 
 
@@ -95,8 +109,9 @@ def test_logits_do_as_well(key):
     rng = np.random.default_rng(2)
     label, colour = balanced(rng, 200)
     predicted = follows(rng, label, colour, 0.5)
-    of_logits = find_shortcuts(key, np.eye(2, dtype=np.float32)[predicted], label, {"colour": colour},
-                               train_counts={"colour": BIASED})
+    of_logits = find_shortcuts(
+        key, np.eye(2, dtype=np.float32)[predicted], label, {"colour": colour}, train_counts={"colour": BIASED}
+    )
     assert of_logits == find_shortcuts(key, predicted, label, {"colour": colour}, train_counts={"colour": BIASED})
 
 
@@ -123,8 +138,10 @@ def test_false_alarms_are_as_rare_as_promised(key):
         label, first = balanced(rng, 150)
         second = rng.integers(0, 2, 150).astype(np.int32)
         predicted = follows(rng, label, first, 0.0)
-        pulls = {name: pull(predicted, label, value, association(BIASED)) for name, value in
-                 (("first", first), ("second", second))}
+        pulls = {
+            name: pull(predicted, label, value, association(BIASED))
+            for name, value in (("first", first), ("second", second))
+        }
         p = {name: statistics.NormalDist().cdf(-one.z) for name, one in pulls.items()}
         alarms += min(holm(p).values()) < 0.05
     assert alarms <= 19  # of 200 at 5 %: 99.7 % of a binomial
@@ -135,9 +152,16 @@ def test_an_attribute_that_goes_with_the_shortcut_is_explained_by_it(key):
     label, colour = balanced(rng, 3000)
     shirt = np.where(rng.random(3000) < 0.85, colour, 1 - colour).astype(np.int32)
     predicted = follows(rng, label, colour, 0.6)
-    found = {one.name: one for one in find_shortcuts(
-        key, predicted, label, {"shirt": shirt, "colour": colour},
-        train_counts={"colour": BIASED, "shirt": np.array([[80, 20], [20, 80]])})}
+    found = {
+        one.name: one
+        for one in find_shortcuts(
+            key,
+            predicted,
+            label,
+            {"shirt": shirt, "colour": colour},
+            train_counts={"colour": BIASED, "shirt": np.array([[80, 20], [20, 80]])},
+        )
+    }
     assert (found["colour"].verdict, found["colour"].explained_by) == ("shortcut", None)
     assert (found["shirt"].verdict, found["shirt"].explained_by) == ("explained", "colour")
 
@@ -146,7 +170,8 @@ def test_what_goes_with_the_shortcut_is_rarely_called_one():
     """Six of them in each of 40 sets: one test each at 5 % would call some in ten sets."""
     called = 0
     score = dict.fromkeys(map(str, range(6)), association(np.array([[80, 20], [20, 80]]))) | {
-        "colour": association(BIASED)}
+        "colour": association(BIASED)
+    }
     for seed in range(40):
         rng = np.random.default_rng(seed)
         label, colour = balanced(rng, 1000)
@@ -214,17 +239,24 @@ def test_association_of_empty_cells_and_columns():
     assert w[0, 1] < -2
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"attributes": {}}, "`attributes`: expected at least one candidate"),
-    ({"attributes": {"c": np.array([-1, -1])}}, "`attributes`: expected at least one known value"),
-    ({"train_counts": {"d": BIASED}}, "`train_counts`: expected counts of c, got d"),
-    ({"train_counts": {"c": BIASED[:1]}}, r"`train_counts\['c'\]`: expected \[k=2, more than 1\]"),
-    ({"train_counts": {"c": 0 * BIASED}}, r"`train_counts\['c'\]`: expected counts, not all 0"),
-    ({"label": np.array([0, 2])}, "`label`: expected values in 0..1"),
-    ({"level": 1.0}, "`level`: expected a number between 0 and 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attributes": {}}, "`attributes`: expected at least one candidate"),
+        ({"attributes": {"c": np.array([-1, -1])}}, "`attributes`: expected at least one known value"),
+        ({"train_counts": {"d": BIASED}}, "`train_counts`: expected counts of c, got d"),
+        ({"train_counts": {"c": BIASED[:1]}}, r"`train_counts\['c'\]`: expected \[k=2, more than 1\]"),
+        ({"train_counts": {"c": 0 * BIASED}}, r"`train_counts\['c'\]`: expected counts, not all 0"),
+        ({"label": np.array([0, 2])}, "`label`: expected values in 0..1"),
+        ({"level": 1.0}, "`level`: expected a number between 0 and 1"),
+    ],
+)
 def test_bad_input_is_one_line(change, said):
-    good = {"predicted": np.array([0, 1]), "label": np.array([0, 1]), "attributes": {"c": np.array([0, 1])},
-            "classes": 2}
+    good = {
+        "predicted": np.array([0, 1]),
+        "label": np.array([0, 1]),
+        "attributes": {"c": np.array([0, 1])},
+        "classes": 2,
+    }
     with pytest.raises(ContractError, match=said):
         find_shortcuts(jax.random.key(0), **{**good, **change})

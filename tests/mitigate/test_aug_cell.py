@@ -22,8 +22,9 @@ COUNTS = np.array([[90, 10], [20, 80]])
 MLP = models.mlp(hidden=(64, 64), classes=4)
 KEY = jax.random.key(0)
 PLAIN, _, CELLS, _ = CANDIDATES
-SMALL = AugCellConfig(cells=CellsConfig(steps=10, batch_size=64), steps=20, cleaning_steps=20, batch_size=64,
-                      candidates=(PLAIN, CELLS))
+SMALL = AugCellConfig(
+    cells=CellsConfig(steps=10, batch_size=64), steps=20, cleaning_steps=20, batch_size=64, candidates=(PLAIN, CELLS)
+)
 
 
 @functools.cache
@@ -204,8 +205,9 @@ def test_without_held_out_rows_one_candidate_is_trained():
 def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), hesitant=False, suspect=0, cleared=0, scores=None):
     """100 samples, 10 of them flagged."""
     cells = cells or Cells(np.zeros(100), np.zeros((100, 2)), np.zeros((1, 100)), np.array([[45, 5], [5, 45]]))
-    return AugCellInfo(chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, cleared, {},
-                       confidence, hesitant)
+    return AugCellInfo(
+        chosen, scores or {}, cells, 0.9, np.arange(10), np.arange(100) < suspect, cleared, {}, confidence, hesitant
+    )
 
 
 def test_says_what_is_odd():
@@ -255,8 +257,10 @@ def test_wrong_labels_are_left_out_unless_they_can_be_learned(monkeypatch, refus
     np.testing.assert_array_equal(found.suspect, suspect & left_out)
     assert found.cleared == (20 if refused and learnable else 0)
     assert not any(one.refused for one in found.scores.values())
-    same = {name: all(jax.tree.leaves(jax.tree.map(np.array_equal, found.trained[name], before.trained[name])))
-            for name in ("erm", "aug-cell")}
+    same = {
+        name: all(jax.tree.leaves(jax.tree.map(np.array_equal, found.trained[name], before.trained[name])))
+        for name in ("erm", "aug-cell")
+    }
     assert same == {"erm": True, "aug-cell": not left_out}
 
 
@@ -293,6 +297,7 @@ def test_a_model_that_strays_hits_a_given_label_by_chance_only():
 @pytest.mark.parametrize("switched_off", [{"cleaning_rounds": 0, "plain": 0.0}, {"plain": 1.0}])
 def test_wrong_labels_are_not_looked_for(monkeypatch, switched_off):
     """If told so, and where hesitation has decided."""
+
     def judged(right, base, weights, *, floor):
         return score(right, base, weights, floor=floor)._replace(refused=right is not base)
 

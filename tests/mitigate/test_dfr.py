@@ -12,8 +12,9 @@ from jaxdebias.core import Batch, Split, group_of
 from jaxdebias.mitigate import DfrConfig, balanced_subsamples, balanced_weights, dfr
 from jaxdebias.mitigate._dfr import fit_l1
 
-AFFINE = Split(features=lambda params, x: x,
-               head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :])
+AFFINE = Split(
+    features=lambda params, x: x, head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :]
+)
 PATH = ("head",)
 
 
@@ -132,8 +133,10 @@ def test_averaged_heads_are_the_mean_of_the_fits_on_each_subsample(key, kind):
         heads = [softmax_head.fit(phi[r].astype(np.float64), edit.label[r], 2, 3.0) for r in rows]
     else:
         one = np.ones(500, np.float32)
-        heads = [fit_l1(phi, edit.label, one, r[None], np.zeros((1, 11, 2), np.float32), 3.0, 1e-4,
-                        max_steps=20_000)[0][0] for r in rows]
+        heads = [
+            fit_l1(phi, edit.label, one, r[None], np.zeros((1, 11, 2), np.float32), 3.0, 1e-4, max_steps=20_000)[0][0]
+            for r in rows
+        ]
     np.testing.assert_allclose(AFFINE.head(fitted, edit.x), phi @ np.mean(heads, axis=0), atol=2e-2, rtol=1e-3)
 
 
@@ -185,8 +188,10 @@ def test_worst_group_selection_looks_at_the_worst_group():
 
 
 def test_dead_features_and_heads_without_bias():
-    split = Split(features=lambda p, x: jnp.concatenate([x, jnp.zeros((x.shape[0], 1))], axis=1),
-                  head=lambda p, z: z @ p["head"]["kernel"])
+    split = Split(
+        features=lambda p, x: jnp.concatenate([x, jnp.zeros((x.shape[0], 1))], axis=1),
+        head=lambda p, z: z @ p["head"]["kernel"],
+    )
     data = {"head": {"kernel": jnp.zeros((11, 2))}}
     fitted, info = dfr(split, data, batch(toy(1)), batch(toy(2, n=500, agreement=0.5)), head_path=PATH)
     assert np.isfinite(np.asarray(fitted["head"]["kernel"])).all()
@@ -206,7 +211,14 @@ def test_bad_input_is_one_line():
     with pytest.raises(ContractError, match="`key`: expected a key"):
         dfr(AFFINE, params(), edit, edit, DfrConfig(balance_by="subsamples"), head_path=PATH)
     with pytest.raises(ContractError, match=r"`edit.attribute`: expected known .* 100 unknown"):
-        dfr(AFFINE, params(), edit._replace(attribute=np.full(100, -1)), edit, DfrConfig(balance_by="subsamples"),
-            head_path=PATH, key=jax.random.key(0))
+        dfr(
+            AFFINE,
+            params(),
+            edit._replace(attribute=np.full(100, -1)),
+            edit,
+            DfrConfig(balance_by="subsamples"),
+            head_path=PATH,
+            key=jax.random.key(0),
+        )
     with pytest.raises(ContractError, match=r"edit\.label"):
         dfr(AFFINE, params(), edit._replace(label=edit.label[:3]), edit, head_path=PATH)

@@ -18,8 +18,10 @@ DATA = table(10)
 
 def _init(key, x):
     del x
-    draws = [jax.random.normal(one, shape) for one, shape in
-             zip(jax.random.split(key, 4), [(5, 4), (5, 4), (8, 3), (8, 3)], strict=True)]
+    draws = [
+        jax.random.normal(one, shape)
+        for one, shape in zip(jax.random.split(key, 4), [(5, 4), (5, 4), (8, 3), (8, 3)], strict=True)
+    ]
     return dict(zip(["encoder_i", "encoder_b", "head_i", "head_b"], draws, strict=True))
 
 
@@ -35,8 +37,16 @@ BARE_TWO = TwoEncoders(
     biased=lambda variables, z: z @ variables["head_b"],
     classifier=BARE,  # not looked at here
 )
-CONFIG = DisentConfig(q=0.6, decay=0.8, biased_weight=3.0, swap_weight=0.5, swap_biased_weight=2.0, swap_after=0,
-                      rate_after=1, rate_steps=1)
+CONFIG = DisentConfig(
+    q=0.6,
+    decay=0.8,
+    biased_weight=3.0,
+    swap_weight=0.5,
+    swap_biased_weight=2.0,
+    swap_after=0,
+    rate_after=1,
+    rate_steps=1,
+)
 BATCHES = [  # rows and their weights
     ([0, 1, 2, 3, 4, 7], [1.0, 2.0, 1.0, 1.0, 0.5, 0.0]),
     ([3, 0, 5, 6, 1, 2], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]),
@@ -66,8 +76,9 @@ def by_hand(net, partners):
                             known[row] = 0.8 * known[row] - 0.2 * np.log(own[i]) if row in known else -np.log(own[i])
                 for i, row in enumerate(rows):
                     if row in tables[0]:
-                        b, d = (known[row] / max(known[j] for j in known if DATA.label[j] == label[i])
-                                for known in tables)
+                        b, d = (
+                            known[row] / max(known[j] for j in known if DATA.label[j] == label[i]) for known in tables
+                        )
                         hard[i] = b / (b + d + 1e-8)
             scale = 0.5 * (t > 0) if swap else 1.0
             biased_weight = 2.0 if swap else 3.0
@@ -92,8 +103,10 @@ def test_steps_equal_the_steps_by_hand(key):
     step = jax.jit(learner.step)
     state = learner.init(key, DATA)
     keys = jax.random.split(key, 3)
-    partners = [np.asarray(swap_partners(jax.random.split(one, 3)[2], jnp.array(weight)))
-                for one, (_, weight) in zip(keys, BATCHES, strict=True)]
+    partners = [
+        np.asarray(swap_partners(jax.random.split(one, 3)[2], jnp.array(weight)))
+        for one, (_, weight) in zip(keys, BATCHES, strict=True)
+    ]
     steps = by_hand(oracle.double(state.variables), partners)
     for one, (rows, weight), (net, loss, swap_loss) in zip(keys, BATCHES, steps, strict=True):
         batch = take(DATA, np.array(rows))._replace(index=np.array(rows, np.int32), weight=np.array(weight, np.float32))

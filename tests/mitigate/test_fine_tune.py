@@ -67,11 +67,15 @@ def test_only_the_head_is_tuned_and_as_in_the_whole_model(key, classifier):
     config = FineTuneConfig(epochs=1, batch_size=200, learning_rates=(1e-2,), weight_decay=0.0)
     tuned, info = fine_tune_head(key, classifier.vector, params, batch, data(1), config)
     whole, _ = fine_tune(key, classifier, params, batch, data(1), config)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tuned["params"]["head"],
-                 whole["params"]["head"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tuned["params"]["head"], whole["params"]["head"]
+    )
     assert tuned["params"]["layers_0"] is params["params"]["layers_0"] or all(
-        a is b for a, b in zip(jax.tree.leaves(tuned["params"]["layers_0"]),
-                               jax.tree.leaves(params["params"]["layers_0"]), strict=True))
+        a is b
+        for a, b in zip(
+            jax.tree.leaves(tuned["params"]["layers_0"]), jax.tree.leaves(params["params"]["layers_0"]), strict=True
+        )
+    )
     right = np.asarray(classifier.apply(tuned, jnp.asarray(data(1).x))).argmax(-1) == data(1).label
     assert right.mean() == pytest.approx(info.accept_accuracy[1e-2])
 
@@ -93,8 +97,9 @@ def test_counterfactual_retraining_unlearns_a_column_that_flips(key, classifier)
     turned[:, 1] *= -1
     biased, augmented = train._replace(x=x), train._replace(x=turned)
     accept = data(1)
-    params, info = retrain_counterfactual(key, classifier, biased, augmented, accept,
-                                          FineTuneConfig(epochs=20, batch_size=64, learning_rates=(1e-2,)))
+    params, info = retrain_counterfactual(
+        key, classifier, biased, augmented, accept, FineTuneConfig(epochs=20, batch_size=64, learning_rates=(1e-2,))
+    )
     assert info.accept_accuracy[1e-2] > 0.9
     same = np.asarray(classifier.apply(params, jnp.asarray(x))).argmax(1)
     assert (same == np.asarray(classifier.apply(params, jnp.asarray(turned))).argmax(1)).mean() > 0.95
@@ -128,8 +133,14 @@ def test_a_block_is_trained_and_nothing_else(key, classifier):
     # The same as the head trained on features by itself, from the same place in the same order.
     alone, _ = fine_tune_head(key, classifier.vector, params, data(0), data(1), CONFIG)
     # A rate does the same whichever was tried first.
-    second, _ = fine_tune_head(key, classifier.vector, params, data(0), data(1),
-                               dataclasses.replace(CONFIG, learning_rates=CONFIG.learning_rates[::-1]))
+    second, _ = fine_tune_head(
+        key,
+        classifier.vector,
+        params,
+        data(0),
+        data(1),
+        dataclasses.replace(CONFIG, learning_rates=CONFIG.learning_rates[::-1]),
+    )
     for other in (alone, second):
         one, two = (p["params"]["head"]["kernel"] for p in (tuned, other))
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
@@ -141,8 +152,9 @@ def test_mixed_channels_take_a_colour_out(key):
     dataset = digits(conflicting=0.02, seed=0)
     train, held_out, accept = (dataset.splits[name] for name in ("train", "edit", "accept"))
     classifier = models.mlp(hidden=(32,), classes=10)
-    biased, _ = train_from_scratch(key, classifier, train, train,
-                                   FineTuneConfig(epochs=20, batch_size=64, learning_rates=(3e-3,)))
+    biased, _ = train_from_scratch(
+        key, classifier, train, train, FineTuneConfig(epochs=20, batch_size=64, learning_rates=(3e-3,))
+    )
 
     def accuracy(params):
         return float(np.mean(np.asarray(classifier.apply(params, accept.x)).argmax(-1) == accept.label))
@@ -150,8 +162,9 @@ def test_mixed_channels_take_a_colour_out(key):
     head = ["params/head/kernel", "params/head/bias"]
     mix = {"params/layers_0/kernel": influence.Mix(3), "params/layers_0/bias": None, **dict.fromkeys(head)}
     config = FineTuneConfig(epochs=20, batch_size=32, learning_rates=(3e-3,))
-    tuned, without = (fine_tune_block(key, classifier.apply, biased, held_out, accept, block, config)[0]
-                      for block in (mix, head))
+    tuned, without = (
+        fine_tune_block(key, classifier.apply, biased, held_out, accept, block, config)[0] for block in (mix, head)
+    )
     assert accuracy(biased) < 0.7
     assert accuracy(tuned) > accuracy(without) + 0.03 > accuracy(biased) + 0.1
     # The mixture is folded into the kernel: each pixel's three rows are combinations of what they were.

@@ -9,7 +9,10 @@ from jaxdebias.mitigate._group_balanced import balanced_draws
 from jaxdebias.train import epoch_plan
 
 SIZES = {  # (label, attribute): rows
-    (0, 0): 50, (0, 1): 2, (1, 1): 40, (2, 0): 8,
+    (0, 0): 50,
+    (0, 1): 2,
+    (1, 1): 40,
+    (2, 0): 8,
 }
 LABELS = np.repeat([k for k, _ in SIZES], list(SIZES.values())).astype(np.int32)
 ATTRIBUTES = np.repeat([a for _, a in SIZES], list(SIZES.values())).astype(np.int32)
@@ -20,8 +23,9 @@ def test_chances_are_one_over_the_size_of_the_group():
     expected = [1 / SIZES[k, a] for k, a in zip(LABELS, ATTRIBUTES, strict=True)]
     expected[92:] = [1 / 7] * 7 + [0]
     np.testing.assert_allclose(balanced_draws(LABELS, attribute, 3, 2), expected, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(balanced_draws, static_argnums=(2, 3))(LABELS, attribute, 3, 2), expected,
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(balanced_draws, static_argnums=(2, 3))(LABELS, attribute, 3, 2), expected, rtol=1e-6
+    )
 
 
 def test_groups_are_drawn_equally_often(key):

@@ -16,8 +16,9 @@ def test_error_set_equals_the_misclassified_rows():
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(0, 4, 50).astype(np.int32)
     errors = error_set(logits, label)
-    assert np.flatnonzero(errors).tolist() == [i for i in range(50) if max(range(4), key=lambda k: logits[i, k])
-                                               != label[i]]
+    assert np.flatnonzero(errors).tolist() == [
+        i for i in range(50) if max(range(4), key=lambda k: logits[i, k]) != label[i]
+    ]
 
 
 def test_weights_have_mean_1_and_multiply():

@@ -33,8 +33,10 @@ def by_hand(nets, rate, q, decay):
         hard = np.zeros(6)
         for i, row in enumerate(rows):
             if row in tables["b"]:
-                share = {name: known[row] / max(known[other] for other in known if DATA.label[other] == label[i])
-                         for name, known in tables.items()}
+                share = {
+                    name: known[row] / max(known[other] for other in known if DATA.label[other] == label[i])
+                    for name, known in tables.items()
+                }
                 hard[i] = share["b"] / (share["b"] + share["d"] + 1e-8)
         own = p["b"][np.arange(6), label]
         factor = {"b": q * own**q, "d": hard}

@@ -8,8 +8,13 @@ from jaxdebias.mitigate._loss_history import empty_history, remember
 
 def batch(index, label, weight=None):
     index = np.array(index, np.int32)
-    return Batch(x=np.zeros((len(index), 1), np.float32), label=np.array(label, np.int32),
-                 attribute=np.zeros(len(index), np.int32), index=index, weight=weight)
+    return Batch(
+        x=np.zeros((len(index), 1), np.float32),
+        label=np.array(label, np.int32),
+        attribute=np.zeros(len(index), np.int32),
+        index=index,
+        weight=weight,
+    )
 
 
 def test_two_losses_of_one_sample():

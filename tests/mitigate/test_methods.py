@@ -20,10 +20,18 @@ from jaxdebias.train import Optimizer, random_shift
 
 
 def toy(shape):
-    batch = Batch(x=np.zeros((6, *shape), np.float32), label=np.arange(6, dtype=np.int32) % 2,
-                  attribute=np.zeros(6, np.int32))
-    return Dataset(name="toy", variant={}, splits={"train": batch}, pairs={}, label_names=("no", "yes"),
-                   attribute_names=("blue", "red"), aligned=np.eye(2, dtype=bool))
+    batch = Batch(
+        x=np.zeros((6, *shape), np.float32), label=np.arange(6, dtype=np.int32) % 2, attribute=np.zeros(6, np.int32)
+    )
+    return Dataset(
+        name="toy",
+        variant={},
+        splits={"train": batch},
+        pairs={},
+        label_names=("no", "yes"),
+        attribute_names=("blue", "red"),
+        aligned=np.eye(2, dtype=bool),
+    )
 
 
 def test_the_command_line_names_them_all():
@@ -53,14 +61,18 @@ def test_what_is_trained_predicts_and_is_one_object(method):
     assert made.classifier.apply is (made.vae.classifier if made.vae else made.classifier).apply
 
 
-@pytest.mark.parametrize(("method", "model", "shape", "message"), [
-    ("dbvae", "cnn", (7,), "`method`: expected one for tables: erm, gce"),
-    ("sih", "mlp", (7,), "`method`: expected one for tables"),
-    ("gce", "cnn", (7,), "`model`: expected mlp for a table, got cnn"),
-    ("dbvae", "resnet18", (32, 32, 3), "without batch normalisation"),
-    ("sih", "cnn", (32, 32, 3), "mlp or resnet18, for the branches"),
-    ("sih", "resnet18", (16, 16, 3), "mlp for pictures other than 32 x 32"),
-    ("erm", "mpl", (8, 8, 1), "did you mean 'mlp'")])
+@pytest.mark.parametrize(
+    ("method", "model", "shape", "message"),
+    [
+        ("dbvae", "cnn", (7,), "`method`: expected one for tables: erm, gce"),
+        ("sih", "mlp", (7,), "`method`: expected one for tables"),
+        ("gce", "cnn", (7,), "`model`: expected mlp for a table, got cnn"),
+        ("dbvae", "resnet18", (32, 32, 3), "without batch normalisation"),
+        ("sih", "cnn", (32, 32, 3), "mlp or resnet18, for the branches"),
+        ("sih", "resnet18", (16, 16, 3), "mlp for pictures other than 32 x 32"),
+        ("erm", "mpl", (8, 8, 1), "did you mean 'mlp'"),
+    ],
+)
 def test_what_does_not_fit_is_refused_in_one_line(method, model, shape, message):
     with pytest.raises(ContractError, match=message):
         trainee(method, model, toy(shape))
@@ -124,5 +136,11 @@ def test_views_mirror_only_where_the_label_survives(key):
     with pytest.raises(ContractError, match="`augment`: expected pictures, got toy, a table"):
         views(toy((7,)), mirrored=False)
     assert {name for name, recipe in RECIPES.items() if recipe.mirrored} <= set(RECIPES) - {
-        "digits", "colored-mnist", "glyphs", "adult", "folder", "utkface-planted"}
+        "digits",
+        "colored-mnist",
+        "glyphs",
+        "adult",
+        "folder",
+        "utkface-planted",
+    }
     assert RECIPES["faces"].mirrored

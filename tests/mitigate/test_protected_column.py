@@ -27,8 +27,10 @@ def rows_first(params, x):
 
 def rows_first_params(key, d, h):
     keys = jax.random.split(key, 3)
-    return [{"w": jax.random.normal(keys[0], (h, d)), "b": jax.random.normal(keys[1], (h,))},
-            {"w": jax.random.normal(keys[2], (2, h)), "b": jnp.zeros(2)}]
+    return [
+        {"w": jax.random.normal(keys[0], (h, d)), "b": jax.random.normal(keys[1], (h,))},
+        {"w": jax.random.normal(keys[2], (2, h)), "b": jnp.zeros(2)},
+    ]
 
 
 def linen(key, d, h):
@@ -44,8 +46,9 @@ def test_bias_is_zero_and_at_the_mean_nothing_changes(key, kind):
     new = zero_column(params, path, 3, mean, columns=7, apply_fn=apply_fn if "square" in kind else None)
 
     def bias(params):
-        probability = [true_class_probability(apply_fn(params, x), batch.label)
-                       for x in (batch.x, flip_column(batch, 3).x)]
+        probability = [
+            true_class_probability(apply_fn(params, x), batch.label) for x in (batch.x, flip_column(batch, 3).x)
+        ]
         return float(pair_bias(*probability))
 
     assert bias(params) > 1e-3

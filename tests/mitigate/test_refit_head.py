@@ -10,8 +10,9 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split
 from jaxdebias.mitigate import RefitHeadConfig, refit_head
 
-AFFINE = Split(features=lambda params, x: x,
-               head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :])
+AFFINE = Split(
+    features=lambda params, x: x, head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :]
+)
 PATH = ("head",)
 CONFIG = RefitHeadConfig(damping=1e-2)
 
@@ -66,8 +67,9 @@ def test_replaced_rows_are_the_fit_with_these_rows_exchanged():
 def test_every_row_replaced_and_weights():
     train, flipped = batches()
     weight = np.random.default_rng(0).uniform(0, 2, 300).astype(np.float32)
-    new, info = refit_head(AFFINE, params(), train._replace(weight=weight), flipped, CONFIG, replaced=np.arange(300),
-                           head_path=PATH)
+    new, info = refit_head(
+        AFFINE, params(), train._replace(weight=weight), flipped, CONFIG, replaced=np.arange(300), head_path=PATH
+    )
     assert info.rows == 300
     assert_head(new, fitted_by_oracle(flipped.x, flipped.label, weight.sum() * CONFIG.damping, weight))
 

@@ -37,8 +37,9 @@ def test_the_head_without_the_sample_does_worse_on_it_by_about_its_self_influenc
     x = np.concatenate([rng.normal(size=(300, 4)), np.ones((300, 1))], axis=1)
     label = (x[:, 0] + 0.5 * rng.normal(size=300) > 0).astype(int)
     theta = softmax_head.fit(x, label, 2, 3.0)
-    problem = head_problem(x[:, :4].astype(np.float32), label, AffineHead(*(a.astype(np.float32) for a in
-                                                                             (theta[:4], theta[4]))), l2=3.0)
+    problem = head_problem(
+        x[:, :4].astype(np.float32), label, AffineHead(*(a.astype(np.float32) for a in (theta[:4], theta[4]))), l2=3.0
+    )
     score = self_influence(problem, damping=0.0)
     rows = np.argsort(score)[::30]
     actual = []
@@ -109,8 +110,9 @@ def test_tuning_learns_the_pivotal_samples(tuned):
 
 def test_bad_input_is_one_line(key):
     rng = np.random.default_rng(0)
-    train = Batch(rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 2, 60).astype(np.int32),
-                  np.full(60, -1, np.int32))
+    train = Batch(
+        rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 2, 60).astype(np.int32), np.full(60, -1, np.int32)
+    )
     classifier = models.mlp(hidden=(4,), classes=2)
     with pytest.raises(ContractError, match="`per_class`: expected at most half of the smallest class"):
         self_influence_tuning(key, classifier, classifier.init(key, train.x), train)

@@ -35,8 +35,11 @@ SMALL = mlp_vae(image=(4, 5, 3), **SIZES)
 
 def rows(n, seed=0):
     rng = np.random.default_rng(seed)
-    return Batch(x=rng.integers(0, 256, (n, 4, 5, 3)).astype(np.uint8),
-                 label=rng.integers(0, 3, n).astype(np.int32), attribute=np.full(n, -1, np.int32))
+    return Batch(
+        x=rng.integers(0, 256, (n, 4, 5, 3)).astype(np.uint8),
+        label=rng.integers(0, 3, n).astype(np.int32),
+        attribute=np.full(n, -1, np.int32),
+    )
 
 
 @functools.cache
@@ -94,8 +97,9 @@ def test_gradient_of_the_bias_term_is_that_of_generalised_cross_entropy():
     ours = jax.grad(detached)(LOGITS)
     np.testing.assert_allclose(ours[0], [-0.13869520, 0.10139432, 0.03730088], atol=1e-6)
     np.testing.assert_allclose(ours, jax.grad(exact)(LOGITS), atol=1e-6)
-    np.testing.assert_allclose((1 - np.exp(-0.7 * cross_entropy(LOGITS, LABEL))) / 0.7,
-                               [0.16013786, 1.11577956, 1.27324358], atol=1e-6)
+    np.testing.assert_allclose(
+        (1 - np.exp(-0.7 * cross_entropy(LOGITS, LABEL))) / 0.7, [0.16013786, 1.11577956, 1.27324358], atol=1e-6
+    )
 
 
 def test_gradients_stop_where_they_should():
@@ -103,16 +107,19 @@ def test_gradients_stop_where_they_should():
     batch = rows(8)
 
     def values(params):
-        terms, *_ = train_terms(SMALL, SihConfig(), jax.random.key(3), {"params": params}, as_float(batch.x),
-                                batch.label, state.hyper)
+        terms, *_ = train_terms(
+            SMALL, SihConfig(), jax.random.key(3), {"params": params}, as_float(batch.x), batch.label, state.hyper
+        )
         means = jnp.stack(terms).mean(axis=1)
         return means, means
 
     gradients = jax.jit(jax.jacrev(values, has_aux=True))
     params = state.variables["params"]
     gradient, means = gradients(params)
-    touched = {term: {part for part, tree in gradient.items() if any(leaf[i].any() for leaf in jax.tree.leaves(tree))}
-               for i, term in enumerate(Terms._fields)}
+    touched = {
+        term: {part for part, tree in gradient.items() if any(leaf[i].any() for leaf in jax.tree.leaves(tree))}
+        for i, term in enumerate(Terms._fields)
+    }
     assert touched == {
         "signal": {"signal", "signal_head"},
         "bias": {"bias", "bias_head"},
@@ -196,13 +203,19 @@ def test_resnet_steps_equal_pytorch(torch):
     from oracles.torch_resnet_vae import ResNetSih
 
     branches = resnet_vae(latent=16, width=4, classes=3)
-    learner = sih(branches, SihConfig(gamma=1.3, reconstruction="gaussian"),
-                  Optimizer(name="sgd", learning_rate=5e-5, momentum=0.9))
+    learner = sih(
+        branches,
+        SihConfig(gamma=1.3, reconstruction="gaussian"),
+        Optimizer(name="sgd", learning_rate=5e-5, momentum=0.9),
+    )
 
     def batch(seed):
         rng = np.random.default_rng(seed)
-        return Batch(x=rng.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8),
-                     label=rng.integers(0, 3, 32).astype(np.int32), attribute=np.full(32, -1, np.int32))
+        return Batch(
+            x=rng.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8),
+            label=rng.integers(0, 3, 32).astype(np.int32),
+            attribute=np.full(32, -1, np.int32),
+        )
 
     state, step = learner.init(jax.random.key(1), batch(0)), jax.jit(learner.step)
     theirs, first = (ResNetSih(16, 4, 3, CIFAR_MEAN, CIFAR_STD) for _ in range(2))
@@ -244,8 +257,9 @@ def test_loss_terms_by_hand(kind):
     terms = loss_terms(*single, label, hyper, kind)
     for ours, by_hand in zip(terms, expected, strict=True):
         np.testing.assert_allclose(ours, by_hand, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(terms.total(hyper), expected[0] + expected[1] + 7 * expected[2] + 3 * (kl[0] + kl[1]),
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        terms.total(hyper), expected[0] + expected[1] + 7 * expected[2] + 3 * (kl[0] + kl[1]), rtol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -389,8 +403,13 @@ def test_learns_the_signal_without_bias_labels():
     theirs = right(mlp().apply(plain.variables, test.x))
     weight = np.asarray(signal_weight(branches, state, train))
     conflicting = train.label != train.attribute
-    found = {"bias aligned": bias[aligned].mean(), "bias conflicting": bias[~aligned].mean(), "ours": ours.mean(),
-             "erm": theirs.mean(), "weight ratio": weight[conflicting].mean() / weight[~conflicting].mean()}
+    found = {
+        "bias aligned": bias[aligned].mean(),
+        "bias conflicting": bias[~aligned].mean(),
+        "ours": ours.mean(),
+        "erm": theirs.mean(),
+        "weight ratio": weight[conflicting].mean() / weight[~conflicting].mean(),
+    }
     print(found)
     assert found["bias aligned"] > 0.95, found
     assert found["bias conflicting"] < 0.30, found

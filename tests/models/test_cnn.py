@@ -17,7 +17,7 @@ def same_convolution(x, kernel, bias, stride):
     out = np.empty((out_h, out_w, kernel.shape[-1]))
     for i in range(out_h):
         for j in range(out_w):
-            window = x[i * stride:i * stride + side, j * stride:j * stride + side]
+            window = x[i * stride : i * stride + side, j * stride : j * stride + side]
             out[i, j] = np.tensordot(window, kernel, 3) + bias
     return out
 

@@ -40,6 +40,7 @@ def draw(seed, *shape):
 
 def everything(conv, x, w, vx, vw, *, order=2, **options):
     """Every derivative that the library takes of a convolution."""
+
     def f(x, w):
         return conv(x, w, dimension_numbers=NHWC, **options)
 
@@ -72,8 +73,10 @@ def everything(conv, x, w, vx, vw, *, order=2, **options):
 def test_agrees_with_stock_convolution(case):
     operands, options = operands_and_options(case)
     order = 2 if case in ("stride 2, odd", "grouped") else 1  # spares compilations
-    ours, stock = (jax.jit(functools.partial(everything, conv, order=order, **options))(*operands)
-                   for conv in (conv_general_dilated, lax.conv_general_dilated))
+    ours, stock = (
+        jax.jit(functools.partial(everything, conv, order=order, **options))(*operands)
+        for conv in (conv_general_dilated, lax.conv_general_dilated)
+    )
     for name in stock:
         for got, want in zip(jax.tree.leaves(ours[name]), jax.tree.leaves(stock[name]), strict=True):
             assert got.dtype == want.dtype
@@ -108,15 +111,20 @@ def test_compiles_to_channels_last_convolutions_inside_a_scan():
 
     text = jax.jit(lambda w: lax.scan(step, w, None, length=3)[0]).lower(w).as_text()
     if jax.default_backend() == "cpu":
-        layouts = {line.split("dim_numbers = ")[1].split(", window")[0] for line in text.splitlines()
-                   if "stablehlo.convolution" in line}
+        layouts = {
+            line.split("dim_numbers = ")[1].split(", window")[0]
+            for line in text.splitlines()
+            if "stablehlo.convolution" in line
+        }
         assert layouts == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 def test_other_layouts_and_flax():
     x, w = draw(0, 2, 3, 6, 6), draw(1, 4, 3, 3, 3)
-    ours, stock = (jax.grad(lambda w, conv=conv: jnp.square(conv(x, w, (2, 2), "SAME")).sum())(w)  # NCHW, OIHW
-                   for conv in (conv_general_dilated, lax.conv_general_dilated))
+    ours, stock = (
+        jax.grad(lambda w, conv=conv: jnp.square(conv(x, w, (2, 2), "SAME")).sum())(w)  # NCHW, OIHW
+        for conv in (conv_general_dilated, lax.conv_general_dilated)
+    )
     np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=1e-4)
 
     ours, stock = nn.Conv(4, (3, 3), conv_general_dilated=conv_general_dilated), nn.Conv(4, (3, 3))
@@ -129,8 +137,13 @@ def test_errors_are_those_of_the_stock_convolution():
         conv_general_dilated(draw(0, 1, 4, 4, 3), draw(1, 3, 3, 2, 4), (1, 1), "SAME", dimension_numbers=NHWC)
 
 
-POOLS = {"2x2": ((2, 2), (2, 2), "VALID"), "stem": ((3, 3), (2, 2), [(1, 1), (1, 1)]), "same": ((3, 2), (2, 1), "SAME"),
-         "rows unused": ((2, 2), (3, 3), "VALID"), "no strides": ((2, 2), None, "VALID")}
+POOLS = {
+    "2x2": ((2, 2), (2, 2), "VALID"),
+    "stem": ((3, 3), (2, 2), [(1, 1), (1, 1)]),
+    "same": ((3, 2), (2, 1), "SAME"),
+    "rows unused": ((2, 2), (3, 3), "VALID"),
+    "no strides": ((2, 2), None, "VALID"),
+}
 
 
 @pytest.mark.parametrize("case", POOLS)
@@ -138,8 +151,10 @@ def test_max_pool_agrees_with_flax(case):
     x = np.round(draw(0, 2, 7, 8, 3) * 2) / 2  # many ties
     g = draw(1, *nn.max_pool(x, *POOLS[case]).shape)
     for pooled in (jnp.asarray(x), jnp.full_like(x, -2.0)):
-        ours, stock = (jax.value_and_grad(lambda x, pool=pool: (pool(x, *POOLS[case]) * g).sum())(pooled)
-                       for pool in (max_pool, nn.max_pool))
+        ours, stock = (
+            jax.value_and_grad(lambda x, pool=pool: (pool(x, *POOLS[case]) * g).sum())(pooled)
+            for pool in (max_pool, nn.max_pool)
+        )
         np.testing.assert_allclose(ours[0], stock[0], rtol=1e-6)
         np.testing.assert_allclose(ours[1], stock[1], atol=1e-6)
 

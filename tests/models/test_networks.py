@@ -86,8 +86,9 @@ def test_batch_statistics_follow_the_running_mean():
     _, after = classifier.train(jax.random.key(1), params, PIXELS)
     kernel = params["params"]["stem"]["conv1"]["kernel"]
     x = (PIXELS / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    maps = jax.lax.conv_general_dilated(x.astype(np.float32), kernel, (1, 1), "SAME",
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    maps = jax.lax.conv_general_dilated(
+        x.astype(np.float32), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     old, new = (p["batch_stats"]["stem"]["bn1"] for p in (params, after))
     np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * np.mean(maps, (0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * np.var(maps, (0, 1, 2)), rtol=1e-4, atol=1e-5)
@@ -163,17 +164,20 @@ def test_cnn_learns_where_something_is():
     assert (np.argmax(classifier.apply(params, x), -1) == label).all()
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: mlp(hidden=()), "`hidden`: expected at least one"),
-    (lambda: cnn(channels=()), "`channels`: expected at least one"),
-    (lambda: resnet(depth=34), "`depth`: expected one of 18, 50"),
-    (lambda: resnet(norm="layer"), "`norm`: expected one of batch, group"),
-    (lambda: resnet(stem="tiny"), "`stem`: expected one of imagenet, small"),
-    (lambda: resnet(input_mean=(0.5,)), "`input_std`: expected as many values"),
-    (lambda: jax.eval_shape(resnet().init, jax.random.key(0), np.zeros((1, 32, 32, 1))), "`x`: expected images"),
-    (lambda: build("mpl"), "did you mean 'mlp'"),
-    (lambda: build("mlp", layers=3), "`option of mlp`: expected one of hidden, classes"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mlp(hidden=()), "`hidden`: expected at least one"),
+        (lambda: cnn(channels=()), "`channels`: expected at least one"),
+        (lambda: resnet(depth=34), "`depth`: expected one of 18, 50"),
+        (lambda: resnet(norm="layer"), "`norm`: expected one of batch, group"),
+        (lambda: resnet(stem="tiny"), "`stem`: expected one of imagenet, small"),
+        (lambda: resnet(input_mean=(0.5,)), "`input_std`: expected as many values"),
+        (lambda: jax.eval_shape(resnet().init, jax.random.key(0), np.zeros((1, 32, 32, 1))), "`x`: expected images"),
+        (lambda: build("mpl"), "did you mean 'mlp'"),
+        (lambda: build("mlp", layers=3), "`option of mlp`: expected one of hidden, classes"),
+    ],
+)
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ContractError, match=message):
         make()

@@ -14,11 +14,20 @@ from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Lattice, Pool, Residual
 
 RNG = np.random.default_rng(0)
-SMALL = patch_net(patch=9, layers=(
-    Conv(width=8, padding=1, norm="group"), Pool(kernel=3, stride=2, kind="avg"),
-    Residual(body=(Conv(width=6, stride=2, padding=1, norm="batch"),
-                   Conv(width=6, padding=1, norm="batch", relu=False))),
-), head="mean", hidden=0, position="early", grid=(2, 3))
+SMALL = patch_net(
+    patch=9,
+    layers=(
+        Conv(width=8, padding=1, norm="group"),
+        Pool(kernel=3, stride=2, kind="avg"),
+        Residual(
+            body=(Conv(width=6, stride=2, padding=1, norm="batch"), Conv(width=6, padding=1, norm="batch", relu=False))
+        ),
+    ),
+    head="mean",
+    hidden=0,
+    position="early",
+    grid=(2, 3),
+)
 
 
 def test_crops_equal_numpy():
@@ -102,8 +111,10 @@ def test_a_trunk_in_bfloat16(key):
     exact, half = (patch_net(patch=8, dtype=dtype) for dtype in ("float32", "bfloat16"))
     params = exact.init(key)
     assert jax.tree.leaves(half.init(key))[0].dtype == jnp.float32
-    one, dense, crops = (patch_logits(net, params, x, stride=4, method=method) for net, method in (
-        (exact, "dense"), (half, "dense"), (half, "crops")))
+    one, dense, crops = (
+        patch_logits(net, params, x, stride=4, method=method)
+        for net, method in ((exact, "dense"), (half, "dense"), (half, "crops"))
+    )
     assert dense.dtype == jnp.float32
     scale = float(jnp.abs(one).max())
     assert 0 < float(jnp.abs(dense - one).max()) < 0.03 * scale

@@ -45,8 +45,9 @@ def test_logits_equal_torch(network, torch):
         own, seen = params[name]["norm"], stats[name]["norm"]
         return functional.batch_norm(x, *map(tensor, (seen["mean"], seen["var"], own["scale"], own["bias"])), eps=1e-5)
 
-    mean, std = (torch.tensor(values)[None, :, None, None] for values in
-                 ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
+    mean, std = (
+        torch.tensor(values)[None, :, None, None] for values in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    )
     x = functional.relu(normed((tensor(PIXELS.astype(np.float32) / 255, 0, 3, 1, 2) - mean) / std, "stem"))
     for stage in (1, 2, 3):
         for block in (0, 1, 2):
@@ -63,8 +64,13 @@ def test_logits_equal_torch(network, torch):
 
 def test_cuts_and_statistics(network):
     classifier, variables = network
-    logits, maps, after = jax.jit(lambda v, x: (classifier.apply(v, x), classifier.spatial.features(v, x),
-                                                classifier.train(jax.random.key(0), v, x)[1]))(variables, PIXELS)
+    logits, maps, after = jax.jit(
+        lambda v, x: (
+            classifier.apply(v, x),
+            classifier.spatial.features(v, x),
+            classifier.train(jax.random.key(0), v, x)[1],
+        )
+    )(variables, PIXELS)
     assert maps.shape == (2, 4, 4, 16)
     head = variables["params"]["head"]
     np.testing.assert_allclose(maps.mean((1, 2)) @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)

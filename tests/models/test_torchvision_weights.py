@@ -49,8 +49,10 @@ def test_files_and_mapping_give_the_same(torch_weights, tmp_path):
     save_file = pytest.importorskip("safetensors.numpy").save_file
     template = blank(resnet(classes=5, width=8))
     want = load_resnet(torch_weights, template)
-    np.testing.assert_array_equal(want["params"]["layer2_0"]["downsample_conv"]["kernel"],
-                                  torch_weights["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        want["params"]["layer2_0"]["downsample_conv"]["kernel"],
+        torch_weights["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0),
+    )
     np.testing.assert_array_equal(want["batch_stats"]["stem"]["bn1"]["var"], torch_weights["bn1.running_var"])
 
     save_file(torch_weights, tmp_path / "w.safetensors", metadata={"format": "pt"})
@@ -82,12 +84,18 @@ def test_head_of_other_width_is_refused_or_kept(torch_weights):
     np.testing.assert_array_equal(params["params"]["stem"]["bn1"]["scale"], torch_weights["bn1.weight"])
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda w: w.pop("layer3.1.bn2.running_var"), r"expected an entry \['layer3\.1\.bn2\.running_var'\]"),
-    (lambda w: w.update({"layer5.0.conv1.weight": np.zeros(3)}), r"1 more, \['layer5\.0\.conv1\.weight'\]"),
-    (lambda w: w.update({"conv1.weight": np.zeros((8, 3, 3, 3))}), r"`conv1\.weight`: expected shape \[7, 7, 3, 8\]"),
-    (lambda w: w.update({"bn1.bias": np.full(8, np.nan)}), r"`bn1\.bias`: expected finite values, got 8 of 8"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("layer3.1.bn2.running_var"), r"expected an entry \['layer3\.1\.bn2\.running_var'\]"),
+        (lambda w: w.update({"layer5.0.conv1.weight": np.zeros(3)}), r"1 more, \['layer5\.0\.conv1\.weight'\]"),
+        (
+            lambda w: w.update({"conv1.weight": np.zeros((8, 3, 3, 3))}),
+            r"`conv1\.weight`: expected shape \[7, 7, 3, 8\]",
+        ),
+        (lambda w: w.update({"bn1.bias": np.full(8, np.nan)}), r"`bn1\.bias`: expected finite values, got 8 of 8"),
+    ],
+)
 def test_a_wrong_entry_is_named(change, message, torch_weights):
     weights = dict(torch_weights)
     change(weights)

@@ -58,16 +58,22 @@ def network(request):
 
 def sizes(branches, image):
     variables = jax.eval_shape(branches.init, jax.random.key(0), np.zeros((1, *image), np.uint8))
-    return {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-            for name, tree in variables["params"].items()}
+    return {
+        name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for name, tree in variables["params"].items()
+    }
 
 
 def test_parameters_of_the_published_networks():
     mlp, resnet = sizes(mlp_vae(), (28, 28, 3)), sizes(resnet_vae(), (32, 32, 3))
     assert mlp == {"signal": 265_600, "bias": 265_600, "signal_head": 1_010, "bias_head": 1_010, "decoder": 3_039_024}
     assert sum(mlp.values()) == 3_572_244
-    assert resnet == {"signal": 13_268_352, "bias": 13_268_352, "signal_head": 5_130, "bias_head": 5_130,
-                      "decoder": 50_154_051}
+    assert resnet == {
+        "signal": 13_268_352,
+        "bias": 13_268_352,
+        "signal_head": 5_130,
+        "bias_head": 5_130,
+        "decoder": 50_154_051,
+    }
 
 
 def test_equal_arguments_give_one_object():
@@ -138,8 +144,10 @@ def test_batch_statistics_are_explicit(network):
     out = everything(variables, x)
 
     def changed(new):
-        pairs = {name: (jax.tree.leaves(tree), jax.tree.leaves(new["batch_stats"][name]))
-                 for name, tree in variables.get("batch_stats", {}).items()}
+        pairs = {
+            name: (jax.tree.leaves(tree), jax.tree.leaves(new["batch_stats"][name]))
+            for name, tree in variables.get("batch_stats", {}).items()
+        }
         return {name for name, (a, b) in pairs.items() if any((x != y).any() for x, y in zip(a, b, strict=True))}
 
     normed = "batch_stats" in variables

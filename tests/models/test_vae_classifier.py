@@ -44,7 +44,11 @@ def test_the_default_encoder_has_four_convolutions(key):
     shapes = jax.eval_shape(model.init, key, jnp.zeros((1, 16, 16, 1)))["params"]
     encoder = shapes["encoder"]["params"]
     assert [encoder[f"convs_{i}"]["kernel"].shape for i in range(4)] == [
-        (3, 3, 1, 16), (3, 3, 16, 32), (3, 3, 32, 48), (3, 3, 48, 64)]
+        (3, 3, 1, 16),
+        (3, 3, 16, 32),
+        (3, 3, 32, 48),
+        (3, 3, 48, 64),
+    ]
     assert encoder["hidden"]["kernel"].shape == (64, 128)
     decoder = [shapes["decoder"][f"Conv_{i}"]["kernel"].shape for i in range(4)]
     assert decoder == [(3, 3, 64, 192), (3, 3, 48, 128), (3, 3, 32, 64), (3, 3, 16, 4)]
@@ -57,11 +61,14 @@ def test_training_moves_the_encoder_only(key):
     assert jax.tree.structure(same) == jax.tree.structure(variables)
 
 
-@pytest.mark.parametrize(("bad", "x", "message"), [
-    ({"encoder": models.resnet20(classes=3)}, X[..., :1].repeat(3, -1), "batch_stats"),
-    ({"encoder": models.mlp(hidden=(6,), classes=4)}, X, "3 logits"),
-    ({"encoder": MLP}, X[:, :5], "images of shape"),
-])
+@pytest.mark.parametrize(
+    ("bad", "x", "message"),
+    [
+        ({"encoder": models.resnet20(classes=3)}, X[..., :1].repeat(3, -1), "batch_stats"),
+        ({"encoder": models.mlp(hidden=(6,), classes=4)}, X, "3 logits"),
+        ({"encoder": MLP}, X[:, :5], "images of shape"),
+    ],
+)
 def test_networks_that_do_not_fit_are_refused(bad, x, message, key):
     model = vae_classifier(image=(6, 5, x.shape[3]), classes=3, **bad)
     with pytest.raises(ContractError, match=message):

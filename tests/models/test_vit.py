@@ -30,7 +30,7 @@ def normalised(x, layer):
 def oracle(params, image):
     """Of one image: the tokens after the last normalisation, and the attention `[layers heads t t]`."""
     p = params["params"]
-    patches = [image[i:i + 4, j:j + 4].reshape(-1) for i in range(0, 8, 4) for j in range(0, 12, 4)]
+    patches = [image[i : i + 4, j : j + 4].reshape(-1) for i in range(0, 8, 4) for j in range(0, 12, 4)]
     tokens = affine(2.0 * np.stack(patches) / 255 - 1, p["embedding"]["patches"])
     tokens = np.concatenate([p["embedding"]["class_token"][0], tokens]) + p["embedding"]["positions"][0]
     layers = []
@@ -62,9 +62,14 @@ def test_logits_features_and_attention(read):
     def run(params, x):
         features = network.vector.features(params, x)
         z = None if network.spatial is None else network.spatial.features(params, x)
-        return {"logits": network.apply(params, x), "features": features, "z": z,
-                "head": network.vector.head(params, features), "attention": attention_weights(network, params, x),
-                "spatial head": None if z is None else network.spatial.head(params, z)}
+        return {
+            "logits": network.apply(params, x),
+            "features": features,
+            "z": z,
+            "head": network.vector.head(params, features),
+            "attention": attention_weights(network, params, x),
+            "spatial head": None if z is None else network.spatial.head(params, z),
+        }
 
     got = run(params, X)
     np.testing.assert_allclose(got["logits"], want, rtol=1e-4, atol=1e-4)
@@ -96,14 +101,19 @@ def test_initial_values():
     np.testing.assert_array_equal(params["blocks_0"]["ln_1"]["scale"], 1)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: vit(read="cls"), "`read`: expected one of token, mean"),
-    (lambda: vit(width=10, heads=4), "`width`: expected a multiple of heads=4"),
-    (lambda: vit(depth=0), "`vit`: expected patch, width, depth"),
-    (lambda: jax.eval_shape(vit(patch=5).init, jax.random.key(0), X), "`x`: expected images .* whole patches of 5"),
-    (lambda: jax.eval_shape(lambda x: attention_weights(cnn(), cnn().init(jax.random.key(0), x), x), X),
-     "`network`: expected a classifier that"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: vit(read="cls"), "`read`: expected one of token, mean"),
+        (lambda: vit(width=10, heads=4), "`width`: expected a multiple of heads=4"),
+        (lambda: vit(depth=0), "`vit`: expected patch, width, depth"),
+        (lambda: jax.eval_shape(vit(patch=5).init, jax.random.key(0), X), "`x`: expected images .* whole patches of 5"),
+        (
+            lambda: jax.eval_shape(lambda x: attention_weights(cnn(), cnn().init(jax.random.key(0), x), x), X),
+            "`network`: expected a classifier that",
+        ),
+    ],
+)
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ContractError, match=message):
         make()

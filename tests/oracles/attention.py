@@ -22,7 +22,7 @@ def overlap(a, b):
 
 def top_pixel_iou(a, mask):
     region = {i for i, value in enumerate(mask.ravel()) if value > 0.5}
-    highest = sorted(range(a.size), key=lambda i: (-a.ravel()[i], i))[:len(region)]
+    highest = sorted(range(a.size), key=lambda i: (-a.ravel()[i], i))[: len(region)]
     return len(region & set(highest)) / len(region | set(highest)) if region else math.nan
 
 
@@ -33,6 +33,7 @@ def pointing_game(a, mask):
 
 def shrink(image, height, width):
     """Antialiased bilinear: a triangle as wide as two output cells around each cell's centre, cut at the border."""
+
     def weights(size, cells):
         scale = size / cells
         matrix = np.zeros((cells, size))
@@ -50,8 +51,11 @@ def group_scores(scores, group, groups, absent):
     """(means, population standard deviations) of each group and of all; NaN scores are left out, or count `absent`."""
     means, deviations = [], []
     for g in [*range(groups), None]:
-        values = [absent if math.isnan(s) and absent is not None else s for s, of in zip(scores, group, strict=True)
-                  if (of >= 0 if g is None else of == g) and not (absent is None and math.isnan(s))]
+        values = [
+            absent if math.isnan(s) and absent is not None else s
+            for s, of in zip(scores, group, strict=True)
+            if (of >= 0 if g is None else of == g) and not (absent is None and math.isnan(s))
+        ]
         mean = sum(values) / len(values) if values else math.nan
         means.append(mean)
         deviations.append(math.sqrt(sum((v - mean) ** 2 for v in values) / len(values)) if values else math.nan)

@@ -58,6 +58,7 @@ def resized(image, h, w):
 
 def published(image, h=None, w=None):
     """Attention-IoU's chain on one map: the package's ReLU and scaling around the resizing, then the code's own."""
+
     def scaled(one):
         one = one - one.min()
         return one / (1e-7 + one.max())

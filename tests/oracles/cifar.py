@@ -54,6 +54,10 @@ def write_packed(folder, *, train=200, test=100):
             Image.fromarray(image).save(buffer, "JPEG", quality=95)
             files.append(buffer.getvalue())
         offset = np.cumsum([0, *map(len, files)])
-        np.savez(folder / f"cifar10_{part}_jpeg.npz", jpeg=np.frombuffer(b"".join(files), np.uint8), offset=offset,
-                 label=y.astype(np.uint8))
+        np.savez(
+            folder / f"cifar10_{part}_jpeg.npz",
+            jpeg=np.frombuffer(b"".join(files), np.uint8),
+            offset=offset,
+            label=y.astype(np.uint8),
+        )
     return folder

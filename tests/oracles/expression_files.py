@@ -13,7 +13,7 @@ SIDE = 48
 def shade(i):
     """Of picture i, 48 x 48; a lighter corner gives each its own contrast."""
     image = np.full((SIDE, SIDE), 6 * i % 240, np.uint8)
-    image[:4, :4 + i] += 12
+    image[:4, : 4 + i] += 12
     return image
 
 
@@ -43,8 +43,12 @@ def write_fer2013_packed(folder, rows):
             file = io.BytesIO()
             Image.fromarray(shade(i)).save(file, "JPEG", quality=95)
             files.append(np.frombuffer(file.getvalue(), np.uint8))
-        np.savez(folder / name, jpeg=np.concatenate(files), offset=np.cumsum([0, *map(len, files)]),
-                 label=np.array([rows[i][0] for i in chosen], np.uint8))
+        np.savez(
+            folder / name,
+            jpeg=np.concatenate(files),
+            offset=np.cumsum([0, *map(len, files)]),
+            label=np.array([rows[i][0] for i in chosen], np.uint8),
+        )
     return folder
 
 

@@ -27,8 +27,14 @@ def write_packed_utkface(folder, rows):
     folder.mkdir(parents=True, exist_ok=True)
     files = [np.frombuffer(jpeg(i), np.uint8) for i in range(len(rows))]
     age, gender, race = (np.array(column, np.uint8) for column in zip(*rows, strict=True))
-    np.savez(folder / "utkface_96.npz", jpeg=np.concatenate(files), offset=np.cumsum([0, *map(len, files)]),
-             age=age, gender=gender, race=race)
+    np.savez(
+        folder / "utkface_96.npz",
+        jpeg=np.concatenate(files),
+        offset=np.cumsum([0, *map(len, files)]),
+        age=age,
+        gender=gender,
+        race=race,
+    )
     return folder
 
 

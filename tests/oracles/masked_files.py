@@ -25,7 +25,7 @@ def waterbirds_rows(n=192):
 def bird_mask(i, height=32, width=48):
     """A box in the middle of the picture, wider for higher numbers; beside it a spot that few annotators drew."""
     mask = np.zeros((height, width), np.uint8)
-    mask[height // 4:3 * height // 4, width // 4:width // 2 + i % 12] = 204
+    mask[height // 4 : 3 * height // 4, width // 4 : width // 2 + i % 12] = 204
     mask[2:6, 2:6] = 51
     return mask
 
@@ -52,15 +52,42 @@ def write_waterbirds(folder, rows, *, layout="segmentations"):
 
 
 MASK_NAMES = ("Bald", "Blond_Hair", "Eyeglasses", "Male", "Smiling", "Young")
-PARTS = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip",
-         "hair", "hat", "ear_r", "neck_l", "neck", "cloth")
+PARTS = (
+    "skin",
+    "nose",
+    "eye_g",
+    "l_eye",
+    "r_eye",
+    "l_brow",
+    "r_brow",
+    "l_ear",
+    "r_ear",
+    "mouth",
+    "u_lip",
+    "l_lip",
+    "hair",
+    "hat",
+    "ear_r",
+    "neck_l",
+    "neck",
+    "cloth",
+)
 
 
 def part_boxes(i):
     """Part -> box (top, bottom, left, right) on 32 x 32: a face, with glasses where i is odd, a hat on every third."""
-    boxes = {"skin": (8, 26, 8, 24), "nose": (15, 19, 14, 18), "l_eye": (12, 14, 10, 13), "r_eye": (12, 14, 19, 22),
-             "l_brow": (10, 11, 10, 13), "mouth": (21, 24, 12, 20), "l_lip": (23, 24, 12, 20), "hair": (3, 9, 6, 26),
-             "neck": (26, 29, 12, 20), "cloth": (29, 32, 2, 30)}
+    boxes = {
+        "skin": (8, 26, 8, 24),
+        "nose": (15, 19, 14, 18),
+        "l_eye": (12, 14, 10, 13),
+        "r_eye": (12, 14, 19, 22),
+        "l_brow": (10, 11, 10, 13),
+        "mouth": (21, 24, 12, 20),
+        "l_lip": (23, 24, 12, 20),
+        "hair": (3, 9, 6, 26),
+        "neck": (26, 29, 12, 20),
+        "cloth": (29, 32, 2, 30),
+    }
     if i % 2:
         boxes["eye_g"] = (11, 15, 9, 23)
     if i % 3 == 0:
@@ -93,7 +120,7 @@ def write_objects_on_scenes(folder, *, cutouts=60, scenes=80, side=32):
     superclass = (np.arange(cutouts) % 3).astype(np.uint8)
     mask = np.zeros((cutouts, side, side), np.uint8)
     for i in range(cutouts):
-        mask[i, 4:28 - i % 6, 6:20 + i % 9] = 1
+        mask[i, 4 : 28 - i % 6, 6 : 20 + i % 9] = 1
     colour = np.where(superclass[:, None] == 1, (250, 0, 0), (0, 0, 250))
     rgb = (mask[..., None] * colour[:, None, None]).astype(np.uint8)
     np.savez(folder / "cutouts.npz", rgb=rgb, mask=mask, superclass=superclass)

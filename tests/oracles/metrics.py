@@ -35,14 +35,16 @@ def accuracies(predicted, label, attribute, aligned, train_counts, weight=None):
             pool[1] += w * (p == y)
     group = {cell: hit / total for cell, (total, hit) in cells.items()}
     share = {cell: train_counts[cell] for cell in group}
-    return np.array([
-        everything[1] / everything[0],
-        sum(group.values()) / len(group),
-        sum(share[c] * group[c] for c in group) / sum(share.values()),
-        min(group.values()),
-        along[1] / along[0],
-        against[1] / against[0],
-    ])
+    return np.array(
+        [
+            everything[1] / everything[0],
+            sum(group.values()) / len(group),
+            sum(share[c] * group[c] for c in group) / sum(share.values()),
+            min(group.values()),
+            along[1] / along[0],
+            against[1] / against[0],
+        ]
+    )
 
 
 def design_effect_size(hit, unit):

@@ -21,7 +21,7 @@ def drawn(net, seed=1):
 
 def crops(images, patch, tops, lefts):
     """`[n rows columns P P c]`."""
-    return np.stack([[[image[y:y + patch, x:x + patch] for x in lefts] for y in tops] for image in images])
+    return np.stack([[[image[y : y + patch, x : x + patch] for x in lefts] for y in tops] for image in images])
 
 
 def starts(length, patch, stride, flush=False):
@@ -52,7 +52,7 @@ def logits(net, variables, patches, position=None):
                 last = layer.body[-1]
                 skip = Conv(width=last.width, kernel=1, stride=stride, norm=last.norm, relu=False)
                 x = convolution(skip, variables, f"{name}_skip", x)
-            x = np.maximum(y + x[:, :y.shape[1], :y.shape[2]], 0)
+            x = np.maximum(y + x[:, : y.shape[1], : y.shape[2]], 0)
         else:
             seen = windows(x, layer.kernel, layer.stride)
             x = seen.max((-2, -1)) if layer.kind == "max" else seen.mean((-2, -1))
@@ -84,9 +84,9 @@ def convolution(layer, variables, name, x):
     elif layer.norm == "group":
         size = np.gcd(8, layer.width)
         for first in range(0, layer.width, size):
-            part = x[..., first:first + size]
+            part = x[..., first : first + size]
             mean, var = (fn(part, axis=(1, 2, 3), keepdims=True) for fn in (np.mean, np.var))
-            x[..., first:first + size] = (part - mean) / np.sqrt(var + 1e-5)
+            x[..., first : first + size] = (part - mean) / np.sqrt(var + 1e-5)
     x = x * params.get("scale", 1.0) + params["bias"]
     return np.maximum(x, 0) if layer.relu else x
 
@@ -105,6 +105,6 @@ def fold(confidences, size, patch, tops, lefts):
     total, count = np.zeros(size), np.zeros(size)
     for i, y in enumerate(tops):
         for j, x in enumerate(lefts):
-            total[y:y + patch, x:x + patch] += confidences[i, j]
-            count[y:y + patch, x:x + patch] += 1
+            total[y : y + patch, x : x + patch] += confidences[i, j]
+            count[y : y + patch, x : x + patch] += 1
     return total / np.where(count > 0, count, np.nan), count

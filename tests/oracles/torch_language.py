@@ -19,8 +19,10 @@ def gpt2_logits(state, tokens, depth, heads, epsilon=1e-5):
         return x @ state[f"{name}.weight"] + state[f"{name}.bias"]
 
     for i in range(depth):
-        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2)
-                   for part in linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").split(width, dim=-1))
+        q, k, v = (
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").split(width, dim=-1)
+        )
         mixed = f.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
         x = x + linear(mixed, f"h.{i}.attn.c_proj")
         hidden = f.gelu(linear(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"), approximate="tanh")
@@ -46,8 +48,10 @@ def bert_logits(state, tokens, depth, heads, pad=0, epsilon=1e-12):
     seen = (tokens != pad)[:, None, None, :]
     for i in range(depth):
         name = f"bert.encoder.layer.{i}"
-        q, k, v = (linear(x, f"{name}.attention.self.{part}").unflatten(-1, (heads, -1)).transpose(1, 2)
-                   for part in ("query", "key", "value"))
+        q, k, v = (
+            linear(x, f"{name}.attention.self.{part}").unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in ("query", "key", "value")
+        )
         mixed = f.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(-2)
         x = norm(x + linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm")
         hidden = f.gelu(linear(x, f"{name}.intermediate.dense"))
@@ -58,11 +62,19 @@ def bert_logits(state, tokens, depth, heads, pad=0, epsilon=1e-12):
 
 def random_gpt2(seed, *, vocabulary, positions, width, depth):
     """A state dict of float32 NumPy arrays, every array far from its usual initial value."""
-    shapes = {"wte.weight": (vocabulary, width), "wpe.weight": (positions, width), "ln_f.weight": (width,),
-              "ln_f.bias": (width,)}
+    shapes = {
+        "wte.weight": (vocabulary, width),
+        "wpe.weight": (positions, width),
+        "ln_f.weight": (width,),
+        "ln_f.bias": (width,),
+    }
     for i in range(depth):
-        for name, inputs, outputs in (("attn.c_attn", width, 3 * width), ("attn.c_proj", width, width),
-                                      ("mlp.c_fc", width, 4 * width), ("mlp.c_proj", 4 * width, width)):
+        for name, inputs, outputs in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, 4 * width),
+            ("mlp.c_proj", 4 * width, width),
+        ):
             shapes |= {f"h.{i}.{name}.weight": (inputs, outputs), f"h.{i}.{name}.bias": (outputs,)}
         for name in ("ln_1", "ln_2"):
             shapes |= {f"h.{i}.{name}.weight": (width,), f"h.{i}.{name}.bias": (width,)}
@@ -70,16 +82,22 @@ def random_gpt2(seed, *, vocabulary, positions, width, depth):
 
 
 def random_bert(seed, *, vocabulary, positions, width, depth, hidden):
-    shapes = {"bert.embeddings.word_embeddings.weight": (vocabulary, width), "cls.predictions.bias": (vocabulary,),
-              "bert.embeddings.position_embeddings.weight": (positions, width),
-              "bert.embeddings.token_type_embeddings.weight": (2, width)}
+    shapes = {
+        "bert.embeddings.word_embeddings.weight": (vocabulary, width),
+        "cls.predictions.bias": (vocabulary,),
+        "bert.embeddings.position_embeddings.weight": (positions, width),
+        "bert.embeddings.token_type_embeddings.weight": (2, width),
+    }
     layers = [("cls.predictions.transform.dense", width, width)]
     norms = ["bert.embeddings.LayerNorm", "cls.predictions.transform.LayerNorm"]
     for i in range(depth):
         name = f"bert.encoder.layer.{i}"
         layers += [(f"{name}.attention.self.{part}", width, width) for part in ("query", "key", "value")]
-        layers += [(f"{name}.attention.output.dense", width, width), (f"{name}.intermediate.dense", width, hidden),
-                   (f"{name}.output.dense", hidden, width)]
+        layers += [
+            (f"{name}.attention.output.dense", width, width),
+            (f"{name}.intermediate.dense", width, hidden),
+            (f"{name}.output.dense", hidden, width),
+        ]
         norms += [f"{name}.attention.output.LayerNorm", f"{name}.output.LayerNorm"]
     for name, inputs, outputs in layers:
         shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
@@ -93,5 +111,7 @@ def _drawn(seed, shapes):
 
     rng = np.random.default_rng(seed)
     is_norm = {name for name in shapes if "ln_" in name or "LayerNorm" in name}
-    return {name: (rng.normal(size=shape) * 0.3 + (name in is_norm and name.endswith("weight"))).astype(np.float32)
-            for name, shape in shapes.items()}
+    return {
+        name: (rng.normal(size=shape) * 0.3 + (name in is_norm and name.endswith("weight"))).astype(np.float32)
+        for name, shape in shapes.items()
+    }

@@ -74,7 +74,11 @@ def random_resnet(depth, classes, width=64, seed=0):
     model = ResNet(depth, classes, width).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for parameter, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5),
-                                         (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0)):
+            for parameter, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+            ):
                 nn.init.uniform_(parameter, low, high)
     return model

@@ -29,8 +29,9 @@ class Sih(nn.Module):
         self.image = image
         self.enc_s, self.enc_b = Encoder(inputs, hidden, latent), Encoder(inputs, hidden, latent)
         self.clf_s, self.clf_b = nn.Linear(latent, classes), nn.Linear(latent, classes)
-        self.dec = nn.Sequential(nn.Linear(2 * latent, decoder[0]), nn.ReLU(), nn.Linear(*decoder), nn.ReLU(),
-                                 nn.Linear(decoder[1], inputs))
+        self.dec = nn.Sequential(
+            nn.Linear(2 * latent, decoder[0]), nn.ReLU(), nn.Linear(*decoder), nn.ReLU(), nn.Linear(decoder[1], inputs)
+        )
 
     def terms(self, x, y, noise_s, noise_b, q=0.7, gamma=0.7, kind="bernoulli"):
         """Per row: weighted CE of S and of B, reconstruction and KL per pixel (not yet times their weights)."""
@@ -85,8 +86,13 @@ class Sih(nn.Module):
 
     def differences(self, params):
         """The largest absolute difference of each layer's weights from those of `params`."""
-        other = type(self)(self.image, self.enc_s.fc1.out_features, self.clf_s.in_features,
-                           (self.dec[0].out_features, self.dec[2].out_features), self.clf_s.out_features)
+        other = type(self)(
+            self.image,
+            self.enc_s.fc1.out_features,
+            self.clf_s.in_features,
+            (self.dec[0].out_features, self.dec[2].out_features),
+            self.clf_s.out_features,
+        )
         other.load(params)
         pairs = zip(self.named_parameters(), other.parameters(), strict=True)
         return {name: float((mine - theirs).abs().max().detach()) for (name, mine), theirs in pairs}

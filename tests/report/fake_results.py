@@ -341,8 +341,15 @@ def faces():
         return measurement(rng, n, np.array(p), 1.0, labels, ages, aligned, train, bias=gap, parity=parity)
 
     def ranked(sign, agrees):
-        return [{"index": 31 * i, "label": i % 2, "attribute": i % 2 if agrees else 1 - i % 2,
-                 "score": sign * 2.4e-3 / (1 + 0.2 * i)} for i in range(12)]
+        return [
+            {
+                "index": 31 * i,
+                "label": i % 2,
+                "attribute": i % 2 if agrees else 1 - i % 2,
+                "score": sign * 2.4e-3 / (1 + 0.2 * i),
+            }
+            for i in range(12)
+        ]
 
     return common(
         dataset="utkface",
@@ -432,6 +439,7 @@ def bird_pictures(results):
 
 def face_pictures(results):
     """Grey squares, lighter for the second age."""
+
     def draw(sample):
         return np.full((16, 16, 3), 90 + 60 * sample["attribute"] + sample["index"] % 30, np.uint8)
 

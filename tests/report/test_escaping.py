@@ -25,17 +25,38 @@ CHOICES = {"kind", "verdict", "split", "target", "pairing", "judges"}
 def audited():
     """What only an audit writes."""
     rate = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 60}
-    option = {"name": "dfr", "expected": {"group_mean_accuracy": rate}, "gains": ["group_mean_accuracy"], "harm": [],
-              "seconds": 1.0}
-    cells = {"name": "cells", "judges": "sih", "flagged_share": 0.1, "confidence": [0.9, 0.6], "followed": rate,
-             "plain": True, "suspected": True, "typical": [0, 1], "typical_label": [0, 1]}
+    option = {
+        "name": "dfr",
+        "expected": {"group_mean_accuracy": rate},
+        "gains": ["group_mean_accuracy"],
+        "harm": [],
+        "seconds": 1.0,
+    }
+    cells = {
+        "name": "cells",
+        "judges": "sih",
+        "flagged_share": 0.1,
+        "confidence": [0.9, 0.6],
+        "followed": rate,
+        "plain": True,
+        "suspected": True,
+        "typical": [0, 1],
+        "typical_label": [0, 1],
+    }
     group = {"label": 0, "error": rate, "others": rate, "p_value": 0.01, "mistaken_for": 1, "typical": [0, 1]}
     return {
         "answers": [{"question": f"{i}?", "said": "yes", "needs": "" if i else "more"} for i in range(5)],
-        "advice": {"fix": "dfr", "reason": "no", "missing": "labels", "retrain": ["again"], "options": [option],
-                   "verified": {"held": True, "changes": {"group_mean_accuracy": rate}}},
+        "advice": {
+            "fix": "dfr",
+            "reason": "no",
+            "missing": "labels",
+            "retrain": ["again"],
+            "options": [option],
+            "verified": {"held": True, "changes": {"group_mean_accuracy": rate}},
+        },
         "discovered": {"cells": cells, "groups": [group]},
-        "inputs": {"model": "a function", "pixels": "images", "samples": "a head"}}
+        "inputs": {"model": "a function", "pixels": "images", "samples": "a head"},
+    }
 
 
 def everything():
@@ -43,17 +64,36 @@ def everything():
     pictures = fake("faces")[1]
     results = looked(faces()) | {name: make()[name] for name, make in (("patches", placed), ("draws", drawn))}
     before = results["before"]
-    candidate = {"name": "a", "verdict": "explained", "reason": "", "explained_by": "b", "pull": 0.1, "z": 1.0, "n": 9,
-                 "p_value": 0.5, "gap": None}
-    results |= {"findings": ["one"], "candidates": [candidate, candidate | {"verdict": "unknown", "reason": "why"}],
-                "baselines": {"theirs": {"measurement": before, "seconds": 1.0, "needs": "labels"}}}
+    candidate = {
+        "name": "a",
+        "verdict": "explained",
+        "reason": "",
+        "explained_by": "b",
+        "pull": 0.1,
+        "z": 1.0,
+        "n": 9,
+        "p_value": 0.5,
+        "gap": None,
+    }
+    results |= {
+        "findings": ["one"],
+        "candidates": [candidate, candidate | {"verdict": "unknown", "reason": "why"}],
+        "baselines": {"theirs": {"measurement": before, "seconds": 1.0, "needs": "labels"}},
+    }
     results |= audited()
     shots = np.full((2, 16, 16, 3), 90, np.uint8)
     return to_json(results), pictures._replace(
-        worst=shots, worst_label=np.array([0, 1]), worst_before=np.array([1, 1]), worst_after=np.array([0, 1]),
-        maps=shots, maps_shown=np.zeros((2, 3, 3)), train=shots,
-        suspects=shots, mistaken=shots,
-        **{name: value for images in (PLACED, DRAWN) for name, value in images._asdict().items() if value is not None})
+        worst=shots,
+        worst_label=np.array([0, 1]),
+        worst_before=np.array([1, 1]),
+        worst_after=np.array([0, 1]),
+        maps=shots,
+        maps_shown=np.zeros((2, 3, 3)),
+        train=shots,
+        suspects=shots,
+        mistaken=shots,
+        **{name: value for images in (PLACED, DRAWN) for name, value in images._asdict().items() if value is not None},
+    )
 
 
 def poisoned(value, evil, key=""):
@@ -88,8 +128,12 @@ def test_the_terminal_shows_names_as_they_are(evil):
     print_summary(results, console)
     said = console.file.getvalue()
     assert wording.verdict(results).headline in said
-    for name in (*results["baselines"], *results["maps"]["regions"], *results["findings"],
-                 *(one["name"] for one in results["candidates"])):
+    for name in (
+        *results["baselines"],
+        *results["maps"]["regions"],
+        *results["findings"],
+        *(one["name"] for one in results["candidates"]),
+    ):
         assert name in said, name
 
 

@@ -17,15 +17,27 @@ NONE = {"value": None, "low": None, "high": None, "n": 0}
 
 
 def region(name, score, chance, inside, area, **more):
-    return {"region": name, "score": rate(score), "chance": chance, "inside": rate(inside), "area": area, "n": 40,
-            "flagged": False, **more}
+    return {
+        "region": name,
+        "score": rate(score),
+        "chance": chance,
+        "inside": rate(inside),
+        "area": area,
+        "n": 40,
+        "flagged": False,
+        **more,
+    }
 
 
 def looked(results, *, masks=True, agreement=1.0):
     """The results with maps of two regions (the second in no image of one group), or of none."""
     k, a = len(results["label_names"]), len(results["attribute_names"])
-    sets = [("all", None, None), ("aligned", None, None), ("conflicting", None, None),
-            *(("group", y, s) for y in range(k) for s in range(a))]
+    sets = [
+        ("all", None, None),
+        ("aligned", None, None),
+        ("conflicting", None, None),
+        *(("group", y, s) for y in range(k) for s in range(a)),
+    ]
     average = np.full((2, 3), 1.0)
     average[0, 0] = 1.9
     rows = []
@@ -33,23 +45,48 @@ def looked(results, *, masks=True, agreement=1.0):
         regions = [region("bird", 0.31, 0.42, 0.12, 0.2), region("background", 0.93, 0.98, 0.88, 0.8)]
         if (label, attribute) == (0, 1):
             regions[1] |= {"score": NONE, "inside": NONE, "chance": None, "area": None, "n": 0}
-        rows.append({"kind": kind, "label": label, "attribute": attribute, "n": 1234 if kind == "all" else 100,
-                     "without_map": 7 if kind == "all" else 0, "average": average, "regions": regions * masks})
+        rows.append(
+            {
+                "kind": kind,
+                "label": label,
+                "attribute": attribute,
+                "n": 1234 if kind == "all" else 100,
+                "without_map": 7 if kind == "all" else 0,
+                "average": average,
+                "regions": regions * masks,
+            }
+        )
     example = {"row": 5, "label": 1, "attribute": 0, "predicted": 0}
-    return results | {"maps": {
-        "method": "gradcam", "target": "predicted", "grid": [2, 3], "regions": ["bird", "background"] * masks,
-        "agreement": agreement,
-        "rows": rows, "examples": [example, example | {"attribute": 1, "predicted": 1}]}}
+    return results | {
+        "maps": {
+            "method": "gradcam",
+            "target": "predicted",
+            "grid": [2, 3],
+            "regions": ["bird", "background"] * masks,
+            "agreement": agreement,
+            "rows": rows,
+            "examples": [example, example | {"attribute": 1, "predicted": 1}],
+        }
+    }
 
 
-IMAGES = Pictures(maps=np.full((2, 16, 16, 3), 120, np.uint8),
-                  maps_shown=np.eye(6, dtype=np.float32)[:2].reshape(2, 2, 3))
+IMAGES = Pictures(
+    maps=np.full((2, 16, 16, 3), 120, np.uint8), maps_shown=np.eye(6, dtype=np.float32)[:2].reshape(2, 2, 3)
+)
 
 
-@pytest.mark.parametrize(("score", "chance", "inside", "area", "expected"), [
-    (0.3, 0.5, 0.1, 0.3, "elsewhere"), (0.9, 0.98, 0.9, 0.8, "part"), (0.3, 0.5, 0.31, 0.3, "below"),
-    (0.8, 0.98, 0.7, 0.8, "less"),
-    (0.5, 0.51, 0.3, 0.3, "unclear"), (0.7, 0.5, 0.6, 0.3, "there"), (0.7, 0.5, 0.3, 0.3, "above")])
+@pytest.mark.parametrize(
+    ("score", "chance", "inside", "area", "expected"),
+    [
+        (0.3, 0.5, 0.1, 0.3, "elsewhere"),
+        (0.9, 0.98, 0.9, 0.8, "part"),
+        (0.3, 0.5, 0.31, 0.3, "below"),
+        (0.8, 0.98, 0.7, 0.8, "less"),
+        (0.5, 0.51, 0.3, 0.3, "unclear"),
+        (0.7, 0.5, 0.6, 0.3, "there"),
+        (0.7, 0.5, 0.3, 0.3, "above"),
+    ],
+)
 def test_a_score_is_read_beside_chance(score, chance, inside, area, expected):
     assert map_view.reading(region("r", score, chance, inside, area)) == expected
     assert map_view.reading(region("r", score, chance, inside, area) | {"score": NONE}) == "absent"
@@ -60,14 +97,14 @@ def test_the_page_shows_no_score_without_chance(tmp_path):
     assert outline.ids.index("maps") == outline.ids.index("groups") + 1
     assert "for all 1,234 test birds, on the grid of its last spatial layer, 2 × 3." in text
     assert "The map of 7 of 1,234 birds is empty" in text
-    section = text[text.index("Where the model looks"):text.index("What it predicts")]
+    section = text[text.index("Where the model looks") : text.index("What it predicts")]
     assert section.count("chance 0.42") == section.count("0.31 0.29–0.33") == 7
     assert section.count("chance 0.98") == section.count("0.93 0.91–0.95") == 6
     assert "bird below chance: the model looks elsewhere" in section
     assert "background below chance, yet more of the map lies there" in section
     assert "Over all birds, 12 % of the map lies in 20 % of the image." in section
     assert 'class="mark" x1="42.00%" x2="42.00%"' in html
-    part = html[html.index('id="maps"'):html.index('id="confusion"')]
+    part = html[html.index('id="maps"') : html.index('id="confusion"')]
     assert part.count("<img") == 4 + 3 + 2 * 2
     assert "landbird ✗" in section
     assert "waterbird ✓" in section
@@ -75,8 +112,10 @@ def test_the_page_shows_no_score_without_chance(tmp_path):
 
 
 def test_maps_that_may_lie_elsewhere_than_the_evidence_say_so(tmp_path):
-    for text in (written(looked(birds(), agreement=0.49), IMAGES, tmp_path)[2],
-                 " ".join(printed(looked(birds(), agreement=0.49)).split())):
+    for text in (
+        written(looked(birds(), agreement=0.49), IMAGES, tmp_path)[2],
+        " ".join(printed(looked(birds(), agreement=0.49)).split()),
+    ):
         assert "Careful: these maps may lie elsewhere" in text
         assert "agreement 0.49" in text
         assert "below chance: the map lies elsewhere" in text
@@ -89,13 +128,13 @@ def test_maps_without_masks_and_without_pictures(tmp_path):
     html, _, text = written(looked(birds(), masks=False), None, tmp_path)
     assert "No scores: the data have no masks that say what is where." in text
     assert "Attention-IoU" not in text
-    assert "chance" not in text[text.index("Where the model looks"):text.index("What it predicts")]
-    assert html[html.index('id="maps"'):html.index('id="confusion"')].count("<img") == 7
+    assert "chance" not in text[text.index("Where the model looks") : text.index("What it predicts")]
+    assert html[html.index('id="maps"') : html.index('id="confusion"')].count("<img") == 7
 
 
 def test_many_groups_are_left_to_the_file(tmp_path):
     _, _, text = written(looked(digits()), None, tmp_path)
-    section = text[text.index("How the maps agree"):text.index("Average maps")]
+    section = text[text.index("How the maps agree") : text.index("Average maps")]
     assert section.count("chance 0.42") == 3
     assert "The scores of every group are in results.json." in section
 

@@ -68,8 +68,14 @@ def test_the_card_says_what_a_reader_needs():
 def test_the_card_says_why_nothing_was_done():
     results = birds() | {"method": "erm", "after": None, "edit": None}
     option = {"name": "dfr", "expected": {}, "gains": [], "harm": [], "seconds": 1.0}
-    advice = {"fix": "leave it", "reason": "", "missing": "", "retrain": [], "verified": None,
-              "options": [option, option | {"name": "fmd"}]}
+    advice = {
+        "fix": "leave it",
+        "reason": "",
+        "missing": "",
+        "retrain": [],
+        "verified": None,
+        "options": [option, option | {"name": "fmd"}],
+    }
     assert "No repair was tried" in model_card(results)
     assert "were tried on held-out samples and not worth it" in model_card(results | {"advice": advice})
     assert "is worth it" in model_card(results | {"advice": advice | {"fix": "dfr"}})
@@ -102,8 +108,9 @@ def test_names_cannot_smuggle_markup(evil):
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert {len(cells(line)) for line in rows} == {4}
     assert [line for line in card.splitlines() if line.startswith("#")] == [
-        "## Bias, Risks, and Limitations", "### Recommendations"]
-
+        "## Bias, Risks, and Limitations",
+        "### Recommendations",
+    ]
 
 
 def test_results_that_are_none_are_refused():

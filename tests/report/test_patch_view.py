@@ -15,16 +15,36 @@ def place(value, held, *, found=True, classes=2):
     """It is spread where it holds less than half in its top pixels."""
     map = np.full((3, 4), -0.01)
     map[0, 1] = 0.4
-    return {"map": map, "information": {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 400},
-            "held": held, "spread": held < 0.5, "found": found, "area": 0.2, "classes": classes}
+    return {
+        "map": map,
+        "information": {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 400},
+        "held": held,
+        "spread": held < 0.5,
+        "found": found,
+        "area": 0.2,
+        "classes": classes,
+    }
 
 
 def placed(*, attribute=(0.36, 0.81), label=(0.07, 0.9), overlap=0.0, **more):
     attribute, label = (one if isinstance(one, dict) else place(*one) for one in (attribute, label))
-    return birds() | {"patches": {
-        "split": "edit", "rows": 400, "train_rows": 1999, "patch": 8, "stride": 2, "missing": 0, "top": 0.3,
-        "attribute": attribute, "label": label, "overlap": overlap, "chance": 0.17,
-        "examples": [{"row": 5, "label": 1, "attribute": 0}, {"row": 7, "label": 0, "attribute": 0}]} | more}
+    return birds() | {
+        "patches": {
+            "split": "edit",
+            "rows": 400,
+            "train_rows": 1999,
+            "patch": 8,
+            "stride": 2,
+            "missing": 0,
+            "top": 0.3,
+            "attribute": attribute,
+            "label": label,
+            "overlap": overlap,
+            "chance": 0.17,
+            "examples": [{"row": 5, "label": 1, "attribute": 0}, {"row": 7, "label": 0, "attribute": 0}],
+        }
+        | more
+    }
 
 
 UNSEEN = place(-0.001, 0.3, found=False)
@@ -32,13 +52,17 @@ MAPS = np.eye(6, dtype=np.float32)[:2].reshape(2, 2, 3)
 IMAGES = Pictures(patch=np.full((2, 16, 16, 3), 120, np.uint8), patch_attribute=MAPS, patch_label=MAPS)
 
 
-@pytest.mark.parametrize(("changes", "answer", "says"), [
-    ({"attribute": UNSEEN}, "unseen", "There is no region to hide."),
-    ({"attribute": (0.5, 0.32)}, "spread", "the top 30 % of the pixels hold 32 % of the information about it"),
-    ({"overlap": 0.6}, "shared", "hides the label: training with noise there would cost accuracy"),
-    ({"overlap": 0.3}, "partly", "mitigate.patch_masks.protect spares it"),
-    ({"overlap": 0.1}, "apart", "The label shows elsewhere (overlap 0.10, where chance gives 0.17"),
-    ({"label": UNSEEN}, "alone", "Where the label shows is not known")])
+@pytest.mark.parametrize(
+    ("changes", "answer", "says"),
+    [
+        ({"attribute": UNSEEN}, "unseen", "There is no region to hide."),
+        ({"attribute": (0.5, 0.32)}, "spread", "the top 30 % of the pixels hold 32 % of the information about it"),
+        ({"overlap": 0.6}, "shared", "hides the label: training with noise there would cost accuracy"),
+        ({"overlap": 0.3}, "partly", "mitigate.patch_masks.protect spares it"),
+        ({"overlap": 0.1}, "apart", "The label shows elsewhere (overlap 0.10, where chance gives 0.17"),
+        ({"label": UNSEEN}, "alone", "Where the label shows is not known"),
+    ],
+)
 def test_the_answer_is_on_page_and_terminal(changes, answer, says, tmp_path):
     results = placed(**changes)
     assert patch_view.answer(results) == answer
@@ -55,20 +79,22 @@ def test_the_answer_is_on_page_and_terminal(changes, answer, says, tmp_path):
 def test_the_section(tmp_path):
     html, outline, text = written(placed(), IMAGES, tmp_path)
     assert outline.ids.index("patches") == outline.ids.index("confusion") - 1
-    section = text[text.index("Where the data show the"):text.index("What it predicts")]
+    section = text[text.index("Where the data show the") : text.index("What it predicts")]
     assert "on 400 birds of the split edit" in section
-    assert "The background has a place: 30 % of the pixels hold 81 % of the information about it, and 20 % hold 90 %" \
+    assert (
+        "The background has a place: 30 % of the pixels hold 81 % of the information about it, and 20 % hold 90 %"
         in section
+    )
     assert "36.0 % (34.0 to 38.0)" in section
     assert "0.40 nats" in section
     assert "overlap by 0.00" in section
     assert "Careful" not in section
-    part = html[html.index('id="patches"'):html.index('id="confusion"')]
+    part = html[html.index('id="patches"') : html.index('id="confusion"')]
     assert part.count("<img") == 2 + 3 * 2
     names = placed()["label_names"], placed()["attribute_names"]
     assert f"{names[0][1]} · {names[1][0]}" in section
     html, _, text = written(placed(label=UNSEEN), None, tmp_path)
-    assert html[html.index('id="patches"'):html.index('id="confusion"')].count("<img") == 2
+    assert html[html.index('id="patches"') : html.index('id="confusion"')].count("<img") == 2
     assert "−0.1 % (−2.1 to 1.9), none found" in text
     assert "overlap by" not in text
 

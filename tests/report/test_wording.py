@@ -38,8 +38,10 @@ def test_sentences_hold_the_numbers_of_the_result():
 
 def test_matched_pairs_are_not_called_the_same_sample():
     verdict = verdict_of(FAKES["faces"]())
-    assert ("Between different faces of one label, with the age that goes with it and with another, the mean "
-            "probability of the true label differs by 60.5 points.") in verdict.diagnosis
+    assert (
+        "Between different faces of one label, with the age that goes with it and with another, the mean "
+        "probability of the true label differs by 60.5 points."
+    ) in verdict.diagnosis
     assert "The gap between matched pairs falls from 60.5 to 25.0 points." in verdict.repair
     for sentence in verdict.diagnosis + verdict.repair:
         assert "nothing but" not in sentence

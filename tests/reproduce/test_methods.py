@@ -30,8 +30,13 @@ def test_methods_that_are_not_one_sweep(tmp_path, monkeypatch):
     """JTT and AUG-CELL, with two steps in each of their stages."""
     cases = Cases(colored_mnist_pictures(write_mnist(tmp_path / "mnist")), [(0.2, 0)])
     monkeypatch.setattr(methods, "EPOCHS", QUICK)
-    config = AugCellConfig(cells=CellsConfig(steps=2, batch_size=32), steps=2, batch_size=32, cleaning_steps=2,
-                           candidates=(CANDIDATES[0], CANDIDATES[2]))
+    config = AugCellConfig(
+        cells=CellsConfig(steps=2, batch_size=32),
+        steps=2,
+        batch_size=32,
+        cleaning_steps=2,
+        candidates=(CANDIDATES[0], CANDIDATES[2]),
+    )
     (fitted,) = methods._aug_cell(models.mlp(), config)(cases, print)
     assert fitted.logits[""].shape == (40, 10)
     assert {"chosen", "scores", "flagged_recall", "left_out"} <= set(fitted.said)
@@ -53,8 +58,14 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "RESNET_BRANCHES", small)
     config = RunConfig(epochs=1, steps_per_epoch=2, batch_size=8, drop_last=True, early_stop=EarlyStop(patience=2))
     monitor = sih_monitor(small, methods.GAUSSIAN, protocol="official", batch_size=4, augment=methods.CROPS)
-    fit = methods.Swept(learner_of=lambda case: sih(small, methods.GAUSSIAN, augment=methods.CROPS), config=config,
-                        others={"bias_branch": methods._resnet_bias_branch}, held_out=True, block=1, monitor=monitor)
+    fit = methods.Swept(
+        learner_of=lambda case: sih(small, methods.GAUSSIAN, augment=methods.CROPS),
+        config=config,
+        others={"bias_branch": methods._resnet_bias_branch},
+        held_out=True,
+        block=1,
+        monitor=monitor,
+    )
     first, second = fit(cases, print)
     assert {one.case.seed for one in (first, second)} == {0, 1}
     for one in (first, second):

@@ -28,12 +28,26 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick_methods(monkeypatch):
-    monkeypatch.setitem(methods.COLORED_MNIST, "erm", Method("none", "last weights", methods.Swept(
-        learner_of=lambda case: erm(SMALL), config=EPOCHS)))
-    monkeypatch.setitem(methods.COLORED_MNIST, "sih", Method("none", "own loss", methods.Swept(
-        learner_of=lambda case: sih(BRANCHES), config=sih_run_config(epochs=3, batch_size=32), held_out=True,
-        monitor=sih_monitor(BRANCHES),
-        others={"bias_branch": lambda state, x: BRANCHES.bias.apply(state.variables, x)})))
+    monkeypatch.setitem(
+        methods.COLORED_MNIST,
+        "erm",
+        Method("none", "last weights", methods.Swept(learner_of=lambda case: erm(SMALL), config=EPOCHS)),
+    )
+    monkeypatch.setitem(
+        methods.COLORED_MNIST,
+        "sih",
+        Method(
+            "none",
+            "own loss",
+            methods.Swept(
+                learner_of=lambda case: sih(BRANCHES),
+                config=sih_run_config(epochs=3, batch_size=32),
+                held_out=True,
+                monitor=sih_monitor(BRANCHES),
+                others={"bias_branch": lambda state, x: BRANCHES.bias.apply(state.variables, x)},
+            ),
+        ),
+    )
 
 
 @pytest.mark.slow
@@ -118,8 +132,15 @@ def test_comparison_with_a_published_row():
 
 
 def row(method, seed, accuracy, ratio=0.02):
-    return {"method": method, "conflicting": ratio, "seed": seed, "accuracy": accuracy, "seconds": 1.0,
-            "bias_aligned_accuracy": 1.0, "bias_conflicting_accuracy": accuracy}
+    return {
+        "method": method,
+        "conflicting": ratio,
+        "seed": seed,
+        "accuracy": accuracy,
+        "seconds": 1.0,
+        "bias_aligned_accuracy": 1.0,
+        "bias_conflicting_accuracy": accuracy,
+    }
 
 
 def test_summary_and_paired_gains():
@@ -139,8 +160,12 @@ def test_summary_and_paired_gains():
 
 def test_published_means_are_those_of_the_papers_tables():
     table = published("colored-mnist")
-    for method, mean, deviation in (("erm", 43.70, 0.83), ("lff", 60.42, 2.72), ("disent", 63.98, 4.78),
-                                    ("sih", 71.62, 2.49)):
+    for method, mean, deviation in (
+        ("erm", 43.70, 0.83),
+        ("lff", 60.42, 2.72),
+        ("disent", 63.98, 4.78),
+        ("sih", 71.62, 2.49),
+    ):
         runs = np.array(table.find(method, 0.005).runs)
         assert (round(runs.mean(), 2), round(runs.std(ddof=1), 2)) == (mean, deviation)
     assert len({len(row.runs) for row in table.rows}) == 1

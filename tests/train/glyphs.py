@@ -19,6 +19,6 @@ def glyphs(n: int, *, conflicting: float, seed: int = 0) -> Batch:
     for i in range(n):
         top, left = rng.integers(0, 5), rng.integers(0, 7)
         strokes = ink[label[i]] * (rng.random((5, 4)) > 0.15)
-        x[i, top:top + 5, left:left + 4] = strokes[..., None] * COLOURS[attribute[i]]
+        x[i, top : top + 5, left : left + 4] = strokes[..., None] * COLOURS[attribute[i]]
     x += rng.normal(scale=0.1, size=x.shape)
     return Batch(x=(255 * np.clip(x, 0, 1)).astype(np.uint8), label=label, attribute=attribute)

@@ -84,8 +84,13 @@ def test_fingerprint_sees_values_names_and_dtypes():
 
 
 def changed(**what):
-    base = {"key": jax.random.key(0), "learner": ERM, "data": DATA, "held_out": HELD_OUT,
-            "config": RunConfig(epochs=1, batch_size=16)}
+    base = {
+        "key": jax.random.key(0),
+        "learner": ERM,
+        "data": DATA,
+        "held_out": HELD_OUT,
+        "config": RunConfig(epochs=1, batch_size=16),
+    }
     return base | what
 
 

@@ -19,8 +19,10 @@ def test_neither_label_nor_attribute_of_a_sample_enters_what_is_said_of_it():
     data = glyphs(201, conflicting=0.1)
     before = cross_fit(KEY, learner, data, steps=10, batch_size=64, hyper=tables)
     mine = before.fold[0] == 1
-    changed = data._replace(label=np.where(mine, (data.label + 1) % 4, data.label),
-                            attribute=np.where(mine, (data.attribute + 2) % 4, data.attribute))
+    changed = data._replace(
+        label=np.where(mine, (data.label + 1) % 4, data.label),
+        attribute=np.where(mine, (data.attribute + 2) % 4, data.attribute),
+    )
     after = cross_fit(KEY, learner, changed, steps=10, batch_size=64, hyper=tables)
     np.testing.assert_array_equal(before.probability[mine], after.probability[mine])
     assert not np.array_equal(before.probability[~mine], after.probability[~mine])

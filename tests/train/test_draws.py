@@ -55,7 +55,7 @@ def test_systematic_draws_at_the_extremes(key):
     np.testing.assert_array_equal(times(systematic_rows(key, np.ones(300, np.float32), count=300)), 1)
     for bad in ([np.nan], [-1.0], [np.inf], [0.0] * 300):  # told by `usable_weights`; nothing goes out of bounds
         weights = np.ones(300, np.float32)
-        weights[:len(bad)] = bad
+        weights[: len(bad)] = bad
         assert not usable_weights(weights)
         np.testing.assert_array_equal(times(systematic_rows(key, weights, count=300)), 1)
 
@@ -97,8 +97,10 @@ def test_distinct_draws_are_distinct_and_the_first_one_follows_the_weights(key):
     assert abs(second - 2 / 3) < 0.04
 
 
-@pytest.mark.parametrize(("draw", "count"), [
-    (systematic_rows, 300), (independent_rows, 60_000), pytest.param(distinct_rows, 300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("draw", "count"),
+    [(systematic_rows, 300), (independent_rows, 60_000), pytest.param(distinct_rows, 300, marks=pytest.mark.slow)],
+)
 def test_one_key_one_draw_and_one_program(draw, count, key):
     rows, before = draw(key, WEIGHTS, count=count), draw._cache_size()
     np.testing.assert_array_equal(rows, draw(key, WEIGHTS, count=count))
@@ -110,7 +112,8 @@ def test_one_key_one_draw_and_one_program(draw, count, key):
 def test_summary_by_hand():
     said = draw_summary(jnp.array([0.5, 0.25, 0.25, 0.0]))
     assert {name: float(value) for name, value in said.items()} == pytest.approx(
-        {"draw_ess": 1 / (4 * (0.25 + 2 / 16)), "draw_largest": 0.5, "draw_never": 0.25})
+        {"draw_ess": 1 / (4 * (0.25 + 2 / 16)), "draw_largest": 0.5, "draw_never": 0.25}
+    )
 
 
 def test_bad_arguments_are_refused(key):

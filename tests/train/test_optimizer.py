@@ -49,8 +49,9 @@ def test_equals_torch(name, torch):
 
 def test_clip_bounds_the_norm_of_the_gradient():
     config = Optimizer(name="sgd", learning_rate=1.0, momentum=0.0, clip=0.5)
-    params, _ = update(config.build(), jnp.array([30.0, 40.0]), config.build().init(jnp.zeros(2)), jnp.zeros(2),
-                       jnp.ones(()))
+    params, _ = update(
+        config.build(), jnp.array([30.0, 40.0]), config.build().init(jnp.zeros(2)), jnp.zeros(2), jnp.ones(())
+    )
     np.testing.assert_allclose(params, [-0.3, -0.4], rtol=1e-6)
 
 

@@ -104,13 +104,18 @@ def test_vmaps_over_keys(key):
     np.testing.assert_array_equal(rows, np.tile(np.arange(10), (3, 1)))
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: steps_per_epoch(0, 4), "`n`: expected at least one row, got 0"),
-    (lambda: steps_per_epoch(5, 0), "`batch_size`: expected at least 1, got 0"),
-    (lambda: steps_per_epoch(5, 8, drop_last=True), "`batch_size`: expected at most n=5 with drop_last, got 8"),
-    (lambda: epoch_plan(jax.random.key(0), 5, 2, draw_weights=np.ones(4, np.float32)),
-     r"`draw_weights`: expected float \[n=5\]"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: steps_per_epoch(0, 4), "`n`: expected at least one row, got 0"),
+        (lambda: steps_per_epoch(5, 0), "`batch_size`: expected at least 1, got 0"),
+        (lambda: steps_per_epoch(5, 8, drop_last=True), "`batch_size`: expected at most n=5 with drop_last, got 8"),
+        (
+            lambda: epoch_plan(jax.random.key(0), 5, 2, draw_weights=np.ones(4, np.float32)),
+            r"`draw_weights`: expected float \[n=5\]",
+        ),
+    ],
+)
 def test_bad_sizes_are_refused(call, message):
     with pytest.raises(ContractError, match=message):
         call()

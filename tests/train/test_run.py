@@ -26,8 +26,10 @@ def leaves_equal(a, b):
 
 @pytest.mark.slow
 def test_first_weights_have_the_bits_of_an_optimised_program(key):
-    learner, example = erm(cnn(channels=(8, 16), dense=16, classes=3)), table(4)._replace(
-        x=np.zeros((4, 16, 16, 3), np.uint8))
+    learner, example = (
+        erm(cnn(channels=(8, 16), dense=16, classes=3)),
+        table(4)._replace(x=np.zeros((4, 16, 16, 3), np.uint8)),
+    )
     leaves_equal(_init(key, example, learner=learner), jax.jit(learner.init)(key, example))
 
 

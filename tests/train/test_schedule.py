@@ -85,8 +85,12 @@ def test_monitors_count_rows_by_weight():
 def test_the_worst_class_and_group_are_found():
     """Classes 0, 1 right in 3/4 and 1/2 of the weight; group (1, 0) never; empty and unknown ones do not count."""
     logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]], np.float32)
-    batch = Batch(x=np.zeros((6, 1)), label=np.array([0, 0, 0, 1, 1, 1]), attribute=np.array([0, 1, 1, 1, 0, -1]),
-                  weight=np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0], np.float32))
+    batch = Batch(
+        x=np.zeros((6, 1)),
+        label=np.array([0, 0, 0, 1, 1, 1]),
+        attribute=np.array([0, 1, 1, 1, 0, -1]),
+        weight=np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0], np.float32),
+    )
     assert float(worst_class_accuracy(2).fn(logits, batch)) == 0.5
     assert float(worst_class_accuracy(3).fn(logits, batch)) == 0.5
     assert float(worst_group_accuracy(2, 2).fn(logits, batch)) == 0.0

@@ -46,7 +46,7 @@ def test_a_run_of_a_sweep_is_the_run_alone():
             assert part.stopped_early[place] == one.stopped_early
             close(part.history["held_out"][place][: one.epoch], np.array([h.held_out for h in one.history]))
             close(part.history["loss"][place][: one.epoch], np.array([h.loss for h in one.history]))
-            assert np.isnan(part.history["loss"][place][one.epoch:]).all()
+            assert np.isnan(part.history["loss"][place][one.epoch :]).all()
     assert seen == [0, 1, 2]
 
 
@@ -72,11 +72,15 @@ class Scaled(NamedTuple):
 
 def scaled() -> Learner:
     """Adds `hyper` in every step and reports the mean of x."""
+
     def step(key, state, batch):
         return Scaled(state.variables + state.hyper["rate"], state.hyper), {"loss": batch.x.astype(jnp.float32).mean()}
 
-    return Learner(lambda key, batch: Scaled(jnp.float32(0), {"rate": jnp.float32(1)}), step,
-                   lambda state, x: jnp.zeros((x.shape[0], 3)))
+    return Learner(
+        lambda key, batch: Scaled(jnp.float32(0), {"rate": jnp.float32(1)}),
+        step,
+        lambda state, x: jnp.zeros((x.shape[0], 3)),
+    )
 
 
 def test_settings_are_traced():
@@ -101,11 +105,14 @@ def test_a_view_makes_pixels_of_what_the_runs_share():
     """The rows of a run say which shared picture, in which shade."""
     pictures = np.random.default_rng(0).random((7, 2, 2)).astype(np.float32)
     rng = np.random.default_rng(1)
-    rows = [{"picture": rng.integers(0, 7, 50).astype(np.int32), "shade": rng.random(50).astype(np.float32)}
-            for _ in KEYS]
+    rows = [
+        {"picture": rng.integers(0, 7, 50).astype(np.int32), "shade": rng.random(50).astype(np.float32)} for _ in KEYS
+    ]
     lazy = [DATA[i]._replace(x=rows[i]) for i in range(3)]
-    drawn = [DATA[i]._replace(x=(pictures[one["picture"]] * one["shade"][:, None, None]).reshape(50, 4))
-             for i, one in enumerate(rows)]
+    drawn = [
+        DATA[i]._replace(x=(pictures[one["picture"]] * one["shade"][:, None, None]).reshape(50, 4))
+        for i, one in enumerate(rows)
+    ]
 
     def view(shared, batch: Batch) -> Batch:
         x = shared[batch.x["picture"]] * batch.x["shade"][:, None, None]
@@ -113,22 +120,32 @@ def test_a_view_makes_pixels_of_what_the_runs_share():
 
     config = RunConfig(epochs=2, batch_size=16)
     watch = Monitor(name="mean", fn=lambda outputs, batch: outputs.mean(), outputs=lambda state, batch: batch.x.mean(1))
-    pairs = zip(sweep(KEYS, scaled(), lazy, config, shared=pictures, view=view, held_out=lazy, monitor=watch),
-                sweep(KEYS, scaled(), drawn, config, held_out=drawn, monitor=watch), strict=True)
+    pairs = zip(
+        sweep(KEYS, scaled(), lazy, config, shared=pictures, view=view, held_out=lazy, monitor=watch),
+        sweep(KEYS, scaled(), drawn, config, held_out=drawn, monitor=watch),
+        strict=True,
+    )
     for lazily, plainly in pairs:
         close(lazily.history, plainly.history)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-@pytest.mark.parametrize(("plateau", "early_stop"), [
-    (Plateau(), EarlyStop(patience=2)), (Plateau(patience=1, relative=False, threshold=0.3), EarlyStop(patience=3)),
-    (None, EarlyStop(patience=1, threshold=0.5)), (Plateau(threshold=0.1), None)])
+@pytest.mark.parametrize(
+    ("plateau", "early_stop"),
+    [
+        (Plateau(), EarlyStop(patience=2)),
+        (Plateau(patience=1, relative=False, threshold=0.3), EarlyStop(patience=3)),
+        (None, EarlyStop(patience=1, threshold=0.5)),
+        (Plateau(threshold=0.1), None),
+    ],
+)
 def test_judging_on_the_device_is_judging_on_the_host(mode, plateau, early_stop):
     for seed in range(5):
         values = np.random.default_rng(seed).integers(0, 8, 12) / 4 - 1  # exact in float32, with ties
         host = Bookkeeping()
-        books = Books(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0), jnp.float32(jnp.inf), jnp.int32(0),
-                      jnp.bool_(False))
+        books = Books(
+            jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0), jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(False)
+        )
         for epoch, value in enumerate(values, 1):
             rules = {"mode": mode, "plateau": plateau, "early_stop": early_stop}
             host, verdict = judge_on_host(host, float(value), epoch, **rules)

@@ -11,8 +11,22 @@ from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._matching import nearest_partners, one_hot, ordered
 from jaxdebias.data.streams import stream
 
-COLUMNS = ("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
-           "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country")
+COLUMNS = (
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education-num",
+    "marital-status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital-gain",
+    "capital-loss",
+    "hours-per-week",
+    "native-country",
+)
 NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
 LOG_SCALED = ("capital-gain", "capital-loss")  # zero for nine rows in ten, up to 99,999 for the rest
 UNUSED = ("fnlwgt",)  # a survey weight, no property of the person
@@ -25,9 +39,16 @@ COUNTERPARTS = {("sex", "relationship"): {"Husband": "Wife", "Wife": "Husband"}}
 EDIT, ACCEPT = 4000, 3000
 
 
-def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0,
-          edit: int = EDIT, accept: int = ACCEPT, proxies: Sequence[str] = (),
-          without: Sequence[str] = ()) -> Dataset:
+def adult(
+    data_dir: str | pathlib.Path,
+    *,
+    attribute: str = "sex",
+    seed: int = 0,
+    edit: int = EDIT,
+    accept: int = ACCEPT,
+    proxies: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Dataset:
     """Does a person earn more than 50,000 dollars? With sex or race as the protected attribute.
 
     Columns of x, float32 `[n d]`: numbers standardised (gains and losses after log1p), categories one-hot with
@@ -71,8 +92,12 @@ def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0
     folder = adult_folder(data_dir)
     table, label = _read(folder / "adult.data")
     table_test, label_test = _read(folder / "adult.test")
-    expect(edit > 0 and accept > 0 and edit + accept < len(label), "edit + accept",
-           f"at least 1 each and fewer than {len(label)} rows", f"{edit} + {accept}")
+    expect(
+        edit > 0 and accept > 0 and edit + accept < len(label),
+        "edit + accept",
+        f"at least 1 each and fewer than {len(label)} rows",
+        f"{edit} + {accept}",
+    )
     rows = np.split(stream(seed, "adult split").permutation(len(label)), [edit, edit + accept])
     held = dict(zip(("edit", "accept", "train"), rows, strict=True))
 
@@ -88,15 +113,21 @@ def adult(data_dir: str | pathlib.Path, *, attribute: str = "sex", seed: int = 0
     def pairs(table: dict[str, np.ndarray], label: np.ndarray) -> Batch:
         other = _other_group(table, label, *parts["train"], attribute, proxies)
         own = table[attribute] == ONE[attribute]
-        sides = [{name: np.where(own == group, table[name], other[name]) for name in table}
-                 for group in (label == 1, label == 0)]
+        sides = [
+            {name: np.where(own == group, table[name], other[name]) for name in table}
+            for group in (label == 1, label == 0)
+        ]
         return batch(sides[0], label)._replace(twin=batch(sides[1], label).x)
 
     dataset = Dataset(
         name="adult",
-        variant={"attribute": attribute, "protected_column": names.index(attribute) if attribute in names else None,
-                 **{name: len(parts[name][1]) for name in ("train", "edit", "accept", "test")},
-                 **({"proxies": list(proxies)} if proxies else {}), **({"without": list(without)} if without else {})},
+        variant={
+            "attribute": attribute,
+            "protected_column": names.index(attribute) if attribute in names else None,
+            **{name: len(parts[name][1]) for name in ("train", "edit", "accept", "test")},
+            **({"proxies": list(proxies)} if proxies else {}),
+            **({"without": list(without)} if without else {}),
+        },
         splits={name: batch(*part) for name, part in parts.items()},
         pairs={name: pairs(*part) for name, part in parts.items() if name != "train"},
         label_names=("<=50K", ">50K"),
@@ -153,8 +184,14 @@ def _rows(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarra
     return {name: values[rows] for name, values in table.items()}
 
 
-def _other_group(table: dict[str, np.ndarray], label: np.ndarray, train: dict[str, np.ndarray],
-                 label_train: np.ndarray, attribute: str, proxies: Sequence[str]) -> dict[str, np.ndarray]:
+def _other_group(
+    table: dict[str, np.ndarray],
+    label: np.ndarray,
+    train: dict[str, np.ndarray],
+    label_train: np.ndarray,
+    attribute: str,
+    proxies: Sequence[str],
+) -> dict[str, np.ndarray]:
     """The table with everybody in the other group, and the proxies as they are there."""
     other, own = dict(table), table[attribute] == ONE[attribute]
     other[attribute] = np.where(own, ZERO[attribute], ONE[attribute])
@@ -173,15 +210,21 @@ def _other_group(table: dict[str, np.ndarray], label: np.ndarray, train: dict[st
                 bits.append(one_hot(together[name]))
         group = np.concatenate([own, train[attribute] == ONE[attribute]]).astype(np.int32)
         n = len(label)
-        found = nearest_partners(np.concatenate(bits, axis=1), np.concatenate([label, label_train]), group,
-                                 rows=np.arange(n), partners=np.arange(n, len(group)))
+        found = nearest_partners(
+            np.concatenate(bits, axis=1),
+            np.concatenate([label, label_train]),
+            group,
+            rows=np.arange(n),
+            partners=np.arange(n, len(group)),
+        )
         for name in matched:
             other[name] = together[name][found.partner]
     return other
 
 
-def _encode(table: dict[str, np.ndarray], fit: dict[str, np.ndarray], attribute: str,
-            without: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def _encode(
+    table: dict[str, np.ndarray], fit: dict[str, np.ndarray], attribute: str, without: Sequence[str]
+) -> tuple[np.ndarray, list[str]]:
     """x `[n d]` float32 and the names of its columns; means, deviations and categories come from `fit`."""
     columns, names = [], []
     for name in COLUMNS:

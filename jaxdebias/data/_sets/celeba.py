@@ -28,9 +28,17 @@ class Annotations(NamedTuple):
     """Index into `PARTS`."""
 
 
-def celeba(data_dir: str | pathlib.Path, *, target: str = "Blond_Hair", attribute: str = "Male", seed: int = 0,
-           image_size: int = 64, max_train: int | None = None, accept_share: float = 1 / 3,
-           pairs_per_label: int | None = None) -> Dataset:
+def celeba(
+    data_dir: str | pathlib.Path,
+    *,
+    target: str = "Blond_Hair",
+    attribute: str = "Male",
+    seed: int = 0,
+    image_size: int = 64,
+    max_train: int | None = None,
+    accept_share: float = 1 / 3,
+    pairs_per_label: int | None = None,
+) -> Dataset:
     """Faces of celebrities: is `target` there? With `attribute` as what goes with it in training.
 
     Splits: train and test are the official ones; the official validation split is divided by seed into edit and
@@ -85,15 +93,24 @@ def celeba(data_dir: str | pathlib.Path, *, target: str = "Blond_Hair", attribut
     # Of all training pictures, so that `max_train` cannot turn the bias round.
     aligned = aligned_cells(label[where["train"]], value[where["train"]], 2, 2)
     expect(bool(aligned.any()), "attribute", f"one that goes with {target} in training", f"{attribute}, which does not")
-    splits = {name: Batch(x=_pictures(folder, lists, rows, image_size), label=label[rows], attribute=value[rows])
-              for name, rows in parts.items()}
-    pairs = {name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True, per_label=pairs_per_label)
-             for name in ("edit", "accept", "test")}
+    splits = {
+        name: Batch(x=_pictures(folder, lists, rows, image_size), label=label[rows], attribute=value[rows])
+        for name, rows in parts.items()
+    }
+    pairs = {
+        name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True, per_label=pairs_per_label)
+        for name in ("edit", "accept", "test")
+    }
     dataset = Dataset(
         name="celeba",
-        variant={"target": target, "attribute": attribute, "image_size": image_size, "accept_share": accept_share,
-                 **{name: len(rows) for name, rows in parts.items()},
-                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        variant={
+            "target": target,
+            "attribute": attribute,
+            "image_size": image_size,
+            "accept_share": accept_share,
+            **{name: len(rows) for name, rows in parts.items()},
+            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=(f"not {target}", target),
@@ -147,13 +164,18 @@ def read_attributes(path: pathlib.Path) -> tuple[tuple[str, ...], list[tuple[int
     lines = _lines(path)
     expect(len(lines) > 2, path.name, "a count, a line of names and rows", f"{len(lines)} lines")
     (_, count), (_, names), *rows = lines
-    expect(count == [str(len(rows))], f"{path.name} line 1", f"the number of rows, {len(rows)}",
-           describe(" ".join(count)))
+    expect(
+        count == [str(len(rows))], f"{path.name} line 1", f"the number of rows, {len(rows)}", describe(" ".join(count))
+    )
     values = np.empty((len(rows), len(names)), bool)
     for i, (number, words) in enumerate(rows):
         good = len(words) == len(names) + 1 and {"1", "-1"}.issuperset(words[1:])
-        expect(good, f"{path.name} line {number}", f"a file name and {len(names)} values of -1 or 1",
-               describe(" ".join(words)))
+        expect(
+            good,
+            f"{path.name} line {number}",
+            f"a file name and {len(names)} values of -1 or 1",
+            describe(" ".join(words)),
+        )
         values[i] = [word == "1" for word in words[1:]]
     return tuple(names), [(number, words[0]) for number, words in rows], values
 

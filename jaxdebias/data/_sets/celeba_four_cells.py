@@ -20,9 +20,17 @@ PER_CELL = 182
 """Validation pictures of each cell."""
 
 
-def four_cells(data_dir: str | pathlib.Path, *, target: str = "Male", attribute: str = "Blond_Hair",
-               cells: Sequence[int] = CELLS, per_cell: int = PER_CELL, test_per_cell: int | None = None,
-               image_size: int = 64, seed: int = 0) -> Dataset:
+def four_cells(
+    data_dir: str | pathlib.Path,
+    *,
+    target: str = "Male",
+    attribute: str = "Blond_Hair",
+    cells: Sequence[int] = CELLS,
+    per_cell: int = PER_CELL,
+    test_per_cell: int | None = None,
+    image_size: int = 64,
+    seed: int = 0,
+) -> Dataset:
     """Faces of celebrities: is `target` there? Trained without a single picture of (target, attribute) by default.
 
     Splits; only their pictures are read, and of each cell they are drawn at random by seed:
@@ -76,18 +84,29 @@ def four_cells(data_dir: str | pathlib.Path, *, target: str = "Male", attribute:
     def first(part: str, counts: Sequence[int]) -> list[np.ndarray]:
         found = drawn(part)
         for g, (rows, count) in enumerate(zip(found, counts, strict=True)):
-            expect(len(rows) >= count, "cells" if part == "train" else "per_cell",
-                   f"at most the {len(rows)} pictures of {part} with {target} {g // 2} and {attribute} {g % 2}", count)
+            expect(
+                len(rows) >= count,
+                "cells" if part == "train" else "per_cell",
+                f"at most the {len(rows)} pictures of {part} with {target} {g // 2} and {attribute} {g % 2}",
+                count,
+            )
         return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
     validation, found = first("validation", [per_cell] * 4), drawn("test")
     scarcest = min(map(len, found))
     expect(scarcest > 0, "test", f"pictures in all four cells of {target} and {attribute}", "an empty one")
-    test = [rows[:min(scarcest, test_per_cell or scarcest)] for rows in found]
+    test = [rows[: min(scarcest, test_per_cell or scarcest)] for rows in found]
     cut = -(-2 * per_cell // 3)
-    parts = {name: np.sort(np.concatenate(rows)) for name, rows in {
-        "train": first("train", cells), "edit": [rows[:cut] for rows in validation],
-        "accept": [rows[cut:] for rows in validation], "test": test, "validation": validation}.items()}
+    parts = {
+        name: np.sort(np.concatenate(rows))
+        for name, rows in {
+            "train": first("train", cells),
+            "edit": [rows[:cut] for rows in validation],
+            "accept": [rows[cut:] for rows in validation],
+            "test": test,
+            "validation": validation,
+        }.items()
+    }
 
     aligned = aligned_cells(label[parts["train"]], value[parts["train"]], 2, 2)
     expect(bool(aligned.any()), "cells", f"sizes with which {attribute} goes with {target}", cells)
@@ -96,13 +115,21 @@ def four_cells(data_dir: str | pathlib.Path, *, target: str = "Male", attribute:
     images = decode_all(len(files), image_size, lambda i: folder / IMAGES / files[i], lambda i: f"{IMAGES}/{files[i]}")
     everything = Batch(x=images, label=label[used], attribute=value[used])
     splits = {name: take(everything, np.searchsorted(used, rows)) for name, rows in parts.items()}
-    pairs = {name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True)
-             for name in ("edit", "accept", "test")}
+    pairs = {
+        name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True)
+        for name in ("edit", "accept", "test")
+    }
     dataset = Dataset(
         name="celeba-four-cells",
-        variant={"target": target, "attribute": attribute, "cells": list(cells), "per_cell": per_cell,
-                 "image_size": image_size, **{name: len(rows) for name, rows in parts.items()},
-                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        variant={
+            "target": target,
+            "attribute": attribute,
+            "cells": list(cells),
+            "per_cell": per_cell,
+            "image_size": image_size,
+            **{name: len(rows) for name, rows in parts.items()},
+            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=(f"not {target}", target),

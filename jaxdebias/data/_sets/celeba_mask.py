@@ -16,21 +16,51 @@ from jaxdebias.data.streams import stream
 
 FOLDER = "CelebAMask-HQ"
 ATTRIBUTES, PICTURES, MASKS = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
-REGION_NAMES = ("background", "skin", "nose", "eyeglasses", "eyes", "eyebrows", "ears", "mouth", "hair", "hat",
-                "earrings", "necklace", "neck", "cloth")
+REGION_NAMES = (
+    "background",
+    "skin",
+    "nose",
+    "eyeglasses",
+    "eyes",
+    "eyebrows",
+    "ears",
+    "mouth",
+    "hair",
+    "hat",
+    "earrings",
+    "necklace",
+    "neck",
+    "cloth",
+)
 """The 14 regions of the published scores; a mask holds the index."""
 REGIONS = {name: (number,) for number, name in enumerate(REGION_NAMES)}
 """Labels of the masks per region, for `measure.region_masks`."""
 PART_REGIONS = {
-    "skin": "skin", "nose": "nose", "eye_g": "eyeglasses", "l_eye": "eyes", "r_eye": "eyes", "l_brow": "eyebrows",
-    "r_brow": "eyebrows", "l_ear": "ears", "r_ear": "ears", "mouth": "mouth", "u_lip": "mouth", "l_lip": "mouth",
-    "hair": "hair", "hat": "hat", "ear_r": "earrings", "neck_l": "necklace", "neck": "neck", "cloth": "cloth",
+    "skin": "skin",
+    "nose": "nose",
+    "eye_g": "eyeglasses",
+    "l_eye": "eyes",
+    "r_eye": "eyes",
+    "l_brow": "eyebrows",
+    "r_brow": "eyebrows",
+    "l_ear": "ears",
+    "r_ear": "ears",
+    "mouth": "mouth",
+    "u_lip": "mouth",
+    "l_lip": "mouth",
+    "hair": "hair",
+    "hat": "hat",
+    "ear_r": "earrings",
+    "neck_l": "necklace",
+    "neck": "neck",
+    "cloth": "cloth",
 }
 """Drawn part -> region, in the order in which parts are painted: where two overlap the later one is seen."""
 REGION_OF_ATTRIBUTE = {
     **dict.fromkeys(("Arched_Eyebrows", "Bushy_Eyebrows"), "eyebrows"),
-    **dict.fromkeys(("Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Straight_Hair", "Wavy_Hair"),
-                    "hair"),
+    **dict.fromkeys(
+        ("Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Straight_Hair", "Wavy_Hair"), "hair"
+    ),
     **dict.fromkeys(("Big_Lips", "Mouth_Slightly_Open", "Smiling", "Wearing_Lipstick"), "mouth"),
     **dict.fromkeys(("Big_Nose", "Pointy_Nose"), "nose"),
     **dict.fromkeys(("Eyeglasses", "Narrow_Eyes"), "eyes"),
@@ -57,9 +87,18 @@ class Faces(NamedTuple):
     """Index into `REGION_NAMES`, int32."""
 
 
-def celeba_mask(data_dir: str | pathlib.Path, *, target: str = "Blond_Hair", attribute: str = "Male", seed: int = 0,
-                image_size: int = 64, max_train: int | None = None, accept_share: float = 1 / 3,
-                pairs_per_label: int | None = None, crop: float = CENTRE) -> Dataset:
+def celeba_mask(
+    data_dir: str | pathlib.Path,
+    *,
+    target: str = "Blond_Hair",
+    attribute: str = "Male",
+    seed: int = 0,
+    image_size: int = 64,
+    max_train: int | None = None,
+    accept_share: float = 1 / 3,
+    pairs_per_label: int | None = None,
+    crop: float = CENTRE,
+) -> Dataset:
     """Faces of celebrities: is `target` there? With `attribute` as what goes with it, and masks of 14 regions.
 
     Train and test are those of the published protocol (`protocol_split`, not CelebA's own split); its validation split
@@ -107,8 +146,15 @@ def celeba_mask(data_dir: str | pathlib.Path, *, target: str = "Blond_Hair", att
     held = stream(seed, "celeba-mask split").permutation(where["validation"])
     accept = round(len(held) * accept_share)
     expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
-    parts = {name: np.sort(rows) for name, rows in (("train", train), ("edit", held[accept:]),
-                                                    ("accept", held[:accept]), ("test", where["test"]))}
+    parts = {
+        name: np.sort(rows)
+        for name, rows in (
+            ("train", train),
+            ("edit", held[accept:]),
+            ("accept", held[:accept]),
+            ("test", where["test"]),
+        )
+    }
     splits, pairs = {}, {}
     for name, rows in parts.items():
         faces = read_faces(folder, listed, rows, image_size=image_size, crop=crop)
@@ -117,9 +163,15 @@ def celeba_mask(data_dir: str | pathlib.Path, *, target: str = "Blond_Hair", att
             pairs[name] = matched_pairs(splits[name], others[rows], aligned, balanced=True, per_label=pairs_per_label)
     dataset = Dataset(
         name="celeba-mask",
-        variant={"target": target, "attribute": attribute, "image_size": image_size, "crop": crop,
-                 "accept_share": accept_share, **{name: len(rows) for name, rows in parts.items()},
-                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        variant={
+            "target": target,
+            "attribute": attribute,
+            "image_size": image_size,
+            "crop": crop,
+            "accept_share": accept_share,
+            **{name: len(rows) for name, rows in parts.items()},
+            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=(f"not {target}", target),
@@ -156,7 +208,11 @@ def protocol_split(n: int) -> dict[str, Int[np.ndarray, " m"]]:
     expect(n >= 7, "n", "at least 7 pictures", n)
     order = np.random.RandomState(0).permutation(n)  # its bits never change, and the global generator is left alone
     train, validation = round(0.7 * n), round(0.15 * n)
-    return {"train": order[:train], "validation": order[train:train + validation], "test": order[train + validation:]}
+    return {
+        "train": order[:train],
+        "validation": order[train : train + validation],
+        "test": order[train + validation :],
+    }
 
 
 def read_annotations(folder: pathlib.Path) -> Annotations:
@@ -174,8 +230,14 @@ def read_annotations(folder: pathlib.Path) -> Annotations:
     return Annotations(names, numbers, values)
 
 
-def read_faces(folder: pathlib.Path, listed: Annotations, rows: Int[np.ndarray, " m"], *, image_size: int = 64,
-               crop: float = CENTRE) -> Faces:
+def read_faces(
+    folder: pathlib.Path,
+    listed: Annotations,
+    rows: Int[np.ndarray, " m"],
+    *,
+    image_size: int = 64,
+    crop: float = CENTRE,
+) -> Faces:
     """Pictures, attributes and masks of some rows of the list, in their order.
 
     Masks are those of `NNNNN_PART.png` in any folder under `CelebAMask-HQ-mask-anno`, not 0 where the part is. What no
@@ -185,8 +247,12 @@ def read_faces(folder: pathlib.Path, listed: Annotations, rows: Int[np.ndarray, 
       ContractError: a missing or unreadable file, or a face without a single part; it is named.
     """
     numbers = [int(number) for number in listed.number[rows]]
-    x = read_pictures([folder / PICTURES / f"{number}.jpg" for number in numbers], image_size, crop=crop,
-                      name=lambda i: f"{PICTURES}/{numbers[i]}.jpg")
+    x = read_pictures(
+        [folder / PICTURES / f"{number}.jpg" for number in numbers],
+        image_size,
+        crop=crop,
+        name=lambda i: f"{PICTURES}/{numbers[i]}.jpg",
+    )
     drawn = {path.name: path for path in (folder / MASKS).glob("*/*.png")}
     mask = np.zeros(x.shape[:3], np.int32)
 

@@ -22,12 +22,23 @@ from jaxdebias.data._colour import (
 )
 from jaxdebias.data.streams import stream
 
-FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz",
-         "t10k-labels-idx1-ubyte.gz")
+FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
 
 
-def colored_mnist(data_dir: str | pathlib.Path, *, conflicting: float = 0.005, seed: int = 0, held_out: int = 7000,
-                  sigma: float = SEVERITY_4, every_colour_of_edit: bool = False) -> Dataset:
+def colored_mnist(
+    data_dir: str | pathlib.Path,
+    *,
+    conflicting: float = 0.005,
+    seed: int = 0,
+    held_out: int = 7000,
+    sigma: float = SEVERITY_4,
+    every_colour_of_edit: bool = False,
+) -> Dataset:
     """MNIST in ten colours, 28x28; in training the colour gives the digit away.
 
     Splits:
@@ -86,8 +97,15 @@ def colored_mnist(data_dir: str | pathlib.Path, *, conflicting: float = 0.005, s
 
     dataset = Dataset(
         name="colored-mnist",
-        variant={"conflicting": conflicting, "sigma": sigma, "held_out": held_out, "train": len(train),
-                 "edit": len(edit), "accept": len(accept), "test": len(label_test)},
+        variant={
+            "conflicting": conflicting,
+            "sigma": sigma,
+            "held_out": held_out,
+            "train": len(train),
+            "edit": len(edit),
+            "accept": len(accept),
+            "test": len(label_test),
+        },
         splits=splits,
         pairs=twins,
         label_names=tuple("0123456789"),
@@ -112,8 +130,9 @@ def all_digits(data_dir: str | pathlib.Path) -> MnistDigits:
     return MnistDigits(np.concatenate([gray, gray_test]), label, label_test)
 
 
-def tinted_mnist(digits: MnistDigits, *, conflicting: float, seed: int,
-                 sigma: float = SEVERITY_4) -> tuple[Batch, Batch]:
+def tinted_mnist(
+    digits: MnistDigits, *, conflicting: float, seed: int, sigma: float = SEVERITY_4
+) -> tuple[Batch, Batch]:
     """The train and test split of `colored_mnist(held_out=0)`, undrawn: `x` is a `Tint` of the digits.
 
     Runs of other ratios and seeds differ in these rows alone and share the grey digits. `draw_tints(digits.gray, rows)`
@@ -127,8 +146,10 @@ def tinted_mnist(digits: MnistDigits, *, conflicting: float, seed: int,
         picture = np.arange(first, first + len(label), dtype=np.int32)
         return Batch(x=Tint(picture, colour), label=label, attribute=attribute)
 
-    return (rows("train", digits.label_train, 0, 1.0 - conflicting),
-            rows("test", digits.label_test, len(digits.label_train), 0.1))
+    return (
+        rows("train", digits.label_train, 0, 1.0 - conflicting),
+        rows("test", digits.label_test, len(digits.label_train), 0.1),
+    )
 
 
 def read_mnist(data_dir: str | pathlib.Path, part: str) -> tuple[UInt8[np.ndarray, "n h w"], Int[np.ndarray, "n"]]:
@@ -161,8 +182,12 @@ def _read_idx(path: pathlib.Path, dimensions: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise ContractError(f"`{path}`: expected a readable gzip file, got {error}") from error
     start = 4 + 4 * dimensions
-    expect(raw[:4] == bytes([0, 0, 8, dimensions]), str(path), f"an idx file of uint8 with {dimensions} dimensions",
-           f"first bytes {raw[:4].hex(' ')}")
+    expect(
+        raw[:4] == bytes([0, 0, 8, dimensions]),
+        str(path),
+        f"an idx file of uint8 with {dimensions} dimensions",
+        f"first bytes {raw[:4].hex(' ')}",
+    )
     shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", count=dimensions, offset=4))
     expect(len(raw) == start + int(np.prod(shape)), str(path), f"values of shape {list(shape)}", f"{len(raw)} bytes")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

@@ -51,9 +51,18 @@ class Portions(NamedTuple):
     scenes: tuple[np.ndarray, np.ndarray]
 
 
-def composites(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, train: int = 3000, edit: int = 400,
-               accept: int = 400, test: int = 800, selection_share: float = 0.08, image_size: int = SIZE,
-               seed: int = 0) -> Dataset:
+def composites(
+    data_dir: str | pathlib.Path,
+    *,
+    conflicting: float = 0.05,
+    train: int = 3000,
+    edit: int = 400,
+    accept: int = 400,
+    test: int = 800,
+    selection_share: float = 0.08,
+    image_size: int = SIZE,
+    seed: int = 0,
+) -> Dataset:
     """Motorbike or not? In a forest or at sea, which in training goes with it.
 
     Every picture is a scene, cut and mirrored at random, with a cut-out, mirrored at random, somewhere on it; `mask` 1
@@ -105,8 +114,14 @@ def composites(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, train
                 attribute[label == y] = np.arange(n // 2) % 2
         aligned, other, mask, cutout = _paste(rng, sources, portions[name], label, image_size)
         along = (attribute == label)[:, None, None, None]
-        splits[name] = Batch(x=np.where(along, aligned, other), label=label, attribute=attribute, mask=mask,
-                             twin=np.where(along, other, aligned), unit=cutout)
+        splits[name] = Batch(
+            x=np.where(along, aligned, other),
+            label=label,
+            attribute=attribute,
+            mask=mask,
+            twin=np.where(along, other, aligned),
+            unit=cutout,
+        )
         if name != "train":
             pairs[name] = Batch(x=aligned, label=label, attribute=label, mask=mask, twin=other, unit=cutout)
     dataset = Dataset(
@@ -149,16 +164,29 @@ def _sources(folder: pathlib.Path, image_size: int, stamps: tuple) -> Sources:
     packed = _stored(folder / SCENES, ("jpeg", "offset", "place"))
     count, place = len(cut["rgb"]), packed["place"].astype(np.int64)
     whole = cut["mask"].shape == cut["rgb"].shape[:3] and cut["superclass"].shape == (count,)
-    expect(whole, CUTOUTS, "rgb [m h w 3], mask [m h w] and superclass [m]",
-           ", ".join(f"{name} {list(array.shape)}" for name, array in cut.items()))
-    expect(bool(np.isin(place, (0, 1)).all()) and len(packed["offset"]) == len(place) + 1, SCENES,
-           "one place, 0 or 1, for each picture", f"{len(place)} places, {len(packed['offset']) - 1} pictures")
+    expect(
+        whole,
+        CUTOUTS,
+        "rgb [m h w 3], mask [m h w] and superclass [m]",
+        ", ".join(f"{name} {list(array.shape)}" for name, array in cut.items()),
+    )
+    expect(
+        bool(np.isin(place, (0, 1)).all()) and len(packed["offset"]) == len(place) + 1,
+        SCENES,
+        "one place, 0 or 1, for each picture",
+        f"{len(place)} places, {len(packed['offset']) - 1} pictures",
+    )
     jpeg, offset = packed["jpeg"], packed["offset"]
-    scenes = decode_all(len(place), round(SCENE / SIZE * image_size),
-                        lambda i: jpeg[offset[i]:offset[i + 1]].tobytes(), lambda i: f"{SCENES} picture {i}")
+    scenes = decode_all(
+        len(place),
+        round(SCENE / SIZE * image_size),
+        lambda i: jpeg[offset[i] : offset[i + 1]].tobytes(),
+        lambda i: f"{SCENES} picture {i}",
+    )
     sides = [round(side / SIZE * image_size) for side in SIDES]
-    sources = Sources(tuple(_resized(cut["rgb"], cut["mask"], side) for side in sides),
-                      cut["superclass"] == MOTORBIKE, scenes, place)
+    sources = Sources(
+        tuple(_resized(cut["rgb"], cut["mask"], side) for side in sides), cut["superclass"] == MOTORBIKE, scenes, place
+    )
     for array in (scenes, *(array for pair in sources.cutouts for array in pair)):
         array.flags.writeable = False  # shared by all who ask
     return sources
@@ -188,12 +216,17 @@ def _stored(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]
 def _portions(sources: Sources, seed: int, selection_share: float) -> dict[str, Portions]:
     """The cut-outs and scenes of each split, disjoint."""
     rng = stream(seed, "composites split")
-    kinds = [np.flatnonzero(kind) for kind in (~sources.motorbike, sources.motorbike, sources.place == 0,
-                                               sources.place == 1)]
+    kinds = [
+        np.flatnonzero(kind) for kind in (~sources.motorbike, sources.motorbike, sources.place == 0, sources.place == 1)
+    ]
     cut = [_cut(rng.permutation(rows), selection_share) for rows in kinds]
     for name, parts in zip((*OBJECTS, *PLACES), cut, strict=True):
-        expect(all(len(part) for part in parts.values()), "data_dir", f"enough pictures of {name} for four splits",
-               sum(map(len, parts.values())))
+        expect(
+            all(len(part) for part in parts.values()),
+            "data_dir",
+            f"enough pictures of {name} for four splits",
+            sum(map(len, parts.values())),
+        )
     return {name: Portions((cut[0][name], cut[1][name]), (cut[2][name], cut[3][name])) for name in cut[0]}
 
 
@@ -204,8 +237,9 @@ def _cut(rows: np.ndarray, selection_share: float) -> dict[str, np.ndarray]:
     return {"train": rest[accept:], "edit": rest[:edit], "accept": rest[edit:accept], "test": rows[:test]}
 
 
-def _paste(rng: np.random.Generator, sources: Sources, portions: Portions, label: np.ndarray,
-           size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _paste(
+    rng: np.random.Generator, sources: Sources, portions: Portions, label: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(pictures in the aligned place, in the other one, masks, cut-outs), the same objects in all."""
     n = len(label)
     cutout = np.empty(n, np.int32)
@@ -227,8 +261,9 @@ def _paste(rng: np.random.Generator, sources: Sources, portions: Portions, label
     return aligned, other, mask, cutout
 
 
-def _grounds(rng: np.random.Generator, sources: Sources, portions: Portions, place: np.ndarray,
-             size: int) -> UInt8[np.ndarray, "n h w 3"]:
+def _grounds(
+    rng: np.random.Generator, sources: Sources, portions: Portions, place: np.ndarray, size: int
+) -> UInt8[np.ndarray, "n h w 3"]:
     """A scene of each place, cut to size and mirrored at random."""
     n = len(place)
     scene = np.empty(n, np.int64)
@@ -238,7 +273,7 @@ def _grounds(rng: np.random.Generator, sources: Sources, portions: Portions, pla
     pictures = np.empty((n, size, size, 3), np.uint8)
     for i in range(n):
         top, left = corner[i]
-        cut = sources.scenes[scene[i], top:top + size, left:left + size]
+        cut = sources.scenes[scene[i], top : top + size, left : left + size]
         pictures[i] = cut[:, ::-1] if mirrored[i] else cut
     return pictures
 

@@ -35,9 +35,15 @@ class Pictures(NamedTuple):
     """int32, index into `CLASSES`."""
 
 
-def corrupted_cifar10(data_dir: str | pathlib.Path, *, conflicting: float = 0.005, seed: int = 0,
-                      held_out: int = 7000, limit: int | None = None,
-                      cache_dir: str | pathlib.Path | None = None) -> Dataset:
+def corrupted_cifar10(
+    data_dir: str | pathlib.Path,
+    *,
+    conflicting: float = 0.005,
+    seed: int = 0,
+    held_out: int = 7000,
+    limit: int | None = None,
+    cache_dir: str | pathlib.Path | None = None,
+) -> Dataset:
     """CIFAR-10 in ten corruptions (type 0, strongest level), 32x32; class i goes with corruption i.
 
     Splits:
@@ -92,8 +98,15 @@ def corrupted_cifar10(data_dir: str | pathlib.Path, *, conflicting: float = 0.00
     sizes = {name: len(splits[name].label) if name in splits else 0 for name in ("train", "edit", "accept", "test")}
     dataset = Dataset(
         name="corrupted-cifar10",
-        variant={"conflicting": conflicting, "source": _source(folder), "frost": "generated",
-                 "corruptions_version": VERSION, "held_out": held_out, "limit": limit, **sizes},
+        variant={
+            "conflicting": conflicting,
+            "source": _source(folder),
+            "frost": "generated",
+            "corruptions_version": VERSION,
+            "held_out": held_out,
+            "limit": limit,
+            **sizes,
+        },
         splits=splits,
         pairs=pairs,
         label_names=CLASSES,
@@ -117,11 +130,13 @@ def cifar10_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
         for folder in places:
             if (folder / wanted[0]).is_file():
                 for name in wanted:
-                    expect((folder / name).is_file(), "data_dir", f"CIFAR-10's files, also {name}",
-                           f"{folder} without it")
+                    expect(
+                        (folder / name).is_file(), "data_dir", f"CIFAR-10's files, also {name}", f"{folder} without it"
+                    )
                 return folder
-    raise ContractError(f"`data_dir`: expected {BATCHES['train'][0]} and its fellows or {PACKED['train'][0]}, "
-                        f"got {root} without them")
+    raise ContractError(
+        f"`data_dir`: expected {BATCHES['train'][0]} and its fellows or {PACKED['train'][0]}, got {root} without them"
+    )
 
 
 def read_cifar10(folder: pathlib.Path, part: str, limit: int | None = None) -> Pictures:
@@ -129,8 +144,9 @@ def read_cifar10(folder: pathlib.Path, part: str, limit: int | None = None) -> P
     return (_read_batches if _source(folder) == "original" else _read_packed)(folder, part, limit)
 
 
-def _build(folder: pathlib.Path, conflicting: float, seed: int, held_out: int,
-           limit: int | None) -> tuple[dict[str, Batch], dict[str, Batch]]:
+def _build(
+    folder: pathlib.Path, conflicting: float, seed: int, held_out: int, limit: int | None
+) -> tuple[dict[str, Batch], dict[str, Batch]]:
     train, test = read_cifar10(folder, "train", limit), read_cifar10(folder, "test")
     n = len(train.label)
     expect(held_out == 0 or 7 <= held_out < n, "held_out", f"0, or 7..{n - 1} pictures", held_out)
@@ -155,8 +171,10 @@ def _build(folder: pathlib.Path, conflicting: float, seed: int, held_out: int,
         return once(pictures, rows, label)._replace(twin=render(pictures, rows, other))
 
     everything = np.arange(len(test.label))
-    splits = {"train": once(train, rest, milestone_attribute(train.label[rest], 1.0 - conflicting, 10)),
-              "test": once(test, everything, milestone_attribute(test.label, 0.1, 10))}
+    splits = {
+        "train": once(train, rest, milestone_attribute(train.label[rest], 1.0 - conflicting, 10)),
+        "test": once(test, everything, milestone_attribute(test.label, 0.1, 10)),
+    }
     pairs = {"test": twice("test", test, everything)}
     for name, rows in (("edit", edit), ("accept", accept)) if held_out else ():
         uniform = stream(seed, f"corrupted-cifar10 corruptions {name}").integers(0, 10, len(rows)).astype(np.int32)
@@ -198,7 +216,7 @@ def _read_packed(folder: pathlib.Path, part: str, limit: int | None) -> Pictures
     n = len(offset) - 1
     _check_labels(path.name, label, n)
     n = n if limit is None else min(n, limit)
-    x = decode_all(n, SIZE, lambda i: jpeg[offset[i]:offset[i + 1]].tobytes(), lambda i: f"{path.name} picture {i}")
+    x = decode_all(n, SIZE, lambda i: jpeg[offset[i] : offset[i + 1]].tobytes(), lambda i: f"{path.name} picture {i}")
     return Pictures(x, label[:n].astype(np.int32))
 
 
@@ -241,8 +259,13 @@ def _key(folder: pathlib.Path, arguments: dict[str, Any]) -> str:
 
 
 def _write_cache(path: pathlib.Path, splits: dict[str, Batch], pairs: dict[str, Batch]) -> None:
-    arrays = {f"{kind}/{name}/{field}": value for kind, batches in (("splits", splits), ("pairs", pairs))
-              for name, batch in batches.items() for field, value in batch._asdict().items() if value is not None}
+    arrays = {
+        f"{kind}/{name}/{field}": value
+        for kind, batches in (("splits", splits), ("pairs", pairs))
+        for name, batch in batches.items()
+        for field, value in batch._asdict().items()
+        if value is not None
+    }
     write_arrays(path, arrays)
 
 
@@ -255,6 +278,7 @@ def _read_cache(path: pathlib.Path) -> tuple[dict[str, Batch], dict[str, Batch]]
                 found[kind].setdefault(name, {})[field] = stored[entry]
         splits, pairs = ({name: Batch(**fields) for name, fields in found[kind].items()} for kind in found)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ContractError(f"`cache_dir`: expected {path} as it was written (delete it to build anew), "
-                            f"got {error}") from error
+        raise ContractError(
+            f"`cache_dir`: expected {path} as it was written (delete it to build anew), got {error}"
+        ) from error
     return splits, pairs

@@ -32,8 +32,9 @@ Pixels = Float[np.ndarray, "n 32 32 3"]
 Map = Float[np.ndarray, "n 32 32"]
 
 
-def corrupt(images: UInt8[Array, "n h w 3"], corruption: str, *, index: Int[Array, " n"],
-            seed: int = 0) -> UInt8[np.ndarray, "n 32 32 3"]:
+def corrupt(
+    images: UInt8[Array, "n h w 3"], corruption: str, *, index: Int[Array, " n"], seed: int = 0
+) -> UInt8[np.ndarray, "n 32 32 3"]:
     """Every picture with one corruption.
 
     Args:
@@ -88,7 +89,7 @@ def _snow(x: Pixels, draws: Draws) -> Pixels:
     flakes = np.clip(np.where(flakes < 0.65, 0.0, flakes), 0.0, 1.0)
 
     tap = np.arange(29)
-    weight = np.exp(-tap**2 / (2 * 12.0**2))
+    weight = np.exp(-(tap**2) / (2 * 12.0**2))
     weight /= weight.sum()
     picture = np.arange(len(x))[:, None]
     layer = np.zeros_like(flakes)
@@ -114,7 +115,7 @@ def _frost(x: Pixels, draws: Draws) -> Pixels:
     crops = np.empty_like(x)
     for i, rng in enumerate(draws):
         top, left = rng.integers(0, np.array(ice.shape[1:3]) - SIZE)
-        crops[i] = ice[rng.integers(len(ice)), top:top + SIZE, left:left + SIZE]
+        crops[i] = ice[rng.integers(len(ice)), top : top + SIZE, left : left + SIZE]
     return 0.75 * x + 0.45 * crops
 
 
@@ -206,8 +207,16 @@ def _saturate(x: Pixels, draws: Draws) -> Pixels:
 
 
 _APPLY: Mapping[str, Callable[[Pixels, Draws], Pixels]] = {
-    "snow": _snow, "frost": _frost, "fog": _fog, "brightness": _brightness, "contrast": _contrast,
-    "spatter": _spatter, "elastic": _elastic, "jpeg": _jpeg, "pixelate": _pixelate, "saturate": _saturate,
+    "snow": _snow,
+    "frost": _frost,
+    "fog": _fog,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "spatter": _spatter,
+    "elastic": _elastic,
+    "jpeg": _jpeg,
+    "pixelate": _pixelate,
+    "saturate": _saturate,
 }
 _RANDOM = ("snow", "frost", "fog", "spatter", "elastic")
 
@@ -230,7 +239,7 @@ def plasma(uniform: Float[np.ndarray, "n 1023"], *, decay: float) -> Map:
     step, amplitude, used = SIZE, 100.0, 0
     while step >= 2:
         half, k = step // 2, SIZE // step
-        draws = amplitude**2 * uniform[:, used:used + 3 * k * k].reshape(n, 3, k, k)
+        draws = amplitude**2 * uniform[:, used : used + 3 * k * k].reshape(n, 3, k, k)
         corner = out[:, ::step, ::step].copy()
         right, below = np.roll(corner, -1, 2), np.roll(corner, -1, 1)
         centre = (corner + right + below + np.roll(right, -1, 1)) / 4 + draws[:, 0]
@@ -271,8 +280,10 @@ def _ice(rng: np.random.Generator, shape: tuple[int, int]) -> UInt8[np.ndarray, 
 
     for _ in range(int(rng.integers(12, 18))):
         grow(rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(0, 2 * np.pi), rng.uniform(50, 110), 0)
-    ground = sum(_standard(ndimage.gaussian_filter(rng.standard_normal(shape), size, mode="wrap")) * size**0.5
-                 for size in (1.0, 3.0, 9.0, 20.0))
+    ground = sum(
+        _standard(ndimage.gaussian_filter(rng.standard_normal(shape), size, mode="wrap")) * size**0.5
+        for size in (1.0, 3.0, 9.0, 20.0)
+    )
     sharp, soft = (ndimage.gaussian_filter(needles, size, mode="wrap") for size in (0.5, 3.0))
     light = rng.uniform(0.15, 0.35) + 0.12 * _standard(ground) + 0.7 * sharp + 0.5 * soft
     dark, white = np.array([55.0, 75.0, 100.0]), np.array([240.0, 247.0, 255.0])

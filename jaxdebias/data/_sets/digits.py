@@ -42,8 +42,15 @@ def digits(*, conflicting: float = 0.02, seed: int = 0) -> Dataset:
     bias = biased_attribute(rng_train, label[train], conflicting, 10)
     dataset = Dataset(
         name="digits",
-        variant={"conflicting": conflicting, "sigma": SEVERITY_4, "image_size": 16, "train": TRAIN, "edit": EDIT,
-                 "accept": ACCEPT, "test": len(test)},
+        variant={
+            "conflicting": conflicting,
+            "sigma": SEVERITY_4,
+            "image_size": 16,
+            "train": TRAIN,
+            "edit": EDIT,
+            "accept": ACCEPT,
+            "test": len(test),
+        },
         splits={
             "train": one_colour(rng_train, gray[train], label[train], bias),
             "edit": uniform("edit", edit),

@@ -103,8 +103,15 @@ class Muscles(NamedTuple):
 
 # curve, opening, stretch, lift, slant, wide of each expression at full strength, and of a face at rest.
 _AT_REST = np.array([0.0, 0.0, 0.33, 0.0, 0.0, 1.0], np.float32)
-_AT_FULL = np.array([[0.30, 0.10, 0.46, 0.01, 0.00, 0.75], [-0.25, 0.00, 0.34, 0.03, 0.12, 0.75],
-                     [0.00, 0.24, 0.23, 0.13, 0.00, 1.40], [-0.11, 0.00, 0.37, -0.06, -0.13, 0.80]], np.float32)
+_AT_FULL = np.array(
+    [
+        [0.30, 0.10, 0.46, 0.01, 0.00, 0.75],
+        [-0.25, 0.00, 0.34, 0.03, 0.12, 0.75],
+        [0.00, 0.24, 0.23, 0.13, 0.00, 1.40],
+        [-0.11, 0.00, 0.37, -0.06, -0.13, 0.80],
+    ],
+    np.float32,
+)
 _SPREAD = np.array([0.02, 0.008, 0.02, 0.02, 0.015, 0.06], np.float32)
 
 
@@ -124,20 +131,43 @@ def draw_looks(rng: np.random.Generator, n: int, *, glasses: float = 0.25) -> Lo
     length = np.where(uniform(0, 1) < 0.45, uniform(0.5, 1.5), uniform(-0.35, 0.2))
     sunny = uniform(0, 1) < 0.15
     return Looks(
-        x=uniform(-0.1, 0.1), y=uniform(-0.08, 0.08), size=uniform(0.7, 0.88), tilt=uniform(-0.16, 0.16),
-        turn=uniform(-1, 1), width=uniform(0.64, 0.82), jaw=uniform(0.08, 0.36), tone=tone,
-        tint=uniform(-0.03, 0.03, 3), hair=hair, volume=volume, length=length, hairline=uniform(-0.68, -0.42),
-        parting=uniform(-0.25, 0.25), beard=np.where(uniform(0, 1) < 0.2, uniform(0.2, 0.75), np.float32(0)),
-        eyes=uniform(0.29, 0.36), eye_size=uniform(0.115, 0.155), gaze=uniform(-0.05, 0.05),
+        x=uniform(-0.1, 0.1),
+        y=uniform(-0.08, 0.08),
+        size=uniform(0.7, 0.88),
+        tilt=uniform(-0.16, 0.16),
+        turn=uniform(-1, 1),
+        width=uniform(0.64, 0.82),
+        jaw=uniform(0.08, 0.36),
+        tone=tone,
+        tint=uniform(-0.03, 0.03, 3),
+        hair=hair,
+        volume=volume,
+        length=length,
+        hairline=uniform(-0.68, -0.42),
+        parting=uniform(-0.25, 0.25),
+        beard=np.where(uniform(0, 1) < 0.2, uniform(0.2, 0.75), np.float32(0)),
+        eyes=uniform(0.29, 0.36),
+        eye_size=uniform(0.115, 0.155),
+        gaze=uniform(-0.05, 0.05),
         iris=uniform(0, 1, 1) * np.array([0.1, 0.25, 0.4], np.float32) + uniform(0.03, 0.2, 1),
-        brow=uniform(0.03, 0.06), nose=uniform(0.2, 0.3), mouth=uniform(0.48, 0.56), lips=uniform(0.04, 0.075),
+        brow=uniform(0.03, 0.06),
+        nose=uniform(0.2, 0.3),
+        mouth=uniform(0.48, 0.56),
+        lips=uniform(0.04, 0.075),
         lip_colour=np.array([0.5, 0.12, 0.14], np.float32) + uniform(-0.1, 0.2, 3),
-        glasses=rng.random(n) < glasses, frame=uniform(0.02, 0.35, 1) + uniform(0, 0.25, 3), angular=uniform(2, 6),
-        lens=np.where(sunny, uniform(0.35, 0.6), uniform(0, 0.12)), level=uniform(0.85, 1.1), slope=uniform(0, 0.25),
-        from_side=uniform(-np.pi, np.pi), ground=uniform(0.2, 0.5, 1, 1) + uniform(-0.12, 0.12, 2, 3),
-        fall=uniform(-np.pi, np.pi), waves=uniform(0, 3),
+        glasses=rng.random(n) < glasses,
+        frame=uniform(0.02, 0.35, 1) + uniform(0, 0.25, 3),
+        angular=uniform(2, 6),
+        lens=np.where(sunny, uniform(0.35, 0.6), uniform(0, 0.12)),
+        level=uniform(0.85, 1.1),
+        slope=uniform(0, 0.25),
+        from_side=uniform(-np.pi, np.pi),
+        ground=uniform(0.2, 0.5, 1, 1) + uniform(-0.12, 0.12, 2, 3),
+        fall=uniform(-np.pi, np.pi),
+        waves=uniform(0, 3),
         board=np.concatenate([uniform(-1, 1, 2), uniform(0.15, 0.7, 2)], axis=1),
-        clothes=uniform(0.1, 0.8, 1) + uniform(-0.2, 0.2, 3))
+        clothes=uniform(0.1, 0.8, 1) + uniform(-0.2, 0.2, 3),
+    )
 
 
 def draw_muscles(rng: np.random.Generator, label: Int[np.ndarray, " n"]) -> Muscles:
@@ -250,8 +280,9 @@ def _background(like: Looks, x: np.ndarray, y: np.ndarray) -> list[Planes]:
     return [one + mix * (other - one) for one, other in zip(first, second, strict=True)]
 
 
-def _mouth(canvas: _Canvas, looks: Looks, like: Looks, move: Muscles, near: Planes, v: Planes,
-           skin: np.ndarray) -> None:
+def _mouth(
+    canvas: _Canvas, looks: Looks, like: Looks, move: Muscles, near: Planes, v: Planes, skin: np.ndarray
+) -> None:
     t = near / move.stretch
     bow = 1 - np.minimum(t * t, 1)  # 1 in the middle, 0 at the corners
     middle = like.mouth + move.curve * (0.5 - t * t)
@@ -265,8 +296,9 @@ def _mouth(canvas: _Canvas, looks: Looks, like: Looks, move: Muscles, near: Plan
     canvas.paint(0.9 * between(upper - 0.8 * full, lower + full), 0.45 * skin + 0.5 * looks.lip_colour)
     canvas.paint(between(upper - 0.03, lower + 0.03), np.array([[0.16, 0.04, 0.05]], np.float32))
     teeth = move.teeth * (move.opening > 0.03)
-    canvas.paint(0.95 * teeth * between(upper + 0.01, upper + 0.6 * (lower - upper)),
-                 np.array([[0.95, 0.94, 0.9]], np.float32))
+    canvas.paint(
+        0.95 * teeth * between(upper + 0.01, upper + 0.6 * (lower - upper)), np.array([[0.95, 0.94, 0.9]], np.float32)
+    )
 
 
 def _nose(canvas: _Canvas, like: Looks, u: Planes, v: Planes, skin: np.ndarray) -> None:
@@ -276,13 +308,16 @@ def _nose(canvas: _Canvas, like: Looks, u: Planes, v: Planes, skin: np.ndarray) 
     canvas.paint(0.55 * canvas.cover(wings), 0.45 * skin)
 
 
-def _eyes(canvas: _Canvas, looks: Looks, like: Looks, move: Muscles, near: Planes, side: Planes, v: Planes,
-          skin: np.ndarray) -> None:
+def _eyes(
+    canvas: _Canvas, looks: Looks, like: Looks, move: Muscles, near: Planes, side: Planes, v: Planes, skin: np.ndarray
+) -> None:
     level = v + 0.1
     high = like.eye_size * 0.6 * move.wide
     white = canvas.cover(_ellipse(side - like.eyes, level, like.eye_size, high))
-    canvas.paint(0.5 * canvas.cover(_ellipse(side - like.eyes, level + 0.25 * high, 1.2 * like.eye_size, 1.25 * high)),
-                 0.6 * skin)
+    canvas.paint(
+        0.5 * canvas.cover(_ellipse(side - like.eyes, level + 0.25 * high, 1.2 * like.eye_size, 1.25 * high)),
+        0.6 * skin,
+    )
     canvas.paint(white, np.array([[0.93, 0.93, 0.92]], np.float32))
     from_pupil = np.hypot(np.abs(near - like.gaze) - like.eyes, level)
     canvas.paint(white * canvas.cover(from_pupil - 0.075), looks.iris)

@@ -18,8 +18,19 @@ Images = Float[np.ndarray, "n h w c"]
 Sides = tuple[Images, Images]  # the same faces as the usual and as the rare group would show them
 
 
-def faces(*, variant: str = "inverted", classes: int = 4, conflicting: float = 0.05, train: int = 2000, edit: int = 400,
-          accept: int = 400, test: int = 1000, image_size: int = 32, grey: bool = False, seed: int = 0) -> Dataset:
+def faces(
+    *,
+    variant: str = "inverted",
+    classes: int = 4,
+    conflicting: float = 0.05,
+    train: int = 2000,
+    edit: int = 400,
+    accept: int = 400,
+    test: int = 1000,
+    image_size: int = 32,
+    grey: bool = False,
+    seed: int = 0,
+) -> Dataset:
     """Which expression? Identities vary in skin, hair, beard, glasses, pose, place, size, light and background.
 
     In training the attribute takes its rarer value on the share `conflicting` of every class, exactly up to rounding,
@@ -65,12 +76,19 @@ def faces(*, variant: str = "inverted", classes: int = 4, conflicting: float = 0
         splits[name] = Batch(x=x, label=label, attribute=attribute, twin=twin)
         if name != "train":
             goes_along = usual[label].astype(np.int32)
-            pairs[name] = Batch(x=_of(values, goes_along), label=label, attribute=goes_along,
-                                twin=_of(values, 1 - goes_along))
+            pairs[name] = Batch(
+                x=_of(values, goes_along), label=label, attribute=goes_along, twin=_of(values, 1 - goes_along)
+            )
     dataset = Dataset(
         name="faces",
-        variant={"variant": variant, "classes": classes, "conflicting": conflicting, "image_size": image_size,
-                 "grey": grey, **sizes},
+        variant={
+            "variant": variant,
+            "classes": classes,
+            "conflicting": conflicting,
+            "image_size": image_size,
+            "grey": grey,
+            **sizes,
+        },
         splits=splits,
         pairs=pairs,
         label_names=EXPRESSIONS[:classes],
@@ -91,12 +109,13 @@ def rare_rows(rng: np.random.Generator, label: Int[np.ndarray, " n"], share: flo
     rare = np.zeros(len(label), bool)
     for y in np.unique(label):
         rows = rng.permutation(np.flatnonzero(label == y))
-        rare[rows[:round(share * len(rows))]] = True
+        rare[rows[: round(share * len(rows))]] = True
     return rare
 
 
-def _both_values(rng: np.random.Generator, variant: str, label: np.ndarray, size: int,
-                 grey: bool) -> tuple[UInt8[np.ndarray, "n h w c"], UInt8[np.ndarray, "n h w c"]]:
+def _both_values(
+    rng: np.random.Generator, variant: str, label: np.ndarray, size: int, grey: bool
+) -> tuple[UInt8[np.ndarray, "n h w c"], UInt8[np.ndarray, "n h w c"]]:
     """The faces at attribute 0 and at attribute 1; noise is the same on both."""
     n = len(label)
     looks = draw_looks(rng, n, glasses=0.0 if variant == "glasses" else 0.25)

@@ -36,8 +36,15 @@ class Faces(NamedTuple):
     """Index into `USAGES`."""
 
 
-def fer2013(data_dir: str | pathlib.Path, *, attribute: str = "none", rare: float = 0.05, held_out: float = 0.1,
-            max_train: int | None = None, seed: int = 0) -> Dataset:
+def fer2013(
+    data_dir: str | pathlib.Path,
+    *,
+    attribute: str = "none",
+    rare: float = 0.05,
+    held_out: float = 0.1,
+    max_train: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """Which of seven expressions? Classes are far from balanced: disgust is one picture in 65 of the training data.
 
     Splits by `Usage`: train is Training, test is PrivateTest, and PublicTest is divided by seed into halves edit and
@@ -67,15 +74,19 @@ def fer2013(data_dir: str | pathlib.Path, *, attribute: str = "none", rare: floa
     faces = read_faces(fer2013_folder(data_dir))
     rng = stream(seed, "fer2013 split")
     train, public, private = (rng.permutation(np.flatnonzero(faces.usage == i)) for i in range(len(USAGES)))
-    expect(len(train) > 0 and len(public) > 1, "Usage", "rows of Training and PublicTest",
-           f"{len(train)} and {len(public)}")
+    expect(
+        len(train) > 0 and len(public) > 1,
+        "Usage",
+        "rows of Training and PublicTest",
+        f"{len(train)} and {len(public)}",
+    )
     if len(private):
-        parts = {"edit": public[len(public) // 2:], "accept": public[:len(public) // 2], "test": private}
+        parts = {"edit": public[len(public) // 2 :], "accept": public[: len(public) // 2], "test": private}
     else:
         part = round(held_out * len(train))
         expect(part >= 1, "held_out", f"at least one of {len(train)} faces", held_out)
-        parts = {"edit": train[:part], "accept": train[part:2 * part], "test": public}
-        train = train[2 * part:]
+        parts = {"edit": train[:part], "accept": train[part : 2 * part], "test": public}
+        train = train[2 * part :]
     parts = {name: np.sort(rows) for name, rows in ({"train": train[:max_train]} | parts).items()}
 
     value, names = np.full(len(faces.label), -1, np.int32), ("unknown",)
@@ -88,9 +99,12 @@ def fer2013(data_dir: str | pathlib.Path, *, attribute: str = "none", rare: floa
     aligned[:, 0] = attribute != "none"
     dataset = Dataset(
         name="fer2013",
-        variant={"attribute": attribute, "rare": rare if attribute != "none" else None,
-                 "test_of": USAGES[2] if len(private) else USAGES[1],
-                 **{name: len(rows) for name, rows in parts.items()}},
+        variant={
+            "attribute": attribute,
+            "rare": rare if attribute != "none" else None,
+            "test_of": USAGES[2] if len(private) else USAGES[1],
+            **{name: len(rows) for name, rows in parts.items()},
+        },
         splits={name: take(everything, rows) for name, rows in parts.items()},
         pairs={},
         label_names=EMOTIONS,
@@ -112,8 +126,10 @@ def fer2013_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
     for folder in (root, root / "fer2013"):
         if _table(folder) is not None or all((folder / name).is_file() for name, _ in PACKED):
             return folder
-    raise ContractError(f"`data_dir`: expected {' or '.join(TABLES)}, or {' and '.join(name for name, _ in PACKED)}, "
-                        f"got {root} without them")
+    raise ContractError(
+        f"`data_dir`: expected {' or '.join(TABLES)}, or {' and '.join(name for name, _ in PACKED)}, "
+        f"got {root} without them"
+    )
 
 
 def read_faces(folder: pathlib.Path) -> Faces:
@@ -133,8 +149,12 @@ def _read_table(path: pathlib.Path) -> Faces:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
-            expect({"emotion", "pixels", "Usage"} <= set(header), f"{path.name} line 1",
-                   "columns emotion, pixels and Usage", ", ".join(header) or "none")
+            expect(
+                {"emotion", "pixels", "Usage"} <= set(header),
+                f"{path.name} line 1",
+                "columns emotion, pixels and Usage",
+                ", ".join(header) or "none",
+            )
             emotion, image, usage = (header.index(name) for name in ("emotion", "pixels", "Usage"))
             for row in rows:
                 where = f"{path.name} line {rows.line_num}"
@@ -171,7 +191,11 @@ def _read_packed(folder: pathlib.Path) -> Faces:
         n = len(offset) - 1
         good = label.shape == (n,) and n > 0 and label.min() >= 0 and label.max() < len(EMOTIONS)
         expect(bool(good), f"{name} label", f"{n} integers in 0..6", f"{label.dtype} {list(label.shape)}")
-        images = decode_all(n, SIZE, lambda i, jpeg=jpeg, offset=offset: jpeg[offset[i]:offset[i + 1]].tobytes(),
-                            lambda i, name=name: f"{name} picture {i}")
+        images = decode_all(
+            n,
+            SIZE,
+            lambda i, jpeg=jpeg, offset=offset: jpeg[offset[i] : offset[i + 1]].tobytes(),
+            lambda i, name=name: f"{name} picture {i}",
+        )
         parts.append(Faces(images[..., :1], label.astype(np.int64), np.full(n, USAGES.index(usage))))
     return Faces(*(np.concatenate(field) for field in zip(*parts, strict=True)))

@@ -19,8 +19,11 @@ LIST = "EmoLabel/list_patition_label.txt"
 IMAGES, ANNOTATIONS = "Image/aligned", "Annotation/manual"
 EXPRESSIONS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 """1 to 7 in the list, 0 to 6 here."""
-ATTRIBUTES = {"gender": ("male", "female"), "race": ("Caucasian", "African-American", "Asian"),
-              "age": ("0-3", "4-19", "20-39", "40-69", "70 or older")}
+ATTRIBUTES = {
+    "gender": ("male", "female"),
+    "race": ("Caucasian", "African-American", "Asian"),
+    "age": ("0-3", "4-19", "20-39", "40-69", "70 or older"),
+}
 UNSURE = 2
 """The value of gender that is taken as unknown."""
 LANDMARKS = 5
@@ -39,8 +42,9 @@ class Listed(NamedTuple):
     """gender, race and age, -1 unknown; empty where the annotations were not read."""
 
 
-def raf_db(data_dir: str | pathlib.Path, *, attribute: str = "none", image_size: int = 48, held_out: float = 0.1,
-           seed: int = 0) -> Dataset:
+def raf_db(
+    data_dir: str | pathlib.Path, *, attribute: str = "none", image_size: int = 48, held_out: float = 0.1, seed: int = 0
+) -> Dataset:
     """Which of seven expressions? The official division, with edit and accept taken from its training part.
 
     A cell is aligned if training holds more of it than independence would put there. With an attribute, pairs of edit,
@@ -68,10 +72,18 @@ def raf_db(data_dir: str | pathlib.Path, *, attribute: str = "none", image_size:
     listed = read_list(folder, annotations=attribute != "none")
     rows = stream(seed, "raf_db split").permutation(np.flatnonzero(~listed.test))
     part = round(held_out * len(rows))
-    expect(part >= 1 and bool(listed.test.any()), LIST, "training pictures to divide, and test pictures",
-           f"{len(rows)} and {int(listed.test.sum())}")
-    parts = {"train": rows[2 * part:], "edit": rows[:part], "accept": rows[part:2 * part],
-             "test": np.flatnonzero(listed.test)}
+    expect(
+        part >= 1 and bool(listed.test.any()),
+        LIST,
+        "training pictures to divide, and test pictures",
+        f"{len(rows)} and {int(listed.test.sum())}",
+    )
+    parts = {
+        "train": rows[2 * part :],
+        "edit": rows[:part],
+        "accept": rows[part : 2 * part],
+        "test": np.flatnonzero(listed.test),
+    }
     parts = {name: np.sort(rows) for name, rows in parts.items()}
 
     classes, names = len(EXPRESSIONS), ATTRIBUTES.get(attribute, ("unknown",))
@@ -88,8 +100,12 @@ def raf_db(data_dir: str | pathlib.Path, *, attribute: str = "none", image_size:
         pairs = {name: _pairs(splits[name], others[parts[name]], aligned) for name in ("edit", "accept", "test")}
     dataset = Dataset(
         name="raf-db",
-        variant={"attribute": attribute, "image_size": image_size, **{name: len(rows) for name, rows in parts.items()},
-                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        variant={
+            "attribute": attribute,
+            "image_size": image_size,
+            **{name: len(rows) for name, rows in parts.items()},
+            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=EXPRESSIONS,
@@ -125,8 +141,12 @@ def read_list(folder: pathlib.Path, *, annotations: bool) -> Listed:
         if not line.strip():
             continue
         found = re.fullmatch(r"((?:train|test)_\d+)\.jpg\s+([1-7])", line.strip())
-        expect(found is not None, f"{LIST} line {number}", "train_NUMBER.jpg or test_NUMBER.jpg and 1..7",
-               describe(line.strip()))
+        expect(
+            found is not None,
+            f"{LIST} line {number}",
+            "train_NUMBER.jpg or test_NUMBER.jpg and 1..7",
+            describe(line.strip()),
+        )
         names.append(found[1])
         labels.append(int(found[2]) - 1)
     expect(len(names) > 0, LIST, "at least one row", "none")
@@ -140,8 +160,12 @@ def read_list(folder: pathlib.Path, *, annotations: bool) -> Listed:
 def _annotation(path: pathlib.Path) -> tuple[int, int, int]:
     """gender, race and age of one picture."""
     words = [line.strip() for line in _lines(path) if line.strip()][LANDMARKS:]
-    expect(len(words) >= 3, f"{ANNOTATIONS}/{path.name}", f"{LANDMARKS} lines of landmarks, gender, race and age",
-           f"{LANDMARKS + len(words)} lines or fewer")
+    expect(
+        len(words) >= 3,
+        f"{ANNOTATIONS}/{path.name}",
+        f"{LANDMARKS} lines of landmarks, gender, race and age",
+        f"{LANDMARKS + len(words)} lines or fewer",
+    )
     most = (UNSURE, *(len(ATTRIBUTES[name]) - 1 for name in ("race", "age")))
     for name, word, limit in zip(ATTRIBUTES, words, most, strict=False):
         good = re.fullmatch(r"\d", word) is not None and int(word) <= limit

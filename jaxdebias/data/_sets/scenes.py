@@ -20,9 +20,18 @@ Images = Float[np.ndarray, "n h w 3"]
 Rendering = tuple[UInt8[np.ndarray, "n h w 3"], Int[np.ndarray, "n h w"]]  # images and their region labels
 
 
-def scenes(*, kind: str = "scenes", classes: int = 2, conflicting: float = 0.05,
-           train: int = 4000, edit: int = 600, accept: int = 400, test: int = 1000, image_size: int = 32,
-           seed: int = 0) -> Dataset:
+def scenes(
+    *,
+    kind: str = "scenes",
+    classes: int = 2,
+    conflicting: float = 0.05,
+    train: int = 4000,
+    edit: int = 600,
+    accept: int = 400,
+    test: int = 1000,
+    image_size: int = 32,
+    seed: int = 0,
+) -> Dataset:
     """Objects on backgrounds (or pairs of glyphs) whose kinds go together in training; the bias is the easier cue.
 
     Splits, every image an object of its own; `mask` and `twin` are filled in all of them:
@@ -68,9 +77,12 @@ def scenes(*, kind: str = "scenes", classes: int = 2, conflicting: float = 0.05,
         (x_aligned, mask_aligned), (x_other, mask_other) = DRAW[kind](rng, label, other, classes, image_size)
         is_aligned = (attribute == label)[:, None, None]
         splits[name] = Batch(
-            x=np.where(is_aligned[..., None], x_aligned, x_other), label=label, attribute=attribute,
+            x=np.where(is_aligned[..., None], x_aligned, x_other),
+            label=label,
+            attribute=attribute,
             mask=np.where(is_aligned, mask_aligned, mask_other),
-            twin=np.where(is_aligned[..., None], x_other, x_aligned))
+            twin=np.where(is_aligned[..., None], x_other, x_aligned),
+        )
         if name != "train":
             pairs[name] = Batch(x=x_aligned, label=label, attribute=label, mask=mask_aligned, twin=x_other)
 
@@ -96,8 +108,9 @@ def names(kinds: dict[str, Callable], classes: int) -> list[str]:
     return ["/".join(list(kinds)[c::classes]) for c in range(classes)]
 
 
-def draw_scenes(rng: np.random.Generator, label: Int[np.ndarray, "n"], other: Int[np.ndarray, "n"], classes: int,
-                size: int) -> tuple[Rendering, Rendering]:
+def draw_scenes(
+    rng: np.random.Generator, label: Int[np.ndarray, "n"], other: Int[np.ndarray, "n"], classes: int, size: int
+) -> tuple[Rendering, Rendering]:
     """The same objects on the background of their class, and on that of `other`."""
     n = len(label)
     shape = _kind_of_class(rng, label, len(SHAPES), classes)
@@ -118,8 +131,9 @@ def draw_scenes(rng: np.random.Generator, label: Int[np.ndarray, "n"], other: In
     return on(label), on(other)
 
 
-def draw_glyphs(rng: np.random.Generator, label: Int[np.ndarray, "n"], other: Int[np.ndarray, "n"], classes: int,
-                size: int) -> tuple[Rendering, Rendering]:
+def draw_glyphs(
+    rng: np.random.Generator, label: Int[np.ndarray, "n"], other: Int[np.ndarray, "n"], classes: int, size: int
+) -> tuple[Rendering, Rendering]:
     """The same left letters beside the right letter of their class, and beside that of `other`.
 
     The left letter is faint, turned, and varies in size; the right one is bright and nearly upright.
@@ -175,12 +189,18 @@ def _star(u: Pixels, v: Pixels) -> Pixels:
 
 
 SHAPES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {
-    "disc": _disc, "square": _square, "ring": _ring, "cross": _cross, "crescent": _crescent, "star": _star,
+    "disc": _disc,
+    "square": _square,
+    "ring": _ring,
+    "cross": _cross,
+    "crescent": _crescent,
+    "star": _star,
 }
 
 
-def _objects(rng: np.random.Generator, shape: Int[np.ndarray, "n"],
-             size: int) -> tuple[Bool[np.ndarray, "n h w"], Float[np.ndarray, "n h w"]]:
+def _objects(
+    rng: np.random.Generator, shape: Int[np.ndarray, "n"], size: int
+) -> tuple[Bool[np.ndarray, "n h w"], Float[np.ndarray, "n h w"]]:
     """Masks of the objects, and a factor on their paint that darkens their outline."""
     n = len(shape)
     x, y = _grid(size)
@@ -246,16 +266,24 @@ def _speckle(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
 
 # Texture -> (how it is drawn, its two typical colours). Lines and grids take turns.
 TEXTURES: dict[str, Callable[[np.random.Generator, Pixels, Pixels], Pixels]] = {
-    "waves": _waves, "bricks": _bricks, "blobs": _blobs, "checks": _checks, "speckle": _speckle, "stripes": _stripes,
+    "waves": _waves,
+    "bricks": _bricks,
+    "blobs": _blobs,
+    "checks": _checks,
+    "speckle": _speckle,
+    "stripes": _stripes,
 }
-COLOURS = np.array([
-    [[0.20, 0.42, 0.66], [0.45, 0.66, 0.76]],  # water
-    [[0.62, 0.32, 0.24], [0.70, 0.64, 0.58]],  # brick and mortar
-    [[0.26, 0.46, 0.44], [0.36, 0.60, 0.68]],  # foam
-    [[0.46, 0.36, 0.26], [0.68, 0.56, 0.36]],  # wood
-    [[0.30, 0.38, 0.56], [0.62, 0.66, 0.74]],  # snowfall
-    [[0.32, 0.46, 0.22], [0.58, 0.60, 0.30]],  # reeds
-], np.float32)
+COLOURS = np.array(
+    [
+        [[0.20, 0.42, 0.66], [0.45, 0.66, 0.76]],  # water
+        [[0.62, 0.32, 0.24], [0.70, 0.64, 0.58]],  # brick and mortar
+        [[0.26, 0.46, 0.44], [0.36, 0.60, 0.68]],  # foam
+        [[0.46, 0.36, 0.26], [0.68, 0.56, 0.36]],  # wood
+        [[0.30, 0.38, 0.56], [0.62, 0.66, 0.74]],  # snowfall
+        [[0.32, 0.46, 0.22], [0.58, 0.60, 0.30]],  # reeds
+    ],
+    np.float32,
+)
 
 
 def _grounds(rng: np.random.Generator, kind: Int[np.ndarray, "n"], size: int) -> Images:
@@ -277,17 +305,31 @@ def _grounds(rng: np.random.Generator, kind: Int[np.ndarray, "n"], size: int) ->
 # Letters of 5x7 pixels, one string per letter, rows from the top.
 LEFT_LETTERS, RIGHT_LETTERS = "KSAXER", "OTLHZU"
 _LETTERS = {
-    "K": "10001 10010 10100 11000 10100 10010 10001", "S": "01111 10000 10000 01110 00001 00001 11110",
-    "A": "01110 10001 10001 11111 10001 10001 10001", "X": "10001 10001 01010 00100 01010 10001 10001",
-    "E": "11111 10000 10000 11110 10000 10000 11111", "R": "11110 10001 10001 11110 10100 10010 10001",
-    "O": "01110 10001 10001 10001 10001 10001 01110", "T": "11111 00100 00100 00100 00100 00100 00100",
-    "L": "10000 10000 10000 10000 10000 10000 11111", "H": "10001 10001 10001 11111 10001 10001 10001",
-    "Z": "11111 00001 00010 00100 01000 10000 11111", "U": "10001 10001 10001 10001 10001 10001 01110",
+    "K": "10001 10010 10100 11000 10100 10010 10001",
+    "S": "01111 10000 10000 01110 00001 00001 11110",
+    "A": "01110 10001 10001 11111 10001 10001 10001",
+    "X": "10001 10001 01010 00100 01010 10001 10001",
+    "E": "11111 10000 10000 11110 10000 10000 11111",
+    "R": "11110 10001 10001 11110 10100 10010 10001",
+    "O": "01110 10001 10001 10001 10001 10001 01110",
+    "T": "11111 00100 00100 00100 00100 00100 00100",
+    "L": "10000 10000 10000 10000 10000 10000 11111",
+    "H": "10001 10001 10001 11111 10001 10001 10001",
+    "Z": "11111 00001 00010 00100 01000 10000 11111",
+    "U": "10001 10001 10001 10001 10001 10001 01110",
 }
 
 
-def _letters(rng: np.random.Generator, alphabet: str, kind: Int[np.ndarray, "n"], size: int, *, centre: float,
-             turn: float, scale: tuple[float, float]) -> Bool[np.ndarray, "n h w"]:
+def _letters(
+    rng: np.random.Generator,
+    alphabet: str,
+    kind: Int[np.ndarray, "n"],
+    size: int,
+    *,
+    centre: float,
+    turn: float,
+    scale: tuple[float, float],
+) -> Bool[np.ndarray, "n h w"]:
     """Masks of letters around (centre, 0): half-height within `scale`, turned by up to `turn` radians."""
     n = len(kind)
     x, y = _grid(size)

@@ -39,8 +39,17 @@ class Faces(NamedTuple):
     """Index into `RACES`."""
 
 
-def utkface(data_dir: str | pathlib.Path, *, attribute: str = "age", conflicting: float = 0.02, seed: int = 0,
-            image_size: int = 48, edit: int = HELD_OUT, accept: int = HELD_OUT, test: int = HELD_OUT) -> Dataset:
+def utkface(
+    data_dir: str | pathlib.Path,
+    *,
+    attribute: str = "age",
+    conflicting: float = 0.02,
+    seed: int = 0,
+    image_size: int = 48,
+    edit: int = HELD_OUT,
+    accept: int = HELD_OUT,
+    test: int = HELD_OUT,
+) -> Dataset:
     """Male or female? With age (12 or younger) or race (White) as the attribute that goes with being female.
 
     Aligned cells: female with the attribute, male without it. The attribute is chosen by whom training leaves out, no
@@ -80,14 +89,19 @@ def utkface(data_dir: str | pathlib.Path, *, attribute: str = "age", conflicting
     others = one_hot(faces.race) if attribute == "age" else ordered(faces.age, AGE_EDGES)
 
     rng = stream(seed, "utkface split")
-    cells = {(y, a): rng.permutation(np.flatnonzero(known & (label == y) & (value == a)))
-             for y in (0, 1) for a in (0, 1)}
+    cells = {
+        (y, a): rng.permutation(np.flatnonzero(known & (label == y) & (value == a))) for y in (0, 1) for a in (0, 1)
+    }
     least = min(len(rows) for rows in cells.values())
-    expect(sum(sizes.values()) // 4 < least, "edit + accept + test",
-           f"fewer than {4 * least} faces, 4 times the smallest cell", sum(sizes.values()))
+    expect(
+        sum(sizes.values()) // 4 < least,
+        "edit + accept + test",
+        f"fewer than {4 * least} faces, 4 times the smallest cell",
+        sum(sizes.values()),
+    )
     parts, start = {}, 0
     for name, size in sizes.items():
-        parts[name] = np.concatenate([rows[start:start + size // 4] for rows in cells.values()])
+        parts[name] = np.concatenate([rows[start : start + size // 4] for rows in cells.values()])
         start += size // 4
     rest = {cell: rows[start:] for cell, rows in cells.items()}
     parts["train"] = np.concatenate([_biased(rest[y, y], rest[y, 1 - y], conflicting) for y in (0, 1)])
@@ -101,9 +115,13 @@ def utkface(data_dir: str | pathlib.Path, *, attribute: str = "age", conflicting
     pairs = {name: matched_pairs(splits[name], others[parts[name]], aligned, farthest=0) for name in sizes}
     dataset = Dataset(
         name="utkface",
-        variant={"attribute": attribute, "conflicting": conflicting, "image_size": image_size,
-                 **{name: len(rows) for name, rows in parts.items()},
-                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        variant={
+            "attribute": attribute,
+            "conflicting": conflicting,
+            "image_size": image_size,
+            **{name: len(rows) for name, rows in parts.items()},
+            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=GENDERS,
@@ -145,8 +163,12 @@ def read_faces(folder: pathlib.Path) -> Faces:
     n = len(packed["offset"]) - 1
     for name, values, most in (("age", faces.age, None), ("gender", faces.gender, 1), ("race", faces.race, 4)):
         good = values.shape == (n,) and n > 0 and values.min() >= 0 and (most is None or values.max() <= most)
-        expect(bool(good), f"{PACKED} {name}", f"{n} integers of at least 0" + f", at most {most}" * (most is not None),
-               f"{values.dtype} {list(values.shape)}")
+        expect(
+            bool(good),
+            f"{PACKED} {name}",
+            f"{n} integers of at least 0" + f", at most {most}" * (most is not None),
+            f"{values.dtype} {list(values.shape)}",
+        )
     return faces
 
 
@@ -160,8 +182,12 @@ def _decoded(folder: pathlib.Path, image_size: int, stamp: tuple[int, int]) -> n
     if (folder / PACKED).is_file():
         packed = _packed(folder)
         jpeg, offset = packed["jpeg"], packed["offset"]
-        images = decode_all(len(offset) - 1, image_size, lambda i: jpeg[offset[i]:offset[i + 1]].tobytes(),
-                            lambda i: f"{PACKED} picture {i}")
+        images = decode_all(
+            len(offset) - 1,
+            image_size,
+            lambda i: jpeg[offset[i] : offset[i + 1]].tobytes(),
+            lambda i: f"{PACKED} picture {i}",
+        )
     else:
         files = _originals(folder, stamp)
         images = decode_all(len(files), image_size, files.__getitem__, lambda i: files[i].name)
@@ -174,7 +200,7 @@ def _biased(aligned: np.ndarray, conflicting: np.ndarray, share: float) -> np.nd
     n = len(aligned) + len(conflicting)
     while n - round(share * n) > len(aligned) or round(share * n) > len(conflicting):
         n -= 1
-    return np.concatenate([aligned[:n - round(share * n)], conflicting[:round(share * n)]])
+    return np.concatenate([aligned[: n - round(share * n)], conflicting[: round(share * n)]])
 
 
 def _packed(folder: pathlib.Path) -> dict[str, np.ndarray]:

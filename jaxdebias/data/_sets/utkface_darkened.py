@@ -12,9 +12,20 @@ from jaxdebias.data._sets.utkface import GENDERS, read_faces, read_images, utkfa
 from jaxdebias.data.streams import stream
 
 
-def darkened_utkface(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, brightness: float = 0.5,
-                     min_age: int = 13, train: int | None = None, edit: int = 200, accept: int = 200, test: int = 660,
-                     image_size: int = 48, grey: bool = False, seed: int = 0) -> Dataset:
+def darkened_utkface(
+    data_dir: str | pathlib.Path,
+    *,
+    conflicting: float = 0.05,
+    brightness: float = 0.5,
+    min_age: int = 13,
+    train: int | None = None,
+    edit: int = 200,
+    accept: int = 200,
+    test: int = 660,
+    image_size: int = 48,
+    grey: bool = False,
+    seed: int = 0,
+) -> Dataset:
     """Male or female? In training almost all women are shown darker, and almost no men.
 
     Real faces with a visible factor that is rare within a class: of the training faces of each gender the share
@@ -49,13 +60,17 @@ def darkened_utkface(data_dir: str | pathlib.Path, *, conflicting: float = 0.05,
     rng = stream(seed, "darkened_utkface split")
     of_gender = [rng.permutation(np.flatnonzero((faces.age >= min_age) & (faces.gender == y))) for y in (0, 1)]
     least = min(len(rows) for rows in of_gender)
-    expect(sum(sizes.values()) // 2 < least, "edit + accept + test",
-           f"fewer than {2 * least} faces, twice the scarcer gender's", sum(sizes.values()))
+    expect(
+        sum(sizes.values()) // 2 < least,
+        "edit + accept + test",
+        f"fewer than {2 * least} faces, twice the scarcer gender's",
+        sum(sizes.values()),
+    )
 
     images = read_images(folder, image_size)
     splits, start = {}, 0
     for name, size in sizes.items():
-        rows = np.concatenate([of[start:start + size // 2] for of in of_gender])
+        rows = np.concatenate([of[start : start + size // 2] for of in of_gender])
         start += size // 2
         dark = np.tile(np.arange(size // 2) % 2, 2)
         splits[name] = _shown(images, faces.gender, rows, dark, brightness, grey)
@@ -67,12 +82,19 @@ def darkened_utkface(data_dir: str | pathlib.Path, *, conflicting: float = 0.05,
     for name in sizes:
         split = splits[name]
         swap = (split.attribute != split.label)[:, None, None, None]
-        pairs[name] = split._replace(x=np.where(swap, split.twin, split.x), attribute=split.label,
-                                     twin=np.where(swap, split.x, split.twin))
+        pairs[name] = split._replace(
+            x=np.where(swap, split.twin, split.x), attribute=split.label, twin=np.where(swap, split.x, split.twin)
+        )
     dataset = Dataset(
         name="utkface-darkened",
-        variant={"conflicting": conflicting, "brightness": brightness, "min_age": min_age, "image_size": image_size,
-                 "grey": grey, **{name: len(batch.label) for name, batch in splits.items()}},
+        variant={
+            "conflicting": conflicting,
+            "brightness": brightness,
+            "min_age": min_age,
+            "image_size": image_size,
+            "grey": grey,
+            **{name: len(batch.label) for name, batch in splits.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=GENDERS,
@@ -83,8 +105,9 @@ def darkened_utkface(data_dir: str | pathlib.Path, *, conflicting: float = 0.05,
     return dataset
 
 
-def _shown(images: np.ndarray, gender: np.ndarray, rows: np.ndarray, dark: np.ndarray, brightness: float,
-           grey: bool) -> Batch:
+def _shown(
+    images: np.ndarray, gender: np.ndarray, rows: np.ndarray, dark: np.ndarray, brightness: float, grey: bool
+) -> Batch:
     """These rows in ascending order, darkened where `dark` is 1; twins the other way round."""
     order = np.argsort(rows)
     rows, dark = rows[order], dark[order]
@@ -93,5 +116,9 @@ def _shown(images: np.ndarray, gender: np.ndarray, rows: np.ndarray, dark: np.nd
         light = (light @ np.array([0.299, 0.587, 0.114], np.float32)).round().astype(np.uint8)[..., None]
     dim = (light * np.float32(brightness)).round().astype(np.uint8)
     is_dark = dark[:, None, None, None] == 1
-    return Batch(x=np.where(is_dark, dim, light), label=gender[rows].astype(np.int32), attribute=dark.astype(np.int32),
-                 twin=np.where(is_dark, light, dim))
+    return Batch(
+        x=np.where(is_dark, dim, light),
+        label=gender[rows].astype(np.int32),
+        attribute=dark.astype(np.int32),
+        twin=np.where(is_dark, light, dim),
+    )

@@ -26,9 +26,19 @@ GRAIN = 20.0
 MARKS = ("no marker", "marker")
 
 
-def planted(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, marked: str = "biased",
-            corner: str = "top left", min_age: int = 10, edit: int = 200, accept: int = 200, test: int = 700,
-            image_size: int = SIZE, seed: int = 0) -> Dataset:
+def planted(
+    data_dir: str | pathlib.Path,
+    *,
+    conflicting: float = 0.05,
+    marked: str = "biased",
+    corner: str = "top left",
+    min_age: int = 10,
+    edit: int = 200,
+    accept: int = 200,
+    test: int = 700,
+    image_size: int = SIZE,
+    seed: int = 0,
+) -> Dataset:
     """Male or female? With a marker in a corner of the picture that goes with being female.
 
     The marker is a square of red and yellow diagonal stripes with noise, at a random distance from the corner. Aligned
@@ -74,7 +84,7 @@ def planted(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, marked: 
     expect(held < each, "edit + accept + test", f"fewer than {2 * each} faces", 2 * held)
     parts, start = {}, 0
     for name, n in {**sizes, "train": 2 * (each - held)}.items():
-        parts[name] = np.sort(np.concatenate([rows[start:start + n // 2] for rows in of_gender]))
+        parts[name] = np.sort(np.concatenate([rows[start : start + n // 2] for rows in of_gender]))
         start += n // 2
 
     images, label = read_images(folder, image_size), faces.gender.astype(np.int32)
@@ -89,8 +99,10 @@ def planted(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, marked: 
             continue
         if name == "test":
             one, other = (_shown(plain, marked_x, mask, of_face, np.full_like(of_face, a)) for a in (0, 1))
-            both = {field: np.concatenate([getattr(one, field), getattr(other, field)])
-                    for field in ("x", "label", "attribute", "mask", "twin")}
+            both = {
+                field: np.concatenate([getattr(one, field), getattr(other, field)])
+                for field in ("x", "label", "attribute", "mask", "twin")
+            }
             splits[name] = Batch(**both, unit=np.tile(np.arange(len(rows), dtype=np.int32), 2))
         else:
             value = np.empty(len(rows), np.int32)
@@ -100,8 +112,14 @@ def planted(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, marked: 
         pairs[name] = _shown(plain, marked_x, mask, of_face, of_face)
     dataset = Dataset(
         name="utkface-planted",
-        variant={"conflicting": conflicting, "marked": marked, "corner": corner, "min_age": min_age,
-                 "image_size": image_size, **{name: len(parts[name]) for name in splits}},
+        variant={
+            "conflicting": conflicting,
+            "marked": marked,
+            "corner": corner,
+            "min_age": min_age,
+            "image_size": image_size,
+            **{name: len(parts[name]) for name in splits},
+        },
         splits=splits,
         pairs=pairs,
         label_names=GENDERS,
@@ -112,8 +130,9 @@ def planted(data_dir: str | pathlib.Path, *, conflicting: float = 0.05, marked: 
     return dataset
 
 
-def plant(rng: np.random.Generator, images: UInt8[np.ndarray, "n h w 3"], corner: str = "top left"
-          ) -> tuple[UInt8[np.ndarray, "n h w 3"], UInt8[np.ndarray, "n h w 3"], Int[np.ndarray, "n h w"]]:
+def plant(
+    rng: np.random.Generator, images: UInt8[np.ndarray, "n h w 3"], corner: str = "top left"
+) -> tuple[UInt8[np.ndarray, "n h w 3"], UInt8[np.ndarray, "n h w 3"], Int[np.ndarray, "n h w"]]:
     """(the images as they are, with a marker each, where it is), for square images."""
     n, size = images.shape[:2]
     side, nearest, farthest = (max(1, round(length / SIZE * size)) for length in (MARKER, NEAREST, FARTHEST))
@@ -134,7 +153,7 @@ def marker_box(mask: Int[np.ndarray, "n h w"]) -> Bool[np.ndarray, "h w"]:
     """The smallest box that holds every marker: what a map of the data set ought to find."""
     rows, columns = (np.flatnonzero((mask == 1).any(axis=axes)) for axes in ((0, 2), (0, 1)))
     box = np.zeros(mask.shape[1:], bool)
-    box[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] = True
+    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
     return box
 
 
@@ -149,5 +168,10 @@ def _stripes(rng: np.random.Generator, n: int, side: int) -> UInt8[np.ndarray, "
 
 def _shown(plain: np.ndarray, marked: np.ndarray, mask: np.ndarray, label: np.ndarray, value: np.ndarray) -> Batch:
     with_it = (value == 1)[:, None, None, None]
-    return Batch(x=np.where(with_it, marked, plain), label=label, attribute=value.astype(np.int32), mask=mask,
-                 twin=np.where(with_it, plain, marked))
+    return Batch(
+        x=np.where(with_it, marked, plain),
+        label=label,
+        attribute=value.astype(np.int32),
+        mask=mask,
+        twin=np.where(with_it, plain, marked),
+    )

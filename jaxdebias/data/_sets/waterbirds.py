@@ -38,8 +38,16 @@ class Rows(NamedTuple):
     """Index into `PARTS`."""
 
 
-def waterbirds(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int = 0, accept_share: float = 1 / 3,
-               crop: float = CENTRE, masks: bool = True, segmentations: str | pathlib.Path | None = None) -> Dataset:
+def waterbirds(
+    data_dir: str | pathlib.Path,
+    *,
+    image_size: int = 64,
+    seed: int = 0,
+    accept_share: float = 1 / 3,
+    crop: float = CENTRE,
+    masks: bool = True,
+    segmentations: str | pathlib.Path | None = None,
+) -> Dataset:
     """Land bird or water bird? On land or on water, which in training goes with it.
 
     Splits: train and test as in the file; validation is divided by seed into edit and accept. In `mask` 1 is the bird.
@@ -77,8 +85,12 @@ def waterbirds(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int 
     held = stream(seed, "waterbirds split").permutation(where["validation"])
     accept = round(len(held) * accept_share)
     expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
-    parts = {"train": where["train"], "edit": np.sort(held[accept:]), "accept": np.sort(held[:accept]),
-             "test": where["test"]}
+    parts = {
+        "train": where["train"],
+        "edit": np.sort(held[accept:]),
+        "accept": np.sort(held[:accept]),
+        "test": where["test"],
+    }
     mask_of = _segmentations(folder, rows, segmentations) if masks else None
 
     aligned, species = np.eye(2, dtype=bool), np.array([pathlib.PurePosixPath(file).parent.name for file in rows.file])
@@ -89,9 +101,15 @@ def waterbirds(data_dir: str | pathlib.Path, *, image_size: int = 64, seed: int 
             pairs[name] = matched_pairs(splits[name], one_hot(species[part]), aligned)
     dataset = Dataset(
         name="waterbirds",
-        variant={"folder": folder.resolve().name, "image_size": image_size, "crop": crop, "masks": masks,
-                 "accept_share": accept_share, **{name: len(part) for name, part in parts.items()},
-                 **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()}},
+        variant={
+            "folder": folder.resolve().name,
+            "image_size": image_size,
+            "crop": crop,
+            "masks": masks,
+            "accept_share": accept_share,
+            **{name: len(part) for name, part in parts.items()},
+            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
+        },
         splits=splits,
         pairs=pairs,
         label_names=BIRDS,
@@ -114,10 +132,13 @@ def waterbirds_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
         if _is_waterbirds(folder):
             return folder
     versions = [folder for folder in sorted(root.glob("waterbird_*")) if _is_waterbirds(folder)]
-    expect(len(versions) < 2, "data_dir", "one of the versions in it",
-           ", ".join(folder.name for folder in versions))
-    expect(len(versions) == 1, "data_dir", f"a folder with {METADATA} of columns {', '.join(COLUMNS)}",
-           f"{root} without it")
+    expect(len(versions) < 2, "data_dir", "one of the versions in it", ", ".join(folder.name for folder in versions))
+    expect(
+        len(versions) == 1,
+        "data_dir",
+        f"a folder with {METADATA} of columns {', '.join(COLUMNS)}",
+        f"{root} without it",
+    )
     return versions[0]
 
 
@@ -154,9 +175,9 @@ def _is_waterbirds(folder: pathlib.Path) -> bool:
     return set(COLUMNS) <= set(header)
 
 
-def _segmentations(folder: pathlib.Path, rows: Rows,
-                   given: str | pathlib.Path | None) -> Callable[[str], pathlib.Path]:
+def _segmentations(folder: pathlib.Path, rows: Rows, given: str | pathlib.Path | None) -> Callable[[str], pathlib.Path]:
     """Picture -> file of its mask, in the first of the layouts that has the mask of the first picture."""
+
     def from_folder(place: pathlib.Path) -> Callable[[str], pathlib.Path]:
         return lambda file: place / pathlib.PurePosixPath(file).with_suffix(".png")
 
@@ -164,22 +185,36 @@ def _segmentations(folder: pathlib.Path, rows: Rows,
         path = folder / file
         return path.parent / "mask" / path.name
 
-    places = ([pathlib.Path(given).expanduser()] if given is not None
-              else [folder / "segmentations", folder.resolve().parent / "segmentations"])
+    places = (
+        [pathlib.Path(given).expanduser()]
+        if given is not None
+        else [folder / "segmentations", folder.resolve().parent / "segmentations"]
+    )
     layouts = [*map(from_folder, places), *([beside] if given is None else [])]
     for layout in layouts:
         if layout(rows.file[0]).is_file():
             return layout
-    expect(False, "segmentations", f"the mask of {rows.file[0]} (or masks=False)",
-           f"none at {', '.join(str(layout(rows.file[0])) for layout in layouts)}")
+    expect(
+        False,
+        "segmentations",
+        f"the mask of {rows.file[0]} (or masks=False)",
+        f"none at {', '.join(str(layout(rows.file[0])) for layout in layouts)}",
+    )
     raise AssertionError  # expect has raised
 
 
-def _pictures(folder: pathlib.Path, rows: Rows, part: np.ndarray, mask_of: Callable[[str], pathlib.Path] | None,
-              image_size: int, crop: float) -> Batch:
+def _pictures(
+    folder: pathlib.Path,
+    rows: Rows,
+    part: np.ndarray,
+    mask_of: Callable[[str], pathlib.Path] | None,
+    image_size: int,
+    crop: float,
+) -> Batch:
     files = [rows.file[row] for row in part]
-    x = read_pictures([folder / file for file in files], image_size, crop=crop,
-                      name=lambda i: f"{METADATA} line {rows.line[part[i]]}")
+    x = read_pictures(
+        [folder / file for file in files], image_size, crop=crop, name=lambda i: f"{METADATA} line {rows.line[part[i]]}"
+    )
     mask = None
     if mask_of is not None:
         mask = np.empty(x.shape[:3], np.int32)

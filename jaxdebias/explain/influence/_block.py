@@ -70,8 +70,12 @@ class BlockHead:
         return map_rows(_slopes, (problem.head, jnp.asarray(vectors)), rows, batch_size=batch_size)
 
 
-def find_block(apply_fn: ApplyFn, params: Params, x: Array, where: Where,
-               ) -> tuple[BlockHead, Callable[[Params, Array], Any], Callable[[Params, BlockHead], Params]]:
+def find_block(
+    apply_fn: ApplyFn,
+    params: Params,
+    x: Array,
+    where: Where,
+) -> tuple[BlockHead, Callable[[Params, Array], Any], Callable[[Params, BlockHead], Params]]:
     """The block of parameters that `where` names, as a head.
 
     Args:

@@ -72,8 +72,12 @@ class ClassBlocks:
         """See `solvers.factor`."""
         from scipy import linalg
 
-        expect(isinstance(problem.head, AffineHead), "head", "an affine last layer, which has a column for every class",
-               type(problem.head).__name__)
+        expect(
+            isinstance(problem.head, AffineHead),
+            "head",
+            "an affine last layer, which has a column for every class",
+            type(problem.head).__name__,
+        )
         k = problem.head.kernel.shape[1]
         e, l2 = problem.size // k, float(problem.l2)
         expect(k * e * e <= LARGEST, "head", f"at most {LARGEST} entries in k blocks [e e]", f"{k} blocks [{e} {e}]")

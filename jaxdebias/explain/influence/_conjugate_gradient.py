@@ -93,14 +93,24 @@ class ConjugateGradientInverse(NamedTuple):
         size = np.linalg.norm(np.asarray(rhs, np.float64), axis=0)
         size = np.where(size > 0, size, 1.0)
         scaling = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self.scaling)
-        x, steps, bad = _solve(problem, jnp.asarray(np.asarray(rhs) / size[None, :], dtype),
-                               jnp.asarray(self.damping, dtype), scaling, config.tolerance, config.max_steps,
-                               config.curvature)
+        x, steps, bad = _solve(
+            problem,
+            jnp.asarray(np.asarray(rhs) / size[None, :], dtype),
+            jnp.asarray(self.damping, dtype),
+            scaling,
+            config.tolerance,
+            config.max_steps,
+            config.curvature,
+        )
         if bool(np.asarray(bad).any()):
             worst = np.abs(np.asarray(x)[:, np.asarray(bad)]).max(axis=1)
             names = np.repeat([name for name, _ in problem.layers], [size for _, size in problem.layers])
-            expect(False, f"{config.curvature} around layer {names[int(np.argmax(np.nan_to_num(worst)))]}",
-                   "positive curvature (more damping, or curvature='gauss_newton')", "a direction that has none")
+            expect(
+                False,
+                f"{config.curvature} around layer {names[int(np.argmax(np.nan_to_num(worst)))]}",
+                "positive curvature (more damping, or curvature='gauss_newton')",
+                "a direction that has none",
+            )
         value = np.asarray(x, np.float64) * size[None, :]
         check_layers("solution", problem.layers, value)
         error = residual(problem, value, rhs, damping=self.damping, curvature=config.curvature)
@@ -124,8 +134,15 @@ class _LowRankScaling(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("tolerance", "max_steps", "curvature"))
-def _solve(problem: HeadProblem, rhs: Float[jax.Array, "p m"], damping: jax.Array, scaling: Any, tolerance: float,
-           max_steps: int, curvature: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _solve(
+    problem: HeadProblem,
+    rhs: Float[jax.Array, "p m"],
+    damping: jax.Array,
+    scaling: Any,
+    tolerance: float,
+    max_steps: int,
+    curvature: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(x [p m], iterations [m], whether a column met curvature that is not positive [m])."""
 
     def product(v: jax.Array) -> jax.Array:
@@ -156,8 +173,15 @@ def _solve(problem: HeadProblem, rhs: Float[jax.Array, "p m"], damping: jax.Arra
 
     z = scaled(rhs)
     m = rhs.shape[1]
-    start = (jnp.zeros_like(rhs), rhs, z, (rhs * z).sum(axis=0), jnp.linalg.norm(rhs, axis=0) > tolerance,
-             jnp.zeros(m, jnp.int32), jnp.zeros(m, bool))
+    start = (
+        jnp.zeros_like(rhs),
+        rhs,
+        z,
+        (rhs * z).sum(axis=0),
+        jnp.linalg.norm(rhs, axis=0) > tolerance,
+        jnp.zeros(m, jnp.int32),
+        jnp.zeros(m, bool),
+    )
     x, *_, steps, bad = jax.lax.while_loop(going, step, start)
     return x, steps, bad
 

@@ -49,8 +49,11 @@ def paths(params: Params) -> dict[str, Any]:
     >>> list(paths({"params": {"head": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}}))
     ['params/head/bias', 'params/head/kernel']
     """
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params) if hasattr(leaf, "ndim")}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if hasattr(leaf, "ndim")
+    }
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,13 @@ class Cut:
         """The logits `[n k]` from the frozen features of params, with theta in the place of what is chosen."""
         return self.replay(params, z, theta=theta)
 
-    def replay(self, params: Params, z: tuple[Array, ...],
-               bind: Callable[["Operation", list[Any]], Any] | None = None,
-               theta: Mapping[str, Array] | None = None) -> jax.Array:
+    def replay(
+        self,
+        params: Params,
+        z: tuple[Array, ...],
+        bind: Callable[["Operation", list[Any]], Any] | None = None,
+        theta: Mapping[str, Array] | None = None,
+    ) -> jax.Array:
         """`head`, with `bind(operation, operands)` in place of each operation's own evaluation, if given."""
         program = _program(self, params, z[0].shape[0])
         theta = self.take(params) if theta is None else theta
@@ -119,8 +126,9 @@ def _with_part(leaf: Array, part: Part, value: Array) -> jax.Array:
         mixed = jnp.einsum("...cu,dcu->...du", split, jnp.asarray(value).astype(leaf.dtype))
         return mixed.reshape(leaf.shape)
     axis, positions = part
-    return jnp.asarray(leaf).at[(slice(None),) * axis + (jnp.array(positions),)].set(
-        jnp.asarray(value).astype(leaf.dtype))
+    return (
+        jnp.asarray(leaf).at[(slice(None),) * axis + (jnp.array(positions),)].set(jnp.asarray(value).astype(leaf.dtype))
+    )
 
 
 def cut(apply_fn: ApplyFn, params: Params, x: Array, where: Where) -> Cut:
@@ -156,14 +164,17 @@ def cut(apply_fn: ApplyFn, params: Params, x: Array, where: Where) -> Cut:
         expect(jnp.issubdtype(leaf.dtype, jnp.floating), name, "a float parameter", describe(leaf))
         if isinstance(part, Mix):
             good = leaf.ndim >= 2 and part.channels > 0 and leaf.shape[-2] % part.channels == 0
-            expect(good, name, f"a kernel [... i units] whose i is a multiple of {part.channels} channels",
-                   describe(leaf))
+            expect(
+                good, name, f"a kernel [... i units] whose i is a multiple of {part.channels} channels", describe(leaf)
+            )
         elif part is not None:
             axis, positions = part
             good = 0 <= axis < leaf.ndim and len(positions) > 0 and all(0 <= i < leaf.shape[axis] for i in positions)
             expect(good, f"where[{name!r}]", f"(axis, positions) inside {list(leaf.shape)}", part)
-    parts = tuple((name, part if part is None or isinstance(part, Mix) else
-                   (int(part[0]), tuple(int(i) for i in part[1]))) for name, part in sorted(chosen.items()))
+    parts = tuple(
+        (name, part if part is None or isinstance(part, Mix) else (int(part[0]), tuple(int(i) for i in part[1])))
+        for name, part in sorted(chosen.items())
+    )
     made = _the_same(Cut(apply_fn, parts, tuple(x.shape[1:]), str(x.dtype)))
     _program(made, params, 2)  # complains now rather than inside a solver
     return made
@@ -247,8 +258,12 @@ class _Program(NamedTuple):
     def start(self, params: Params) -> dict[int, Any]:
         return dict(zip(self.whole, jax.tree.leaves(params), strict=True))
 
-    def run(self, slots: dict[int, Any], operations: list[Operation],
-            bind: Callable[[Operation, list[Any]], Any] | None = None) -> dict[int, Any]:
+    def run(
+        self,
+        slots: dict[int, Any],
+        operations: list[Operation],
+        bind: Callable[[Operation, list[Any]], Any] | None = None,
+    ) -> dict[int, Any]:
         for operation in operations:
             operands = [slots[i] if isinstance(i, int) else i.value for i in operation.inputs]
             results = evaluate(operation, operands) if bind is None else bind(operation, operands)
@@ -262,15 +277,18 @@ def evaluate(operation: Operation, operands: list[Any]) -> list[Any]:
     if callable(equation):
         return [equation(*operands)]
     values = {atom: value for atom, value in zip(equation.invars, operands, strict=True) if not hasattr(atom, "val")}
-    alone = operation.program.replace(constvars=[], invars=list(values), outvars=list(equation.outvars),
-                                      eqns=[equation], effects=equation.effects)
+    alone = operation.program.replace(
+        constvars=[], invars=list(values), outvars=list(equation.outvars), eqns=[equation], effects=equation.effects
+    )
     return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values.values())
 
 
 def _program(made: Cut, params: Params, n: int) -> _Program:
     spec = jax.ShapeDtypeStruct((n, *made.shape), jnp.dtype(made.dtype))
-    shapes = tuple((tuple(leaf.shape), str(leaf.dtype)) if hasattr(leaf, "ndim") else (leaf, None)
-                   for leaf in jax.tree.leaves(params))
+    shapes = tuple(
+        (tuple(leaf.shape), str(leaf.dtype)) if hasattr(leaf, "ndim") else (leaf, None)
+        for leaf in jax.tree.leaves(params)
+    )
     return _traced(made, jax.tree.structure(params), shapes, spec, bool(jax.config.jax_enable_x64))
 
 
@@ -280,8 +298,12 @@ def _traced(made: Cut, tree: Any, shapes: tuple[Any, ...], spec: jax.ShapeDtypeS
     leaves = [value if dtype is None else jax.ShapeDtypeStruct(value, jnp.dtype(dtype)) for value, dtype in shapes]
     params = jax.tree.unflatten(tree, leaves)
     closed, shape = jax.make_jaxpr(made.apply_fn, return_shape=True)(params, spec)
-    expect(hasattr(shape, "shape") and len(shape.shape) == 2 and shape.shape[0] == spec.shape[0], "apply_fn",
-           "one array of logits [n k]", shape)
+    expect(
+        hasattr(shape, "shape") and len(shape.shape) == 2 and shape.shape[0] == spec.shape[0],
+        "apply_fn",
+        "one array of logits [n k]",
+        shape,
+    )
     jaxpr = closed.jaxpr
     counter = iter(range(10**9))
     slot_of = {var: next(counter) for var in jaxpr.invars}
@@ -293,12 +315,14 @@ def _traced(made: Cut, tree: Any, shapes: tuple[Any, ...], spec: jax.ShapeDtypeS
     arrays = [slot for slot, leaf in zip(whole, leaves, strict=True) if hasattr(leaf, "ndim")]
     parts = dict(made.chosen)
     named = dict(zip(paths(params), arrays, strict=True))
-    mixes = _mixed(operations, {name: named[name] for name, part in parts.items() if isinstance(part, Mix)}, parts, x,
-                   counter)
+    mixes = _mixed(
+        operations, {name: named[name] for name, part in parts.items() if isinstance(part, Mix)}, parts, x, counter
+    )
     # Of a mixed layer theta is chosen, and the kernel stays what it is.
     chosen = {named[name] for name in parts if name not in dict(mixes)} | {slot for _, slot in mixes}
-    return _divided(operations, chosen, tuple(arrays), tuple(whole), x, slot_of[out], spec.shape[0],
-                    ", ".join(sorted(parts)))._replace(mixes=mixes)
+    return _divided(
+        operations, chosen, tuple(arrays), tuple(whole), x, slot_of[out], spec.shape[0], ", ".join(sorted(parts))
+    )._replace(mixes=mixes)
 
 
 def _flatten(jaxpr: Any, slot_of: dict[Any, Any], counter: Any, operations: list[Operation]) -> None:
@@ -313,13 +337,15 @@ def _flatten(jaxpr: Any, slot_of: dict[Any, Any], counter: Any, operations: list
             inside = dict(zip(inner.jaxpr.invars, inputs, strict=True))
             inside |= {var: _Constant(value) for var, value in zip(inner.jaxpr.constvars, inner.consts, strict=True)}
             _flatten(inner.jaxpr, inside, counter, operations)
-            outputs = tuple(_Constant(atom.val) if hasattr(atom, "val") else inside[atom]
-                            for atom in inner.jaxpr.outvars)
+            outputs = tuple(
+                _Constant(atom.val) if hasattr(atom, "val") else inside[atom] for atom in inner.jaxpr.outvars
+            )
         slot_of.update(zip(equation.outvars, outputs, strict=True))
 
 
-def _mixed(operations: list[Operation], kernels: dict[str, int], parts: Mapping[str, Part], x: int,
-           counter: Any) -> tuple[tuple[str, int], ...]:
+def _mixed(
+    operations: list[Operation], kernels: dict[str, int], parts: Mapping[str, Part], x: int, counter: Any
+) -> tuple[tuple[str, int], ...]:
     """Puts two operations in the place of each layer whose kernel is mixed: its parts, frozen, and their mixture.
 
     Only where the kernel is the right operand of one product or convolution whose last axis are the units; a kernel
@@ -369,8 +395,16 @@ def _meets_data(operation: Operation, kernel: int) -> bool:
     return False
 
 
-def _divided(operations: list[Operation], chosen: set[int], leaves: tuple[int, ...], whole: tuple[int, ...], x: int,
-             out: int, n: int, names: str) -> _Program:
+def _divided(
+    operations: list[Operation],
+    chosen: set[int],
+    leaves: tuple[int, ...],
+    whole: tuple[int, ...],
+    x: int,
+    out: int,
+    n: int,
+    names: str,
+) -> _Program:
     moving, data = set(chosen), {x}  # what depends on a chosen parameter, on x
     shape: dict[int, tuple[int, ...]] = {}
     for operation in operations:
@@ -392,11 +426,19 @@ def _divided(operations: list[Operation], chosen: set[int], leaves: tuple[int, .
             continue
         after.append(operation)
         needed.update(i for i in operation.inputs if isinstance(i, int))
-    border = dict.fromkeys(i for operation in reversed(after) for i in operation.inputs
-                           if isinstance(i, int) and i in data and i not in moving)
+    border = dict.fromkeys(
+        i
+        for operation in reversed(after)
+        for i in operation.inputs
+        if isinstance(i, int) and i in data and i not in moving
+    )
     for slot in border:
-        expect(slot == x or shape.get(slot, (n,))[:1] == (n,), "apply_fn",
-               "values of every example on the first axis, where the block begins", list(shape.get(slot, ())))
+        expect(
+            slot == x or shape.get(slot, (n,))[:1] == (n,),
+            "apply_fn",
+            "values of every example on the first axis, where the block begins",
+            list(shape.get(slot, ())),
+        )
     before, needed = [], set(border)
     for operation in reversed(operations):
         if any(o in needed for o in operation.outputs):

@@ -104,15 +104,18 @@ class Dense:
         pivot = min(float(np.diag(cholesky).min() ** 2), flat if binary else np.inf)
         info = FactorInfo(float(damping), pivot, np.nan, float(np.linalg.norm(gradient)))
         made = BinaryFactor(cholesky, flat, info, problem.layers) if binary else Factor(cholesky, info, problem.layers)
-        error = residual(problem, made.solve(gradient[:, None]).value, gradient[:, None], damping=damping,
-                         curvature=self.curvature)
+        error = residual(
+            problem, made.solve(gradient[:, None]).value, gradient[:, None], damping=damping, curvature=self.curvature
+        )
         return made._replace(info=info._replace(residual=error))
 
     def _by_products(self, problem: HeadProblem) -> np.ndarray:
         p, dtype = problem.size, jax.tree.leaves(problem.head.theta)[0].dtype
         width = min(p, 256)
-        columns = [np.asarray(problem.product(jnp.eye(p, width, -start, dtype=dtype), self.curvature), np.float64)
-                   for start in range(0, p, width)]
+        columns = [
+            np.asarray(problem.product(jnp.eye(p, width, -start, dtype=dtype), self.curvature), np.float64)
+            for start in range(0, p, width)
+        ]
         matrix = np.concatenate(columns, axis=1)[:, :p]
         return 0.5 * (matrix + matrix.T)
 

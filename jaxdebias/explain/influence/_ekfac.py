@@ -89,11 +89,13 @@ class EkfacInverse(NamedTuple):
         value, back = np.empty_like(rhs), np.empty_like(rhs)
         for part in self.parts:
             curved = (part.values + self.floor)[:, :, None]
-            solved = _turned(_turned(rhs[part.index], part.basis_in.T, part.basis_out) / curved, part.basis_in,
-                             part.basis_out.T)
+            solved = _turned(
+                _turned(rhs[part.index], part.basis_in.T, part.basis_out) / curved, part.basis_in, part.basis_out.T
+            )
             value[part.index] = solved
-            back[part.index] = _turned(_turned(solved, part.basis_in.T, part.basis_out) * curved, part.basis_in,
-                                       part.basis_out.T)
+            back[part.index] = _turned(
+                _turned(solved, part.basis_in.T, part.basis_out) * curved, part.basis_in, part.basis_out.T
+            )
         check_layers("solution", self.layers, value)
         return Solution(value, relative_error(back, rhs), 0, self.info.damping)
 
@@ -133,13 +135,20 @@ class Ekfac:
             for matrix in gram:
                 check_layers("curvature", ((tap.kernel, len(matrix)),), matrix)
             bases.append(tuple(linalg.eigh(np.asarray(matrix, np.float64))[1] for matrix in gram))
-            expect(tuple(len(basis) for basis in bases[-1]) == index.shape, tap.kernel, "inputs and outputs that match "
-                   f"the kernel {list(index.shape)}", [len(basis) for basis in bases[-1]])
+            expect(
+                tuple(len(basis) for basis in bases[-1]) == index.shape,
+                tap.kernel,
+                f"inputs and outputs that match the kernel {list(index.shape)}",
+                [len(basis) for basis in bases[-1]],
+            )
         dtype = jax.tree.leaves(problem.head.theta)[0].dtype
-        values = jax.device_get(_values(problem, uniform, jax.tree.map(lambda q: jnp.asarray(q, dtype), bases), taps,
-                                        rows))
-        parts = tuple(EkfacLayer(tap.kernel, index, *basis, np.asarray(value, np.float64))
-                      for tap, index, basis, value in zip(taps, indices, bases, values, strict=True))
+        values = jax.device_get(
+            _values(problem, uniform, jax.tree.map(lambda q: jnp.asarray(q, dtype), bases), taps, rows)
+        )
+        parts = tuple(
+            EkfacLayer(tap.kernel, index, *basis, np.asarray(value, np.float64))
+            for tap, index, basis, value in zip(taps, indices, bases, values, strict=True)
+        )
 
         gradient = np.asarray(problem.gradient(), np.float64)[:, None]
         info = EkfacInfo(float(damping), np.nan, float(np.linalg.norm(gradient)))
@@ -263,11 +272,17 @@ def _find(problem: HeadProblem) -> tuple[tuple[_Tap, ...], tuple[Int[np.ndarray,
             layers[slot] = layer._replace(bias=None)
     covered = collections.Counter(name for layer in layers.values() for name in (layer.kernel, layer.bias))
     for name, _ in head.layers:
-        expect(covered[name] == used[name] == 1, name, "the kernel of one product or convolution, or its bias (leave "
-               "other parameters out of the block)", f"{used[name]} uses, {covered[name]} of them of that kind")
+        expect(
+            covered[name] == used[name] == 1,
+            name,
+            "the kernel of one product or convolution, or its bias (leave other parameters out of the block)",
+            f"{used[name]} uses, {covered[name]} of them of that kind",
+        )
     taps = tuple(_Tap(slot, layer.side, layer.kernel, layer.bias) for slot, layer in layers.items())
-    return taps, tuple(layer.matrix if layer.bias is None else np.concatenate([layer.matrix, layer.bias_row[None]])
-                       for layer in layers.values())
+    return taps, tuple(
+        layer.matrix if layer.bias is None else np.concatenate([layer.matrix, layer.bias_row[None]])
+        for layer in layers.values()
+    )
 
 
 def _rearranged(operation: Operation, numbers: np.ndarray) -> np.ndarray:
@@ -281,8 +296,10 @@ def _sides(operation: Operation, side: int) -> tuple[tuple[int, ...], tuple[int,
     """Of a product: contracted axes of input and kernel, and their free axes, the examples' first among the input's."""
     contracted, _ = operation.equation.params["dimension_numbers"]
     of_input, of_kernel = tuple(contracted[side]), tuple(contracted[1 - side])
-    free = [[axis for axis in range(len(operation.equation.invars[which].aval.shape)) if axis not in taken]
-            for which, taken in ((side, of_input), (1 - side, of_kernel))]
+    free = [
+        [axis for axis in range(len(operation.equation.invars[which].aval.shape)) if axis not in taken]
+        for which, taken in ((side, of_input), (1 - side, of_kernel))
+    ]
     return of_input, of_kernel, free[0], free[1]
 
 
@@ -315,16 +332,19 @@ def _of_inputs(operation: Operation, side: int, x: jax.Array) -> Float[jax.Array
     result = operation.equation.outvars[0].aval.shape
     kernel = operation.equation.invars[1].aval.shape
     x = x.transpose(batch, *space, channel)
-    around = [(low, high, dilation - 1) for (low, high), dilation
-              in zip(params["padding"], params["lhs_dilation"], strict=True)]
+    around = [
+        (low, high, dilation - 1)
+        for (low, high), dilation in zip(params["padding"], params["lhs_dilation"], strict=True)
+    ]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
     reach = [(result[axis] - 1) * stride + 1 for axis, stride in zip(out_space, params["window_strides"], strict=True)]
     shifted = []
     for offset in itertools.product(*(range(kernel[axis]) for axis in kernel_space)):
         start = [step * dilation for step, dilation in zip(offset, params["rhs_dilation"], strict=True)]
         stop = [first + length for first, length in zip(start, reach, strict=True)]
-        shifted.append(lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]),
-                                 (1, *params["window_strides"], 1)))
+        shifted.append(
+            lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *params["window_strides"], 1))
+        )
     patches = jnp.stack(shifted, axis=-2)  # [b *space offsets channels]
     return patches.reshape(result[out_batch], -1, len(shifted) * x.shape[-1])
 
@@ -345,8 +365,11 @@ def _of_outputs(operation: Operation, side: int, g: Any) -> Any:
 # --- the two passes -----------------------------------------------------------------------------------------------
 
 
-def _forward(head: Any, features: Any, taps: tuple[_Tap, ...],
-             ) -> tuple[jax.Array, list[jax.Array], Callable[[jax.Array], list[jax.Array]]]:
+def _forward(
+    head: Any,
+    features: Any,
+    taps: tuple[_Tap, ...],
+) -> tuple[jax.Array, list[jax.Array], Callable[[jax.Array], list[jax.Array]]]:
     """(logits [b k], a [b t i] of each layer, function from derivatives by the logits [b k] to g [b t o])."""
     if isinstance(head, AffineHead):
         return head.logits(features), [design(features, head)[:, None]], lambda by_logits: [by_logits[:, None]]
@@ -371,19 +394,25 @@ def _forward(head: Any, features: Any, taps: tuple[_Tap, ...],
 
     zeros = [jnp.zeros(result.shape, result.dtype) for result in jax.eval_shape(lambda: perturbed(None))[2]]
     logits, back, inputs = jax.vjp(lambda added: perturbed(added)[:2], zeros, has_aux=True)
-    inputs = [a if tap.bias is None else jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), a.dtype)], axis=2)
-              for tap, a in zip(taps, inputs, strict=True)]
+    inputs = [
+        a if tap.bias is None else jnp.concatenate([a, jnp.ones((*a.shape[:2], 1), a.dtype)], axis=2)
+        for tap, a in zip(taps, inputs, strict=True)
+    ]
 
     def outputs(by_logits: jax.Array) -> list[jax.Array]:
         (derivatives,) = back(by_logits.astype(logits.dtype))
-        return [_of_outputs(operations[j], tap.side, g)
-                for (j, tap), g in zip(enumerate(taps), derivatives, strict=True)]
+        return [
+            _of_outputs(operations[j], tap.side, g) for (j, tap), g in zip(enumerate(taps), derivatives, strict=True)
+        ]
 
     return logits, inputs, outputs
 
 
-def _by_logits(logits: Float[Array, "b k"], weight: Float[Array, "b"], uniform: Float[Array, "b s"] | None,
-               ) -> Float[jax.Array, "c b k"]:
+def _by_logits(
+    logits: Float[Array, "b k"],
+    weight: Float[Array, "b"],
+    uniform: Float[Array, "b s"] | None,
+) -> Float[jax.Array, "c b k"]:
     """Derivatives of the losses by the logits, one set for each class (or drawn label), whose outer products add up to
     weight (diag(p) - p p^T), exactly or in expectation."""
     p, k = jax.nn.softmax(logits), logits.shape[1]
@@ -413,19 +442,26 @@ def _layers_of(problem: HeadProblem, chunk: Any, padding: jax.Array, taps: tuple
 @functools.partial(jax.jit, static_argnames=("taps", "batch_size"))
 def _grams(problem: HeadProblem, uniform: Float[Array, "n s"] | None, taps: tuple[_Tap, ...], batch_size: int) -> Any:
     """Sums of a a^T `[i i]` and g g^T `[o o]` of every layer."""
+
     def of_chunk(chunk: Any, padding: jax.Array) -> Any:
         weight = chunk[1] * padding.astype(chunk[1].dtype)
-        return [(jnp.einsum("bti,btj,b->ij", a, a, weight, precision=HIGHEST),
-                 jnp.einsum("cbto,cbtq->oq", g, g, precision=HIGHEST))
-                for a, g in _layers_of(problem, chunk, padding, taps)]
+        return [
+            (
+                jnp.einsum("bti,btj,b->ij", a, a, weight, precision=HIGHEST),
+                jnp.einsum("cbto,cbtq->oq", g, g, precision=HIGHEST),
+            )
+            for a, g in _layers_of(problem, chunk, padding, taps)
+        ]
 
     return _summed(of_chunk, problem, uniform, batch_size)
 
 
 @functools.partial(jax.jit, static_argnames=("taps", "batch_size"))
-def _values(problem: HeadProblem, uniform: Float[Array, "n s"] | None, bases: Any, taps: tuple[_Tap, ...],
-            batch_size: int) -> Any:
+def _values(
+    problem: HeadProblem, uniform: Float[Array, "n s"] | None, bases: Any, taps: tuple[_Tap, ...], batch_size: int
+) -> Any:
     """Sums of the squared gradients of every layer in its basis, `[i o]`."""
+
     # Sums of squared products are written as products: jaxlib 0.10.2 can fuse the former into wrong numbers on CPU
     # (jax-ml/jax issue 39103).
     def squares(a: jax.Array, g: jax.Array) -> jax.Array:
@@ -436,8 +472,10 @@ def _values(problem: HeadProblem, uniform: Float[Array, "n s"] | None, bases: An
         return jnp.matmul(jnp.ones(len(flat), d.dtype), flat**2, precision=HIGHEST).reshape(d.shape[2:])
 
     def of_chunk(chunk: Any, padding: jax.Array) -> Any:
-        return [squares(jnp.matmul(a, q_in, precision=HIGHEST), jnp.matmul(g, q_out, precision=HIGHEST))
-                for (a, g), (q_in, q_out) in zip(_layers_of(problem, chunk, padding, taps), bases, strict=True)]
+        return [
+            squares(jnp.matmul(a, q_in, precision=HIGHEST), jnp.matmul(g, q_out, precision=HIGHEST))
+            for (a, g), (q_in, q_out) in zip(_layers_of(problem, chunk, padding, taps), bases, strict=True)
+        ]
 
     return _summed(of_chunk, problem, uniform, batch_size)
 

@@ -46,8 +46,11 @@ def subset_loss(head: Any, rows: HeadRows) -> Float[jax.Array, ""]:
     return cross_entropy(head.logits(rows.features), rows.label).mean()
 
 
-GROUP_BIASES = {"demographic_parity": demographic_parity, "equal_opportunity": equal_opportunity,
-                "equalised_odds": equalised_odds}
+GROUP_BIASES = {
+    "demographic_parity": demographic_parity,
+    "equal_opportunity": equal_opportunity,
+    "equalised_odds": equalised_odds,
+}
 """By name."""
 
 

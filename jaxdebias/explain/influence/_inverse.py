@@ -45,8 +45,14 @@ class Solver(Protocol):
     def factor(self, problem: HeadProblem, *, damping: float) -> InverseHessian: ...
 
 
-def residual(problem: HeadProblem, solution: Float[Array, "p m"], rhs: Float[Array, "p m"], *, damping: float = 0.0,
-             curvature: str = "gauss_newton") -> float:
+def residual(
+    problem: HeadProblem,
+    solution: Float[Array, "p m"],
+    rhs: Float[Array, "p m"],
+    *,
+    damping: float = 0.0,
+    curvature: str = "gauss_newton",
+) -> float:
     """|(C + damping I) solution - rhs| / |rhs|, the largest over the columns, by products that never form C.
 
     The product runs in the dtype of the features, so in float32 it resolves about 1e-7 times the condition number.

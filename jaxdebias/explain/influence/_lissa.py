@@ -53,8 +53,12 @@ class Lissa:
 
     def factor(self, problem: HeadProblem, *, damping: float) -> "LissaInverse":
         """See `solvers.factor`. Nothing is factored: the scale is found, and the problem is kept."""
-        expect(self.depth >= 1 and self.repeats >= 1, "depth", "at least one step and one repeat",
-               f"{self.depth}, {self.repeats}")
+        expect(
+            self.depth >= 1 and self.repeats >= 1,
+            "depth",
+            "at least one step and one repeat",
+            f"{self.depth}, {self.repeats}",
+        )
         n = problem.label.shape[0]
         expect(self.batch_size is None or 1 <= self.batch_size <= n, "batch_size", f"1..{n}, or None", self.batch_size)
         scale = None if self.scale is None else float(self.scale)
@@ -62,8 +66,10 @@ class Lissa:
         if scale is None:
             # Of several batches, since a small one can curve more than all rows do.
             draws = 1 if self.batch_size is None else 4
-            largest = [_largest(problem, jax.random.key(self.seed + draw), self.curvature, self.power_steps,
-                                self.batch_size) for draw in range(draws)]
+            largest = [
+                _largest(problem, jax.random.key(self.seed + draw), self.curvature, self.power_steps, self.batch_size)
+                for draw in range(draws)
+            ]
             scale = 1.1 * (max(float(value) for value in largest) + damping)
         expect(bool(np.isfinite(scale)) and scale > 0, "curvature", "a finite largest eigenvalue above 0", scale)
         return LissaInverse(problem, float(damping), scale, self)
@@ -103,13 +109,27 @@ class LissaInverse:
         x = jnp.zeros_like(b)
         while done < config.depth:
             count = min(CHECK, config.depth - done)
-            x = _steps(self.problem, b, x, jax.random.fold_in(key, done), self.damping, self.scale, config.curvature,
-                       count, config.batch_size)
+            x = _steps(
+                self.problem,
+                b,
+                x,
+                jax.random.fold_in(key, done),
+                self.damping,
+                self.scale,
+                config.curvature,
+                count,
+                config.batch_size,
+            )
             done += count
             value = np.asarray(x, np.float64)
             wrong = self._residual(value, rhs / size) if np.isfinite(value).all() else np.inf
-            expect(wrong < 10.0, "scale", "a recursion that converges: scale of at least half the largest eigenvalue "
-                   "of curvature plus damping, and no negative curvature", f"{self.scale:.4g}, residual {wrong:.3g}")
+            expect(
+                wrong < 10.0,
+                "scale",
+                "a recursion that converges: scale of at least half the largest eigenvalue "
+                "of curvature plus damping, and no negative curvature",
+                f"{self.scale:.4g}, residual {wrong:.3g}",
+            )
             if wrong <= config.tolerance:
                 break
         check_layers("solution", self.problem.layers, value)
@@ -129,8 +149,17 @@ def _drawn(problem: HeadProblem, key: Key, batch_size: int | None) -> HeadProble
 
 
 @functools.partial(jax.jit, static_argnames=("curvature", "count", "batch_size"))
-def _steps(problem: HeadProblem, b: Float[Array, "p m"], x: Float[Array, "p m"], key: Key, damping: float | Array,
-           scale: float | Array, curvature: str, count: int, batch_size: int | None) -> Float[jax.Array, "p m"]:
+def _steps(
+    problem: HeadProblem,
+    b: Float[Array, "p m"],
+    x: Float[Array, "p m"],
+    key: Key,
+    damping: float | Array,
+    scale: float | Array,
+    curvature: str,
+    count: int,
+    batch_size: int | None,
+) -> Float[jax.Array, "p m"]:
     def step(j: jax.Array, x: jax.Array) -> jax.Array:
         here = _drawn(problem, jax.random.fold_in(key, j), batch_size)
         return x + ((b - damping * x - here.product(x, curvature)) / scale).astype(x.dtype)

@@ -79,8 +79,12 @@ class AffineHead(NamedTuple):
         k, m = self.kernel.shape[1], vectors.shape[1]
         matrix = jnp.asarray(vectors).astype(problem.features.dtype).reshape(-1, k, m)
         # At most 16 Mi numbers [b k m] at a time.
-        return map_rows(_affine_slopes, (self, matrix), (problem.features, problem.label),
-                        batch_size=int(np.clip(2**24 // (k * m), 1, 16_384)))
+        return map_rows(
+            _affine_slopes,
+            (self, matrix),
+            (problem.features, problem.label),
+            batch_size=int(np.clip(2**24 // (k * m), 1, 16_384)),
+        )
 
 
 class HeadProblem(NamedTuple):
@@ -131,8 +135,9 @@ class HeadPairs(NamedTuple):
     """`[n]` int."""
 
 
-def head_problem(features: Any, label: Int[Array, "n"], head: Any, *, weight: Float[Array, "n"] | None = None,
-                 l2: float = 0.0) -> HeadProblem:
+def head_problem(
+    features: Any, label: Int[Array, "n"], head: Any, *, weight: Float[Array, "n"] | None = None, l2: float = 0.0
+) -> HeadProblem:
     """The checked objective of a head on frozen features.
 
     Args:
@@ -283,13 +288,17 @@ def hessian(problem: HeadProblem, *, chunk: int = 2048) -> Float[Array, "p p"]:
     def add(grams, piece):
         z, q = piece
         scaled = [(q[:, :, None] * z[:, None, c]).reshape(rows, -1) for c in columns]
-        return [gram + jnp.matmul(z[:, c.start :].T, s, precision=HIGHEST)
-                for gram, c, s in zip(grams, columns, scaled, strict=True)], None
+        return [
+            gram + jnp.matmul(z[:, c.start :].T, s, precision=HIGHEST)
+            for gram, c, s in zip(grams, columns, scaled, strict=True)
+        ], None
 
     empty = [jnp.zeros((e - c.start, len(first) * (c.stop - c.start)), phi.dtype) for c in columns]
     grams, _ = jax.lax.scan(add, empty, pieces)
-    below = [jnp.pad(gram.reshape(e - c.start, len(first), -1), ((c.start, 0), (0, 0), (0, 0)))
-             for gram, c in zip(grams, columns, strict=True)]
+    below = [
+        jnp.pad(gram.reshape(e - c.start, len(first), -1), ((c.start, 0), (0, 0), (0, 0)))
+        for gram, c in zip(grams, columns, strict=True)
+    ]
     gram = jnp.tril(jnp.concatenate(below, axis=2).transpose(1, 0, 2))
     gram = gram + jnp.tril(gram, -1).transpose(0, 2, 1)
     blocks = jnp.zeros((k, k, e, e), phi.dtype).at[first, second].set(-gram).at[second, first].set(-gram)
@@ -309,8 +318,9 @@ def pair_gap(head: Any, pairs: HeadPairs) -> Float[Array, ""]:
 
 def _own_probabilities(head: Any, pairs: HeadPairs) -> tuple[jax.Array, jax.Array]:
     """Probability of the true class `[n]`, of both sides."""
-    p, p_twin = (counterfactual.true_class_probability(head.logits(z), pairs.label)
-                 for z in (pairs.features, pairs.twin))
+    p, p_twin = (
+        counterfactual.true_class_probability(head.logits(z), pairs.label) for z in (pairs.features, pairs.twin)
+    )
     return p, p_twin
 
 
@@ -336,6 +346,7 @@ def pair_gradient(head: Any, pairs: HeadPairs) -> Float[jax.Array, "p"]:
 @jax.jit
 def each_pair_gradient(head: AffineHead, pairs: HeadPairs) -> Float[jax.Array, "p m"]:
     """`pair_gradient` of every pair by itself, as columns: right-hand sides that are solved together."""
+
     def columns(features):
         return jnp.einsum("me,mk->ekm", design(features, head), error(head, features, pairs.label), precision=HIGHEST)
 
@@ -349,8 +360,12 @@ def _affine_slopes(model: tuple[AffineHead, jax.Array], rows: tuple[jax.Array, j
     return jnp.einsum("bkm,bk->bm", moved, error(head, features, label), precision=HIGHEST)
 
 
-def find_head(head_fn: Callable[[Params, Array], Array], params: Params, path: tuple[str | int, ...], d: int,
-              ) -> tuple[AffineHead, Callable[[Params, AffineHead], Params]]:
+def find_head(
+    head_fn: Callable[[Params, Array], Array],
+    params: Params,
+    path: tuple[str | int, ...],
+    d: int,
+) -> tuple[AffineHead, Callable[[Params, AffineHead], Params]]:
     """The affine head in a pytree of parameters, and the function that puts another one in its place.
 
     Which matrix is the kernel, and which way round, is not guessed from names but found by calling `head_fn` on zeros
@@ -386,8 +401,12 @@ def find_head(head_fn: Callable[[Params, Array], Array], params: Params, path: t
     where = "/".join(wanted)
     if not below:
         known = sorted({"/".join(name[: len(wanted)]) for name in names})
-        expect(False, "head_path", "a path into params that ends at the last layer, for instance one of "
-               + ", ".join(known[:8]), where)
+        expect(
+            False,
+            "head_path",
+            "a path into params that ends at the last layer, for instance one of " + ", ".join(known[:8]),
+            where,
+        )
     found = [f"{'/'.join(names[i])}: {describe(leaves[i][1])}" for i in below]
     good = len(matrices) == 1 and len(vectors) <= 1 and len(below) == len(matrices) + len(vectors)
     expect(good, f"params at {where}", "one matrix (kernel) and at most one vector (bias)", ", ".join(found))
@@ -397,13 +416,20 @@ def find_head(head_fn: Callable[[Params, Array], Array], params: Params, path: t
     matrix = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
     bias = None if at_bias is None else jnp.asarray(leaves[at_bias][1]).astype(matrix.dtype)
     expect(d in matrix.shape, f"params at {where}", f"a kernel with d={d} features on one side", ", ".join(found))
-    heads = [(AffineHead(kernel, bias), transposed) for kernel, transposed in ((matrix, False), (matrix.T, True))
-             if kernel.shape[0] == d and (bias is None or kernel.shape[1] == bias.shape[0])]
+    heads = [
+        (AffineHead(kernel, bias), transposed)
+        for kernel, transposed in ((matrix, False), (matrix.T, True))
+        if kernel.shape[0] == d and (bias is None or kernel.shape[1] == bias.shape[0])
+    ]
     probe = _probe(d).astype(matrix.dtype)
     logits = head_fn(params, probe)
     heads = [(head, transposed) for head, transposed in heads if _agrees(head_logits(head, probe), logits)]
-    expect(bool(heads), f"head at {where}", "logits = z @ kernel + bias, nothing before or after it",
-           "a function that is not this affine map (different logits on random features)")
+    expect(
+        bool(heads),
+        f"head at {where}",
+        "logits = z @ kernel + bias, nothing before or after it",
+        "a function that is not this affine map (different logits on random features)",
+    )
     head, transposed = heads[0]
 
     def replace(params: Params, head: AffineHead) -> Params:

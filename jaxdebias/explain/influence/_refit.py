@@ -17,8 +17,9 @@ class RefitInfo(NamedTuple):
     loss: float
 
 
-def refit(problem: HeadProblem, *, tolerance: float = 1e-8, max_steps: int = 100,
-          start: AffineHead | None = None) -> tuple[AffineHead, RefitInfo]:
+def refit(
+    problem: HeadProblem, *, tolerance: float = 1e-8, max_steps: int = 100, start: AffineHead | None = None
+) -> tuple[AffineHead, RefitInfo]:
     """The head that minimises the objective, by Newton's method from zero weights, with backtracking.
 
     Influence is exact to first order only at a stationary point; a trained head is none, this one is. Loss and gradient

@@ -27,8 +27,11 @@ from jaxdebias.explain.influence._inverse import InverseHessian
 from jaxdebias.explain.influence._objective import HeadProblem
 
 
-def change_if_removed(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"],
-                      ) -> Float[Array, "n *m"]:
+def change_if_removed(
+    problem: HeadProblem,
+    inverse: InverseHessian,
+    bias_gradient: Float[Array, "p *m"],
+) -> Float[Array, "n *m"]:
     """Predicted change of the bias if a sample were removed and the head trained again. Negative: harmful sample.
 
     Args:
@@ -42,8 +45,9 @@ def change_if_removed(problem: HeadProblem, inverse: InverseHessian, bias_gradie
     return _change(problem, inverse, bias_gradient, None)
 
 
-def change_if_replaced(problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"],
-                       twin_features: Any) -> Float[Array, "n *m"]:
+def change_if_replaced(
+    problem: HeadProblem, inverse: InverseHessian, bias_gradient: Float[Array, "p *m"], twin_features: Any
+) -> Float[Array, "n *m"]:
     """Predicted change of the bias if a sample were replaced by its counterfactual twin (same label).
 
     Rank with this one if replacing is what will be done: samples ranked by removal and then replaced do not lower

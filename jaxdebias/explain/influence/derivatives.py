@@ -24,8 +24,12 @@ def _check(params: Params, rows: Rows, vector: Params | None = None) -> None:
     """Refuses, before anything is traced, what would fail deep inside."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = jnp.result_type(leaf)
-        expect(jnp.issubdtype(dtype, jnp.floating), f"params{jax.tree_util.keystr(path)}",
-               "float (close the function over what is not a parameter)", dtype)
+        expect(
+            jnp.issubdtype(dtype, jnp.floating),
+            f"params{jax.tree_util.keystr(path)}",
+            "float (close the function over what is not a parameter)",
+            dtype,
+        )
     sizes = sorted({leaf.shape[0] for leaf in jax.tree.leaves(rows)})
     expect(len(sizes) == 1, "rows", "arrays that share the first axis", f"lengths {sizes}")
     if vector is not None:
@@ -33,8 +37,9 @@ def _check(params: Params, rows: Rows, vector: Params | None = None) -> None:
         expect(same, "vector", "the structure and shapes of params", jax.tree.map(jnp.shape, vector))
 
 
-def sum_over_chunks(fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params: Params, rows: Rows,
-                     batch_size: int) -> Params:
+def sum_over_chunks(
+    fn: Callable[[Rows, Float[jax.Array, "b"]], Params], params: Params, rows: Rows, batch_size: int
+) -> Params:
     """The sum of `fn(chunk of rows, weight [b])` over even chunks; a weight of 0 marks the padding of the last one."""
     n = jax.tree.leaves(rows)[0].shape[0]
     chunks = -(-n // batch_size)
@@ -106,8 +111,9 @@ def _sum_hvp(loss_fn: LossFn, params: Params, rows: Rows, vector: Params, batch_
     return sum_over_chunks(product, params, rows, batch_size)
 
 
-def gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
-                                vector: Params, *, batch_size: int = 1024) -> Params:
+def gauss_newton_vector_product(
+    apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array, vector: Params, *, batch_size: int = 1024
+) -> Params:
     """G v for the **sum** of the softmax cross-entropies: G = sum of J^T (diag(p) - p p^T) J, J = d logits / d params.
 
     Equal to the Hessian where logits are linear in the parameters, positive semi-definite everywhere, and independent
@@ -125,8 +131,9 @@ def gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], 
 
 
 @functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size"))
-def _gauss_newton_vector_product(apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array,
-                                 vector: Params, batch_size: int) -> Params:
+def _gauss_newton_vector_product(
+    apply_fn: Callable[[Params, Array], jax.Array], params: Params, x: Array, vector: Params, batch_size: int
+) -> Params:
     def product(chunk: Rows, weight: jax.Array) -> Params:
         def logits_of(p: Params) -> jax.Array:
             return apply_fn(p, *chunk)

@@ -77,8 +77,7 @@ class _Bert(LanguageNetwork):
     def features(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         check_length(tokens, self.config.positions)
         x = self.word(tokens)
-        same = self.position(jnp.arange(tokens.shape[1])) + jnp.broadcast_to(self.type(jnp.zeros(1, int)),
-                                                                             x.shape[1:])
+        same = self.position(jnp.arange(tokens.shape[1])) + jnp.broadcast_to(self.type(jnp.zeros(1, int)), x.shape[1:])
         x = self.drop(self.norm(x + jnp.broadcast_to(same[None], x.shape)), deterministic=not train)
         allowed = (tokens != self.config.pad)[:, None]
         for layer in self.layer[:-1]:
@@ -103,9 +102,22 @@ def bert(config: BertConfig = BertConfig()) -> LanguageModel:
     >>> model.mlp_paths[0]
     'params/layer_1/mlp_1/bias'
     """
-    check_sizes("BertConfig", vocabulary=config.vocabulary, positions=config.positions, width=config.width,
-                depth=config.depth, heads=config.heads, hidden=config.hidden, dropout=config.dropout,
-                attention_dropout=config.attention_dropout)
+    check_sizes(
+        "BertConfig",
+        vocabulary=config.vocabulary,
+        positions=config.positions,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+    )
     last = f"layer_{config.depth - 1}"
-    return language_model(_Bert(config), config, causal=False, transform=("transform", "transform_norm", "output"),
-                          mlp=(f"{last}/mlp_1", f"{last}/mlp_2"))
+    return language_model(
+        _Bert(config),
+        config,
+        causal=False,
+        transform=("transform", "transform_norm", "output"),
+        mlp=(f"{last}/mlp_1", f"{last}/mlp_2"),
+    )

@@ -25,24 +25,50 @@ from jaxdebias.models._torchvision_weights import read_safetensors
 
 # What our modules are called there. GPT-2's blocks are h.0, h.1, ..., BERT's bert.encoder.layer.0, ...
 _GPT2 = {"word": "wte", "position": "wpe", "norm": "ln_f", "output": "lm_head"}
-_GPT2_BLOCK = {"norm_1": "ln_1", "qkv": "attn.c_attn", "out": "attn.c_proj", "norm_2": "ln_2", "mlp_1": "mlp.c_fc",
-               "mlp_2": "mlp.c_proj"}
-_BERT = {"word": "bert.embeddings.word_embeddings", "position": "bert.embeddings.position_embeddings",
-         "type": "bert.embeddings.token_type_embeddings", "norm": "bert.embeddings.LayerNorm",
-         "transform": "cls.predictions.transform.dense", "transform_norm": "cls.predictions.transform.LayerNorm",
-         "output": "cls.predictions"}
-_BERT_LAYER = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-               "out": "attention.output.dense", "norm_1": "attention.output.LayerNorm", "mlp_1": "intermediate.dense",
-               "mlp_2": "output.dense", "norm_2": "output.LayerNorm"}
+_GPT2_BLOCK = {
+    "norm_1": "ln_1",
+    "qkv": "attn.c_attn",
+    "out": "attn.c_proj",
+    "norm_2": "ln_2",
+    "mlp_1": "mlp.c_fc",
+    "mlp_2": "mlp.c_proj",
+}
+_BERT = {
+    "word": "bert.embeddings.word_embeddings",
+    "position": "bert.embeddings.position_embeddings",
+    "type": "bert.embeddings.token_type_embeddings",
+    "norm": "bert.embeddings.LayerNorm",
+    "transform": "cls.predictions.transform.dense",
+    "transform_norm": "cls.predictions.transform.LayerNorm",
+    "output": "cls.predictions",
+}
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "norm_1": "attention.output.LayerNorm",
+    "mlp_1": "intermediate.dense",
+    "mlp_2": "output.dense",
+    "norm_2": "output.LayerNorm",
+}
 # Masks and counters that PyTorch stores beside the weights, and heads for other tasks.
-_UNUSED = re.compile(r"h\.\d+\.attn\.(masked_)?bias|bert\.embeddings\.(position|token_type)_ids|bert\.pooler\..*|"
-                     r"cls\.seq_relationship\..*")
+_UNUSED = re.compile(
+    r"h\.\d+\.attn\.(masked_)?bias|bert\.embeddings\.(position|token_type)_ids|bert\.pooler\..*|"
+    r"cls\.seq_relationship\..*"
+)
 # Whatever else a config may ask for changes the logits: (model type, key) -> the values that mean "as we compute it".
-_ONLY = {("gpt2", "activation_function"): ("gelu_new", "gelu_pytorch_tanh"), ("gpt2", "scale_attn_weights"): (True,),
-         ("gpt2", "scale_attn_by_inverse_layer_idx"): (False,), ("gpt2", "add_cross_attention"): (False,),
-         ("bert", "hidden_act"): ("gelu",), ("bert", "position_embedding_type"): ("absolute",),
-         ("bert", "is_decoder"): (False,), ("gpt2", "tie_word_embeddings"): (True,),
-         ("bert", "tie_word_embeddings"): (True,)}
+_ONLY = {
+    ("gpt2", "activation_function"): ("gelu_new", "gelu_pytorch_tanh"),
+    ("gpt2", "scale_attn_weights"): (True,),
+    ("gpt2", "scale_attn_by_inverse_layer_idx"): (False,),
+    ("gpt2", "add_cross_attention"): (False,),
+    ("bert", "hidden_act"): ("gelu",),
+    ("bert", "position_embedding_type"): ("absolute",),
+    ("bert", "is_decoder"): (False,),
+    ("gpt2", "tie_word_embeddings"): (True,),
+    ("bert", "tie_word_embeddings"): (True,),
+}
 
 
 def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> tuple[LanguageModel, Params]:
@@ -64,8 +90,12 @@ def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> t
     folder = pathlib.Path(folder)
     path = folder / "model.safetensors"
     expect((folder / "config.json").is_file(), "folder", "a folder with config.json", folder)
-    expect(path.is_file(), "folder", "a folder with model.safetensors (in PyTorch: "
-           "model.save_pretrained(folder, safe_serialization=True))", f"no file at {path}")
+    expect(
+        path.is_file(),
+        "folder",
+        "a folder with model.safetensors (in PyTorch: model.save_pretrained(folder, safe_serialization=True))",
+        f"no file at {path}",
+    )
     model = _built(json.loads((folder / "config.json").read_text(encoding="utf-8")), head_bias)
     arrays = _tidied(read_safetensors(path), model)
 
@@ -77,8 +107,12 @@ def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> t
     missing, unexpected = sorted(set(names) - set(arrays)), sorted(set(arrays) - set(names))
     expect(not missing, "weights", f"an entry {missing[:1]}", f"none ({len(missing)} of {len(names)} are missing)")
     hint = "; head_bias=True reads it" if unexpected == ["lm_head.bias"] else ""
-    expect(not unexpected, "weights", "only entries of this network",
-           f"{len(unexpected)} more, {unexpected[:1]} first{hint}")
+    expect(
+        not unexpected,
+        "weights",
+        "only entries of this network",
+        f"{len(unexpected)} more, {unexpected[:1]} first{hint}",
+    )
     filled = []
     for name, (path, leaf) in zip(names, leaves, strict=True):
         value = arrays[name].T if _transposed(path) else arrays[name]
@@ -89,8 +123,9 @@ def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> t
     return model, jax.tree.unflatten(tree, filled)
 
 
-def save_checkpoint(folder: str | pathlib.Path, model: LanguageModel, params: Params,
-                    tokenizer: Tokenizer | None = None) -> None:
+def save_checkpoint(
+    folder: str | pathlib.Path, model: LanguageModel, params: Params, tokenizer: Tokenizer | None = None
+) -> None:
     """Writes `config.json`, `model.safetensors` and the tokenizer's files, in the layout that `load_checkpoint` reads.
 
     PyTorch's `from_pretrained(folder)` reads it too; the logits' bias of a GPT-2 with `head_bias` is an entry
@@ -106,8 +141,12 @@ def save_checkpoint(folder: str | pathlib.Path, model: LanguageModel, params: Pa
     write_safetensors(folder / "model.safetensors", arrays)
     ids = {}
     if tokenizer is not None:
-        expect(tokenizer.size <= model.config.vocabulary, "tokenizer",
-               f"at most vocabulary={model.config.vocabulary} entries", tokenizer.size)
+        expect(
+            tokenizer.size <= model.config.vocabulary,
+            "tokenizer",
+            f"at most vocabulary={model.config.vocabulary} entries",
+            tokenizer.size,
+        )
         for name, content in tokenizer.files.items():
             with replacing(folder / name) as file:
                 file.write(content)
@@ -130,16 +169,14 @@ def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-
-
-
 def _built(settings: Mapping[str, Any], head_bias: bool) -> LanguageModel:
     kind = str(settings.get("model_type"))
     check_choice("model_type in config.json", kind, ["gpt2", "bert"])
     for (of, key), values in _ONLY.items():
         if of == kind and key in settings:
-            expect(settings[key] in values, f"{key} in config.json", " or ".join(map(repr, values)),
-                   repr(settings[key]))
+            expect(
+                settings[key] in values, f"{key} in config.json", " or ".join(map(repr, values)), repr(settings[key])
+            )
     absent = [key for key in _KEYS[kind].values() if key not in settings]
     expect(not absent, "config.json", f"an entry {absent[:1]}", "none")
     sizes = {ours: settings[key] for ours, key in _KEYS[kind].items()}
@@ -151,12 +188,26 @@ def _built(settings: Mapping[str, Any], head_bias: bool) -> LanguageModel:
 
 
 _KEYS = {
-    "gpt2": {"vocabulary": "vocab_size", "positions": "n_positions", "width": "n_embd", "depth": "n_layer",
-             "heads": "n_head", "dropout": "resid_pdrop", "attention_dropout": "attn_pdrop",
-             "epsilon": "layer_norm_epsilon"},
-    "bert": {"vocabulary": "vocab_size", "positions": "max_position_embeddings", "width": "hidden_size",
-             "depth": "num_hidden_layers", "heads": "num_attention_heads", "dropout": "hidden_dropout_prob",
-             "attention_dropout": "attention_probs_dropout_prob", "epsilon": "layer_norm_eps"},
+    "gpt2": {
+        "vocabulary": "vocab_size",
+        "positions": "n_positions",
+        "width": "n_embd",
+        "depth": "n_layer",
+        "heads": "n_head",
+        "dropout": "resid_pdrop",
+        "attention_dropout": "attn_pdrop",
+        "epsilon": "layer_norm_epsilon",
+    },
+    "bert": {
+        "vocabulary": "vocab_size",
+        "positions": "max_position_embeddings",
+        "width": "hidden_size",
+        "depth": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+        "epsilon": "layer_norm_eps",
+    },
 }
 
 
@@ -165,10 +216,23 @@ def _settings(model: LanguageModel) -> dict[str, Any]:
     c, kind = model.config, "gpt2" if model.causal else "bert"
     sizes = {key: getattr(c, ours) for ours, key in _KEYS[kind].items()}
     if kind == "gpt2":
-        return {"model_type": kind, "architectures": ["GPT2LMHeadModel"], **sizes, "n_inner": c.hidden,
-                "embd_pdrop": c.dropout, "activation_function": "gelu_new"}
-    return {"model_type": kind, "architectures": ["BertForMaskedLM"], **sizes, "intermediate_size": c.hidden,
-            "type_vocab_size": c.types, "pad_token_id": c.pad, "hidden_act": "gelu"}
+        return {
+            "model_type": kind,
+            "architectures": ["GPT2LMHeadModel"],
+            **sizes,
+            "n_inner": c.hidden,
+            "embd_pdrop": c.dropout,
+            "activation_function": "gelu_new",
+        }
+    return {
+        "model_type": kind,
+        "architectures": ["BertForMaskedLM"],
+        **sizes,
+        "intermediate_size": c.hidden,
+        "type_vocab_size": c.types,
+        "pad_token_id": c.pad,
+        "hidden_act": "gelu",
+    }
 
 
 def _keys(path: Any) -> list[str]:
@@ -197,9 +261,14 @@ def _tidied(arrays: Mapping[str, np.ndarray], model: LanguageModel) -> dict[str,
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
         if not _UNUSED.fullmatch(name):
             tidy[name] = value
-    twice = {"lm_head.weight": "wte.weight"} if model.causal else {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias"}
+    twice = (
+        {"lm_head.weight": "wte.weight"}
+        if model.causal
+        else {
+            "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.bias": "cls.predictions.bias",
+        }
+    )
     for copy, first in twice.items():
         if copy in tidy:
             value = tidy.pop(copy)

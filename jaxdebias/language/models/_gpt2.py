@@ -113,9 +113,18 @@ def gpt2(config: Gpt2Config = Gpt2Config()) -> LanguageModel:
     >>> model.transform_paths
     ('params/norm/bias', 'params/norm/scale')
     """
-    check_sizes("Gpt2Config", vocabulary=config.vocabulary, positions=config.positions, width=config.width,
-                depth=config.depth, heads=config.heads, hidden=config.hidden, dropout=config.dropout,
-                attention_dropout=config.attention_dropout)
+    check_sizes(
+        "Gpt2Config",
+        vocabulary=config.vocabulary,
+        positions=config.positions,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+    )
     last = f"block_{config.depth - 1}"
-    return language_model(_Gpt2(config), config, causal=True, transform=("norm", "output"),
-                          mlp=(f"{last}/mlp_1", f"{last}/mlp_2"))
+    return language_model(
+        _Gpt2(config), config, causal=True, transform=("norm", "output"), mlp=(f"{last}/mlp_1", f"{last}/mlp_2")
+    )

@@ -62,8 +62,9 @@ class LanguageNetwork(nn.Module):
 
 
 @functools.cache
-def language_model(network: LanguageNetwork, config: Any, *, causal: bool, transform: tuple[str, ...],
-                   mlp: tuple[str, ...]) -> LanguageModel:
+def language_model(
+    network: LanguageNetwork, config: Any, *, causal: bool, transform: tuple[str, ...], mlp: tuple[str, ...]
+) -> LanguageModel:
     """The network as a `LanguageModel`, the same object for equal networks.
 
     Args:
@@ -101,8 +102,17 @@ def language_model(network: LanguageNetwork, config: Any, *, causal: bool, trans
     def below(nodes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in names if any(name.startswith(f"params/{node}/") for node in nodes))
 
-    return LanguageModel(config=config, init=init, apply=apply, train=train, split=Split(features, head), at=at,
-                         causal=causal, transform_paths=below(transform), mlp_paths=below(mlp))
+    return LanguageModel(
+        config=config,
+        init=init,
+        apply=apply,
+        train=train,
+        split=Split(features, head),
+        at=at,
+        causal=causal,
+        transform_paths=below(transform),
+        mlp_paths=below(mlp),
+    )
 
 
 def take_position(z: Float[Array, "n t d"], position: Array) -> Float[jax.Array, "n d"]:
@@ -110,9 +120,14 @@ def take_position(z: Float[Array, "n t d"], position: Array) -> Float[jax.Array,
     return jnp.take_along_axis(z, position[:, None, None].astype(jnp.int32), axis=1)[:, 0]
 
 
-def attention(query: Float[Array, "n t d"], key: Float[Array, "n t d"], value: Float[Array, "n t d"],
-              allowed: Bool[Array, "_ _ t"], heads: int,
-              drop: Callable[[jax.Array], jax.Array]) -> Float[jax.Array, "n t d"]:
+def attention(
+    query: Float[Array, "n t d"],
+    key: Float[Array, "n t d"],
+    value: Float[Array, "n t d"],
+    allowed: Bool[Array, "_ _ t"],
+    heads: int,
+    drop: Callable[[jax.Array], jax.Array],
+) -> Float[jax.Array, "n t d"]:
     """Softmax attention in `heads` heads (Vaswani et al. 2017); `allowed` has 1 or n rows, 1 or t rows of t columns.
 
     Where a row may look nowhere (padding alone), it looks everywhere alike: finite, and nobody reads it.
@@ -125,8 +140,18 @@ def attention(query: Float[Array, "n t d"], key: Float[Array, "n t d"], value: F
     return jnp.einsum("naqk,nkad->nqad", weights, value.reshape(split)).reshape(n, t, width)
 
 
-def check_sizes(what: str, *, vocabulary: int, positions: int, width: int, depth: int, heads: int, hidden: int,
-                dropout: float, attention_dropout: float) -> None:
+def check_sizes(
+    what: str,
+    *,
+    vocabulary: int,
+    positions: int,
+    width: int,
+    depth: int,
+    heads: int,
+    hidden: int,
+    dropout: float,
+    attention_dropout: float,
+) -> None:
     """Sizes of a transformer, before anything is built."""
     sizes = (vocabulary, positions, width, depth, heads, hidden)
     expect(min(sizes) >= 1, what, "vocabulary, positions, width, depth, heads, hidden of at least 1", sizes)

@@ -20,8 +20,9 @@ class TokenLoss(NamedTuple):
     """How many they are."""
 
 
-def causal_loss(model: LanguageModel, params: Params, tokens: Int[Array, "n t"], *, pad: int,
-                key: Key | None = None) -> TokenLoss:
+def causal_loss(
+    model: LanguageModel, params: Params, tokens: Int[Array, "n t"], *, pad: int, key: Key | None = None
+) -> TokenLoss:
     """Cross-entropy of each token given those before it; rows begin with a start and are padded on the right.
 
     Where the padding is the same token as the end (GPT-2's), the end is not learned.
@@ -36,8 +37,17 @@ def causal_loss(model: LanguageModel, params: Params, tokens: Int[Array, "n t"],
     return _loss(logits, target, target != pad)
 
 
-def masked_loss(key: Key, model: LanguageModel, params: Params, tokens: Int[Array, "n t"], *, mask: int,
-                special: frozenset[int], share: float = 0.15, dropout: bool = True) -> TokenLoss:
+def masked_loss(
+    key: Key,
+    model: LanguageModel,
+    params: Params,
+    tokens: Int[Array, "n t"],
+    *,
+    mask: int,
+    special: frozenset[int],
+    share: float = 0.15,
+    dropout: bool = True,
+) -> TokenLoss:
     """Cross-entropy of tokens that are hidden at random (Devlin et al. 2019, section 3.1).
 
     Of the chosen tokens 80 % are masked, 10 % replaced by any token and 10 % left as they are. A row may have none.

@@ -15,8 +15,15 @@ from jaxdebias.contracts import ContractError, expect
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 GPT2_END = "<|endoftext|>"
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-          "vocab.json", "merges.txt")
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +114,16 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
     try:
         import tokenizers
     except ImportError:
-        raise ContractError("`tokenizers`: expected the library (pip install tokenizers), "
-                            "got an environment without it") from None
+        raise ContractError(
+            "`tokenizers`: expected the library (pip install tokenizers), got an environment without it"
+        ) from None
     settings = json.loads(files.get("tokenizer_config.json", b"{}"))
     if "tokenizer.json" in files:
         library = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
     elif "vocab.txt" in files:
-        library = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"),
-                                                    lowercase=settings.get("do_lower_case", True))
+        library = tokenizers.BertWordPieceTokenizer(
+            str(folder / "vocab.txt"), lowercase=settings.get("do_lower_case", True)
+        )
     else:
         library = tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     library.no_padding()
@@ -129,33 +138,72 @@ def _from_library(library: Any, files: Mapping[str, bytes]) -> Tokenizer:
     start, end = one_of(START, "<s>", GPT2_END), one_of(END, "</s>", GPT2_END)
     expect(start is not None and end is not None, "tokenizer", f"tokens {START} and {END}, or {GPT2_END}", "neither")
     pad = one_of(PAD, "<pad>")
-    return Tokenizer(encode=lambda text: list(library.encode(text, add_special_tokens=False).ids),
-                     decode=lambda tokens: library.decode(list(tokens), skip_special_tokens=False),
-                     size=library.get_vocab_size(), pad=end if pad is None else pad, start=start, end=end,
-                     mask=one_of(MASK, "<mask>"), unknown=one_of(UNKNOWN, "<unk>"), files=files)
+    return Tokenizer(
+        encode=lambda text: list(library.encode(text, add_special_tokens=False).ids),
+        decode=lambda tokens: library.decode(list(tokens), skip_special_tokens=False),
+        size=library.get_vocab_size(),
+        pad=end if pad is None else pad,
+        start=start,
+        end=end,
+        mask=one_of(MASK, "<mask>"),
+        unknown=one_of(UNKNOWN, "<unk>"),
+        files=files,
+    )
 
 
 _SPECIAL = (PAD, UNKNOWN, START, END, MASK)
-_ADDED = [{"id": number, "content": word, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-           "normalized": False} for number, word in enumerate(_SPECIAL)]
+_ADDED = [
+    {
+        "id": number,
+        "content": word,
+        "special": True,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
+    for number, word in enumerate(_SPECIAL)
+]
 
 
 def _word_tokenizer(vocabulary: tuple[str, ...], lowercase: bool) -> Tokenizer:
     number = {word: i for i, word in enumerate(vocabulary)}
     content = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": _ADDED,
-        "normalizer": {"type": "Lowercase"} if lowercase else None, "pre_tokenizer": {"type": "Whitespace"},
-        "post_processor": None, "decoder": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _ADDED,
+        "normalizer": {"type": "Lowercase"} if lowercase else None,
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": None,
+        "decoder": None,
         "model": {"type": "WordLevel", "vocab": number, "unk_token": UNKNOWN},
     }
     # What PyTorch's AutoTokenizer wants to know beside it.
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "unk_token": UNKNOWN,
-                "cls_token": START, "sep_token": END, "mask_token": MASK, "bos_token": START, "eos_token": END}
-    return Tokenizer(encode=lambda text: [number.get(word, 1) for word in _words(text, lowercase)],
-                     decode=lambda tokens: " ".join(vocabulary[i] for i in tokens), size=len(vocabulary),
-                     pad=0, unknown=1, start=2, end=3, mask=4,
-                     files={"tokenizer.json": json.dumps(content, indent=1).encode(),
-                            "tokenizer_config.json": json.dumps(settings, indent=1).encode()})
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "cls_token": START,
+        "sep_token": END,
+        "mask_token": MASK,
+        "bos_token": START,
+        "eos_token": END,
+    }
+    return Tokenizer(
+        encode=lambda text: [number.get(word, 1) for word in _words(text, lowercase)],
+        decode=lambda tokens: " ".join(vocabulary[i] for i in tokens),
+        size=len(vocabulary),
+        pad=0,
+        unknown=1,
+        start=2,
+        end=3,
+        mask=4,
+        files={
+            "tokenizer.json": json.dumps(content, indent=1).encode(),
+            "tokenizer_config.json": json.dumps(settings, indent=1).encode(),
+        },
+    )
 
 
 def _words(text: str, lowercase: bool) -> list[str]:

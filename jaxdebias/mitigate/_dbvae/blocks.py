@@ -22,8 +22,9 @@ def log_ess(log_weight: Float[Array, "n"], block: Int[Array, "n"], *, blocks: in
 
 
 @functools.partial(jax.jit, static_argnames=("blocks",))
-def temper(log_weight: Float[Array, "n"], block: Int[Array, "n"], *, target: float | Float[Array, ""],
-           blocks: int = 1) -> tuple[Float[jax.Array, "n"], Float[jax.Array, "j"]]:
+def temper(
+    log_weight: Float[Array, "n"], block: Int[Array, "n"], *, target: float | Float[Array, ""], blocks: int = 1
+) -> tuple[Float[jax.Array, "n"], Float[jax.Array, "j"]]:
     """(tau * log_weight, tau): the largest power tau <= 1 of each block at which ESS / rows is at least `target`.
 
     The ESS never rises with tau, so halving an interval finds the only solution, to 2^-24. Rows of no block stay as
@@ -61,8 +62,9 @@ def class_prior(label: Int[Array, "n"], *, classes: int, kind: str = "data") -> 
 
 
 @jax.jit
-def within_blocks(log_weight: Float[Array, "n"], block: Int[Array, "n"],
-                  share: Float[Array, "j"]) -> Float[jax.Array, "n"]:
+def within_blocks(
+    log_weight: Float[Array, "n"], block: Int[Array, "n"], share: Float[Array, "j"]
+) -> Float[jax.Array, "n"]:
     """Weights in proportion to exp(log_weight) that sum to `share` in each block; 0 for rows of no block."""
     log_weight, block, blocks = jnp.asarray(log_weight), jnp.asarray(block), share.shape[0]
     member = (block >= 0) & (block < blocks)
@@ -72,8 +74,9 @@ def within_blocks(log_weight: Float[Array, "n"], block: Int[Array, "n"],
 
 
 @functools.partial(jax.jit, static_argnames=("blocks",))
-def capped(weight: Float[Array, "n"], block: Int[Array, "n"], *, ratio: float | Float[Array, ""],
-           blocks: int = 1) -> Float[jax.Array, "n"]:
+def capped(
+    weight: Float[Array, "n"], block: Int[Array, "n"], *, ratio: float | Float[Array, ""], blocks: int = 1
+) -> Float[jax.Array, "n"]:
     """Weights of which none exceeds `ratio` times the mean of its block, with the same sums.
 
     `min(c W, cap)` with c such that the sum stays; c is found by halving an interval.

@@ -42,8 +42,14 @@ class ContrastiveInfo(NamedTuple):
     accuracy: Float[Array, ""]
 
 
-def contrastive(classifier: Classifier, optimizer: Optimizer = Optimizer(), *, latent: int = 8,
-                temperature: float = 0.1, augment: Callable[[Key, Array], Array] | None = None) -> Learner:
+def contrastive(
+    classifier: Classifier,
+    optimizer: Optimizer = Optimizer(),
+    *,
+    latent: int = 8,
+    temperature: float = 0.1,
+    augment: Callable[[Key, Array], Array] | None = None,
+) -> Learner:
     """Trains the code on two views of each batch. Equal arguments give the same learner.
 
     Args:
@@ -108,8 +114,9 @@ def on_sphere(z: Float[Array, "n l"]) -> Float[jax.Array, "n l"]:
     return z * jax.lax.rsqrt(jnp.maximum((z**2).sum(1, keepdims=True), 1e-12))
 
 
-def supervised_contrast(z: Float[Array, "n l"], label: Int[Array, "n"], weight: Float[Array, "n"], *,
-                        temperature: float = 0.1) -> Float[jax.Array, "n"]:
+def supervised_contrast(
+    z: Float[Array, "n l"], label: Int[Array, "n"], weight: Float[Array, "n"], *, temperature: float = 0.1
+) -> Float[jax.Array, "n"]:
     """L_out of each row: how much nearer than all others those of its own class are; 0 for one without any.
 
     -1/|P| sum_{p in P} log(exp(z.z_p / t) / sum_{a != i} exp(z.z_a / t)), where P are the other rows of the label.

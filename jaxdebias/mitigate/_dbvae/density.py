@@ -15,8 +15,9 @@ from jaxdebias.mitigate._dbvae.blocks import block_sum
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "points"))
-def kernel_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1,
-                       points: int = 256) -> Float[jax.Array, "n"]:
+def kernel_log_density(
+    z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1, points: int = 256
+) -> Float[jax.Array, "n"]:
     """Sum over latents of the log of a Gaussian kernel density, on a grid of `points`, by Fourier transform.
 
     The bandwidth of each latent is Scott's: its standard deviation times rows^(-1/5). The grid reaches four of them
@@ -54,8 +55,9 @@ def kernel_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "components", "steps"))
-def mixture_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1, components: int = 8,
-                        steps: int = 40) -> Float[jax.Array, "n"]:
+def mixture_log_density(
+    z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1, components: int = 8, steps: int = 40
+) -> Float[jax.Array, "n"]:
     """log of a mixture of Gaussians with diagonal covariances, by expectation maximisation.
 
     It starts from equal slices along the first latent, so it is the same at every call. Variances are kept above a
@@ -82,8 +84,11 @@ def mixture_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, block
             some = jnp.maximum(total, 1e-6)[:, None]
             mean = _mm(responsibility.T, scaled) / some
             variance = jnp.maximum(_mm(responsibility.T, scaled**2) / some - mean**2, 1e-3)
-            squares = (_mm(scaled**2, (1 / variance).T) - 2 * _mm(scaled, (mean / variance).T)
-                       + (mean**2 / variance).sum(1)[None])
+            squares = (
+                _mm(scaled**2, (1 / variance).T)
+                - 2 * _mm(scaled, (mean / variance).T)
+                + (mean**2 / variance).sum(1)[None]
+            )
             log_norm = 0.5 * (jnp.log(variance).sum(1) + latents * math.log(2 * math.pi))
             return jnp.log(jnp.maximum(total / rows, 1e-12))[None] - log_norm[None] - 0.5 * squares
 
@@ -94,8 +99,9 @@ def mixture_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, block
 
 
 @functools.partial(jax.jit, static_argnames=("blocks",))
-def rarity_of_density(log_density: Float[Array, "n"], block: Int[Array, "n"], *, alpha: float | Float[Array, ""] = 0.01,
-                      blocks: int = 1) -> Float[jax.Array, "n"]:
+def rarity_of_density(
+    log_density: Float[Array, "n"], block: Int[Array, "n"], *, alpha: float | Float[Array, ""] = 0.01, blocks: int = 1
+) -> Float[jax.Array, "n"]:
     """log of 1 / (q / q' + alpha), with q' the geometric mean of the density q over the block: free of q's unit."""
     log_density, block = jnp.asarray(log_density), jnp.asarray(block)
     rows = block_sum(jnp.ones_like(log_density), block, blocks)

@@ -35,8 +35,9 @@ class DrawReport(NamedTuple):
     """See `weight_auc`, of each group against all other rows."""
 
 
-def draw_report(weight: Float[Array, "n"], group: Int[Array, "n"] | None = None, *, groups: int | None = None,
-                shown: int = 16) -> DrawReport:
+def draw_report(
+    weight: Float[Array, "n"], group: Int[Array, "n"] | None = None, *, groups: int | None = None, shown: int = 16
+) -> DrawReport:
     """The diagnostics of one epoch's weights, on the host.
 
     Args:
@@ -70,7 +71,10 @@ def draw_report(weight: Float[Array, "n"], group: Int[Array, "n"] | None = None,
         histogram=np.bincount(place, minlength=len(RATIO_EDGES) - 1),
         rarest=order[::-1][:shown],
         commonest=order[:shown],
-        group_share=share, group_rows=rows, group_auc=auc)
+        group_share=share,
+        group_rows=rows,
+        group_auc=auc,
+    )
 
 
 def weight_auc(weight: Float[Array, "n"], rare: Bool[Array, "n"]) -> float:

@@ -33,8 +33,16 @@ class Flow(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "layers", "hidden", "steps", "batch"))
-def flow_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1, layers: int = 4,
-                     hidden: int = 32, steps: int = 200, batch: int = 512) -> Float[jax.Array, "n"]:
+def flow_log_density(
+    z: Float[Array, "n l"],
+    block: Int[Array, "n"],
+    *,
+    blocks: int = 1,
+    layers: int = 4,
+    hidden: int = 32,
+    steps: int = 200,
+    batch: int = 512,
+) -> Float[jax.Array, "n"]:
     """log of the density of each row in its block, fitted on the rows themselves; 0 for rows of no block."""
     z, block = jnp.asarray(z), jnp.asarray(block)
     flow = fit_flow(z, block, blocks=blocks, layers=layers, hidden=hidden, steps=steps, batch=batch)
@@ -43,8 +51,16 @@ def flow_log_density(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: 
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "layers", "hidden", "steps", "batch"))
-def fit_flow(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1, layers: int = 4, hidden: int = 32,
-             steps: int = 200, batch: int = 512) -> Flow:
+def fit_flow(
+    z: Float[Array, "n l"],
+    block: Int[Array, "n"],
+    *,
+    blocks: int = 1,
+    layers: int = 4,
+    hidden: int = 32,
+    steps: int = 200,
+    batch: int = 512,
+) -> Flow:
     """Maximum likelihood by Adam on random rows, every block counting the same. The same at every call.
 
     Args:
@@ -59,8 +75,7 @@ def fit_flow(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1,
     member = (block >= 0) & (block < blocks)
     number = jnp.where(member, block, 0)
     rows = jnp.maximum(block_sum(jnp.ones(n), block, blocks), 1.0)
-    sums = functools.partial(jax.ops.segment_sum, segment_ids=jnp.where(member, block, blocks),
-                             num_segments=blocks + 1)
+    sums = functools.partial(jax.ops.segment_sum, segment_ids=jnp.where(member, block, blocks), num_segments=blocks + 1)
     centre = sums(z)[:blocks] / rows[:, None]
     spread = jnp.sqrt(sums((z - centre[number]) ** 2)[:blocks] / rows[:, None])
     spread = jnp.where(spread > 0, spread, 1.0)
@@ -69,8 +84,12 @@ def fit_flow(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1,
 
     key_start, key_steps = jax.random.split(jax.random.key(0))
     into = jax.random.normal(key_start, (layers, latents + blocks, hidden)) / math.sqrt(latents + blocks)
-    start = {"into": into, "bias": jnp.zeros((layers, hidden)), "out": jnp.zeros((layers, hidden, 2 * latents)),
-             "shift": jnp.zeros((layers, 2 * latents))}
+    start = {
+        "into": into,
+        "bias": jnp.zeros((layers, hidden)),
+        "out": jnp.zeros((layers, hidden, 2 * latents)),
+        "shift": jnp.zeros((layers, 2 * latents)),
+    }
     rule = optax.adam(optax.cosine_decay_schedule(1e-2, max(1, steps)))
 
     def step(carry: Any, key: jax.Array) -> tuple[Any, None]:

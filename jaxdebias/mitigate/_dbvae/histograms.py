@@ -31,8 +31,15 @@ class Histograms(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("blocks", "bins", "quantile", "least_rows"))
-def fit_histograms(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: int = 1, bins: int = 10,
-                   quantile: float = 0.0, least_rows: int = 0) -> Histograms:
+def fit_histograms(
+    z: Float[Array, "n l"],
+    block: Int[Array, "n"],
+    *,
+    blocks: int = 1,
+    bins: int = 10,
+    quantile: float = 0.0,
+    least_rows: int = 0,
+) -> Histograms:
     """Histograms of equal bins, left-closed as NumPy's, of each latent in each block.
 
     Args:
@@ -67,8 +74,9 @@ def fit_histograms(z: Float[Array, "n l"], block: Int[Array, "n"], *, blocks: in
 
 
 @jax.jit
-def soft_mass(histograms: Histograms, mean: Float[Array, "n l"], log_variance: Float[Array, "n l"],
-              block: Int[Array, "n"]) -> Histograms:
+def soft_mass(
+    histograms: Histograms, mean: Float[Array, "n l"], log_variance: Float[Array, "n l"], block: Int[Array, "n"]
+) -> Histograms:
     """The same bins with the mass of the rows' posteriors: the aggregate posterior, exactly, ends included.
 
     Here a block of few rows keeps its own masses.
@@ -89,9 +97,17 @@ def soft_mass(histograms: Histograms, mean: Float[Array, "n l"], log_variance: F
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "alpha_kind", "top"))
-def log_rarity(histograms: Histograms, z: Float[Array, "n l"], block: Int[Array, "n"], *,
-               alpha: float | Float[Array, ""] = 0.01, rule: str = "product", alpha_kind: str = "mass", top: int = 5,
-               active: Bool[Array, "l"] | None = None) -> Float[jax.Array, "n"]:
+def log_rarity(
+    histograms: Histograms,
+    z: Float[Array, "n l"],
+    block: Int[Array, "n"],
+    *,
+    alpha: float | Float[Array, ""] = 0.01,
+    rule: str = "product",
+    alpha_kind: str = "mass",
+    top: int = 5,
+    active: Bool[Array, "l"] | None = None,
+) -> Float[jax.Array, "n"]:
     """The logarithm of each row's weight, up to a constant of its block; 0 for rows of no block.
 
     Of each latent, weights 1 / (mass + alpha) are scaled to sum 1 over the rows that the histograms count; then `rule`
@@ -161,8 +177,11 @@ def _ends(z: jax.Array, member: jax.Array, quantile: float) -> tuple[jax.Array, 
 
 def _of_rows(table: jax.Array, block: jax.Array) -> jax.Array:
     """Each row's entries `[n l]` of a table `[j l]`."""
-    return jnp.broadcast_to(table, (block.shape[0], table.shape[1])) if table.shape[0] == 1 else table[
-        jnp.clip(block, 0, table.shape[0] - 1)]
+    return (
+        jnp.broadcast_to(table, (block.shape[0], table.shape[1]))
+        if table.shape[0] == 1
+        else table[jnp.clip(block, 0, table.shape[0] - 1)]
+    )
 
 
 def _bin(low: jax.Array, width: jax.Array, z: jax.Array, block: jax.Array, bins: int) -> jax.Array:

@@ -67,12 +67,24 @@ class DbVaeConfig:
         check_choice("config.sampling", self.sampling, ("latent", "uniform", "class", "loss"))
         for name in ("class_weight", "reconstruction_weight", "kl_weight", "warmup_epochs"):
             expect(getattr(self, name) >= 0, f"config.{name}", "at least 0", getattr(self, name))
-        expect(self.debiased is None or len(set(self.debiased)) == len(self.debiased) > 0, "config.debiased",
-               "None or different classes", self.debiased)
-        expect(not self.stale or self.warmup_epochs >= 1, "config.warmup_epochs",
-               "at least 1 with stale codes: every row is to be seen once", self.warmup_epochs)
-        expect(not (self.stale and self.rarity.soft), "config.rarity.soft",
-               "False with stale codes, which are means only", True)
+        expect(
+            self.debiased is None or len(set(self.debiased)) == len(self.debiased) > 0,
+            "config.debiased",
+            "None or different classes",
+            self.debiased,
+        )
+        expect(
+            not self.stale or self.warmup_epochs >= 1,
+            "config.warmup_epochs",
+            "at least 1 with stale codes: every row is to be seen once",
+            self.warmup_epochs,
+        )
+        expect(
+            not (self.stale and self.rarity.soft),
+            "config.rarity.soft",
+            "False with stale codes, which are means only",
+            True,
+        )
 
 
 class Remembered(NamedTuple):
@@ -116,9 +128,15 @@ class Terms(NamedTuple):
     """0 for rows of other classes than the debiased ones."""
 
 
-def dbvae(model: VaeClassifier, optimizer: Optimizer = Optimizer(), config: DbVaeConfig = DbVaeConfig(), *,
-          samples: int | None = None, augment: Callable[[Key, Array], Array] | None = None,
-          encode_rows: int = 512) -> Learner:
+def dbvae(
+    model: VaeClassifier,
+    optimizer: Optimizer = Optimizer(),
+    config: DbVaeConfig = DbVaeConfig(),
+    *,
+    samples: int | None = None,
+    augment: Callable[[Key, Array], Array] | None = None,
+    encode_rows: int = 512,
+) -> Learner:
     """The method as a learner. Equal arguments give the same learner, so nothing compiles again.
 
     Train it with `RunConfig(draws="systematic")`: less noise, and equal weights are an ordinary epoch. Data in memory
@@ -137,15 +155,19 @@ def dbvae(model: VaeClassifier, optimizer: Optimizer = Optimizer(), config: DbVa
 
 
 @functools.cache
-def _dbvae(model: VaeClassifier, optimizer: Optimizer, config: DbVaeConfig, samples: int | None, augment,
-           encode_rows: int) -> Learner:
+def _dbvae(
+    model: VaeClassifier, optimizer: Optimizer, config: DbVaeConfig, samples: int | None, augment, encode_rows: int
+) -> Learner:
     debiased = tuple(range(model.classes)) if config.debiased is None else config.debiased
 
     def init(key: Key, batch: Batch) -> DbVaeState:
         variables = model.init(key, batch.x)
         opt_state = optimizer.build().init(trainable(variables))
-        remembered = None if samples is None else Remembered(
-            jnp.zeros((samples, model.latent)), jnp.zeros(model.latent), jnp.zeros(samples))
+        remembered = (
+            None
+            if samples is None
+            else Remembered(jnp.zeros((samples, model.latent)), jnp.zeros(model.latent), jnp.zeros(samples))
+        )
         return DbVaeState(variables, opt_state, jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32), remembered)
 
     def step(key: Key, state: DbVaeState, batch: Batch) -> tuple[DbVaeState, DbVaeInfo]:
@@ -158,12 +180,19 @@ def _dbvae(model: VaeClassifier, optimizer: Optimizer, config: DbVaeConfig, samp
             encoding = model.encode(variables, x)
             decoded = model.decode(variables, sample_code(key_noise, encoding))
             terms = loss_terms(encoding, decoded, x, batch.label, debiased=debiased, kind=config.reconstruction)
-            total = (config.class_weight * terms.cross_entropy + config.reconstruction_weight * terms.reconstruction
-                     + config.kl_weight * terms.kl)
+            total = (
+                config.class_weight * terms.cross_entropy
+                + config.reconstruction_weight * terms.reconstruction
+                + config.kl_weight * terms.kl
+            )
             loss, ours = weighted_mean(total, weight), weight * is_in(batch.label, debiased, model.classes)
-            info = DbVaeInfo(loss, weighted_mean(correct(encoding.logits, batch.label), weight),
-                             weighted_mean(terms.cross_entropy, weight),
-                             weighted_mean(terms.reconstruction, ours), weighted_mean(terms.kl, ours))
+            info = DbVaeInfo(
+                loss,
+                weighted_mean(correct(encoding.logits, batch.label), weight),
+                weighted_mean(terms.cross_entropy, weight),
+                weighted_mean(terms.reconstruction, ours),
+                weighted_mean(terms.kl, ours),
+            )
             return loss, (info, encoding, terms)
 
         params = trainable(state.variables)
@@ -198,14 +227,29 @@ def _dbvae(model: VaeClassifier, optimizer: Optimizer, config: DbVaeConfig, samp
             (mean, kl, loss), log_variance = state.remembered, None
         if config.sampling == "loss":
             return loss_sampling_weights(loss, data.label, counted, config.rarity, classes=model.classes)
-        return latent_weights(mean, log_variance, data.label, config.rarity, classes=model.classes, debiased=debiased,
-                              counted=counted, kl=kl).weight
+        return latent_weights(
+            mean,
+            log_variance,
+            data.label,
+            config.rarity,
+            classes=model.classes,
+            debiased=debiased,
+            counted=counted,
+            kl=kl,
+        ).weight
 
     return Learner(init=init, step=step, predict=predict, weights=None if config.sampling == "uniform" else weights)
 
 
-def loss_terms(encoding: Encoding, decoded: Float[Array, "n h w c"], x: Float[Array, "n h w c"],
-               label: Int[Array, "..."], *, debiased: tuple[int, ...], kind: str = "absolute") -> Terms:
+def loss_terms(
+    encoding: Encoding,
+    decoded: Float[Array, "n h w c"],
+    x: Float[Array, "n h w c"],
+    label: Int[Array, "..."],
+    *,
+    debiased: tuple[int, ...],
+    kind: str = "absolute",
+) -> Terms:
     """The loss of each row, its VAE terms masked so that rows of other classes send no gradient to them.
 
     Labels are `[n]`. A column `[n 1]` is refused: beside terms of shape `[n]` it broadcasts to `[n n]`, and then the
@@ -220,8 +264,9 @@ def loss_terms(encoding: Encoding, decoded: Float[Array, "n h w c"], x: Float[Ar
     mask = is_in(label, debiased, encoding.logits.shape[1]) > 0
     error = jnp.abs(x - decoded) if kind == "absolute" else (x - decoded) ** 2
     kl = kl_of_latents(encoding.mean, encoding.log_variance).sum(1)
-    return Terms(cross_entropy(encoding.logits, label), jnp.where(mask, error.mean((1, 2, 3)), 0.0),
-                 jnp.where(mask, kl, 0.0))
+    return Terms(
+        cross_entropy(encoding.logits, label), jnp.where(mask, error.mean((1, 2, 3)), 0.0), jnp.where(mask, kl, 0.0)
+    )
 
 
 def sample_code(key: Key, encoding: Encoding) -> Float[jax.Array, "n l"]:
@@ -240,8 +285,7 @@ def reconstructions(model: VaeClassifier, variables: Params, x: Array) -> Float[
     return model.decode(variables, model.encode(variables, x).mean)
 
 
-def class_balanced_weights(label: Int[Array, "n"], counted: Bool[Array, "n"],
-                           classes: int) -> Float[jax.Array, "n"]:
+def class_balanced_weights(label: Int[Array, "n"], counted: Bool[Array, "n"], classes: int) -> Float[jax.Array, "n"]:
     """Chances with which every class that is there is drawn equally often.
 
     >>> class_balanced_weights(jnp.array([0, 0, 1]), jnp.ones(3, bool), 2).tolist()
@@ -251,8 +295,9 @@ def class_balanced_weights(label: Int[Array, "n"], counted: Bool[Array, "n"],
     return within_blocks(jnp.zeros(label.shape), block, class_prior(block, classes=classes, kind="uniform"))
 
 
-def loss_sampling_weights(loss: Float[Array, "n"], label: Int[Array, "n"], counted: Bool[Array, "n"],
-                          rarity: RarityConfig, *, classes: int) -> Float[jax.Array, "n"]:
+def loss_sampling_weights(
+    loss: Float[Array, "n"], label: Int[Array, "n"], counted: Bool[Array, "n"], rarity: RarityConfig, *, classes: int
+) -> Float[jax.Array, "n"]:
     """(loss + alpha)^tau within each class, tau at most 1 and such that the class has its effective sample size."""
     block = jnp.where(counted, label, -1)
     log_weight = jnp.log(loss + rarity.alpha)
@@ -266,8 +311,9 @@ def is_in(label: Int[Array, "n"], debiased: tuple[int, ...], classes: int) -> Fl
     return jnp.asarray(np.isin(np.arange(classes), debiased).astype(np.float32))[label]
 
 
-def _remember(old: Remembered, batch: Batch, weight: jax.Array, encoding: Encoding, loss: jax.Array,
-              ours: jax.Array) -> Remembered:
+def _remember(
+    old: Remembered, batch: Batch, weight: jax.Array, encoding: Encoding, loss: jax.Array, ours: jax.Array
+) -> Remembered:
     expect(batch.index is not None, "batch.index", "the row of each sample, which the training loop fills in", None)
     rows = old.loss.shape[0]
     # What fills up the last batch repeats rows that were seen earlier in the epoch: it is left out.
@@ -276,5 +322,8 @@ def _remember(old: Remembered, batch: Batch, weight: jax.Array, encoding: Encodi
     kl = (share[:, None] * kl_of_latents(encoding.mean, encoding.log_variance)).sum(0)
     empty = (ours.sum() == 0).astype(kl.dtype)
     keep = 0.9 + 0.1 * empty
-    return Remembered(old.mean.at[where].set(encoding.mean, mode="drop"), keep * old.kl + (1 - keep) * kl,
-                      old.loss.at[where].set(loss, mode="drop"))
+    return Remembered(
+        old.mean.at[where].set(encoding.mean, mode="drop"),
+        keep * old.kl + (1 - keep) * kl,
+        old.loss.at[where].set(loss, mode="drop"),
+    )

@@ -79,15 +79,26 @@ class RarityConfig:
         expect(self.top >= 1, "rarity.top", "at least 1", self.top)
         expect(self.alpha >= 0, "rarity.alpha", "at least 0", self.alpha)
         expect(self.latents is None or self.latents >= 1, "rarity.latents", "None or at least 1", self.latents)
-        expect(self.ess_target is None or 0 < self.ess_target <= 1, "rarity.ess_target", "None or in (0, 1]",
-               self.ess_target)
+        expect(
+            self.ess_target is None or 0 < self.ess_target <= 1,
+            "rarity.ess_target",
+            "None or in (0, 1]",
+            self.ess_target,
+        )
         expect(self.max_ratio is None or self.max_ratio >= 1, "rarity.max_ratio", "None or at least 1", self.max_ratio)
         expect(not self.soft or self.density == "histogram", "rarity.soft", "False, for this density", self.soft)
         expect(self.rows_per_bin >= 0, "rarity.rows_per_bin", "at least 0", self.rows_per_bin)
 
 
-_AS_PUBLISHED = {"quantile": 0.0, "latents": None, "least_kl": 0.0, "ess_target": None, "per_class": False,
-                 "class_prior": "uniform", "rows_per_bin": 0}
+_AS_PUBLISHED = {
+    "quantile": 0.0,
+    "latents": None,
+    "least_kl": 0.0,
+    "ess_target": None,
+    "per_class": False,
+    "class_prior": "uniform",
+    "rows_per_bin": 0,
+}
 EQUATION_4 = RarityConfig(**_AS_PUBLISHED)
 """W ~ prod_i 1 / (Q_i + alpha) over all latents, as printed. With many latents it spends the draws on a few rows."""
 MIT_LAB = RarityConfig(rule="max", alpha=0.001, alpha_kind="density_renorm", **_AS_PUBLISHED)
@@ -105,9 +116,17 @@ class LatentWeights(NamedTuple):
     """The latents that took part."""
 
 
-def latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] | None, label: Int[Array, "n"],
-                   config: RarityConfig = RarityConfig(), *, classes: int, debiased: tuple[int, ...] | None = None,
-                   counted: Bool[Array, "n"] | None = None, kl: Float[Array, "l"] | None = None) -> LatentWeights:
+def latent_weights(
+    mean: Float[Array, "n l"],
+    log_variance: Float[Array, "n l"] | None,
+    label: Int[Array, "n"],
+    config: RarityConfig = RarityConfig(),
+    *,
+    classes: int,
+    debiased: tuple[int, ...] | None = None,
+    counted: Bool[Array, "n"] | None = None,
+    kl: Float[Array, "l"] | None = None,
+) -> LatentWeights:
     """The weights of all rows, by their codes.
 
     Args:
@@ -126,8 +145,12 @@ def latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] 
     check_numbers("mean", mean, "n l")
     shape = tuple(np.shape(mean))
     expect(min(shape) > 0, "mean", "float [n l], at least one row and one latent", describe(mean))
-    for name, value, dimensions, wanted in (("log_variance", log_variance, "n l", shape), ("kl", kl, "l", shape[1:]),
-                                            ("label", label, "n", shape[:1]), ("counted", counted, "n", shape[:1])):
+    for name, value, dimensions, wanted in (
+        ("log_variance", log_variance, "n l", shape),
+        ("kl", kl, "l", shape[1:]),
+        ("label", label, "n", shape[:1]),
+        ("counted", counted, "n", shape[:1]),
+    ):
         if value is not None or name == "label":
             check_numbers(name, value, dimensions)
             expect(np.shape(value) == wanted, name, f"[{dimensions}] = {list(wanted)}, as mean has", describe(value))
@@ -140,16 +163,30 @@ def latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] 
             check_finite(name, value)
     mean = jnp.asarray(mean)
     mean = mean.astype(jnp.promote_types(mean.dtype, jnp.float32))
-    return _latent_weights(mean, log_variance if log_variance is None else jnp.asarray(log_variance, mean.dtype),
-                           jnp.asarray(label), config, classes=classes, debiased=debiased,
-                           counted=counted if counted is None else jnp.asarray(counted, bool),
-                           kl=kl if kl is None else jnp.asarray(kl, mean.dtype))
+    return _latent_weights(
+        mean,
+        log_variance if log_variance is None else jnp.asarray(log_variance, mean.dtype),
+        jnp.asarray(label),
+        config,
+        classes=classes,
+        debiased=debiased,
+        counted=counted if counted is None else jnp.asarray(counted, bool),
+        kl=kl if kl is None else jnp.asarray(kl, mean.dtype),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("config", "classes", "debiased"))
-def _latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"] | None, label: Int[Array, "n"],
-                    config: RarityConfig, *, classes: int, debiased: tuple[int, ...] | None,
-                    counted: Bool[Array, "n"] | None, kl: Float[Array, "l"] | None) -> LatentWeights:
+def _latent_weights(
+    mean: Float[Array, "n l"],
+    log_variance: Float[Array, "n l"] | None,
+    label: Int[Array, "n"],
+    config: RarityConfig,
+    *,
+    classes: int,
+    debiased: tuple[int, ...] | None,
+    counted: Bool[Array, "n"] | None,
+    kl: Float[Array, "l"] | None,
+) -> LatentWeights:
     expect(log_variance is not None or (kl is not None and not config.soft), "log_variance", "given, or kl", None)
     mean, label = jnp.asarray(mean), jnp.asarray(label)
     counted = jnp.ones(label.shape, bool) if counted is None else jnp.asarray(counted)
@@ -162,8 +199,9 @@ def _latent_weights(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"]
     chosen, active = active_latents(kl, most=config.latents, least_kl=config.least_kl)
     compared, blocks = (label, classes) if config.per_class else (jnp.zeros_like(label), 1)
     compared = jnp.where(weighted, compared, -1)
-    log_weight = _log_rarity(mean[:, chosen], None if log_variance is None else log_variance[:, chosen], compared,
-                             active, config, blocks)
+    log_weight = _log_rarity(
+        mean[:, chosen], None if log_variance is None else log_variance[:, chosen], compared, active, config, blocks
+    )
     block_of = np.arange(classes) if config.per_class else np.where(ours, classes, np.arange(classes))
     block, blocks = jnp.where(counted, jnp.asarray(block_of)[label], -1), classes + 1
     power = jnp.ones(blocks, mean.dtype)
@@ -182,12 +220,26 @@ def _log_rarity(mean, log_variance, block, active, config: RarityConfig, blocks:
         # A latent that carries nothing is the same for all rows.
         log_density = _DENSITIES[config.density](jnp.where(active[None], mean, 0.0), block, blocks=blocks)
         return rarity_of_density(log_density, block, alpha=config.alpha, blocks=blocks)
-    histograms = fit_histograms(mean, block, blocks=blocks, bins=config.bins, quantile=config.quantile,
-                                least_rows=config.rows_per_bin * config.bins)
+    histograms = fit_histograms(
+        mean,
+        block,
+        blocks=blocks,
+        bins=config.bins,
+        quantile=config.quantile,
+        least_rows=config.rows_per_bin * config.bins,
+    )
     if config.soft:
         histograms = soft_mass(histograms, mean, log_variance, block)
-    return log_rarity(histograms, mean, block, alpha=config.alpha, rule=config.rule, alpha_kind=config.alpha_kind,
-                      top=config.top, active=active)
+    return log_rarity(
+        histograms,
+        mean,
+        block,
+        alpha=config.alpha,
+        rule=config.rule,
+        alpha_kind=config.alpha_kind,
+        top=config.top,
+        active=active,
+    )
 
 
 def kl_of_latents(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"]) -> Float[jax.Array, "n l"]:
@@ -199,8 +251,9 @@ def kl_of_latents(mean: Float[Array, "n l"], log_variance: Float[Array, "n l"]) 
     return 0.5 * (jnp.exp(log_variance) + mean**2 - 1.0 - log_variance)
 
 
-def active_latents(kl: Float[Array, "l"], *, most: int | None,
-                   least_kl: float) -> tuple[Int[jax.Array, "m"], Bool[jax.Array, "m"]]:
+def active_latents(
+    kl: Float[Array, "l"], *, most: int | None, least_kl: float
+) -> tuple[Int[jax.Array, "m"], Bool[jax.Array, "m"]]:
     """(numbers of the `most` latents of largest KL, which of them have at least `least_kl`)."""
     order = jax.lax.top_k(jnp.asarray(kl), min(most or kl.shape[0], kl.shape[0]))[1]
     active = jnp.ones(order.shape, bool) if least_kl <= 0 else jnp.asarray(kl)[order] >= least_kl

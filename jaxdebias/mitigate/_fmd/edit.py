@@ -112,8 +112,12 @@ class FmdConfig:
         check_choice("samples", self.samples, ("external", "replace", "remove"))
         check_choice("ranking", self.ranking, ("none", "action", "removal"))
         expect(self.ranking == "none" or self.samples != "external", "ranking", "none for external pairs", self.ranking)
-        expect(self.samples == "external" or self.direction == "ext", "direction", "ext for training samples",
-               self.direction)
+        expect(
+            self.samples == "external" or self.direction == "ext",
+            "direction",
+            "ext for training samples",
+            self.direction,
+        )
         expect(self.edited >= 0, "edited", "at least 0", self.edited)
         expect(self.step is None or self.step > 0, "step", "more than 0, or None to search", self.step)
         expect(self.rounds >= 1, "rounds", "at least 1", self.rounds)
@@ -168,10 +172,22 @@ class FmdInfo(NamedTuple):
     seconds: float
 
 
-def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, pairs: Batch, accept: Batch,
-        accept_pairs: Batch, config: FmdConfig = FmdConfig(), *, block: Where | None = None,
-        head_path: tuple[str | int, ...] = ("params", "head"), inverse: InverseHessian | None = None,
-        aligned: Bool[np.ndarray, "k a"] | None = None, batch_size: int = 1024) -> tuple[Params, FmdInfo]:
+def fmd(
+    key: Key,
+    model: Split | ApplyFn,
+    params: Params,
+    train: Batch | None,
+    pairs: Batch,
+    accept: Batch,
+    accept_pairs: Batch,
+    config: FmdConfig = FmdConfig(),
+    *,
+    block: Where | None = None,
+    head_path: tuple[str | int, ...] = ("params", "head"),
+    inverse: InverseHessian | None = None,
+    aligned: Bool[np.ndarray, "k a"] | None = None,
+    batch_size: int = 1024,
+) -> tuple[Params, FmdInfo]:
     """Edits a trained classifier so that it depends less on the attribute.
 
     Features are computed once, only the block changes, and every other leaf of params comes back as the same object.
@@ -221,8 +237,9 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
     before = judge(head, view, bias_fn)
     check_finite("the model's bias and accuracy on the accept sets", before)
     bias, accuracy, aligned_accuracy = (float(v) for v in before)
-    info = FmdInfo(False, bias, bias, accuracy, accuracy, aligned_accuracy, aligned_accuracy, 0.0, (),
-                   time.perf_counter() - began)
+    info = FmdInfo(
+        False, bias, bias, accuracy, accuracy, aligned_accuracy, aligned_accuracy, 0.0, (), time.perf_counter() - began
+    )
     if pairs.x.shape[0] == 0:
         return params, info
 
@@ -256,9 +273,19 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
         return near(judged.accuracy, judged.bias, judged.aligned, floor=floor, tolerance=config.near)
 
     head, tried = edit_in_rounds(
-        head, view, bias_fn, bias, rounds=config.rounds if config.search else 1, grid=grid,
-        right_hand_side=right_hand_side, choose=choose if config.search else None, problem=problem, inverse=inverse,
-        solver=solver, damping=damping)
+        head,
+        view,
+        bias_fn,
+        bias,
+        rounds=config.rounds if config.search else 1,
+        grid=grid,
+        right_hand_side=right_hand_side,
+        choose=choose if config.search else None,
+        problem=problem,
+        inverse=inverse,
+        solver=solver,
+        damping=damping,
+    )
     rounds = [_round(one) for one in tried]
     if (last := next((one for one in reversed(tried) if one.u != 0.0), None)) is not None:
         bias, accuracy, aligned_accuracy = last.judged
@@ -275,14 +302,30 @@ def fmd(key: Key, model: Split | ApplyFn, params: Params, train: Batch | None, p
 
 def _round(one: EditRound) -> FmdRound:
     judged = one.judged
-    return FmdRound(u=one.u, t=one.t, predicted_change=one.predicted_change, achieved_change=one.achieved_change,
-                    bias=judged.bias, accuracy=judged.accuracy, aligned_accuracy=judged.aligned,
-                    residual=one.residual, iterations=one.iterations, smallest_pivot=one.smallest_pivot,
-                    gradient_norm=one.gradient_norm, seconds=one.seconds)
+    return FmdRound(
+        u=one.u,
+        t=one.t,
+        predicted_change=one.predicted_change,
+        achieved_change=one.achieved_change,
+        bias=judged.bias,
+        accuracy=judged.accuracy,
+        aligned_accuracy=judged.aligned,
+        residual=one.residual,
+        iterations=one.iterations,
+        smallest_pivot=one.smallest_pivot,
+        gradient_norm=one.gradient_norm,
+        seconds=one.seconds,
+    )
 
 
-def _target(model: Split | ApplyFn, params: Params, x: Array, block: Where | None, head_path: tuple[str | int, ...],
-            batch_size: int) -> tuple[Any, Callable[[Array], Any], Callable[[Params, Any], Params]]:
+def _target(
+    model: Split | ApplyFn,
+    params: Params,
+    x: Array,
+    block: Where | None,
+    head_path: tuple[str | int, ...],
+    batch_size: int,
+) -> tuple[Any, Callable[[Array], Any], Callable[[Params, Any], Params]]:
     """(the head that is edited, x -> its features, (params, head) -> params)."""
     if block is None:
         expect(isinstance(model, Split), "model", "a Split, or any apply_fn together with `block`", describe(model))
@@ -314,8 +357,9 @@ class _Samples(NamedTuple):
     random: np.ndarray
     """`[m]`, the rows that are chosen where none are ranked."""
 
-    def right_hand_side(self, head: Any, inverse: InverseHessian, bias_fn: Callable, bias_data: Any,
-                        ranking: str) -> jax.Array:
+    def right_hand_side(
+        self, head: Any, inverse: InverseHessian, bias_fn: Callable, bias_data: Any, ranking: str
+    ) -> jax.Array:
         """Sum over the chosen of grad loss, less that of their twins."""
         problem = self.problem._replace(head=head)
         rows = self.random
@@ -335,8 +379,9 @@ class _Samples(NamedTuple):
         return gradient - HeadProblem(twin, chosen[1], weight, head, 0.0).gradient()
 
 
-def _samples(key: Key, train: Batch, config: FmdConfig, aligned: np.ndarray | None, features: Callable[[Array], Any],
-             head: Any) -> _Samples:
+def _samples(
+    key: Key, train: Batch, config: FmdConfig, aligned: np.ndarray | None, features: Callable[[Array], Any], head: Any
+) -> _Samples:
     if aligned is not None:
         known = np.asarray(train.attribute) >= 0
         rows = np.flatnonzero(known & np.asarray(aligned)[np.asarray(train.label), np.maximum(train.attribute, 0)])
@@ -345,8 +390,11 @@ def _samples(key: Key, train: Batch, config: FmdConfig, aligned: np.ndarray | No
     problem = head_problem(features(train.x), np.asarray(train.label), head, weight=train.weight)
     n = len(problem.label)
     count = n if config.pairs is None else min(config.pairs, n)
-    return _Samples(problem, features(train.twin) if config.samples == "replace" else None,
-                    np.asarray(jax.random.permutation(key, n)[:count]))
+    return _Samples(
+        problem,
+        features(train.twin) if config.samples == "replace" else None,
+        np.asarray(jax.random.permutation(key, n)[:count]),
+    )
 
 
 def _direction(config: FmdConfig, head: Any, edit: HeadPairs | None, bias_fn: Callable, bias_data: Any) -> jax.Array:
@@ -358,8 +406,9 @@ def _direction(config: FmdConfig, head: Any, edit: HeadPairs | None, bias_fn: Ca
     return -bias_gradient(bias_fn, head, bias_data)
 
 
-def _training_objective(key: Key, train: Batch, config: FmdConfig, features: Callable[[Array], Any], head: Any,
-                        edit: HeadPairs | None) -> HeadProblem:
+def _training_objective(
+    key: Key, train: Batch, config: FmdConfig, features: Callable[[Array], Any], head: Any, edit: HeadPairs | None
+) -> HeadProblem:
     """The sum of training losses, estimated from random rows; the optimiser's weight decay is left to the damping.
 
     With `config.edited`, that of the pairs' twins beside it.
@@ -385,17 +434,31 @@ def _ones_or(weight: Array | None, label: Array) -> np.ndarray:
     return np.ones(len(label), np.float32) if weight is None else np.asarray(weight, np.float32)
 
 
-def _check(train: Batch | None, pairs: Batch, accept: Batch, accept_pairs: Batch, config: FmdConfig,
-           inverse: InverseHessian | None) -> None:
-    expect(train is not None or inverse is not None, "train", "the training set, or `inverse`, a factor saved from it",
-           None)
+def _check(
+    train: Batch | None,
+    pairs: Batch,
+    accept: Batch,
+    accept_pairs: Batch,
+    config: FmdConfig,
+    inverse: InverseHessian | None,
+) -> None:
+    expect(
+        train is not None or inverse is not None,
+        "train",
+        "the training set, or `inverse`, a factor saved from it",
+        None,
+    )
     if train is not None:
         check_batch(train, what="train")
     check_batch(accept, what="accept")
     check_batch(accept_pairs, what="accept_pairs")
     expect(accept_pairs.twin is not None, "accept_pairs.twin", "the conflicting rendering of x", None)
-    expect(np.ndim(pairs.x) in (2, 4) and hasattr(pairs.x, "shape"), "pairs.x", "images [n h w c] or a table [n d]",
-           describe(pairs.x))
+    expect(
+        np.ndim(pairs.x) in (2, 4) and hasattr(pairs.x, "shape"),
+        "pairs.x",
+        "images [n h w c] or a table [n d]",
+        describe(pairs.x),
+    )
     if pairs.x.shape[0] > 0:
         check_batch(pairs, what="pairs")
         paired = pairs.twin is not None or config.bias in GROUP_BIASES
@@ -406,6 +469,10 @@ def _check(train: Batch | None, pairs: Batch, accept: Batch, accept_pairs: Batch
         expect(train.twin is not None, "train.twin", "counterfactual twins of the training samples", None)
     if config.bias in GROUP_BIASES:
         known = set(np.unique(accept.attribute).tolist())
-        expect(known == {0, 1} and int(np.max(accept.label)) == 1, "accept", f"labels and attributes 0 and 1, for the "
-               f"bias {config.bias}", f"attributes {sorted(known)}")
+        expect(
+            known == {0, 1} and int(np.max(accept.label)) == 1,
+            "accept",
+            f"labels and attributes 0 and 1, for the bias {config.bias}",
+            f"attributes {sorted(known)}",
+        )
         expect(config.direction == "gradB", "direction", f"gradB for the bias {config.bias}", config.direction)

@@ -82,8 +82,9 @@ def candidates(steps_per_octave: int, *, low: int = -5, high: int = 4) -> Float[
     return np.concatenate([[0.0], 2.0**exponents]).astype(np.float32)
 
 
-def near(accuracy: Float[Array, "m"], bias: Float[Array, "m"], aligned: Float[Array, "m"], *, floor: float,
-         tolerance: float) -> int:
+def near(
+    accuracy: Float[Array, "m"], bias: Float[Array, "m"], aligned: Float[Array, "m"], *, floor: float, tolerance: float
+) -> int:
     """The candidate of least bias among those within `tolerance` of the best accuracy; the first of equals.
 
     Candidate 0 is the present head. Others under the floor of aligned accuracy, or not finite, are not candidates.
@@ -153,8 +154,11 @@ def fall(before: Any, after: Any, data: Any, bias: str) -> Float[jax.Array, ""]:
         difference = terms[0] - terms[1]
         return difference.mean() / jnp.maximum(difference.std(ddof=1) / jnp.sqrt(difference.size), 1e-12)
     p, p_after = (jax.nn.softmax(head.logits(data.features))[:, 1] for head in (before, after))
-    members = {"demographic_parity": [data.label >= 0], "equal_opportunity": [data.label == 1],
-               "equalised_odds": [data.label == 0, data.label == 1]}[bias]
+    members = {
+        "demographic_parity": [data.label >= 0],
+        "equal_opportunity": [data.label == 1],
+        "equalised_odds": [data.label == 0, data.label == 1],
+    }[bias]
     gaps = [_gap_of(p, p_after, member, data.attribute) for member in members]
     # Equalised odds is the larger gap of two: what counts is the one that was larger.
     first = jnp.stack([gap for gap, _ in gaps]).argmax()

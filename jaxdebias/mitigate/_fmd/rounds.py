@@ -43,11 +43,21 @@ class EditRound(NamedTuple):
     seconds: float
 
 
-def edit_in_rounds(head: Any, view: Any, bias_fn: Callable, bias: float, *, rounds: int, grid: Float[np.ndarray, "m"],
-                   right_hand_side: Callable[[Any, InverseHessian], Array],
-                   choose: Callable[[int, Any], int] | None, problem: HeadProblem | None = None,
-                   inverse: InverseHessian | None = None, solver: Solver | None = None,
-                   damping: float = 0.0) -> tuple[Any, tuple[EditRound, ...]]:
+def edit_in_rounds(
+    head: Any,
+    view: Any,
+    bias_fn: Callable,
+    bias: float,
+    *,
+    rounds: int,
+    grid: Float[np.ndarray, "m"],
+    right_hand_side: Callable[[Any, InverseHessian], Array],
+    choose: Callable[[int, Any], int] | None,
+    problem: HeadProblem | None = None,
+    inverse: InverseHessian | None = None,
+    solver: Solver | None = None,
+    damping: float = 0.0,
+) -> tuple[Any, tuple[EditRound, ...]]:
     """Edits a head until no candidate is better, or for so many rounds.
 
     Args:
@@ -94,11 +104,20 @@ def edit_in_rounds(head: Any, view: Any, bias_fn: Callable, bias: float, *, roun
         norm = np.nan if factored is None else factored.gradient_norm
         if factored is None and problem is not None:
             norm = np.linalg.norm(np.asarray(problem.gradient()))
-        tried.append(EditRound(
-            u=float(u), t=float(t), predicted_change=float(t * found.slope), achieved_change=now.bias - bias,
-            judged=now, residual=solution.residual, iterations=solution.iterations,
-            smallest_pivot=getattr(factored, "smallest_pivot", None), gradient_norm=float(norm),
-            seconds=time.perf_counter() - start))
+        tried.append(
+            EditRound(
+                u=float(u),
+                t=float(t),
+                predicted_change=float(t * found.slope),
+                achieved_change=now.bias - bias,
+                judged=now,
+                residual=solution.residual,
+                iterations=solution.iterations,
+                smallest_pivot=getattr(factored, "smallest_pivot", None),
+                gradient_norm=float(norm),
+                seconds=time.perf_counter() - start,
+            )
+        )
         if u == 0.0:
             break
         head, bias = head_after, now.bias

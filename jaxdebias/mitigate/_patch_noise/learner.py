@@ -99,8 +99,12 @@ def corruption(region: Shaped[Array, "*n h w"], config: PatchNoiseConfig = Patch
     expect(hard or np.issubdtype(region.dtype, np.floating), "region", "bool, or float strengths", describe(region))
     if not hard:
         check_finite("region", region)
-        expect(bool(region.min() >= 0 and region.max() <= 1), "region", "strengths in [0, 1]",
-               f"{region.min():.4g}..{region.max():.4g}")
+        expect(
+            bool(region.min() >= 0 and region.max() <= 1),
+            "region",
+            "strengths in [0, 1]",
+            f"{region.min():.4g}..{region.max():.4g}",
+        )
     needs = config.operation != "keep" and not (config.compat and config.operation == "noise" and config.sigma == 0)
     expect(bool(region.any()) or not needs, "region", "at least one pixel to hide (has this bias a place?)", "none")
     region = region.reshape(-1, *region.shape[-2:])
@@ -113,8 +117,14 @@ def corruption(region: Shaped[Array, "*n h w"], config: PatchNoiseConfig = Patch
     )
 
 
-def corruptions_of_mode(mode: str, maps: Float[Array, "*n h w"], *, q: float = 0.7, sigma: float = 0.5,
-                        compat: Literal["reference"] | None = None) -> tuple[Corruption, Corruption | None]:
+def corruptions_of_mode(
+    mode: str,
+    maps: Float[Array, "*n h w"],
+    *,
+    q: float = 0.7,
+    sigma: float = 0.5,
+    compat: Literal["reference"] | None = None,
+) -> tuple[Corruption, Corruption | None]:
     """The four modes of the released code: (corruption of training images, of validation images or None for clean).
 
     Args:
@@ -128,8 +138,12 @@ def corruptions_of_mode(mode: str, maps: Float[Array, "*n h w"], *, q: float = 0
     check_choice("mode", mode, MODES)
     maps = np.asarray(maps)
     specific = mode.startswith("specific")
-    expect(maps.ndim == 3 or (maps.ndim == 2 and not specific), "maps",
-           "[n h w], a map per image" + " or [h w]" * (not specific), describe(maps))
+    expect(
+        maps.ndim == 3 or (maps.ndim == 2 and not specific),
+        "maps",
+        "[n h w], a map per image" + " or [h w]" * (not specific),
+        describe(maps),
+    )
     config = PatchNoiseConfig(operation="noise" if mode.endswith("noise") else "zero", sigma=sigma, compat=compat)
     of_all = functools.partial(corruption, config=config)
     mean = maps if maps.ndim == 2 else maps.mean(axis=0)
@@ -137,8 +151,9 @@ def corruptions_of_mode(mode: str, maps: Float[Array, "*n h w"], *, q: float = 0
     return train, None if mode == "specific_mask" else of_all(quantile_mask(mean, q))
 
 
-def corrupt(key: Key, x: Shaped[Array, "n h w c"], corruption: Corruption, index: Int[Array, " n"] | None = None
-            ) -> Float[jax.Array, "n h w c"]:
+def corrupt(
+    key: Key, x: Shaped[Array, "n h w c"], corruption: Corruption, index: Int[Array, " n"] | None = None
+) -> Float[jax.Array, "n h w c"]:
     """The images with their regions hidden, float in [0, 1]. Pure; equal keys give equal noise.
 
     Outside the region nothing changes, bit for bit, but for `compat="reference"` noise.
@@ -164,9 +179,12 @@ def _corrupt(key: Key, x: Array, corruption: Corruption, index: Array | None) ->
     inside = strength > 0
     # What the release's pixels are less, and over: nothing without compat, and then no bit changes.
     like, per_channel = corruption.reference, (1, 1, 1, x.shape[3])
-    mean, std = (jnp.where(like, jnp.asarray(numbers, x.dtype), none).reshape(per_channel) if x.shape[3] == 3
-                 else jnp.full(per_channel, none, x.dtype)
-                 for numbers, none in ((IMAGENET_MEAN, 0.0), (IMAGENET_STD, 1.0)))
+    mean, std = (
+        jnp.where(like, jnp.asarray(numbers, x.dtype), none).reshape(per_channel)
+        if x.shape[3] == 3
+        else jnp.full(per_channel, none, x.dtype)
+        for numbers, none in ((IMAGENET_MEAN, 0.0), (IMAGENET_STD, 1.0))
+    )
 
     def noise(x: jax.Array) -> jax.Array:
         draw = corruption.sigma.astype(x.dtype) * strength * jax.random.normal(key, x.shape, x.dtype)
@@ -211,11 +229,20 @@ def _check(x: Any, corruption: Corruption, index: Any) -> None:
     kept = corruption.bits if corruption.levels is None else corruption.levels
     n, height, width, channels = x.shape
     wide = -(-width // 8) if corruption.levels is None else width
-    expect(tuple(kept.shape[1:]) == (height, wide), "x", f"images of the regions' size, {kept.shape[1]} high and "
-           + (f"{8 * kept.shape[2] - 7}..{8 * kept.shape[2]}" if corruption.levels is None else f"{kept.shape[2]}")
-           + " wide", describe(x))
-    expect(kept.shape[0] in (1, n) or index is not None, "index", f"which of {kept.shape[0]} regions each image has",
-           "nothing")
+    expect(
+        tuple(kept.shape[1:]) == (height, wide),
+        "x",
+        f"images of the regions' size, {kept.shape[1]} high and "
+        + (f"{8 * kept.shape[2] - 7}..{8 * kept.shape[2]}" if corruption.levels is None else f"{kept.shape[2]}")
+        + " wide",
+        describe(x),
+    )
+    expect(
+        kept.shape[0] in (1, n) or index is not None,
+        "index",
+        f"which of {kept.shape[0]} regions each image has",
+        "nothing",
+    )
     if isinstance(corruption.operation, jax.core.Tracer):
         return  # inside a step: what follows was checked when the learner was made
     swaps = int(corruption.operation) == OPERATIONS.index("swap")
@@ -309,8 +336,12 @@ def _patch_noise(learner: Learner, frozen: _Frozen) -> Learner:
 def _corrupted_batch(key: Key, batch: Batch, corruption: Corruption) -> jax.Array:
     kept = corruption.bits if corruption.levels is None else corruption.levels
     # The order of a batch says nothing: without row numbers a region per image cannot be found.
-    expect(kept.shape[0] == 1 or batch.index is not None, "batch.index", "the rows' numbers, for a region per image",
-           "nothing")
+    expect(
+        kept.shape[0] == 1 or batch.index is not None,
+        "batch.index",
+        "the rows' numbers, for a region per image",
+        "nothing",
+    )
     return corrupt(key, batch.x, corruption, batch.index)
 
 
@@ -321,8 +352,9 @@ LIFTED = ("variables", "lr_scale", "hyper")
 def _wrapped(inner: Any, corruption: Corruption) -> PatchNoiseState:
     there = {name: getattr(inner, name) for name in LIFTED if hasattr(inner, name)}
     rest = inner._replace(**dict.fromkeys(there)) if there else inner
-    return PatchNoiseState(there.get("variables"), there.get("lr_scale"),
-                           PatchNoiseHyper(corruption, there.get("hyper", ())), rest)
+    return PatchNoiseState(
+        there.get("variables"), there.get("lr_scale"), PatchNoiseHyper(corruption, there.get("hyper", ())), rest
+    )
 
 
 def _unwrapped(state: PatchNoiseState) -> Any:

@@ -32,8 +32,9 @@ def quantile_mask(maps: Float[Array, "*n h w"], q: float = 0.7) -> Bool[np.ndarr
     return maps > np.quantile(maps, q, axis=(-2, -1), keepdims=True)
 
 
-def budget_mask(maps: Float[Array, "*n h w"], share: float = 0.9, *, per_image: bool = False,
-                floor: float | None = None) -> Bool[np.ndarray, "*n h w"]:
+def budget_mask(
+    maps: Float[Array, "*n h w"], share: float = 0.9, *, per_image: bool = False, floor: float | None = None
+) -> Bool[np.ndarray, "*n h w"]:
     """The fewest pixels that hold the share of the information: small for a small marker, large for a spread-out bias.
 
     Information is what a map has above its floor. Pixels as strong as the weakest one that is needed are taken too.
@@ -124,16 +125,18 @@ def random_pixels(mask: Bool[Array, "*n h w"], *, seed: int = 0) -> Bool[np.ndar
     return stream(seed, "random pixels").permuted(flat, axis=1).reshape(mask.shape)
 
 
-def weakest_pixels(maps: Float[Array, "*n h w"],
-                   area: Int[Array, "*n"] | int | np.integer) -> Bool[np.ndarray, "*n h w"]:
+def weakest_pixels(
+    maps: Float[Array, "*n h w"], area: Int[Array, "*n"] | int | np.integer
+) -> Bool[np.ndarray, "*n h w"]:
     """The `area` pixels of each map with the least information: a control that misses the bias."""
     maps = _maps(maps)
     flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1])
     whole = np.asarray(area).dtype.kind in "iu" and np.size(area) in (1, len(flat))
     expect(whole, "area", f"an integer, or one for each of {len(flat)} maps", describe(area))
     area = np.broadcast_to(np.reshape(area, (-1, 1)), (len(flat), 1))
-    expect(bool((area >= 0).all() and (area <= flat.shape[1]).all()), "area", f"0..{flat.shape[1]} pixels",
-           describe(area))
+    expect(
+        bool((area >= 0).all() and (area <= flat.shape[1]).all()), "area", f"0..{flat.shape[1]} pixels", describe(area)
+    )
     rank = np.argsort(np.argsort(flat, axis=1, kind="stable"), axis=1)
     return (rank < area).reshape(maps.shape)
 

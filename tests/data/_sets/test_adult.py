@@ -72,11 +72,14 @@ def test_seeds_divide_the_rows_differently_and_reproducibly(files):
     assert (one != other).any()
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("Private, ", "", "adult.data line 3`: expected 15 values, got 14"),
-    (", 9, ", ", nine, ", "adult.data line 1`: expected a number, got could not convert string to float: 'nine'"),
-    ("<=50K", "poor", "expected <=50K or >50K at the end, got 'poor'"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Private, ", "", "adult.data line 3`: expected 15 values, got 14"),
+        (", 9, ", ", nine, ", "adult.data line 1`: expected a number, got could not convert string to float: 'nine'"),
+        ("<=50K", "poor", "expected <=50K or >50K at the end, got 'poor'"),
+    ],
+)
 def test_a_bad_line_is_named(tmp_path, old, new, message):
     path = write_adult(tmp_path) / "adult.data"
     path.write_text(path.read_text().replace(old, new, 1))
@@ -167,16 +170,24 @@ def test_a_proxy_without_counterpart_comes_from_the_most_alike_person_of_the_oth
     for i, other in enumerate(others):
         assert (other["marital-status"], other["occupation"]) == neighbour[i ^ 1]
     names = data.feature_names
-    untouched = [i for i, column in enumerate(names)
-                 if column.split("=")[0] not in ("sex", "marital-status", "occupation", "relationship")]
+    untouched = [
+        i
+        for i, column in enumerate(names)
+        if column.split("=")[0] not in ("sex", "marital-status", "occupation", "relationship")
+    ]
     for batch in data.pairs.values():
         np.testing.assert_array_equal(batch.x[:, untouched], batch.twin[:, untouched])
 
 
 def test_counterparts_are_put_in_before_the_nearest_person_is_sought(tmp_path):
-    husband, woman, wife = (f"30, Private, 1, HS-grad, 9, {text}, 0, 0, 40, Cuba, >50K\n" for text in (
-        "Married-AF-spouse, Sales, Husband, White, Male", "Divorced, Sales, Unmarried, White, Female",
-        "Married-civ-spouse, Sales, Wife, White, Female"))
+    husband, woman, wife = (
+        f"30, Private, 1, HS-grad, 9, {text}, 0, 0, 40, Cuba, >50K\n"
+        for text in (
+            "Married-AF-spouse, Sales, Husband, White, Male",
+            "Divorced, Sales, Unmarried, White, Female",
+            "Married-civ-spouse, Sales, Wife, White, Female",
+        )
+    )
     (tmp_path / "adult.data").write_text((husband + woman * 3 + wife) * 6)
     (tmp_path / "adult.test").write_text(husband)
     data = adult(tmp_path, edit=2, accept=2, proxies=("relationship", "marital-status"))
@@ -223,15 +234,18 @@ def test_without_takes_columns_out_and_the_attribute_stays_known(files):
     assert (flipped.x != flipped.twin).any(axis=1).all()  # everybody there is a husband
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"proxies": ("relation",)}, r"`proxies`: expected one of .* got 'relation' .did you mean 'relationship'"),
-    ({"proxies": ("age",)}, r"`proxies`: expected one of workclass, "),
-    ({"proxies": ("sex",)}, r"`proxies`: expected one of workclass, "),
-    ({"proxies": "relationship"}, r"`proxies`: expected a list of column names, each once, got str 'relationship'"),
-    ({"without": ("race", "race")}, r"`without`: expected a list of column names, each once, got tuple"),
-    ({"without": ("fnlwgt",)}, r"`without`: expected one of age, workclass, "),
-    ({"without": ("race",), "proxies": ("race",)}, r"`proxies`: expected columns that `without` does not take out"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"proxies": ("relation",)}, r"`proxies`: expected one of .* got 'relation' .did you mean 'relationship'"),
+        ({"proxies": ("age",)}, r"`proxies`: expected one of workclass, "),
+        ({"proxies": ("sex",)}, r"`proxies`: expected one of workclass, "),
+        ({"proxies": "relationship"}, r"`proxies`: expected a list of column names, each once, got str 'relationship'"),
+        ({"without": ("race", "race")}, r"`without`: expected a list of column names, each once, got tuple"),
+        ({"without": ("fnlwgt",)}, r"`without`: expected one of age, workclass, "),
+        ({"without": ("race",), "proxies": ("race",)}, r"`proxies`: expected columns that `without` does not take out"),
+    ],
+)
 def test_bad_columns_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         adult(files, **SIZES | options)

@@ -83,14 +83,27 @@ def test_seeds_divide_validation_differently_and_reproducibly(files):
     assert set(one) != set(other)
 
 
-@pytest.mark.parametrize(("file", "old", "new", "message"), [
-    ("list_attr_celeba.txt", "144\n", "61\n", "`list_attr_celeba.txt line 1`: expected the number of rows, 144"),
-    ("list_attr_celeba.txt", "000004.jpg", "000004.jpg 1", "`list_attr_celeba.txt line 6`: expected a file name"),
-    ("list_attr_celeba.txt", "000004.jpg ", "000004.jpg 0 ", "`list_attr_celeba.txt line 6`: expected a file name"),
-    ("list_attr_celeba.txt", "000004.jpg", "four.jpg", "line 6`: expected a file that list_eval_partition.txt lists"),
-    ("list_eval_partition.txt", "000004.jpg 0", "000004.jpg 3", "`list_eval_partition.txt line 4`: expected a file"),
-    ("list_eval_partition.txt", " 1\n", " 0\n", "`list_eval_partition.txt`: expected at least one picture"),
-])
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("list_attr_celeba.txt", "144\n", "61\n", "`list_attr_celeba.txt line 1`: expected the number of rows, 144"),
+        ("list_attr_celeba.txt", "000004.jpg", "000004.jpg 1", "`list_attr_celeba.txt line 6`: expected a file name"),
+        ("list_attr_celeba.txt", "000004.jpg ", "000004.jpg 0 ", "`list_attr_celeba.txt line 6`: expected a file name"),
+        (
+            "list_attr_celeba.txt",
+            "000004.jpg",
+            "four.jpg",
+            "line 6`: expected a file that list_eval_partition.txt lists",
+        ),
+        (
+            "list_eval_partition.txt",
+            "000004.jpg 0",
+            "000004.jpg 3",
+            "`list_eval_partition.txt line 4`: expected a file",
+        ),
+        ("list_eval_partition.txt", " 1\n", " 0\n", "`list_eval_partition.txt`: expected at least one picture"),
+    ],
+)
 def test_a_bad_row_is_named(tmp_path, file, old, new, message):
     path = write_celeba(tmp_path, VALUES) / file
     text = path.read_text()
@@ -115,16 +128,19 @@ def test_a_missing_file_is_named(tmp_path):
         celeba(tmp_path)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"target": "Blond_hair"}, r"`target`: expected one of Bald, .* got 'Blond_hair' .did you mean 'Blond_Hair'"),
-    ({"attribute": "Men"}, r"`attribute`: expected one of"),
-    ({"attribute": "Blond_Hair"}, r"`attribute`: expected another attribute than the target Blond_Hair"),
-    ({"max_train": 0}, r"`max_train`: expected at least 1, or None for all, got 0"),
-    ({"accept_share": 1.0}, r"`accept_share`: expected a share above 0 and below 1, got 1.0"),
-    ({"accept_share": 0.01}, r"`accept_share`: expected a share that divides 36 pictures, got 0.01"),
-    ({"pairs_per_label": 0}, r"`per_label`: expected at least 1, got 0"),
-    ({"image_size": 0}, r"`image_size`: expected at least 1 pixel, got 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "Blond_hair"}, r"`target`: expected one of Bald, .* got 'Blond_hair' .did you mean 'Blond_Hair'"),
+        ({"attribute": "Men"}, r"`attribute`: expected one of"),
+        ({"attribute": "Blond_Hair"}, r"`attribute`: expected another attribute than the target Blond_Hair"),
+        ({"max_train": 0}, r"`max_train`: expected at least 1, or None for all, got 0"),
+        ({"accept_share": 1.0}, r"`accept_share`: expected a share above 0 and below 1, got 1.0"),
+        ({"accept_share": 0.01}, r"`accept_share`: expected a share that divides 36 pictures, got 0.01"),
+        ({"pairs_per_label": 0}, r"`per_label`: expected at least 1, got 0"),
+        ({"image_size": 0}, r"`image_size`: expected at least 1 pixel, got 0"),
+    ],
+)
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         celeba(files, **{"image_size": 4} | options)

@@ -35,7 +35,12 @@ def test_cells_and_official_splits(files):
         np.testing.assert_array_equal(batch.attribute, VALUES[rows[name], BLOND] == 1)
         assert len(set(rows[name])) == len(rows[name])
     assert {name: counts(batch) for name, batch in data.splits.items()} == {
-        "train": [4, 20, 25, 0], "edit": [4] * 4, "accept": [2] * 4, "validation": [6] * 4, "test": [9] * 4}
+        "train": [4, 20, 25, 0],
+        "edit": [4] * 4,
+        "accept": [2] * 4,
+        "validation": [6] * 4,
+        "test": [9] * 4,
+    }
     assert set(rows["train"]) <= set(range(72))
     assert set(rows["validation"]) <= set(range(72, 108))
     assert set(rows["test"]) <= set(range(108, 144))
@@ -67,16 +72,25 @@ def test_other_attributes_and_lists_of_cells(files):
     np.testing.assert_array_equal(data.aligned, [[False, True], [True, False]])
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"target": "Blond_Hair"}, "`attribute`: expected another attribute than the target Blond_Hair"),
-    ({"target": "Mal"}, "`target`: expected one of Bald, .* got 'Mal' .did you mean 'Male'"),
-    ({"cells": (1, 2, 3)}, r"`cells`: expected four numbers of pictures, of at least 0 and not all 0, got \(1, 2, 3\)"),
-    ({"cells": (7, 20, 25, 0)}, "`cells`: expected at most the 6 pictures of train with Male 0 and Blond_Hair 0, got"),
-    ({"cells": (5, 5, 5, 5)}, "`cells`: expected sizes with which Blond_Hair goes with Male"),
-    ({"per_cell": 10}, "`per_cell`: expected at most the 9 pictures of validation with Male 0 and Blond_Hair 0"),
-    ({"per_cell": 1}, "`per_cell`: expected at least 2, got 1"),
-    ({"test_per_cell": 0}, "`test_per_cell`: expected at least 1, or None, got 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "Blond_Hair"}, "`attribute`: expected another attribute than the target Blond_Hair"),
+        ({"target": "Mal"}, "`target`: expected one of Bald, .* got 'Mal' .did you mean 'Male'"),
+        (
+            {"cells": (1, 2, 3)},
+            r"`cells`: expected four numbers of pictures, of at least 0 and not all 0, got \(1, 2, 3\)",
+        ),
+        (
+            {"cells": (7, 20, 25, 0)},
+            "`cells`: expected at most the 6 pictures of train with Male 0 and Blond_Hair 0, got",
+        ),
+        ({"cells": (5, 5, 5, 5)}, "`cells`: expected sizes with which Blond_Hair goes with Male"),
+        ({"per_cell": 10}, "`per_cell`: expected at most the 9 pictures of validation with Male 0 and Blond_Hair 0"),
+        ({"per_cell": 1}, "`per_cell`: expected at least 2, got 1"),
+        ({"test_per_cell": 0}, "`test_per_cell`: expected at least 1, or None, got 0"),
+    ],
+)
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         four_cells(files, **{**FEW, **options})

@@ -119,9 +119,11 @@ def test_bad_files_are_named(tmp_path):
         read_faces(files, listed, np.array([2]), image_size=8)
     path = files / "CelebAMask-HQ-attribute-anno.txt"
     text = path.read_text()
-    for old, new, message in (("20\n", "21\n", "line 1`: expected the number of rows, 20, got"),
-                              ("\n3.jpg", "\nx.jpg", "line 6`: expected a name like 0.jpg, got 'x.jpg'"),
-                              ("\n3.jpg ", "\n3.jpg 0 ", "line 6`: expected a file name and 6 values of -1 or 1")):
+    for old, new, message in (
+        ("20\n", "21\n", "line 1`: expected the number of rows, 20, got"),
+        ("\n3.jpg", "\nx.jpg", "line 6`: expected a name like 0.jpg, got 'x.jpg'"),
+        ("\n3.jpg ", "\n3.jpg 0 ", "line 6`: expected a file name and 6 values of -1 or 1"),
+    ):
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(ContractError, match=message):
             read_annotations(files)
@@ -130,12 +132,15 @@ def test_bad_files_are_named(tmp_path):
         celeba_mask(tmp_path)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"target": "Blond_hair"}, r"`target`: expected one of Bald, .* got 'Blond_hair' .did you mean 'Blond_Hair'"),
-    ({"attribute": "Blond_Hair"}, r"`attribute`: expected another attribute than the target Blond_Hair"),
-    ({"max_train": 0}, r"`max_train`: expected at least 1, or None for all, got 0"),
-    ({"accept_share": 0.01}, r"`accept_share`: expected a share that divides 24 pictures, got 0.01"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "Blond_hair"}, r"`target`: expected one of Bald, .* got 'Blond_hair' .did you mean 'Blond_Hair'"),
+        ({"attribute": "Blond_Hair"}, r"`attribute`: expected another attribute than the target Blond_Hair"),
+        ({"max_train": 0}, r"`max_train`: expected at least 1, or None for all, got 0"),
+        ({"accept_share": 0.01}, r"`accept_share`: expected a share that divides 24 pictures, got 0.01"),
+    ],
+)
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         celeba_mask(files, **{"image_size": 8} | options)

@@ -34,7 +34,11 @@ def test_published_protocol_colours_all_training_digits_in_file_order(small):
 def test_held_out_digits_are_disjoint_and_train_keeps_file_order(small):
     data = colored_mnist(small, held_out=28, conflicting=0.1, sigma=0.0)
     assert {name: len(batch.label) for name, batch in data.splits.items()} == {
-        "train": 92, "test": 40, "edit": 20, "accept": 8}
+        "train": 92,
+        "test": 40,
+        "edit": 20,
+        "accept": 8,
+    }
     gray, _ = read_mnist(small, "train")
 
     def numbers(batch):
@@ -49,8 +53,9 @@ def test_held_out_digits_are_disjoint_and_train_keeps_file_order(small):
     assert (np.diff(found["train"]) > 0).all()
     for name in ("edit", "accept"):
         np.testing.assert_array_equal(numbers(data.pairs[name]), found[name])
-    np.testing.assert_array_equal(data.splits["train"].attribute,
-                                  attribute_by_walking(data.splits["train"].label, 0.9, 10))
+    np.testing.assert_array_equal(
+        data.splits["train"].attribute, attribute_by_walking(data.splits["train"].label, 0.9, 10)
+    )
 
 
 def test_every_colour_of_edit_only_on_request(small):
@@ -91,12 +96,15 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, how):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"held_out": 120}, "`held_out`: expected 0, or 7..119 digits, got 120"),
-    ({"held_out": 3}, "`held_out`: expected 0, or 7..119 digits, got 3"),
-    ({"held_out": 14, "conflicting": 7.0}, "`conflicting`: expected a share in 0..1"),
-    ({"held_out": 0, "every_colour_of_edit": True}, "`held_out`: expected more than 0 with every_colour_of_edit"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"held_out": 120}, "`held_out`: expected 0, or 7..119 digits, got 120"),
+        ({"held_out": 3}, "`held_out`: expected 0, or 7..119 digits, got 3"),
+        ({"held_out": 14, "conflicting": 7.0}, "`conflicting`: expected a share in 0..1"),
+        ({"held_out": 0, "every_colour_of_edit": True}, "`held_out`: expected more than 0 with every_colour_of_edit"),
+    ],
+)
 def test_bad_options_are_refused(small, options, message):
     with pytest.raises(ContractError, match=message):
         colored_mnist(small, **options)

@@ -42,8 +42,10 @@ def test_pixels_are_the_object_and_the_scene(data):
 
 
 def test_cells_of_each_split(data):
-    cells = {name: np.bincount(2 * batch.label + batch.attribute, minlength=4).tolist()
-             for name, batch in data.splits.items()}
+    cells = {
+        name: np.bincount(2 * batch.label + batch.attribute, minlength=4).tolist()
+        for name, batch in data.splits.items()
+    }
     assert cells == {"train": [24, 6, 6, 24], "edit": [4] * 4, "accept": [3] * 4, "test": [6] * 4}
     for pairs in data.pairs.values():
         np.testing.assert_array_equal(pairs.attribute, pairs.label)
@@ -52,8 +54,10 @@ def test_cells_of_each_split(data):
 
 def test_splits_share_neither_objects_nor_scenes(data):
     objects = {name: set(batch.unit.tolist()) for name, batch in data.splits.items()}
-    scenes = {name: {number for images in (batch.x, batch.twin) for number in place_of(images, batch.mask)[1]}
-              for name, batch in data.splits.items()}
+    scenes = {
+        name: {number for images in (batch.x, batch.twin) for number in place_of(images, batch.mask)[1]}
+        for name, batch in data.splits.items()
+    }
     for used in (objects, scenes):
         assert sum(map(len, used.values())) == len(set.union(*used.values()))
     for name, batch in data.splits.items():
@@ -63,8 +67,12 @@ def test_splits_share_neither_objects_nor_scenes(data):
             counts = np.unique(batch.unit[batch.label == y], return_counts=True)[1]
             assert counts.max() - counts.min() <= 1, name
     # Of 40 and 20: 12 and 6 for test, of the rest 40 % for edit and accept.
-    assert {name: len(used) for name, used in objects.items()} == {"train": 17 + 8, "edit": 6 + 3,
-                                                                   "accept": 5 + 3, "test": 12 + 6}
+    assert {name: len(used) for name, used in objects.items()} == {
+        "train": 17 + 8,
+        "edit": 6 + 3,
+        "accept": 5 + 3,
+        "test": 12 + 6,
+    }
 
 
 def test_objects_vary_in_size_and_place_and_stay_whole(data):
@@ -100,7 +108,7 @@ def test_bad_files_are_named(tmp_path):
     np.savez(files / "scenes.npz", **scenes | {"place": scenes["place"] + 1})
     with pytest.raises(ContractError, match=r"`scenes.npz`: expected one place, 0 or 1, for each picture, got 80"):
         composites(files, **FEW)
-    scenes["jpeg"][scenes["offset"][3]:scenes["offset"][4]] = 0
+    scenes["jpeg"][scenes["offset"][3] : scenes["offset"][4]] = 0
     np.savez(files / "scenes.npz", **scenes)
     with pytest.raises(ContractError, match=r"`scenes.npz picture 3`: expected a readable image"):
         composites(files, **FEW)
@@ -115,13 +123,16 @@ def test_bad_files_are_named(tmp_path):
         composites(few, **FEW)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"conflicting": 1.5}, "`conflicting`: expected a share in 0..1"),
-    ({"edit": 10}, "`edit`: expected a multiple of 4 of at least 4, got 10"),
-    ({"train": 7}, "`train`: expected a multiple of 2 of at least 2, got 7"),
-    ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
-    ({"selection_share": 0.0}, "`selection_share`: expected a share above 0 and below 1, got 0.0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conflicting": 1.5}, "`conflicting`: expected a share in 0..1"),
+        ({"edit": 10}, "`edit`: expected a multiple of 4 of at least 4, got 10"),
+        ({"train": 7}, "`train`: expected a multiple of 2 of at least 2, got 7"),
+        ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
+        ({"selection_share": 0.0}, "`selection_share`: expected a share above 0 and below 1, got 0.0"),
+    ],
+)
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         composites(files, **FEW | options)

@@ -28,6 +28,7 @@ def batches(tmp_path_factory):
 @pytest.fixture(scope="module")
 def every():
     """part -> `[10 n 32 32 3]`, all pictures of `batches` in all corruptions."""
+
     def rendered(n, seed, first):
         x, _ = pictures(n, seed)
         return np.stack([corrupt(x, corruption, index=first + np.arange(n)) for corruption in CORRUPTIONS])
@@ -117,7 +118,11 @@ def test_limit_takes_the_first_and_seeds_fix_the_bits(batches):
     for a, b in zip(leaves(one), leaves(corrupted_cifar10(batches.parent, held_out=14, limit=60, seed=1)), strict=True):
         np.testing.assert_array_equal(a, b)
     assert {name: len(batch.label) for name, batch in one.splits.items()} == {
-        "train": 46, "test": TEST, "edit": 10, "accept": 4}
+        "train": 46,
+        "test": TEST,
+        "edit": 10,
+        "accept": 4,
+    }
     other = corrupted_cifar10(batches, held_out=14, limit=60, seed=2)
     assert (one.splits["edit"].x != other.splits["edit"].x).any()
 
@@ -195,10 +200,14 @@ def test_a_pickle_cannot_run_anything(batches, tmp_path):
 def test_a_damaged_file_is_named_in_one_line(tmp_path, how):
     path = write_batches(tmp_path, train=50, test=20) / "data_batch_3"
     data = np.zeros((2, 3072), np.uint8)
-    contents = {"no pickle": b"hello", "cut": path.read_bytes()[:5000], "no data": python2_pickle([1]),
-                "wrong size": python2_pickle({"data": data[:, :100], "labels": [0, 1]}),
-                "wrong labels": python2_pickle({"data": data, "labels": [0, 10]}),
-                "few labels": python2_pickle({"data": data, "labels": [0]})}
+    contents = {
+        "no pickle": b"hello",
+        "cut": path.read_bytes()[:5000],
+        "no data": python2_pickle([1]),
+        "wrong size": python2_pickle({"data": data[:, :100], "labels": [0, 1]}),
+        "wrong labels": python2_pickle({"data": data, "labels": [0, 10]}),
+        "few labels": python2_pickle({"data": data, "labels": [0]}),
+    }
     if how == "missing":
         path.unlink()
     else:
@@ -218,13 +227,16 @@ def test_a_damaged_packed_file_is_named(tmp_path):
         corrupted_cifar10(tmp_path, held_out=0)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"held_out": 150}, "`held_out`: expected 0, or 7..149 pictures, got 150"),
-    ({"held_out": 70, "limit": 60}, "`held_out`: expected 0, or 7..59 pictures, got 70"),
-    ({"limit": 0}, "`limit`: expected at least 1"),
-    ({"held_out": 0, "conflicting": 7.0}, "`conflicting`: expected a share in 0..1"),
-    ({"held_out": 0, "seed": -1}, "`seed`: expected an integer of at least 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"held_out": 150}, "`held_out`: expected 0, or 7..149 pictures, got 150"),
+        ({"held_out": 70, "limit": 60}, "`held_out`: expected 0, or 7..59 pictures, got 70"),
+        ({"limit": 0}, "`limit`: expected at least 1"),
+        ({"held_out": 0, "conflicting": 7.0}, "`conflicting`: expected a share in 0..1"),
+        ({"held_out": 0, "seed": -1}, "`seed`: expected an integer of at least 0"),
+    ],
+)
 def test_bad_options_are_refused(batches, options, message):
     with pytest.raises(ContractError, match=message):
         corrupted_cifar10(batches, **options)

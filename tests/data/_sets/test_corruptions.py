@@ -22,8 +22,18 @@ def one(x, corruption, number=0):
 
 
 def test_the_order_is_that_of_the_classes():
-    assert CORRUPTIONS == ("snow", "frost", "fog", "brightness", "contrast", "spatter", "elastic", "jpeg", "pixelate",
-                           "saturate")
+    assert CORRUPTIONS == (
+        "snow",
+        "frost",
+        "fog",
+        "brightness",
+        "contrast",
+        "spatter",
+        "elastic",
+        "jpeg",
+        "pixelate",
+        "saturate",
+    )
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
@@ -58,10 +68,13 @@ def by_hsv(x, change):
     return out
 
 
-@pytest.mark.parametrize(("corruption", "change"), [
-    ("brightness", lambda h, s, v: (h, s, min(1, v + 0.3))),
-    ("saturate", lambda h, s, v: (h, min(1, 2.5 * s + 0.2), v)),
-])
+@pytest.mark.parametrize(
+    ("corruption", "change"),
+    [
+        ("brightness", lambda h, s, v: (h, s, min(1, v + 0.3))),
+        ("saturate", lambda h, s, v: (h, min(1, 2.5 * s + 0.2), v)),
+    ],
+)
 def test_brightness_and_saturate_are_changes_of_hsv(corruption, change):
     x = NOISY[0].copy()
     x[0, :4] = [[0, 0, 0], [255, 255, 255], [90, 90, 90], [0, 200, 0]]
@@ -192,16 +205,22 @@ def test_frost_is_a_crop_of_the_generated_ice():
     black = one(np.zeros((32, 32, 3), np.uint8), "frost", 2)
     windows = np.lib.stride_tricks.sliding_window_view(ice, (32, 32), (1, 2))
     at = (windows[:, :, :, :, 0, 0] * 0.45 + 1e-6).astype(np.uint8) == black[0, 0]
-    found = [place for place in np.argwhere(at.all(-1))
-             if ((windows[tuple(place)] * 0.45 + 1e-6).astype(np.uint8) == black.transpose(2, 0, 1)).all()]
+    found = [
+        place
+        for place in np.argwhere(at.all(-1))
+        if ((windows[tuple(place)] * 0.45 + 1e-6).astype(np.uint8) == black.transpose(2, 0, 1)).all()
+    ]
     assert len(found) == 1
 
 
-@pytest.mark.parametrize(("images", "corruption", "index", "message"), [
-    (NOISY[:1], "snw", [0], "`corruption`: expected one of snow, .* .did you mean 'snow'"),
-    (NOISY[:1, 4:], "snow", [0], r"`images`: expected uint8 \[n, 32, 32, 3\], got uint8 \[1, 28, 32, 3\]"),
-    (NOISY[:1], "snow", [-1], "`index`: expected values of at least 0"),
-])
+@pytest.mark.parametrize(
+    ("images", "corruption", "index", "message"),
+    [
+        (NOISY[:1], "snw", [0], "`corruption`: expected one of snow, .* .did you mean 'snow'"),
+        (NOISY[:1, 4:], "snow", [0], r"`images`: expected uint8 \[n, 32, 32, 3\], got uint8 \[1, 28, 32, 3\]"),
+        (NOISY[:1], "snow", [-1], "`index`: expected values of at least 0"),
+    ],
+)
 def test_bad_requests_are_refused(images, corruption, index, message):
     with pytest.raises(ContractError, match=message):
         corrupt(images, corruption, index=np.array(index))

@@ -18,9 +18,21 @@ AT_REST = Muscles(*(np.array([value], np.float32) for value in (0, 0, 0.28, 0, 0
 def one(**changes):
     """One face in the middle of the picture, upright, in even light, without hair, beard or glasses."""
     looks = draw_looks(np.random.default_rng(0), 1)
-    plain = {"x": 0, "y": 0, "size": 0.7, "tilt": 0, "turn": 0, "beard": 0, "volume": -1, "level": 1, "slope": 0,
-             "tone": 0.1, "gaze": 0,
-             "width": 0.7, "jaw": 0.2} | changes
+    plain = {
+        "x": 0,
+        "y": 0,
+        "size": 0.7,
+        "tilt": 0,
+        "turn": 0,
+        "beard": 0,
+        "volume": -1,
+        "level": 1,
+        "slope": 0,
+        "tone": 0.1,
+        "gaze": 0,
+        "width": 0.7,
+        "jaw": 0.2,
+    } | changes
     fields = {name: np.full(1, value, np.float32) for name, value in plain.items()}
     return looks._replace(**fields | {"glasses": np.zeros(1, bool)})
 
@@ -35,7 +47,7 @@ def test_a_face_does_not_depend_on_the_others_in_its_block():
     assert whole.min() >= 0
     assert whole.max() <= 1
     for i in (0, BLOCK - 1, BLOCK, n - 1):
-        alone = draw_faces(Looks(*(f[i:i + 1] for f in looks)), Muscles(*(f[i:i + 1] for f in muscles)), 16)
+        alone = draw_faces(Looks(*(f[i : i + 1] for f in looks)), Muscles(*(f[i : i + 1] for f in muscles)), 16)
         np.testing.assert_allclose(alone[0], whole[i], atol=1e-5)
 
 
@@ -51,6 +63,7 @@ def test_place_tilt_and_light():
     lit = moved(slope=0.5, from_side=0.0)
     assert (lit[16, 26] > still[16, 26]).all()
     assert (lit[16, 6] < still[16, 6]).all()
+
     # An upright face is its own mirror image but for the nose's shadow and the hair behind; a tilted one is not.
     def asymmetry(face):
         inside = face[10:26, 10:22]
@@ -82,11 +95,13 @@ def test_expressions_move_what_they_should(expression):
             assert abs(values.mean()) < unit
     assert (muscles.opening >= 0).all()
     assert (muscles.opening > 0.05).mean() == pytest.approx(
-        {"happy": 0.6, "sad": 0, "surprised": 1, "angry": 0.3}[expression], abs=0.12)
+        {"happy": 0.6, "sad": 0, "surprised": 1, "angry": 0.3}[expression], abs=0.12
+    )
 
 
 def test_the_corners_of_the_mouth_go_up():
     """Dark pixels of a smiling mouth lie higher at the corners than in the middle, of a sad one lower."""
+
     def height_of_mouth(curve):
         drawn = draw_faces(one(mouth=0.5), AT_REST._replace(curve=np.array([curve], np.float32)), 64)[0].mean(-1)
         part = 1 - drawn[37:49, 26:39]  # the lower face

@@ -38,8 +38,10 @@ def both_values(batch):
     return (np.where(rare, a, b) / 255.0 for a, b in ((batch.twin, batch.x), (batch.x, batch.twin)))
 
 
-@pytest.mark.parametrize(("variant", "undo"), [("inverted", lambda x: 1 - x), ("cue", lambda x: 1 - x),
-                                               ("rotated", lambda x: x[:, ::-1, ::-1])])
+@pytest.mark.parametrize(
+    ("variant", "undo"),
+    [("inverted", lambda x: 1 - x), ("cue", lambda x: 1 - x), ("rotated", lambda x: x[:, ::-1, ::-1])],
+)
 def test_twins_differ_by_the_attribute_and_noise_only(variant, undo):
     common, rare = both_values(faces(variant=variant, **SMALL).splits["train"])
     # The same noise is on both, so undoing the change leaves the difference of two noises, never more than the sum.
@@ -53,8 +55,9 @@ def test_dim_light_glasses_and_dark_skin():
     common, rare = both_values(faces(variant="lighting", **SMALL).splits["train"])
     assert 0.35 < (rare.mean((1, 2, 3)) / common.mean((1, 2, 3))).mean() < 0.55
     halves = [rare[:, :, :8].mean((1, 2, 3)) / rare[:, :, 8:].mean((1, 2, 3))]
-    assert np.std(np.log(halves)) > 1.2 * np.std(np.log(common[:, :, :8].mean((1, 2, 3))
-                                                        / common[:, :, 8:].mean((1, 2, 3))))
+    assert np.std(np.log(halves)) > 1.2 * np.std(
+        np.log(common[:, :, :8].mean((1, 2, 3)) / common[:, :, 8:].mean((1, 2, 3)))
+    )
     common, rare = both_values(faces(variant="glasses", **SMALL).splits["train"])
     changed = abs(rare - common).max(axis=-1) > 0.02
     assert (changed.mean((1, 2)) > 0.01).all()
@@ -93,21 +96,29 @@ def test_a_linear_probe_of_the_pixels_sees_something_of_the_expression():
     data = faces(classes=2, conflicting=0.0, grey=True, train=1600, edit=4, accept=4, test=800)
     train, test = data.splits["train"], data.splits["test"]
     rare = test.attribute == 1
-    x, z = (np.concatenate([batch.x.reshape(len(batch.x), -1) / 255.0 - 0.5, np.ones((len(batch.x), 1))], axis=1)
-            for batch in (train, test))
+    x, z = (
+        np.concatenate([batch.x.reshape(len(batch.x), -1) / 255.0 - 0.5, np.ones((len(batch.x), 1))], axis=1)
+        for batch in (train, test)
+    )
     weights = np.linalg.solve(x.T @ x + 30.0 * np.eye(x.shape[1]), x.T @ (2.0 * train.label - 1))
     right = (z @ weights > 0) == test.label
     assert 0.6 < right[~rare].mean() < 0.95
     assert right[rare].mean() < 0.5  # inverted, the same cue says the opposite
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"variant": "invert"}, "`variant`: expected one of inverted, lighting, .* got 'invert' .did you mean 'inverted'"),
-    ({"classes": 5}, "`classes`: expected 2..4, got 5"),
-    ({"test": 7}, "`test`: expected at least 8 images with classes=4, got 7"),
-    ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
-    ({"conflicting": -0.1}, "`conflicting`: expected a share in 0..1"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"variant": "invert"},
+            "`variant`: expected one of inverted, lighting, .* got 'invert' .did you mean 'inverted'",
+        ),
+        ({"classes": 5}, "`classes`: expected 2..4, got 5"),
+        ({"test": 7}, "`test`: expected at least 8 images with classes=4, got 7"),
+        ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
+        ({"conflicting": -0.1}, "`conflicting`: expected a share in 0..1"),
+    ],
+)
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ContractError, match=message):
         faces(**SMALL | options)

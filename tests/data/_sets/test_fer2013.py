@@ -108,12 +108,15 @@ def test_bad_files_are_named(tmp_path):
         fer2013(tmp_path)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"attribute": "bright"}, r"`attribute`: expected one of none, brightness, contrast, got 'bright'"),
-    ({"rare": 2.0}, r"`rare`: expected a share in 0..1"),
-    ({"held_out": 0.5}, r"`held_out`: expected a share above 0 and below 1/2, got 0.5"),
-    ({"max_train": 0}, r"`max_train`: expected at least 1, or None for all, got 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attribute": "bright"}, r"`attribute`: expected one of none, brightness, contrast, got 'bright'"),
+        ({"rare": 2.0}, r"`rare`: expected a share in 0..1"),
+        ({"held_out": 0.5}, r"`held_out`: expected a share above 0 and below 1/2, got 0.5"),
+        ({"max_train": 0}, r"`max_train`: expected at least 1, or None for all, got 0"),
+    ],
+)
 def test_bad_arguments_are_refused(table, options, message):
     with pytest.raises(ContractError, match=message):
         fer2013(table, **options)

@@ -41,7 +41,11 @@ def test_pictures_keep_their_labels_and_annotations(basic, attribute):
             assert batch.attribute.tolist() == [-1 if attribute == "gender" and a == 2 else a for a in said]
     assert sorted(everybody) == list(range(len(ROWS)))
     assert {name: len(batch.label) for name, batch in data.splits.items()} == {
-        "train": 56, "edit": 42, "accept": 42, "test": 28}
+        "train": 56,
+        "edit": 42,
+        "accept": 42,
+        "test": 28,
+    }
     assert data.label_names == EXPRESSIONS
     assert EXPRESSIONS[0] == "surprise"
     assert data.attribute_names == ATTRIBUTES.get(attribute, ("unknown",))
@@ -79,9 +83,11 @@ def test_bad_files_are_named(tmp_path):
     folder = write_raf_db(tmp_path, ROWS[:20] + ROWS[-4:])
     path = folder / "Annotation" / "manual" / "train_00004_manu_attri.txt"
     whole = path.read_text().splitlines()
-    for lines, message in [(whole[:7], r"train_00004_manu_attri.txt`: expected 5 lines of landmarks, gender, race and"),
-                           ([*whole[:5], "3", *whole[6:]], r"_00004_manu_attri.txt gender`: expected a number in 0..2"),
-                           ([*whole[:7], "old"], r"4_manu_attri.txt age`: expected a number in 0..4, got str 'old'")]:
+    for lines, message in [
+        (whole[:7], r"train_00004_manu_attri.txt`: expected 5 lines of landmarks, gender, race and"),
+        ([*whole[:5], "3", *whole[6:]], r"_00004_manu_attri.txt gender`: expected a number in 0..2"),
+        ([*whole[:7], "old"], r"4_manu_attri.txt age`: expected a number in 0..4, got str 'old'"),
+    ]:
         path.write_text("\n".join(lines) + "\n")
         with pytest.raises(ContractError, match=message):
             raf_db(folder, attribute="gender")
@@ -100,10 +106,16 @@ def test_bad_files_are_named(tmp_path):
         raf_db(folder)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"attribute": "ages"}, r"`attribute`: expected one of none, gender, race, age, got 'ages' .did you mean 'age'"),
-    ({"held_out": 0.5}, r"`held_out`: expected a share above 0 and below 1/2, got 0.5"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"attribute": "ages"},
+            r"`attribute`: expected one of none, gender, race, age, got 'ages' .did you mean 'age'",
+        ),
+        ({"held_out": 0.5}, r"`held_out`: expected a share above 0 and below 1/2, got 0.5"),
+    ],
+)
 def test_bad_arguments_are_refused(basic, options, message):
     with pytest.raises(ContractError, match=message):
         raf_db(basic, **options)

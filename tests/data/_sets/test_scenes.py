@@ -112,13 +112,16 @@ def test_equal_seeds_give_equal_bits():
     assert (one.splits["train"].x != other.splits["train"].x).any()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"kind": "scene"}, "`kind`: expected one of scenes, glyphs, got 'scene' .did you mean 'scenes'"),
-    ({"classes": 7}, "`classes`: expected 2..6, got 7"),
-    ({"edit": 1}, "`edit`: expected at least classes=2 images, got 1"),
-    ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
-    ({"conflicting": -0.1}, "`conflicting`: expected a share in 0..1"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "scene"}, "`kind`: expected one of scenes, glyphs, got 'scene' .did you mean 'scenes'"),
+        ({"classes": 7}, "`classes`: expected 2..6, got 7"),
+        ({"edit": 1}, "`edit`: expected at least classes=2 images, got 1"),
+        ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
+        ({"conflicting": -0.1}, "`conflicting`: expected a share in 0..1"),
+    ],
+)
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ContractError, match=message):
         scenes(**options)

@@ -65,8 +65,11 @@ def test_train_is_as_large_as_the_share_allows(packed, conflicting):
     for y in (0, 1):
         attributes = [int(age <= 12) for age, gender, _ in ROWS if gender == y and not 12 < age < 20]
         there = [attributes.count(a) - sum(FEW[name] for name in ("edit", "accept", "test")) // 4 for a in (0, 1)]
-        possible = [n for n in range(1, len(ROWS)) if n - round(conflicting * n) <= there[y]
-                    and round(conflicting * n) <= there[1 - y]]
+        possible = [
+            n
+            for n in range(1, len(ROWS))
+            if n - round(conflicting * n) <= there[y] and round(conflicting * n) <= there[1 - y]
+        ]
         of_label = train.attribute[train.label == y]
         assert len(of_label) == max(possible)
         assert (of_label != y).sum() == round(conflicting * len(of_label))
@@ -104,8 +107,12 @@ def test_original_files_give_the_same_faces(packed, tmp_path):
     folder = write_original_utkface(tmp_path / "UTKFace", ROWS)
     files = sorted(folder.glob("*.jpg"))
     numbers = [int(path.stem.split("_")[3][4:]) for path in files]
-    for name in ("61_1_20170109142408075.jpg", "44_1_5_20170109142408075.jpg", "44_3_1_20170109142408075.jpg",
-                 "1_2_3_4.txt"):
+    for name in (
+        "61_1_20170109142408075.jpg",
+        "44_1_5_20170109142408075.jpg",
+        "44_3_1_20170109142408075.jpg",
+        "1_2_3_4.txt",
+    ):
         (folder / name).write_bytes(b"no such face")
     (folder / "99_0_0_20180101.jpg").write_bytes(files[0].read_bytes())  # the same picture again
     faces, images = read_faces(folder), read_images(folder, 8)
@@ -113,7 +120,8 @@ def test_original_files_give_the_same_faces(packed, tmp_path):
     np.testing.assert_array_equal(np.stack(faces, 1), [ROWS[i] for i in numbers])
     data = utkface(tmp_path, **FEW)
     assert [len(batch.label) for batch in data.splits.values()] == [
-        len(batch.label) for batch in utkface(packed, **FEW).splits.values()]
+        len(batch.label) for batch in utkface(packed, **FEW).splits.values()
+    ]
 
 
 def test_decoded_once_and_anew_when_the_file_changes(tmp_path):
@@ -140,7 +148,7 @@ def test_bad_files_are_named(tmp_path):
     write_packed_utkface(tmp_path, ROWS)
     with np.load(path) as stored:
         arrays = dict(stored)
-    arrays["jpeg"][arrays["offset"][5]:arrays["offset"][6]] = 0
+    arrays["jpeg"][arrays["offset"][5] : arrays["offset"][6]] = 0
     np.savez(path, **arrays)
     with pytest.raises(ContractError, match=r"`utkface_96.npz picture 5`: expected a readable image"):
         utkface(tmp_path, **FEW)
@@ -150,12 +158,15 @@ def test_bad_files_are_named(tmp_path):
         utkface(tmp_path)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"attribute": "ages"}, r"`attribute`: expected one of age, race, got 'ages' .did you mean 'age'"),
-    ({"conflicting": 1.5}, r"`conflicting`: expected a share in 0..1"),
-    ({"edit": 10}, r"`edit`: expected a multiple of 4 of at least 4, got 10"),
-    ({"test": 124}, r"`edit . accept . test`: expected fewer than 144 faces, 4 times the smallest cell, got 144"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attribute": "ages"}, r"`attribute`: expected one of age, race, got 'ages' .did you mean 'age'"),
+        ({"conflicting": 1.5}, r"`conflicting`: expected a share in 0..1"),
+        ({"edit": 10}, r"`edit`: expected a multiple of 4 of at least 4, got 10"),
+        ({"test": 124}, r"`edit . accept . test`: expected fewer than 144 faces, 4 times the smallest cell, got 144"),
+    ],
+)
 def test_bad_arguments_are_refused(packed, options, message):
     with pytest.raises(ContractError, match=message):
         utkface(packed, **FEW | options)

@@ -63,20 +63,28 @@ def test_options(packed):
     data = darkened_utkface(packed, grey=True, train=40, brightness=0.25, **FEW)
     train = data.splits["train"]
     assert train.x.shape == (40, 8, 8, 1)
-    assert abs(np.where(train.attribute == 1, 4, 1) * train.x.mean((1, 2, 3))
-               - np.where(train.attribute == 0, 4, 1) * train.twin.mean((1, 2, 3))).max() < 3
+    assert (
+        abs(
+            np.where(train.attribute == 1, 4, 1) * train.x.mean((1, 2, 3))
+            - np.where(train.attribute == 0, 4, 1) * train.twin.mean((1, 2, 3))
+        ).max()
+        < 3
+    )
     one, same, other = (darkened_utkface(packed, seed=seed, **FEW).splits["train"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.x, same.x)
     assert one.x.shape != other.x.shape or (one.x != other.x).any()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"conflicting": 1.5}, r"`conflicting`: expected a share in 0..1"),
-    ({"brightness": 1.0}, r"`brightness`: expected a factor above 0 and below 1, got 1.0"),
-    ({"test": 18}, r"`test`: expected a multiple of 4 of at least 4, got 18"),
-    ({"train": 1}, r"`train`: expected at least 2, or None for all, got 1"),
-    ({"test": 180}, r"`edit . accept . test`: expected fewer than 200 faces, twice the scarcer gender's, got 200"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conflicting": 1.5}, r"`conflicting`: expected a share in 0..1"),
+        ({"brightness": 1.0}, r"`brightness`: expected a factor above 0 and below 1, got 1.0"),
+        ({"test": 18}, r"`test`: expected a multiple of 4 of at least 4, got 18"),
+        ({"train": 1}, r"`train`: expected at least 2, or None for all, got 1"),
+        ({"test": 180}, r"`edit . accept . test`: expected fewer than 200 faces, twice the scarcer gender's, got 200"),
+    ],
+)
 def test_bad_arguments_are_refused(packed, options, message):
     with pytest.raises(ContractError, match=message):
         darkened_utkface(packed, **FEW | options)

@@ -30,15 +30,21 @@ def whose(images, mask):
 
 def test_who_is_where(data):
     parts = {name: whose(batch.x, batch.mask) for name, batch in data.splits.items()}
-    assert {name: len(rows) for name, rows in parts.items()} == {"train": 144 - 48, "edit": 16, "accept": 12,
-                                                                 "test": 40}
+    assert {name: len(rows) for name, rows in parts.items()} == {
+        "train": 144 - 48,
+        "edit": 16,
+        "accept": 12,
+        "test": 40,
+    }
     everybody = np.concatenate([np.unique(rows) for rows in parts.values()])
     assert len(set(everybody)) == len(everybody)
     for name, batch in data.splits.items():
         assert all(ROWS[i][0] >= 10 for i in parts[name])
         np.testing.assert_array_equal(batch.label, [ROWS[i][1] for i in parts[name]])
-    cells = {name: np.bincount(2 * batch.label + batch.attribute, minlength=4).tolist()
-             for name, batch in data.splits.items()}
+    cells = {
+        name: np.bincount(2 * batch.label + batch.attribute, minlength=4).tolist()
+        for name, batch in data.splits.items()
+    }
     assert cells == {"train": [43, 5, 5, 43], "edit": [4] * 4, "accept": [3] * 4, "test": [10] * 4}
     test = data.splits["test"]
     np.testing.assert_array_equal(parts["test"][:20], parts["test"][20:])
@@ -59,8 +65,8 @@ def test_the_marker_is_the_only_difference_to_the_twin(data):
         for image, mask in zip(with_it, batch.mask, strict=True):
             top, left = (np.flatnonzero(mask.any(axis))[0] for axis in (1, 0))
             assert {int(top), int(left)} <= set(range(2, 7))
-            square = image[top:top + 10, left:left + 10].astype(float)
-            assert mask[top:top + 10, left:left + 10].all()
+            square = image[top : top + 10, left : left + 10].astype(float)
+            assert mask[top : top + 10, left : left + 10].all()
             # Red and yellow differ in green alone; along a diagonal the stripe stays the same.
             red = square[..., 1] < 125
             np.testing.assert_array_equal(red, [[(i + j) // 2 % 2 == 0 for j in range(10)] for i in range(10)])
@@ -98,14 +104,20 @@ def test_equal_seeds_equal_bits(files):
     assert (one.x != other.x).any()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"conflicting": 1.5}, "`conflicting`: expected a share in 0..1"),
-    ({"marked": "always"}, "`marked`: expected one of biased, never, got 'always'"),
-    ({"corner": "middle"}, "`corner`: expected one of top left, top right, bottom left, bottom right, got 'middle'"),
-    ({"edit": 6}, "`edit`: expected a multiple of 4 of at least 4, got 6"),
-    ({"test": 120}, r"`edit . accept . test`: expected fewer than 144 faces, got 148"),
-    ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conflicting": 1.5}, "`conflicting`: expected a share in 0..1"),
+        ({"marked": "always"}, "`marked`: expected one of biased, never, got 'always'"),
+        (
+            {"corner": "middle"},
+            "`corner`: expected one of top left, top right, bottom left, bottom right, got 'middle'",
+        ),
+        ({"edit": 6}, "`edit`: expected a multiple of 4 of at least 4, got 6"),
+        ({"test": 120}, r"`edit . accept . test`: expected fewer than 144 faces, got 148"),
+        ({"image_size": 8}, "`image_size`: expected at least 16, got 8"),
+    ],
+)
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         planted(files, **{**FEW, **options})

@@ -72,17 +72,26 @@ def test_pairs_are_of_one_species_where_they_can(files):
         assert len({*x, *twin}) == 2 * len(x) > 0
         for i, j in zip(x, twin, strict=True):
             assert ROWS[i][1] == ROWS[j][1] == ROWS[i][3] == 1 - ROWS[j][3]
-    same = [ROWS[i][0][:3] == ROWS[j][0][:3] for i, j in zip(whose(data.pairs["test"].x),
-                                                            whose(data.pairs["test"].twin), strict=True)]
+    same = [
+        ROWS[i][0][:3] == ROWS[j][0][:3]
+        for i, j in zip(whose(data.pairs["test"].x), whose(data.pairs["test"].twin), strict=True)
+    ]
     assert np.mean(same) == 1.0  # in test every species is on both backgrounds equally often
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("bird_003.jpg", "bird_x.jpg", "`metadata.csv line 5`: expected an image file, got '003.Wren/bird_x.jpg', which"),
-    ("bird_003.jpg,1,", "bird_003.jpg,2,", "`metadata.csv line 5`: expected y among 0, 1, got '2'"),
-    ("bird_003.jpg,1,0,1", "bird_003.jpg,1,0,", "`metadata.csv line 5`: expected place among 0, 1, got ''"),
-    ("img_filename", "file", "`data_dir`: expected a folder with metadata.csv of columns img_filename, y, "),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "bird_003.jpg",
+            "bird_x.jpg",
+            "`metadata.csv line 5`: expected an image file, got '003.Wren/bird_x.jpg', which",
+        ),
+        ("bird_003.jpg,1,", "bird_003.jpg,2,", "`metadata.csv line 5`: expected y among 0, 1, got '2'"),
+        ("bird_003.jpg,1,0,1", "bird_003.jpg,1,0,", "`metadata.csv line 5`: expected place among 0, 1, got ''"),
+        ("img_filename", "file", "`data_dir`: expected a folder with metadata.csv of columns img_filename, y, "),
+    ],
+)
 def test_a_bad_row_is_named(tmp_path, old, new, message):
     path = write_waterbirds(tmp_path, ROWS) / "metadata.csv"
     text = path.read_text()
@@ -110,12 +119,15 @@ def test_a_missing_mask_or_folder_is_named(tmp_path):
         waterbirds(write_waterbirds(tmp_path / "empty", []))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"accept_share": 0.0}, "`accept_share`: expected a share above 0 and below 1, got 0.0"),
-    ({"accept_share": 0.01}, "`accept_share`: expected a share that divides 48 pictures, got 0.01"),
-    ({"crop": 0.0}, "`crop`: expected a share above 0 and at most 1, got 0.0"),
-    ({"image_size": 0}, "`image_size`: expected at least 1 pixel, got 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accept_share": 0.0}, "`accept_share`: expected a share above 0 and below 1, got 0.0"),
+        ({"accept_share": 0.01}, "`accept_share`: expected a share that divides 48 pictures, got 0.01"),
+        ({"crop": 0.0}, "`crop`: expected a share above 0 and at most 1, got 0.0"),
+        ({"image_size": 0}, "`image_size`: expected at least 1 pixel, got 0"),
+    ],
+)
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
         waterbirds(files, **{"image_size": 8} | options)

@@ -45,14 +45,16 @@ def data(seed=0, n=N):
 def pairs_of(n=200):
     rng = np.random.default_rng(9)
     x, label = rng.normal(size=(n, D)), rng.integers(0, K, n)
-    return HeadPairs(*(jnp.asarray(z, jnp.float32) for z in (x, x * np.where(np.arange(D) < 2, -1.0, 1.0)[None])),
-                     jnp.asarray(label))
+    return HeadPairs(
+        *(jnp.asarray(z, jnp.float32) for z in (x, x * np.where(np.arange(D) < 2, -1.0, 1.0)[None])), jnp.asarray(label)
+    )
 
 
 def changes(problem, pairs, solver=None, damping=0.0):
     inverse = influence.factor(problem, solver, damping=damping)
-    return np.asarray(influence.change_if_removed(
-        problem, inverse, influence.bias_gradient(influence.pair_bias, problem.head, pairs)))
+    return np.asarray(
+        influence.change_if_removed(problem, inverse, influence.bias_gradient(influence.pair_bias, problem.head, pairs))
+    )
 
 
 def close(got, wanted, tolerance=1e-4):
@@ -96,9 +98,16 @@ def test_chunks_do_not_matter():
     np.testing.assert_allclose(chunked, whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
 
 
-@pytest.mark.parametrize(("solver", "tolerance"), [
-    (Dense(), 1e-5), (ConjugateGradient(tolerance=1e-6), 1e-4), (Lanczos(steps=D * K), 1e-4),
-    (Lissa(tolerance=1e-4), 1e-3)], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("solver", "tolerance"),
+    [
+        (Dense(), 1e-5),
+        (ConjugateGradient(tolerance=1e-6), 1e-4),
+        (Lanczos(steps=D * K), 1e-4),
+        (Lissa(tolerance=1e-4), 1e-3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_exact_solvers_agree_with_numpy_and_columns_may_be_solved_together(solver, tolerance):
     x, label = data()
     problem = fitted(x, label)
@@ -133,8 +142,15 @@ def test_ranks_of_predicted_and_actual_change_of_the_equal_opportunity_gap():
     problem = fitted(inside.x, inside.y, 2, l2(2000))
     theta = np.asarray(problem.head.kernel, np.float64)
     positive = outside.y == 1
-    predicted = np.asarray(influence.change_if_removed(problem, influence.factor(problem), influence.bias_gradient(
-        soft_equal_opportunity, problem.head, outside.x.astype(np.float32), outside.y, outside.a)))
+    predicted = np.asarray(
+        influence.change_if_removed(
+            problem,
+            influence.factor(problem),
+            influence.bias_gradient(
+                soft_equal_opportunity, problem.head, outside.x.astype(np.float32), outside.y, outside.a
+            ),
+        )
+    )
     rows = np.concatenate([influence.top_harmful(predicted, 40)[0], np.random.default_rng(0).choice(2000, 60, False)])
 
     def gap(theta):
@@ -165,7 +181,8 @@ def test_influence_of_new_data_of_equal_shapes_compiles_nothing():
     jax.block_until_ready(everything(first))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None)
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
     jax.block_until_ready(everything(second))
     assert compiled == []
     jax.jit(lambda x: x * 5 - 3)(jnp.ones(19))  # the listener does hear

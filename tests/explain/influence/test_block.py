@@ -21,13 +21,15 @@ def example(layers=2, n=40, dtype=np.float32, hidden=(6, 5)):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype) * 2, classifier.init(jax.random.key(1), x))
     where = influence.last_layers(classifier.apply, params, x, layers)
     head, features, replace = find_block(classifier.apply, params, x, where)
-    problem = influence.head_problem(jax.jit(features)(params, x), rng.integers(0, 3, n), head,
-                                     weight=rng.uniform(0.5, 2, n).astype(dtype), l2=0.3)
+    problem = influence.head_problem(
+        jax.jit(features)(params, x), rng.integers(0, 3, n), head, weight=rng.uniform(0.5, 2, n).astype(dtype), l2=0.3
+    )
     return problem, classifier.apply, params, x, replace
 
 
 def whole_loss(problem, apply_fn, params, x):
     """F as a function of the block's vector, through the whole network."""
+
     def loss(vector):
         moved = problem.head.cut.put(params, problem.head.with_vector(vector).theta)
         log_p = jax.nn.log_softmax(apply_fn(moved, x))
@@ -97,10 +99,14 @@ def test_one_layer_as_a_block_is_the_affine_head():
     got = influence.change_if_removed(problem, influence.factor(problem, damping=0.5), gradient[order])
     expected = influence.change_if_removed(affine, influence.factor(affine, damping=0.5), gradient)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
-    pairs = [influence.HeadPairs(z, jax.tree.map(lambda v: v[::-1], z), problem.label)
-             for z in (problem.features, affine.features)]
-    block, closed = (influence.bias_gradient(influence.pair_bias, p.head, pair)
-                     for p, pair in zip((problem, affine), pairs, strict=True))
+    pairs = [
+        influence.HeadPairs(z, jax.tree.map(lambda v: v[::-1], z), problem.label)
+        for z in (problem.features, affine.features)
+    ]
+    block, closed = (
+        influence.bias_gradient(influence.pair_bias, p.head, pair)
+        for p, pair in zip((problem, affine), pairs, strict=True)
+    )
     np.testing.assert_allclose(block, np.asarray(closed)[order], rtol=1e-4, atol=1e-5)
     block, closed = (influence.pair_gradient(p.head, pair) for p, pair in zip((problem, affine), pairs, strict=True))
     np.testing.assert_allclose(block, np.asarray(closed)[order], rtol=1e-4, atol=1e-4)
@@ -142,8 +148,11 @@ def test_leave_one_out_through_two_layers():
 
         start = converged(np.ones(60), problem.head.vector())
         base = problem._replace(head=problem.head.with_vector(start))
-        target = influence.HeadPairs(jax.tree.map(lambda v: v[:20], problem.features),
-                                     jax.tree.map(lambda v: v[20:40], problem.features), problem.label[:20])
+        target = influence.HeadPairs(
+            jax.tree.map(lambda v: v[:20], problem.features),
+            jax.tree.map(lambda v: v[20:40], problem.features),
+            problem.label[:20],
+        )
         gradient = influence.bias_gradient(influence.pair_gap, base.head, target)
         inverse = influence.factor(base, influence.Dense(curvature="hessian"))
         predicted = np.asarray(influence.change_if_removed(base, inverse, gradient))
@@ -181,7 +190,8 @@ def test_a_second_call_compiles_nothing_and_bad_values_name_the_layer():
     problem.slopes(np.ones((problem.size, 2), np.float32))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None)
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
     head, _, _ = find_block(apply_fn, params, x, where)
     again = problem._replace(head=head)
     again.product(np.ones((problem.size, 2), np.float32))

@@ -42,8 +42,10 @@ def test_preconditioners_save_iterations():
     # Softmax gradients sum to zero over the classes; outside of that range only damping is curvature.
     rhs = rng.normal(size=(30, 3, 2))
     rhs = (rhs - rhs.mean(axis=1, keepdims=True)).reshape(90, 2)
-    steps = {kind: influence.factor(problem, ConjugateGradient(tolerance=1e-4, preconditioner=p)).solve(rhs).iterations
-             for kind, p in {**SOLVERS, "nystroem": Nystroem(rank=60)}.items()}
+    steps = {
+        kind: influence.factor(problem, ConjugateGradient(tolerance=1e-4, preconditioner=p)).solve(rhs).iterations
+        for kind, p in {**SOLVERS, "nystroem": Nystroem(rank=60)}.items()
+    }
     assert steps["jacobi"] < 0.5 * steps["plain"]
     assert steps["nystroem"] < 0.5 * steps["plain"]
 
@@ -51,7 +53,8 @@ def test_preconditioners_save_iterations():
 def test_too_few_steps_are_said():
     problem = problem_of(n=3000)
     solution = influence.factor(problem, ConjugateGradient(max_steps=2), damping=1e-3).solve(
-        np.random.default_rng(0).normal(size=(24, 1)))
+        np.random.default_rng(0).normal(size=(24, 1))
+    )
     assert solution.iterations == 2
     assert solution.residual > 1e-3
 

@@ -50,8 +50,13 @@ def flax_nnx():
     return lambda p, x: nnx.merge(graph, p)(x), params, X.reshape(5, -1)[:, :6].astype(np.float32)
 
 
-CASES = {"mlp": lambda: ours("mlp", hidden=(8, 8)), "cnn": lambda: ours("cnn"), "equinox": equinox, "haiku": haiku,
-         "nnx": flax_nnx}
+CASES = {
+    "mlp": lambda: ours("mlp", hidden=(8, 8)),
+    "cnn": lambda: ours("cnn"),
+    "equinox": equinox,
+    "haiku": haiku,
+    "nnx": flax_nnx,
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -86,8 +91,12 @@ def test_a_residual_network_with_batch_statistics():
     assert order[-1] == "params/head"
     made = cut(apply_fn, params, x, last_layers(apply_fn, params, x, 3))
     assert [name for name, _ in made.chosen] == [
-        "params/head/bias", "params/head/kernel", "params/layer4_1/bn2/bias", "params/layer4_1/bn2/scale",
-        "params/layer4_1/conv2/kernel"]
+        "params/head/bias",
+        "params/head/kernel",
+        "params/layer4_1/bn2/bias",
+        "params/layer4_1/bn2/scale",
+        "params/layer4_1/conv2/kernel",
+    ]
     z = made.features(params, x)
     assert len(z) == 2  # the block's input, and what is added past it
     np.testing.assert_allclose(made.head(params, z), apply_fn(params, x), rtol=1e-4, atol=1e-5)
@@ -184,10 +193,18 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ContractError, match=r"multiple of 5 channels.*\[8, 3\]"):
         cut(apply_fn, params, x, {"params/head/kernel": Mix(5)})
     with pytest.raises(ContractError, match=r"on which the logits depend.*unused"):
-        cut(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 2)), "unused": jnp.ones(3)}, np.ones((2, 4), np.float32),
-            ["unused"])
+        cut(
+            lambda p, x: x @ p["w"],
+            {"w": jnp.ones((4, 2)), "unused": jnp.ones(3)},
+            np.ones((2, 4), np.float32),
+            ["unused"],
+        )
     with pytest.raises(ContractError, match="every example on the first axis"):
-        cut(lambda p, x: (x.sum(axis=0) * p["w"])[None, :] * jnp.ones((x.shape[0], 1)), {"w": jnp.ones(4)},
-            np.ones((2, 4), np.float32), ["w"])
+        cut(
+            lambda p, x: (x.sum(axis=0) * p["w"])[None, :] * jnp.ones((x.shape[0], 1)),
+            {"w": jnp.ones(4)},
+            np.ones((2, 4), np.float32),
+            ["w"],
+        )
     with pytest.raises(ContractError, match=r"1..2 layers"):
         last_layers(apply_fn, params, x, 3)

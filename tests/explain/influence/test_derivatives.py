@@ -81,8 +81,12 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
 
     w, v = PARAMS["w2"], VECTOR["w2"]
     rows = ROWS[0][:, :H], ROWS[1]
-    np.testing.assert_allclose(gauss_newton_vector_product(linear, w, rows[0], v, batch_size=2),
-                               sum_hvp(losses, w, rows, v, batch_size=2), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        gauss_newton_vector_product(linear, w, rows[0], v, batch_size=2),
+        sum_hvp(losses, w, rows, v, batch_size=2),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_finite_differences_in_float64():
@@ -95,8 +99,10 @@ def test_finite_differences_in_float64():
         losses = jax.jit(loss_fn)
         slope = (losses(plus, *rows) - losses(minus, *rows)) / (2 * step)
         gradients = per_example_gradients(loss_fn, params, rows, batch_size=3)
-        along = sum(np.asarray(g).reshape(N, -1) @ np.ravel(v)
-                    for g, v in zip(jax.tree.leaves(gradients), jax.tree.leaves(vector), strict=True))
+        along = sum(
+            np.asarray(g).reshape(N, -1) @ np.ravel(v)
+            for g, v in zip(jax.tree.leaves(gradients), jax.tree.leaves(vector), strict=True)
+        )
         np.testing.assert_allclose(along, slope, rtol=1e-7, atol=1e-9)
 
         total = jax.jit(jax.grad(lambda p: loss_fn(p, *rows).sum()))

@@ -33,16 +33,25 @@ def tokens(params, x):
 
 def convolved(params, x):
     """A strided, dilated, padded convolution in PyTorch's layout."""
-    maps = jax.lax.conv_general_dilated(x, params["conv"]["w"], (2, 1), ((1, 0), (2, 1)), rhs_dilation=(1, 2),
-                                        dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    maps = jax.lax.conv_general_dilated(
+        x,
+        params["conv"]["w"],
+        (2, 1),
+        ((1, 0), (2, 1)),
+        rhs_dilation=(1, 2),
+        dimension_numbers=("NCHW", "OIHW", "NCHW"),
+    )
     return jnp.tanh(maps + params["conv"]["b"][None, :, None, None]).sum(axis=(2, 3)) @ params["head"]
 
 
 def arrays(shapes, seed=0):
     """A pytree of normal arrays whose products keep about unit scale."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[-1]), jnp.float32), shapes,
-                        is_leaf=lambda node: isinstance(node, tuple))
+    return jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[-1]), jnp.float32),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
 
 
 def of_ours(model, x):
@@ -59,8 +68,10 @@ def of_equinox():
 CASES = {
     "equinox": of_equinox,
     "mlp": lambda: (*of_ours(models.mlp(hidden=(6, 5), classes=3), np.zeros((1, 4), np.float32)), (4,)),
-    "cnn": lambda: (*of_ours(models.cnn(channels=(3, 4), dense=5, classes=3), np.zeros((1, 7, 8, 2), np.float32)),
-                    (7, 8, 2)),
+    "cnn": lambda: (
+        *of_ours(models.cnn(channels=(3, 4), dense=5, classes=3), np.zeros((1, 7, 8, 2), np.float32)),
+        (7, 8, 2),
+    ),
     "transposed": lambda: (transposed, arrays({"one": {"w": (6, 4), "b": (6,)}, "two": (5, 6), "three": (5, 3)}), (4,)),
     "tokens": lambda: (tokens, arrays({"token": {"w": (4, 5), "b": (5,)}, "head": {"w": (5, 3), "b": (3,)}}), (7, 4)),
     "convolved": lambda: (convolved, arrays({"conv": {"w": (4, 2, 3, 2), "b": (4,)}, "head": (4, 3)}), (2, 6, 5)),
@@ -81,8 +92,9 @@ def case(name, n=40, where=None):
 def curving(problem):
     """`[n c p]` in float64: rows whose outer products add up to the Gauss-Newton matrix of the losses."""
     head = problem.head
-    jacobian = np.asarray(jax.jacobian(lambda v: head.with_vector(v).logits(problem.features))(head.vector()),
-                          np.float64)
+    jacobian = np.asarray(
+        jax.jacobian(lambda v: head.with_vector(v).logits(problem.features))(head.vector()), np.float64
+    )
     p = np.asarray(jax.nn.softmax(head.logits(problem.features)), np.float64)
     weight = np.ones(len(p)) if problem.weight is None else np.asarray(problem.weight, np.float64)
     mean = np.einsum("nk,nkp->np", p, jacobian)
@@ -94,12 +106,14 @@ def factored(name):
     return influence.factor(case(name)[0], Ekfac(), damping=DAMPING)
 
 
-@pytest.mark.parametrize("name", [name if name in ("tokens", "convolved") else
-                                  pytest.param(name, marks=pytest.mark.slow) for name in CASES])
+@pytest.mark.parametrize(
+    "name", [name if name in ("tokens", "convolved") else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_every_layer_is_found_and_its_values_are_squared_gradients(name):
     problem, inverse = case(name)[0], factored(name)
-    np.testing.assert_array_equal(np.sort(np.concatenate([part.index.ravel() for part in inverse.parts])),
-                                  np.arange(problem.size))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([part.index.ravel() for part in inverse.parts])), np.arange(problem.size)
+    )
     rows = curving(problem)
     for part in inverse.parts:
         for basis in (part.basis_in, part.basis_out):
@@ -169,9 +183,14 @@ def example_gradients(problem, count):
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-@pytest.mark.parametrize(("as_block", "with_bias", "limit"), [
-    (False, False, 0.98), pytest.param(True, False, 0.98, marks=pytest.mark.slow),
-    pytest.param(True, True, 0.93, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("as_block", "with_bias", "limit"),
+    [
+        (False, False, 0.98),
+        pytest.param(True, False, 0.98, marks=pytest.mark.slow),
+        pytest.param(True, True, 0.93, marks=pytest.mark.slow),
+    ],
+)
 def test_one_linear_layer_with_gaussian_inputs(as_block, with_bias, limit):
     rng = np.random.default_rng(0)
     n, d, k = 2_000, 10, 4
@@ -182,8 +201,9 @@ def test_one_linear_layer_with_gaussian_inputs(as_block, with_bias, limit):
     if as_block:
         # The input of a bias is 1, which is not Gaussian.
         params = {"w": jnp.asarray(kernel), "b": jnp.asarray(bias if with_bias else np.zeros_like(bias))}
-        head, features, _ = find_block(lambda params, x: x @ params["w"] + params["b"][None], params, x,
-                                       ["w", "b"] if with_bias else ["w"])
+        head, features, _ = find_block(
+            lambda params, x: x @ params["w"] + params["b"][None], params, x, ["w", "b"] if with_bias else ["w"]
+        )
         problem = influence.head_problem(features(params, x), label, head)
     else:
         problem = influence.head_problem(x, label, AffineHead(jnp.asarray(kernel), None))
@@ -235,8 +255,11 @@ def test_chunks_and_duplicated_rows_change_nothing(monkeypatch):
     once = factored("convolved")
     monkeypatch.setattr(ekfac, "NUMBERS", 2_000)
     chunked = influence.factor(problem, Ekfac(), damping=DAMPING)
-    twice = problem._replace(features=jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), problem.features),
-                             label=jnp.tile(problem.label, 2), weight=0.5 * jnp.tile(problem.weight, 2))
+    twice = problem._replace(
+        features=jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), problem.features),
+        label=jnp.tile(problem.label, 2),
+        weight=0.5 * jnp.tile(problem.weight, 2),
+    )
     doubled = influence.factor(twice, Ekfac(), damping=DAMPING)
     rhs = np.random.default_rng(2).normal(size=(problem.size, 2))
     wanted = once.solve(rhs).value
@@ -282,12 +305,15 @@ def read_twice(params, x):
     return jnp.tanh(hidden + params["b"][None]) @ params["head"] + hidden[:, :3]
 
 
-@pytest.mark.parametrize(("apply_fn", "shapes", "where", "named"), [
-    (read_twice, {"w": (4, 4), "b": (4,), "head": (4, 3)}, ["w", "b", "head"], "b"),
-    (scaled, {"w": (4, 4), "scale": (4,), "head": (4, 3)}, ["w", "scale", "head"], "scale"),
-    (shared, {"w": (4, 4), "head": (4, 3)}, ["w", "head"], "w"),
-    (shared, {"w": (4, 4), "head": (4, 3)}, {"head": (0, (1, 2))}, "head"),
-])
+@pytest.mark.parametrize(
+    ("apply_fn", "shapes", "where", "named"),
+    [
+        (read_twice, {"w": (4, 4), "b": (4,), "head": (4, 3)}, ["w", "b", "head"], "b"),
+        (scaled, {"w": (4, 4), "scale": (4,), "head": (4, 3)}, ["w", "scale", "head"], "scale"),
+        (shared, {"w": (4, 4), "head": (4, 3)}, ["w", "head"], "w"),
+        (shared, {"w": (4, 4), "head": (4, 3)}, {"head": (0, (1, 2))}, "head"),
+    ],
+)
 def test_what_is_no_layer_is_named(apply_fn, shapes, where, named):
     params, x = arrays(shapes), np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     head, features, _ = find_block(apply_fn, params, x, where)

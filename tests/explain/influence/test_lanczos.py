@@ -94,11 +94,14 @@ def test_an_invariant_space_does_not_end_the_search():
 
 def network():
     rng = np.random.default_rng(0)
-    params = {"first": jnp.asarray(rng.normal(size=(4, 5)), jnp.float32),
-              "last": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}
+    params = {
+        "first": jnp.asarray(rng.normal(size=(4, 5)), jnp.float32),
+        "last": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+    }
     x, label = jnp.asarray(rng.normal(size=(80, 4)), jnp.float32), rng.integers(0, 3, 80)
-    head, features, _ = find_block(lambda params, x: jnp.tanh(x @ params["first"]) @ params["last"], params, x,
-                                   ["first", "last"])
+    head, features, _ = find_block(
+        lambda params, x: jnp.tanh(x @ params["first"]) @ params["last"], params, x, ["first", "last"]
+    )
     return influence.head_problem(features(params, x), label, head)
 
 

@@ -24,8 +24,9 @@ def setting(dtype=np.float32, weight=None):
 
 def hessian(problem):
     weight = None if problem.weight is None else np.asarray(problem.weight, np.float64)
-    return oracle.hessian(np.asarray(problem.head.kernel, np.float64), np.asarray(problem.features, np.float64), L2,
-                          weight)
+    return oracle.hessian(
+        np.asarray(problem.head.kernel, np.float64), np.asarray(problem.features, np.float64), L2, weight
+    )
 
 
 def right(columns=2):
@@ -118,11 +119,14 @@ def test_bad_input_is_one_line(tmp_path):
 
 def test_a_block_of_two_layers_with_and_without_batches():
     rng = np.random.default_rng(0)
-    params = {"first": jnp.asarray(0.5 * rng.normal(size=(4, 5)), jnp.float32),
-              "last": jnp.asarray(0.5 * rng.normal(size=(5, 3)), jnp.float32)}
+    params = {
+        "first": jnp.asarray(0.5 * rng.normal(size=(4, 5)), jnp.float32),
+        "last": jnp.asarray(0.5 * rng.normal(size=(5, 3)), jnp.float32),
+    }
     x, label = jnp.asarray(rng.normal(size=(80, 4)), jnp.float32), rng.integers(0, 3, 80)
-    head, features, _ = find_block(lambda params, x: jnp.tanh(x @ params["first"]) @ params["last"], params, x,
-                                   ["first", "last"])
+    head, features, _ = find_block(
+        lambda params, x: jnp.tanh(x @ params["first"]) @ params["last"], params, x, ["first", "last"]
+    )
     problem = influence.head_problem(features(params, x), label, head)
     rhs = rng.normal(size=(35, 2))
     wanted = influence.factor(problem, Dense(), damping=4.0).solve(rhs).value

@@ -24,8 +24,13 @@ def example(bias=True, dtype=np.float32, n=60, d=4, k=3, seed=0):
     problem = influence.head_problem(z, label, head, weight=weight, l2=0.3)
     ones = np.ones((n, 1)) if bias else np.zeros((n, 0))
     theta = np.asarray(influence.to_vector(head), np.float64).reshape(-1, k)
-    return (problem, HeadPairs(jnp.asarray(z), jnp.asarray(twin), problem.label), theta,
-            np.concatenate([z, ones], 1).astype(np.float64), np.concatenate([twin, ones], 1).astype(np.float64))
+    return (
+        problem,
+        HeadPairs(jnp.asarray(z), jnp.asarray(twin), problem.label),
+        theta,
+        np.concatenate([z, ones], 1).astype(np.float64),
+        np.concatenate([twin, ones], 1).astype(np.float64),
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -45,8 +50,11 @@ def test_finite_differences_in_float64():
         problem, pairs, theta, x, twin = example(dtype=np.float64)
         y, w, step = np.asarray(problem.label), np.asarray(problem.weight), 1e-6
         got = influence.bias_gradient(influence.pair_bias, problem.head, pairs)
-        probe = [oracle.pair_bias(theta + s * e.reshape(theta.shape), x, twin, y)
-                 for e in np.eye(theta.size) for s in (step, -step)]
+        probe = [
+            oracle.pair_bias(theta + s * e.reshape(theta.shape), x, twin, y)
+            for e in np.eye(theta.size)
+            for s in (step, -step)
+        ]
         slope = (np.array(probe[::2]) - probe[1::2]) / (2 * step)
         assert np.linalg.norm(got - slope) / np.linalg.norm(slope) < 1e-7
         np.testing.assert_allclose(got, oracle.pair_bias_gradient(theta, x, twin, y), rtol=1e-10, atol=1e-14)
@@ -57,8 +65,9 @@ def test_finite_differences_in_float64():
         assert np.linalg.norm(product - (up - down) / (2 * step)) / np.linalg.norm(product) < 1e-6
         columns = influence.hessian_product(problem, np.eye(theta.size))
         np.testing.assert_allclose(influence.hessian(problem, chunk=7), columns, rtol=1e-10, atol=1e-12)
-        by_autodiff = jax.hessian(lambda p: influence.head_loss(
-            problem._replace(head=influence.to_head(p, problem.head))))(influence.to_vector(problem.head))
+        by_autodiff = jax.hessian(
+            lambda p: influence.head_loss(problem._replace(head=influence.to_head(p, problem.head)))
+        )(influence.to_vector(problem.head))
         np.testing.assert_allclose(columns, by_autodiff, rtol=1e-10, atol=1e-11)
 
 
@@ -125,14 +134,17 @@ def test_pair_gradients_are_differences_of_example_gradients():
     np.testing.assert_allclose(influence.pair_gradient(problem.head, pairs), expected.sum(0), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"label": np.full(60, 3, np.int32)}, "label"),
-    ({"features": np.full((60, 4), np.nan, np.float32)}, "features"),
-    ({"weight": np.full(60, -1.0, np.float32)}, "weight"),
-    ({"l2": -1.0}, "l2"),
-    ({"head": AffineHead(np.zeros((4, 1), np.float32), None)}, "at least 2 classes"),
-    ({"head": AffineHead(np.zeros((5, 3), np.float32), None)}, "head.kernel"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": np.full(60, 3, np.int32)}, "label"),
+        ({"features": np.full((60, 4), np.nan, np.float32)}, "features"),
+        ({"weight": np.full(60, -1.0, np.float32)}, "weight"),
+        ({"l2": -1.0}, "l2"),
+        ({"head": AffineHead(np.zeros((4, 1), np.float32), None)}, "at least 2 classes"),
+        ({"head": AffineHead(np.zeros((5, 3), np.float32), None)}, "head.kernel"),
+    ],
+)
 def test_bad_problems_are_refused(change, message):
     problem, *_ = example()
     good = {"features": problem.features, "label": problem.label, "head": problem.head, "weight": problem.weight}
@@ -144,8 +156,12 @@ def pytrees():
     """(name, head_fn, params, path): the last layer of each library, square where orientation could be mistaken."""
     rng = np.random.default_rng(0)
     w, b = rng.normal(size=(4, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
-    yield "dict", lambda p, z: z @ p["params"]["head"]["kernel"] + p["params"]["head"]["bias"][None, :], {
-        "params": {"body": {"kernel": w}, "head": {"kernel": w, "bias": b}}}, ("params", "head")
+    yield (
+        "dict",
+        lambda p, z: z @ p["params"]["head"]["kernel"] + p["params"]["head"]["bias"][None, :],
+        {"params": {"body": {"kernel": w}, "head": {"kernel": w, "bias": b}}},
+        ("params", "head"),
+    )
     yield "torch", lambda p, z: z @ p["fc.weight"].T, {"fc.weight": w}, ("fc.weight",)
     layers = eqx.nn.MLP(3, 4, 4, 1, key=jax.random.key(0))
     yield "equinox", lambda p, z: jax.vmap(p.layers[-1])(z), layers, ("layers", 1)

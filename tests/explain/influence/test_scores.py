@@ -56,8 +56,9 @@ def test_leave_one_out_on_the_toy(seed):
     gradient = influence.bias_gradient(influence.pair_bias, problem.head, pairs)
     removed = np.asarray(influence.change_if_removed(problem, inverse, gradient))
     rows = judged_rows(removed)
-    actual = refitted_change(lambda t: oracle.pair_bias(t, outside.x, flip(outside.x), outside.y),
-                             data.x, data.y, theta, l2(2000), rows)
+    actual = refitted_change(
+        lambda t: oracle.pair_bias(t, outside.x, flip(outside.x), outside.y), data.x, data.y, theta, l2(2000), rows
+    )
     assert pearsonr(removed[rows], actual)[0] > 0.999
     assert spearmanr(removed[rows], actual)[0] > 0.999
     assert 0.95 < np.polyfit(removed[rows], actual, 1)[0] < 1.10
@@ -65,8 +66,15 @@ def test_leave_one_out_on_the_toy(seed):
     twins = flip(data.x)
     replaced = np.asarray(influence.change_if_replaced(problem, inverse, gradient, twins.astype(np.float32)))
     rows = judged_rows(replaced)
-    actual = refitted_change(lambda t: oracle.pair_bias(t, outside.x, flip(outside.x), outside.y),
-                             data.x, data.y, theta, l2(2000), rows, twins)
+    actual = refitted_change(
+        lambda t: oracle.pair_bias(t, outside.x, flip(outside.x), outside.y),
+        data.x,
+        data.y,
+        theta,
+        l2(2000),
+        rows,
+        twins,
+    )
     assert pearsonr(replaced[rows], actual)[0] > 0.998
 
 
@@ -78,8 +86,9 @@ def test_leave_one_out_of_a_multiclass_head():
     twin = outside * np.where(np.arange(12) < 2, -1.0, 1.0)[None]
     theta, problem, inverse = at_optimum(x, y, 4, 1.5)
     pairs = HeadPairs(outside.astype(np.float32), twin.astype(np.float32), label)
-    change = np.asarray(influence.change_if_removed(
-        problem, inverse, influence.bias_gradient(influence.pair_bias, problem.head, pairs)))
+    change = np.asarray(
+        influence.change_if_removed(problem, inverse, influence.bias_gradient(influence.pair_bias, problem.head, pairs))
+    )
     rows = judged_rows(change)
     actual = refitted_change(lambda t: oracle.pair_bias(t, outside, twin, label), x, y, theta, 1.5, rows)
     assert pearsonr(change[rows], actual)[0] > 0.995
@@ -96,8 +105,9 @@ def equal_opportunity_gap(head, x, label, attribute):
 
 def test_leave_one_out_of_any_other_bias():
     data, outside, theta, problem, inverse, _ = toy_setting(0)
-    gradient = influence.bias_gradient(equal_opportunity_gap, problem.head, outside.x.astype(np.float32), outside.y,
-                                       outside.a)
+    gradient = influence.bias_gradient(
+        equal_opportunity_gap, problem.head, outside.x.astype(np.float32), outside.y, outside.a
+    )
     change = np.asarray(influence.change_if_removed(problem, inverse, gradient))
     rows = judged_rows(change)
 
@@ -112,8 +122,13 @@ def test_leave_one_out_of_any_other_bias():
 def test_every_score_is_the_product_it_is_defined_as():
     data, outside, theta, problem, inverse, _ = toy_setting(0)
     problem = problem._replace(weight=np.linspace(0.0, 2.0, 2000, dtype=np.float32))
-    gradients = np.stack([oracle.pair_bias_gradient(theta, outside.x[part], flip(outside.x[part]), outside.y[part])
-                          for part in (slice(0, 50), slice(50, 80))], axis=1)
+    gradients = np.stack(
+        [
+            oracle.pair_bias_gradient(theta, outside.x[part], flip(outside.x[part]), outside.y[part])
+            for part in (slice(0, 50), slice(50, 80))
+        ],
+        axis=1,
+    )
     each = oracle.example_gradients(theta, data.x, data.y) * np.asarray(problem.weight)[:, None]
     twin = oracle.example_gradients(theta, flip(data.x), data.y) * np.asarray(problem.weight)[:, None]
     solution = np.linalg.solve(oracle.hessian(theta, data.x, l2(2000)), gradients)
@@ -147,7 +162,8 @@ def test_the_prediction_is_first_order_exact():
 def test_harmful_samples_are_aligned_and_helpful_ones_conflicting(seed):
     data, _, _, problem, inverse, pairs = toy_setting(seed)
     change = influence.change_if_removed(
-        problem, inverse, influence.bias_gradient(influence.pair_bias, problem.head, pairs))
+        problem, inverse, influence.bias_gradient(influence.pair_bias, problem.head, pairs)
+    )
     aligned = data.a == data.y
     assert aligned[influence.top_harmful(change, 100)[0]].mean() >= 0.90
     assert (~aligned[influence.top_harmful(-change, 100)[0]]).mean() >= 0.75

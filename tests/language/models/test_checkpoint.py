@@ -37,13 +37,16 @@ def saved(request, tmp_path):
 def drawn(model):
     """Random params, without the compilations of `init`."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(np.float32),
-                        jax.eval_shape(model.init, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(np.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
 
 
 def equal(one, other):
     return jax.tree.structure(one) == jax.tree.structure(other) and all(
-        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
 
 
 def rewrite(folder, change):
@@ -91,16 +94,20 @@ def test_names_of_other_writers(saved):
 
 def test_wrong_entries_are_named(saved):
     model, _, folder = saved
-    norm, word = ("transformer.ln_f.bias", "transformer.wte.weight") if model.causal else (
-        "bert.embeddings.LayerNorm.bias", "bert.embeddings.word_embeddings.weight")
+    norm, word = (
+        ("transformer.ln_f.bias", "transformer.wte.weight")
+        if model.causal
+        else ("bert.embeddings.LayerNorm.bias", "bert.embeddings.word_embeddings.weight")
+    )
     kept = (folder / "model.safetensors").read_bytes()
     copy = "lm_head.weight" if model.causal else "cls.predictions.decoder.weight"
     for change, message in (
-            (lambda arrays: arrays.pop(norm), "expected an entry .*none .1 of"),
-            (lambda arrays: arrays.update(extra=np.zeros(2, np.float32)), r"1 more, \['extra'\]"),
-            (lambda arrays: arrays.update({norm: np.zeros(5, np.float32)}), r"bias`: expected shape \[4\]"),
-            (lambda arrays: arrays.update({norm: np.full(4, np.nan, np.float32)}), "finite values, got 4 of 4"),
-            (lambda arrays: arrays.update({copy: arrays[word] + 1}), "the two are one parameter")):
+        (lambda arrays: arrays.pop(norm), "expected an entry .*none .1 of"),
+        (lambda arrays: arrays.update(extra=np.zeros(2, np.float32)), r"1 more, \['extra'\]"),
+        (lambda arrays: arrays.update({norm: np.zeros(5, np.float32)}), r"bias`: expected shape \[4\]"),
+        (lambda arrays: arrays.update({norm: np.full(4, np.nan, np.float32)}), "finite values, got 4 of 4"),
+        (lambda arrays: arrays.update({copy: arrays[word] + 1}), "the two are one parameter"),
+    ):
         (folder / "model.safetensors").write_bytes(kept)
         rewrite(folder, change)
         with pytest.raises(ContractError, match=message):
@@ -111,8 +118,11 @@ def test_settings_that_change_the_logits_are_refused(saved):
     model, _, folder = saved
     settings = json.loads((folder / "config.json").read_text())
     key, value = ("activation_function", "relu") if model.causal else ("position_embedding_type", "relative_key")
-    for wrong, message in (({key: value}, f"{key} in config.json"), ({"model_type": "gpt3"}, "did you mean 'gpt2'"),
-                           ({"tie_word_embeddings": False}, "expected True")):
+    for wrong, message in (
+        ({key: value}, f"{key} in config.json"),
+        ({"model_type": "gpt3"}, "did you mean 'gpt2'"),
+        ({"tie_word_embeddings": False}, "expected True"),
+    ):
         (folder / "config.json").write_text(json.dumps(settings | wrong))
         with pytest.raises(ContractError, match=message):
             load_checkpoint(folder)

@@ -18,8 +18,10 @@ ROWS = np.concatenate([np.array([[2], [0], [5]], np.int32), TOKENS], axis=1)
 def drawn(model):
     """Random params, without the compilations of `init`."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(np.float32),
-                        jax.eval_shape(model.init, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(np.float32),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
 
 
 PARAMS = {name: drawn(model) for name, model in MODELS.items()}
@@ -27,11 +29,16 @@ PARAMS = {name: drawn(model) for name, model in MODELS.items()}
 
 def test_paths_name_the_final_transform_and_the_last_perceptron():
     assert MODELS["bert"].transform_paths == (
-        "params/output/bias", "params/transform/bias", "params/transform/kernel", "params/transform_norm/bias",
-        "params/transform_norm/scale")
+        "params/output/bias",
+        "params/transform/bias",
+        "params/transform/kernel",
+        "params/transform_norm/bias",
+        "params/transform_norm/scale",
+    )
     assert MODELS["gpt2"].transform_paths == ("params/norm/bias", "params/norm/scale", "params/output/bias")
-    assert MODELS["gpt2"].mlp_paths == tuple(f"params/block_0/mlp_{i}/{leaf}" for i in (1, 2)
-                                             for leaf in ("bias", "kernel"))
+    assert MODELS["gpt2"].mlp_paths == tuple(
+        f"params/block_0/mlp_{i}/{leaf}" for i in (1, 2) for leaf in ("bias", "kernel")
+    )
     assert gpt2(Gpt2Config(**SIZE)).transform_paths == ("params/norm/bias", "params/norm/scale")
 
 
@@ -52,9 +59,11 @@ def test_head_of_features_is_the_model_and_its_blocks_can_be_cut_out(kind):
 
     head, _, replace = find_block(model.split.head, params, np.zeros((18, 4), np.float32), where)
     edited = replace(params, head.at({name: np.asarray(leaf) + 1 for name, leaf in head.theta.items()}))
-    changed = [jax.tree_util.keystr(path, simple=True, separator="/")
-               for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(edited), jax.tree.leaves(params),
-                                           strict=True) if not np.array_equal(new, old)]
+    changed = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(edited), jax.tree.leaves(params), strict=True)
+        if not np.array_equal(new, old)
+    ]
     assert sorted(changed) == sorted(where)
 
 

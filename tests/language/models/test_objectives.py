@@ -16,6 +16,7 @@ SPECIAL = frozenset({0, 2, 3, 4})
 def table(model):
     """The model with logits that do not depend on its parameters, but on what it is shown: 10 * one-hot of the token,
     plus the table."""
+
     def apply(params, tokens):
         return params[: tokens.shape[0], : tokens.shape[1]] + 10.0 * jax.nn.one_hot(tokens, 9)
 
@@ -63,14 +64,25 @@ def test_a_small_model_learns_generated_text(kind, key):
     texts = [sentence.text for sentence in occupation_text(OccupationText(sentences=1024), seed=0)]
     tokenizer = word_tokenizer(texts)
     tokens = jnp.asarray(tokenizer.rows(texts, length=16))
-    size = {"vocabulary": tokenizer.size, "positions": 16, "width": 32, "depth": 2, "heads": 2, "hidden": 64,
-            "dropout": 0.0, "attention_dropout": 0.0}
+    size = {
+        "vocabulary": tokenizer.size,
+        "positions": 16,
+        "width": 32,
+        "depth": 2,
+        "heads": 2,
+        "hidden": 64,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }
     model = gpt2(Gpt2Config(**size)) if kind == "gpt2" else bert(BertConfig(**size))
     optimizer = optax.adam(3e-3)
 
     def mean_loss(params, key, rows):
-        loss = causal_loss(model, params, rows, pad=tokenizer.pad) if model.causal else masked_loss(
-            key, model, params, rows, mask=tokenizer.mask, special=tokenizer.special)
+        loss = (
+            causal_loss(model, params, rows, pad=tokenizer.pad)
+            if model.causal
+            else masked_loss(key, model, params, rows, mask=tokenizer.mask, special=tokenizer.special)
+        )
         return loss.total.sum() / loss.count.sum()
 
     @jax.jit

@@ -7,8 +7,16 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.language.models import read_tokenizer, word_tokenizer
 
 TEXTS = ["The nurse said that she was late.", "The chef left ...", "Naïve café 3,000!"]
-TRICKY = ["the NURSE -- left", "[MASK] was [UNK] late", "unheard-of", "  ", "a[SEP]b", "don't", "日本 naïve",
-          "x_1 3,000 %"]
+TRICKY = [
+    "the NURSE -- left",
+    "[MASK] was [UNK] late",
+    "unheard-of",
+    "  ",
+    "a[SEP]b",
+    "don't",
+    "日本 naïve",
+    "x_1 3,000 %",
+]
 
 
 def write(folder, tokenizer):

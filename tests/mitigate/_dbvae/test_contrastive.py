@@ -63,8 +63,10 @@ def test_the_head_sends_nothing_into_the_features():
     other = one._replace(variables={"params": {**params, "head": other_head}})
     after, after_other = (learner.step(jax.random.key(1), state, data)[0].variables["params"] for state in (one, other))
     for name in params:
-        moved = [jax.tree.leaves(new[name])[0] - jax.tree.leaves(old.variables["params"][name])[0]
-                 for new, old in ((after, one), (after_other, other))]
+        moved = [
+            jax.tree.leaves(new[name])[0] - jax.tree.leaves(old.variables["params"][name])[0]
+            for new, old in ((after, one), (after_other, other))
+        ]
         assert float(jnp.abs(moved[0]).max()) > 0
         assert (float(jnp.abs(moved[0] - moved[1]).max()) > 0) == (name == "head")
 

@@ -27,8 +27,15 @@ def test_untrained_it_is_a_gaussian_of_each_block():
 
 def test_it_integrates_to_one_whatever_its_layers():
     rng = np.random.default_rng(1)
-    layers = {name: jnp.asarray(rng.normal(size=shape) * size, jnp.float32) for name, shape, size in (
-        ("into", (3, 4, 8), 0.5), ("bias", (3, 8), 0.5), ("out", (3, 8, 4), 0.3), ("shift", (3, 4), 0.2))}
+    layers = {
+        name: jnp.asarray(rng.normal(size=shape) * size, jnp.float32)
+        for name, shape, size in (
+            ("into", (3, 4, 8), 0.5),
+            ("bias", (3, 8), 0.5),
+            ("out", (3, 8, 4), 0.3),
+            ("shift", (3, 4), 0.2),
+        )
+    }
     flow = Flow(layers, jnp.array([[0.5, -1.0], [0.0, 2.0]]), jnp.array([[2.0, 0.5], [1.0, 1.0]]))
     side = np.linspace(-25, 25, 700, dtype=np.float32)
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)

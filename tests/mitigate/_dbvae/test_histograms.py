@@ -22,17 +22,21 @@ def zeros(n):
 def share_of(z, *, rule="product", alpha=0.0, kind="mass", bins=10, **more):
     """Weights of one block, summing to 1."""
     block = zeros(len(z))
-    log_weight = log_rarity(fit_histograms(z, block, bins=bins), z, block, rule=rule, alpha=alpha, alpha_kind=kind,
-                            **more)
+    log_weight = log_rarity(
+        fit_histograms(z, block, bins=bins), z, block, rule=rule, alpha=alpha, alpha_kind=kind, **more
+    )
     return np.asarray(within_blocks(log_weight, block, jnp.ones(1)))
 
 
-@pytest.mark.parametrize(("rule", "alpha", "kind", "expected"), [
-    ("product", 0.0, "mass", [1 / 8] * 4 + [1 / 4] * 2),
-    ("product", 1 / 6, "mass", [3 / 22] * 4 + [5 / 22] * 2),
-    ("max", 0.0, "mass", [1 / 7] * 4 + [3 / 14] * 2),
-    ("max", 0.1, "density_renorm", [0.14495115] * 4 + [0.21009773] * 2),
-])
+@pytest.mark.parametrize(
+    ("rule", "alpha", "kind", "expected"),
+    [
+        ("product", 0.0, "mass", [1 / 8] * 4 + [1 / 4] * 2),
+        ("product", 1 / 6, "mass", [3 / 22] * 4 + [5 / 22] * 2),
+        ("max", 0.0, "mass", [1 / 7] * 4 + [3 / 14] * 2),
+        ("max", 0.1, "density_renorm", [0.14495115] * 4 + [0.21009773] * 2),
+    ],
+)
 def test_table_by_hand(rule, alpha, kind, expected):
     np.testing.assert_allclose(share_of(HAND, rule=rule, alpha=alpha, kind=kind, bins=2), expected, rtol=2e-6)
 
@@ -157,8 +161,13 @@ def test_soft_histograms_are_the_mass_of_the_posteriors():
             edges = np.asarray(hard.low[j, i] + hard.width[j, i] * np.arange(5), np.float64)
             edges[[0, -1]] = -np.inf, np.inf
             own = slice(30 * j, 30 * j + 30)
-            mass = np.mean([np.diff(norm.cdf(edges, m, s)) for m, s in
-                            zip(mean[own, i], np.exp(log_variance[own, i] / 2), strict=True)], axis=0)
+            mass = np.mean(
+                [
+                    np.diff(norm.cdf(edges, m, s))
+                    for m, s in zip(mean[own, i], np.exp(log_variance[own, i] / 2), strict=True)
+                ],
+                axis=0,
+            )
             np.testing.assert_allclose(soft.mass[j, i], mass, atol=2e-6)
     sharp = soft_mass(hard, mean, np.full_like(mean, -30.0), block)
     np.testing.assert_allclose(sharp.mass, hard.mass, atol=0.04)  # a row on an edge may be cut in two

@@ -23,8 +23,11 @@ from jaxdebias.train import Optimizer, RunConfig, random_shift, run
 
 N = 60
 RNG = np.random.default_rng(0)
-DATA = Batch(x=RNG.integers(0, 256, (N, 4, 4, 1)).astype(np.uint8), label=(np.arange(N) % 3).astype(np.int32),
-             attribute=np.zeros(N, np.int32))
+DATA = Batch(
+    x=RNG.integers(0, 256, (N, 4, 4, 1)).astype(np.uint8),
+    label=(np.arange(N) % 3).astype(np.int32),
+    attribute=np.zeros(N, np.int32),
+)
 MODEL = vae_classifier(image=(4, 4, 1), classes=3, latent=4, encoder=models.mlp(hidden=(6,), classes=3), decoder=(4,))
 PLAIN = Optimizer(name="sgd", learning_rate=0.5, momentum=0.0)
 RARITY = RarityConfig(least_kl=0.0, rows_per_bin=0, latents=None, quantile=0.0, ess_target=0.5)
@@ -75,8 +78,12 @@ def test_rows_of_other_classes_send_nothing_to_decoder_and_code(key):
     # A third of the rows are of class 1, and they alone move decoder and code.
     for part in ("code", "decoder"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / 3, rtol=1e-3, atol=1e-6), every[part], ours[part])
-    jax.tree.map(lambda a, b, c: np.testing.assert_allclose(a, b / 3 + c * 2 / 3, rtol=1e-3, atol=1e-6),
-                 every["encoder"], ours["encoder"], others["encoder"])
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_allclose(a, b / 3 + c * 2 / 3, rtol=1e-3, atol=1e-6),
+        every["encoder"],
+        ours["encoder"],
+        others["encoder"],
+    )
 
 
 @pytest.mark.slow
@@ -119,12 +126,14 @@ def test_arms(key):
     state = jax.eval_shape(by_class.init, key, DATA)._replace(seen=jnp.int32(0))
     np.testing.assert_allclose(by_class.weights(state, data), [0.01] * 50 + [0.1] * 5 + [0] * 5, rtol=1e-5)
     loss = jnp.asarray(RNG.gamma(0.2, size=N), jnp.float32)
-    found = np.asarray(loss_sampling_weights(loss, label, jnp.ones(N, bool), RarityConfig(ess_target=None, alpha=0.1),
-                                             classes=3))
+    found = np.asarray(
+        loss_sampling_weights(loss, label, jnp.ones(N, bool), RarityConfig(ess_target=None, alpha=0.1), classes=3)
+    )
     wanted = np.asarray(loss, np.float64) + 0.1
     for c in (0, 1):
-        np.testing.assert_allclose(found[label == c], wanted[label == c] / wanted[label == c].sum()
-                                   * (label == c).mean(), rtol=1e-4)
+        np.testing.assert_allclose(
+            found[label == c], wanted[label == c] / wanted[label == c].sum() * (label == c).mean(), rtol=1e-4
+        )
 
 
 @pytest.mark.slow
@@ -155,8 +164,12 @@ def test_the_log_tells_how_unequal_the_draws_are(key):
 
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused():
     assert dbvae(MODEL) is dbvae(MODEL, Optimizer(), DbVaeConfig(rarity=RarityConfig()), samples=5)
-    for bad in ({"kl_weight": -1.0}, {"debiased": (1, 1)},
-                {"stale": True, "warmup_epochs": 0}, {"stale": True, "rarity": RarityConfig(soft=True)}):
+    for bad in (
+        {"kl_weight": -1.0},
+        {"debiased": (1, 1)},
+        {"stale": True, "warmup_epochs": 0},
+        {"stale": True, "rarity": RarityConfig(soft=True)},
+    ):
         with pytest.raises(ContractError, match=r"`config\."):
             DbVaeConfig(**bad)
     with pytest.raises(ContractError, match=r"`config.debiased`: expected classes in 0..2"):
@@ -184,8 +197,9 @@ def blobs(n: int, rare: float, seed: int = 0) -> Batch:
 def test_a_rare_appearance_is_drawn_more_often(key):
     """With the codes of the steps, which cost least; that they are those of a pass over the data is tested above."""
     data = blobs(600, 0.05)
-    model = vae_classifier(image=(16, 16, 1), latent=8, decoder=(16, 8), encoder=models.cnn(
-        channels=(8, 16), dense=32, classes=2))
+    model = vae_classifier(
+        image=(16, 16, 1), latent=8, decoder=(16, 8), encoder=models.cnn(channels=(8, 16), dense=32, classes=2)
+    )
     config = DbVaeConfig(rarity=RarityConfig(ess_target=0.5), stale=True)
     learner = dbvae(model, Optimizer(learning_rate=2e-3), config, samples=600, augment=random_shift(2))
     result = run(key, learner, data, RunConfig(epochs=14, batch_size=64, epochs_per_chunk=14, draws="systematic"))

@@ -59,16 +59,19 @@ def test_two_classes_of_which_one_is_debiased_are_the_binary_method():
     found = np.asarray(by_config(CLOUD, config, label, classes=2, debiased=(1,)).weight)
     np.testing.assert_allclose(found[label == 0], 1 / 400, rtol=1e-5)
     ours = CLOUD[label == 1]
-    np.testing.assert_allclose(found[label == 1], product_weights(ours, 10, 0.01, ours.min(0), ours.max(0)) / 4,
-                               rtol=1e-4)
+    np.testing.assert_allclose(
+        found[label == 1], product_weights(ours, 10, 0.01, ours.min(0), ours.max(0)) / 4, rtol=1e-4
+    )
 
 
 @pytest.mark.slow
 def test_pooled_and_notebook_rules_of_one_debiased_class():
     label = (np.arange(400) % 4 == 0).astype(np.int32)
     config = RarityConfig(least_kl=0.0, ess_target=None, rows_per_bin=0, quantile=0.0)
-    found, pooled = (by_config(CLOUD, dataclasses.replace(config, per_class=each), label, classes=2, debiased=(1,))
-                     for each in (True, False))
+    found, pooled = (
+        by_config(CLOUD, dataclasses.replace(config, per_class=each), label, classes=2, debiased=(1,))
+        for each in (True, False)
+    )
     np.testing.assert_allclose(pooled.weight, found.weight, rtol=1e-5)
     lab = np.asarray(by_config(CLOUD, MIT_LAB, label, classes=2, debiased=(1,)).weight)
     np.testing.assert_allclose(lab[label == 0], 0.5 / 300, rtol=1e-5)
@@ -121,8 +124,14 @@ def test_other_densities_find_the_rare_mode_too(density):
 
 
 def test_bad_settings_are_refused():
-    for bad in ({"alpha": -1.0}, {"quantile": 0.5}, {"ess_target": 0.0}, {"max_ratio": 0.5},
-                {"latents": 0}, {"soft": True, "density": "kernel"}):
+    for bad in (
+        {"alpha": -1.0},
+        {"quantile": 0.5},
+        {"ess_target": 0.0},
+        {"max_ratio": 0.5},
+        {"latents": 0},
+        {"soft": True, "density": "kernel"},
+    ):
         with pytest.raises(ContractError, match=r"`rarity\."):
             RarityConfig(**bad)
     with pytest.raises(ContractError, match="log_variance"):

@@ -59,8 +59,7 @@ TOY = FmdConfig(aligned_floor=None, steps_per_octave=4)
 @pytest.mark.parametrize("direction", ["ext", "gradB"])
 def test_end_to_end_on_the_toy(key, seed, direction):
     params, *sets = setting(seed)
-    edited, info = fmd(key, IDENTITY, params, *sets, dataclasses.replace(TOY, direction=direction),
-                       head_path=PATH)
+    edited, info = fmd(key, IDENTITY, params, *sets, dataclasses.replace(TOY, direction=direction), head_path=PATH)
     before, after = report(params, seed), report(edited, seed)
     assert before[2] > 0.5
     assert info.accepted
@@ -80,11 +79,11 @@ def test_the_first_step_is_the_equation(key):
     params, train, pairs, accept, accept_pairs = setting(0)
     theta = np.asarray(params["head"]["kernel"], np.float64)
     curvature = oracle.hessian(theta, train.x.astype(np.float64), 1e-3 * 2000)
-    gradients = [oracle.example_gradients(theta, x.astype(np.float64), pairs.label).sum(0)
-                 for x in (pairs.x, pairs.twin)]
+    gradients = [
+        oracle.example_gradients(theta, x.astype(np.float64), pairs.label).sum(0) for x in (pairs.x, pairs.twin)
+    ]
     step = np.linalg.solve(curvature, gradients[0] - gradients[1]).reshape(theta.shape)
-    once, info = fmd(key, IDENTITY, params, train, pairs, accept, accept_pairs, FmdConfig(search=False),
-                     head_path=PATH)
+    once, info = fmd(key, IDENTITY, params, train, pairs, accept, accept_pairs, FmdConfig(search=False), head_path=PATH)
     np.testing.assert_allclose(np.asarray(once["head"]["kernel"]) - theta, step, rtol=1e-3, atol=1e-4)
     assert info.rounds[0].t == 1.0
 
@@ -95,8 +94,9 @@ def test_the_first_step_is_the_equation(key):
     np.testing.assert_allclose(np.asarray(searched["head"]["kernel"]) - theta, found.t * step, rtol=1e-3, atol=1e-4)
     change = np.concatenate([accept_pairs.x, accept_pairs.twin]) @ (found.t * step)
     assert np.sqrt(((change - change.mean(1, keepdims=True)) ** 2).mean()) == pytest.approx(found.u, rel=1e-3)
-    slope = oracle.pair_bias_gradient(theta, accept_pairs.x.astype(np.float64), accept_pairs.twin.astype(np.float64),
-                                      accept_pairs.label) @ (found.t * step).reshape(-1)
+    slope = oracle.pair_bias_gradient(
+        theta, accept_pairs.x.astype(np.float64), accept_pairs.twin.astype(np.float64), accept_pairs.label
+    ) @ (found.t * step).reshape(-1)
     assert found.predicted_change == pytest.approx(slope, rel=1e-3)
     assert found.residual < 1e-4
     # The damping is 1e-3 of the mean, so 2, and the sum of the two classes' columns has no curvature but that.
@@ -108,8 +108,9 @@ def test_sign_the_papers_step_lowers_the_bias_and_its_opposite_raises_it(key):
     pairs = pair_batch(toy(77, n=50))
     _, paper = fmd(key, IDENTITY, params, train, pairs, accept, accept_pairs, FmdConfig(search=False), head_path=PATH)
     swapped = pairs._replace(x=pairs.twin, twin=pairs.x)
-    _, opposite = fmd(key, IDENTITY, params, train, swapped, accept, accept_pairs, FmdConfig(search=False),
-                      head_path=PATH)
+    _, opposite = fmd(
+        key, IDENTITY, params, train, swapped, accept, accept_pairs, FmdConfig(search=False), head_path=PATH
+    )
     assert paper.bias_after < paper.bias_before - 0.05
     assert opposite.bias_after > paper.bias_before + 0.05
 
@@ -178,9 +179,15 @@ def test_equal_keys_give_equal_bits_and_limits_are_kept(key):
 def test_random_curvature_rows_stand_for_all(key):
     # 1,000 of 2,000 rows, scaled by 2: the same step to sampling error, not half or twice of it.
     params, *sets = setting(0)
-    full, half = (np.asarray(fmd(key, IDENTITY, params, *sets, FmdConfig(search=False, curvature_rows=rows),
-                                 head_path=PATH)[0]["head"]["kernel"] - params["head"]["kernel"])
-                  for rows in (2000, 1000))
+    full, half = (
+        np.asarray(
+            fmd(key, IDENTITY, params, *sets, FmdConfig(search=False, curvature_rows=rows), head_path=PATH)[0]["head"][
+                "kernel"
+            ]
+            - params["head"]["kernel"]
+        )
+        for rows in (2000, 1000)
+    )
     assert 0.85 < np.linalg.norm(half) / np.linalg.norm(full) < 1.15
 
 
@@ -190,7 +197,8 @@ def test_a_second_call_compiles_nothing(key):
     fmd(key, IDENTITY, params, *sets, config, head_path=PATH)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None)
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
     other = setting(1)
     _, info = fmd(jax.random.key(5), IDENTITY, *other, config, head_path=PATH)
     assert len(info.rounds) > 1
@@ -224,33 +232,51 @@ def test_the_floor_bounds_what_the_edit_costs_on_aligned_images(key):
         assert info.aligned_after >= info.aligned_before - floor - 1e-6
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"pairs": setting(0)[2]._replace(twin=None)}, "pairs.twin"),
-    ({"accept_pairs": setting(0)[4]._replace(twin=None)}, "accept_pairs.twin"),
-    ({"params": {"scale": jnp.ones(()), "head": {"kernel": jnp.full((11, 2), jnp.nan)}}}, "head"),
-    ({"model": IDENTITY._replace(head=lambda p, z: jnp.tanh(z @ p["head"]["kernel"]))}, "affine"),
-    ({"head_path": ("haed",)}, "head_path"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairs": setting(0)[2]._replace(twin=None)}, "pairs.twin"),
+        ({"accept_pairs": setting(0)[4]._replace(twin=None)}, "accept_pairs.twin"),
+        ({"params": {"scale": jnp.ones(()), "head": {"kernel": jnp.full((11, 2), jnp.nan)}}}, "head"),
+        ({"model": IDENTITY._replace(head=lambda p, z: jnp.tanh(z @ p["head"]["kernel"]))}, "affine"),
+        ({"head_path": ("haed",)}, "head_path"),
+    ],
+)
 def test_bad_input_is_one_line(key, change, message):
     params, train, pairs, accept, accept_pairs = setting(0)
-    good = {"model": IDENTITY, "params": params, "train": train, "pairs": pairs, "accept": accept,
-            "accept_pairs": accept_pairs, "head_path": PATH}
+    good = {
+        "model": IDENTITY,
+        "params": params,
+        "train": train,
+        "pairs": pairs,
+        "accept": accept,
+        "accept_pairs": accept_pairs,
+        "head_path": PATH,
+    }
     with pytest.raises(ContractError, match=message) as caught:
         fmd(key, **(good | change))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"direction": "gradb"}, "did you mean 'gradB'"), ({"bias": "mean"}, "bias"), ({"damping": 0.0}, "damping"),
-    ({"rounds": 0}, "rounds"), ({"pairs": 0}, "pairs"), ({"curvature_rows": 0}, "curvature_rows"),
-    ({"steps_per_octave": 0}, "steps_per_octave"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"direction": "gradb"}, "did you mean 'gradB'"),
+        ({"bias": "mean"}, "bias"),
+        ({"damping": 0.0}, "damping"),
+        ({"rounds": 0}, "rounds"),
+        ({"pairs": 0}, "pairs"),
+        ({"curvature_rows": 0}, "curvature_rows"),
+        ({"steps_per_octave": 0}, "steps_per_octave"),
+    ],
+)
 def test_bad_configurations_are_one_line(wrong, message):
     with pytest.raises(ContractError, match=message):
         FmdConfig(**wrong)
 
 
 # Coloured digits: an MLP that fits its training set. What the edit achieves there is tested in test_runs.py.
+
 
 def trained_on(classifier, data, key, epochs=150, rows=125):
     """Adam at 1e-3; the test's own loop, so that it depends on no other part of the library than the network."""
@@ -260,8 +286,11 @@ def trained_on(classifier, data, key, epochs=150, rows=125):
     def train(params):
         def step(carry, index):
             params, state = carry
-            gradient = jax.grad(lambda p: optax.softmax_cross_entropy_with_integer_labels(
-                classifier.apply(p, x[index]), label[index]).mean())(params)
+            gradient = jax.grad(
+                lambda p: optax.softmax_cross_entropy_with_integer_labels(
+                    classifier.apply(p, x[index]), label[index]
+                ).mean()
+            )(params)
             change, state = optimizer.update(gradient, state, params)
             return (optax.apply_updates(params, change), state), None
 
@@ -333,13 +362,15 @@ def test_budget_of_a_factor_scores_pairs_and_an_edit(key, monkeypatch):
     rows = [Batch(z[s], label[s], label[s]) for s in (slice(0, n), slice(0, 5000), slice(5000, 7000))]
     twin = z.copy()
     twin[:, :10] = twin[::-1, :10]
-    edit, accept_pairs = (b._replace(twin=twin[s]) for b, s in zip(rows[1:], (slice(0, 5000), slice(5000, 7000)),
-                                                                   strict=True))
+    edit, accept_pairs = (
+        b._replace(twin=twin[s]) for b, s in zip(rows[1:], (slice(0, 5000), slice(5000, 7000)), strict=True)
+    )
     params = {"head": {"kernel": head.kernel, "bias": head.bias}}
     monkeypatch.setattr(sys.modules[fmd.__module__], "near", lambda *_, **__: 1)  # so that all ten rounds are run
     infos = []
-    cost["edit"] = seconds(lambda: infos.append(fmd(key, split, params, rows[0], edit, rows[2], accept_pairs,
-                                                    head_path=("head",))[1]))
+    cost["edit"] = seconds(
+        lambda: infos.append(fmd(key, split, params, rows[0], edit, rows[2], accept_pairs, head_path=("head",))[1])
+    )
     assert len(infos[1].rounds) == 10
     assert cost["edit"] <= 4.0, cost
 
@@ -348,8 +379,9 @@ def biased_network(seed=0):
     """A two-layer network on the toy that follows the colour, as (apply_fn, params, train, pairs, accept, pairs)."""
     _, train, pairs, accept, accept_pairs = setting(seed)
     classifier = models.mlp(hidden=(6,), classes=2)
-    params, _ = train_from_scratch(jax.random.key(seed), classifier, train, train,
-                                   FineTuneConfig(epochs=5, learning_rates=(1e-2,)))
+    params, _ = train_from_scratch(
+        jax.random.key(seed), classifier, train, train, FineTuneConfig(epochs=5, learning_rates=(1e-2,))
+    )
     return classifier, params, train, pairs, accept, accept_pairs
 
 
@@ -361,8 +393,14 @@ def test_a_block_of_two_layers_is_edited(key):
     assert info.bias_after < 0.5 * info.bias_before
     assert info.accuracy_after > info.accuracy_before
     assert all(0 < r.iterations <= 30 and r.smallest_pivot is None for r in info.rounds)
-    last = float(counterfactual.pair_bias(*(counterfactual.true_class_probability(
-        classifier.apply(edited, x), sets[3].label) for x in (sets[3].x, sets[3].twin))))
+    last = float(
+        counterfactual.pair_bias(
+            *(
+                counterfactual.true_class_probability(classifier.apply(edited, x), sets[3].label)
+                for x in (sets[3].x, sets[3].twin)
+            )
+        )
+    )
     assert info.bias_after == pytest.approx(last, abs=1e-5)
 
 
@@ -371,10 +409,17 @@ def test_a_step_by_conjugate_gradients_is_that_of_a_dense_factor(key):
     classifier, params, *sets = biased_network()
     block = influence.last_layers(classifier.apply, params, sets[0].x, 2)
     once = FmdConfig(rounds=1, steps_per_octave=2, aligned_floor=None, significance=0.0)
-    by_cg, _ = fmd(key, classifier.apply, params, *sets, dataclasses.replace(
-        once, solver=influence.ConjugateGradient(max_steps=500, tolerance=1e-6)), block=block)
-    dense, _ = fmd(key, classifier.apply, params, *sets, dataclasses.replace(once, solver=influence.Dense()),
-                   block=block)
+    by_cg, _ = fmd(
+        key,
+        classifier.apply,
+        params,
+        *sets,
+        dataclasses.replace(once, solver=influence.ConjugateGradient(max_steps=500, tolerance=1e-6)),
+        block=block,
+    )
+    dense, _ = fmd(
+        key, classifier.apply, params, *sets, dataclasses.replace(once, solver=influence.Dense()), block=block
+    )
     for one, other in zip(jax.tree.leaves(by_cg), jax.tree.leaves(dense), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
 
@@ -397,14 +442,17 @@ def test_a_saved_factor_replaces_the_training_set(key, tmp_path):
     problem = influence.head_problem(train.x, train.label, head)
     influence.save(tmp_path / "factor.npz", influence.factor(problem, damping=1e-3 * 2000))
     config = FmdConfig(steps_per_octave=4, aligned_floor=None)
-    edited, info = fmd(key, IDENTITY, params, None, *sets, config, head_path=PATH,
-                       inverse=influence.load(tmp_path / "factor.npz"))
+    edited, info = fmd(
+        key, IDENTITY, params, None, *sets, config, head_path=PATH, inverse=influence.load(tmp_path / "factor.npz")
+    )
     assert info.accepted
     assert report(edited, 0)[2] < 0.15
     # One round is the same with and without the training set.
     one = dataclasses.replace(config, rounds=1)
-    with_factor, without = (fmd(key, IDENTITY, params, t, *sets, one, head_path=PATH, inverse=i)[0]["head"]["kernel"]
-                            for t, i in ((None, influence.load(tmp_path / "factor.npz")), (train, None)))
+    with_factor, without = (
+        fmd(key, IDENTITY, params, t, *sets, one, head_path=PATH, inverse=i)[0]["head"]["kernel"]
+        for t, i in ((None, influence.load(tmp_path / "factor.npz")), (train, None))
+    )
     np.testing.assert_allclose(with_factor, without, rtol=1e-5, atol=1e-6)
     with pytest.raises(ContractError, match=r"train.*inverse"):
         fmd(key, IDENTITY, params, None, *sets, head_path=PATH)
@@ -431,8 +479,9 @@ def test_training_samples_are_replaced_or_removed(key, samples, ranking):
         chosen = None
     else:
         pairs = sets[0]
-        slope = inverse @ oracle.pair_bias_gradient(theta, pairs.x.astype(np.float64), pairs.twin.astype(np.float64),
-                                                    pairs.label)
+        slope = inverse @ oracle.pair_bias_gradient(
+            theta, pairs.x.astype(np.float64), pairs.twin.astype(np.float64), pairs.label
+        )
         chosen = np.argsort((action if ranking == "action" else each) @ slope, kind="stable")[:20]
     if chosen is not None:
         expected = (inverse @ action[chosen].sum(0)).reshape(theta.shape)
@@ -459,8 +508,11 @@ def test_biases_of_groups(key, bias):
         return abs(np.subtract(*(probability[member & (accept.attribute == a)].mean() for a in (0, 1))))
 
     positive = accept.label == 1
-    expected = {"demographic_parity": gap(positive | ~positive), "equal_opportunity": gap(positive),
-                "equalised_odds": max(gap(positive), gap(~positive))}[bias]
+    expected = {
+        "demographic_parity": gap(positive | ~positive),
+        "equal_opportunity": gap(positive),
+        "equalised_odds": max(gap(positive), gap(~positive)),
+    }[bias]
     assert info.bias_after == pytest.approx(expected, abs=1e-5)
 
 
@@ -477,12 +529,15 @@ class Identity:
         return influence.Solution(rhs, 0.0, 0, 1.0)
 
 
-@pytest.mark.parametrize(("config", "changes", "message"), [
-    (FmdConfig(samples="replace"), {}, "train.twin"),
-    (FmdConfig(samples="remove"), {"train": None, "inverse": Identity()}, "train.*remove"),
-    (FmdConfig(direction="gradB", bias="demographic_parity"), {"accept": "labels"}, "accept.*attributes"),
-    (FmdConfig(bias="demographic_parity"), {}, "gradB for the bias"),
-])
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        (FmdConfig(samples="replace"), {}, "train.twin"),
+        (FmdConfig(samples="remove"), {"train": None, "inverse": Identity()}, "train.*remove"),
+        (FmdConfig(direction="gradB", bias="demographic_parity"), {"accept": "labels"}, "accept.*attributes"),
+        (FmdConfig(bias="demographic_parity"), {}, "gradB for the bias"),
+    ],
+)
 def test_what_the_further_modes_need(key, config, changes, message):
     params, train, pairs, accept, accept_pairs = setting(0)
     if changes.get("accept") == "labels":
@@ -492,10 +547,16 @@ def test_what_the_further_modes_need(key, config, changes, message):
         fmd(key, IDENTITY, params, config=config, head_path=PATH, **given)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"samples": "replaced"}, "did you mean 'replace'"), ({"ranking": "action"}, "ranking"), ({"step": 0.0}, "step"),
-    ({"samples": "remove", "direction": "gradB"}, "direction"), ({"edited": -1.0}, "edited"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"samples": "replaced"}, "did you mean 'replace'"),
+        ({"ranking": "action"}, "ranking"),
+        ({"step": 0.0}, "step"),
+        ({"samples": "remove", "direction": "gradB"}, "direction"),
+        ({"edited": -1.0}, "edited"),
+    ],
+)
 def test_bad_modes_are_one_line(wrong, message):
     with pytest.raises(ContractError, match=message):
         FmdConfig(**wrong)

@@ -35,8 +35,13 @@ MASK = RNG.random((16, 20)) < 0.3
 MASKS = RNG.random((6, 16, 20)) < 0.3
 MLP = models.mlp(hidden=(4,), classes=2)
 SGD = Optimizer(name="sgd", learning_rate=0.1)
-BATCH = Batch(x=X, label=np.arange(6, dtype=np.int32) % 2, attribute=np.zeros(6, np.int32),
-              weight=np.ones(6, np.float32), index=np.arange(6, dtype=np.int32))
+BATCH = Batch(
+    x=X,
+    label=np.arange(6, dtype=np.int32) % 2,
+    attribute=np.zeros(6, np.int32),
+    weight=np.ones(6, np.float32),
+    index=np.arange(6, dtype=np.int32),
+)
 
 
 def of(region, operation="noise", **options):
@@ -130,8 +135,12 @@ def test_compat_reference_clips_the_whole_normalised_image(key):
 def test_the_four_modes(key):
     maps = RNG.random((6, 16, 20)).astype(np.float32)
     mean, own = quantile_mask(maps.mean(0)), quantile_mask(maps)
-    expected = {"general_noise": ("noise", mean, mean), "specific_noise": ("noise", own, mean),
-                "specific_mask": ("zero", own, None), "general_mask": ("zero", mean, mean)}
+    expected = {
+        "general_noise": ("noise", mean, mean),
+        "specific_noise": ("noise", own, mean),
+        "specific_mask": ("zero", own, None),
+        "general_mask": ("zero", mean, mean),
+    }
     assert set(MODES) == set(expected)
     for mode, (operation, train, held) in expected.items():
         for made, region in zip(corruptions_of_mode(mode, maps), (train, held), strict=True):
@@ -164,8 +173,9 @@ def test_a_step_is_the_learner_s_step_on_corrupted_images(key, make):
     assert learner.weights is None
     state, of_plain = jax.jit(learner.init)(key, BATCH), jax.jit(plain.init)(key, BATCH)
     close(state.variables, of_plain.variables)
-    shuffled = BATCH._replace(**{name: np.asarray(getattr(BATCH, name))[::-1] for name in
-                                 ("x", "label", "attribute", "weight", "index")})
+    shuffled = BATCH._replace(
+        **{name: np.asarray(getattr(BATCH, name))[::-1] for name in ("x", "label", "attribute", "weight", "index")}
+    )
     new, info = jax.jit(learner.step)(key, state, shuffled)
     key_corruption, key_step = jax.random.split(key)
     # An image's own region follows it by its number, wherever it stands in the batch.
@@ -177,14 +187,20 @@ def test_a_step_is_the_learner_s_step_on_corrupted_images(key, make):
     predict = jax.jit(plain.predict)
     close(jax.jit(learner.predict)(new, X), predict(expected, X))
     assert jax.tree.structure(new) == jax.tree.structure(state)
-    assert not np.allclose(jax.tree.leaves(new.variables)[1], jax.tree.leaves(
-        plain_step(key_step, of_plain, shuffled._replace(x=as_float(shuffled.x)))[0].variables)[1], atol=1e-6)
+    assert not np.allclose(
+        jax.tree.leaves(new.variables)[1],
+        jax.tree.leaves(plain_step(key_step, of_plain, shuffled._replace(x=as_float(shuffled.x)))[0].variables)[1],
+        atol=1e-6,
+    )
 
 
 def test_any_learner_and_its_weights(key):
-    bare = Learner(init=lambda key, batch: jnp.zeros(3), predict=lambda state, x: state,
-                   step=lambda key, state, batch: (state + batch.x.mean(), {"loss": batch.x.sum()}),
-                   weights=lambda state, data: state)
+    bare = Learner(
+        init=lambda key, batch: jnp.zeros(3),
+        predict=lambda state, x: state,
+        step=lambda key, state, batch: (state + batch.x.mean(), {"loss": batch.x.sum()}),
+        weights=lambda state, data: state,
+    )
     learner = patch_noise(bare, of(np.ones((16, 20), bool), "zero"))
     state, info = jax.jit(learner.step)(key, learner.init(key, BATCH), BATCH)
     assert float(info["loss"]) == 0
@@ -218,22 +234,37 @@ def test_a_sweep_of_corruptions_equals_runs_and_a_run_does_not_go_on_with_anothe
         run(key, patch_noise(plain, of(MASK, "swap")), data, config, checkpoint=tmp_path)
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: of(np.zeros((4, 4), bool)), r"`region`: expected at least one pixel to hide \(has this bias a place"),
-    (lambda: of(np.ones((4, 4), np.int32)), "`region`: expected bool, or float strengths, got int32"),
-    (lambda: of(np.full((4, 4), 1.5, np.float32)), r"`region`: expected strengths in \[0, 1\], got 1.5..1.5"),
-    (lambda: PatchNoiseConfig(sigma=-1.0), "`config.sigma`: expected at least 0"),
-    (lambda: PatchNoiseConfig(operation="swap", compat="reference"), "`config.compat`: expected None for swap"),
-    (lambda: corruptions_of_mode("noise", MASKS.astype(np.float32)), "`mode`: expected one of general_noise"),
-    (lambda: corruptions_of_mode("specific_mask", MASK.astype(np.float32)), r"`maps`: expected \[n h w\], a map per"),
-    (lambda: corrupt(jax.random.key(0), X[:, :15], of(MASK)), "`x`: expected images of the regions' size, 16 high"),
-    (lambda: corrupt(jax.random.key(0), X[:4], of(MASKS)), "`index`: expected which of 6 regions each image has"),
-    (lambda: corrupt(jax.random.key(0), X[:1], of(MASK, "swap")), "`x`: expected at least two images to swap pixels"),
-    (lambda: corrupt(jax.random.key(0), X[..., :1], of(MASK, compat="reference")), "`x`: expected three channels"),
-    (lambda: jax.eval_shape(patch_noise(erm(MLP), of(MASKS)).step, jax.random.key(0), jax.eval_shape(
-        patch_noise(erm(MLP), of(MASKS)).init, jax.random.key(0), BATCH), BATCH._replace(index=None)),
-     "`batch.index`: expected the rows' numbers, for a region per image, got nothing"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: of(np.zeros((4, 4), bool)), r"`region`: expected at least one pixel to hide \(has this bias a place"),
+        (lambda: of(np.ones((4, 4), np.int32)), "`region`: expected bool, or float strengths, got int32"),
+        (lambda: of(np.full((4, 4), 1.5, np.float32)), r"`region`: expected strengths in \[0, 1\], got 1.5..1.5"),
+        (lambda: PatchNoiseConfig(sigma=-1.0), "`config.sigma`: expected at least 0"),
+        (lambda: PatchNoiseConfig(operation="swap", compat="reference"), "`config.compat`: expected None for swap"),
+        (lambda: corruptions_of_mode("noise", MASKS.astype(np.float32)), "`mode`: expected one of general_noise"),
+        (
+            lambda: corruptions_of_mode("specific_mask", MASK.astype(np.float32)),
+            r"`maps`: expected \[n h w\], a map per",
+        ),
+        (lambda: corrupt(jax.random.key(0), X[:, :15], of(MASK)), "`x`: expected images of the regions' size, 16 high"),
+        (lambda: corrupt(jax.random.key(0), X[:4], of(MASKS)), "`index`: expected which of 6 regions each image has"),
+        (
+            lambda: corrupt(jax.random.key(0), X[:1], of(MASK, "swap")),
+            "`x`: expected at least two images to swap pixels",
+        ),
+        (lambda: corrupt(jax.random.key(0), X[..., :1], of(MASK, compat="reference")), "`x`: expected three channels"),
+        (
+            lambda: jax.eval_shape(
+                patch_noise(erm(MLP), of(MASKS)).step,
+                jax.random.key(0),
+                jax.eval_shape(patch_noise(erm(MLP), of(MASKS)).init, jax.random.key(0), BATCH),
+                BATCH._replace(index=None),
+            ),
+            "`batch.index`: expected the rows' numbers, for a region per image, got nothing",
+        ),
+    ],
+)
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ContractError, match=message):
         call()
@@ -260,17 +291,23 @@ def test_hiding_the_bias_glyph_helps_and_random_pixels_do_not(key):
     near = ndimage.maximum_filter(np.asarray(test.mask) == 2, size=(1, 2 * patch - 1, 2 * patch - 1))
     assert near[:, top].mean() >= 0.9
 
-    plain = erm(models.cnn(channels=(16, 32), dense=32, classes=2),
-                Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", steps=STEPS))
+    plain = erm(
+        models.cnn(channels=(16, 32), dense=32, classes=2),
+        Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", steps=STEPS),
+    )
     arms = {"plain": of(top, "keep"), "noise": of(top), "zero": of(top, "zero"), "random": of(random_pixels(top))}
     runs = [(arm, seed) for arm in arms for seed in range(SEEDS)]
     found = {arm: [] for arm in arms}
     data = train._replace(mask=None, twin=None)
     learner = patch_noise(plain, arms["plain"])
     predict = jax.jit(learner.predict)
-    for portion in sweep([jax.random.key(seed) for _, seed in runs], learner, data,
-                         RunConfig(epochs=15, steps_per_epoch=20, epochs_per_chunk=15, batch_size=64),
-                         hyper=[PatchNoiseHyper(arms[arm]) for arm, _ in runs]):
+    for portion in sweep(
+        [jax.random.key(seed) for _, seed in runs],
+        learner,
+        data,
+        RunConfig(epochs=15, steps_per_epoch=20, epochs_per_chunk=15, batch_size=64),
+        hyper=[PatchNoiseHyper(arms[arm]) for arm, _ in runs],
+    ):
         for i, number in enumerate(portion.runs):
             arm = runs[number][0]
             state = jax.tree.map(lambda leaf, i=i: leaf[i], portion.state)

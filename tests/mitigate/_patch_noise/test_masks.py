@@ -108,14 +108,17 @@ def test_bits_are_the_masks_again(width):
     np.testing.assert_array_equal(unpack(pack(masks[0]), width), masks[0])
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: quantile_mask(MAPS, 1.0), r"`q`: expected a quantile in \[0, 1\), got 1.0"),
-    (lambda: quantile_mask(np.full((2, 2), np.nan, np.float32)), "`maps`: expected finite values, got 4 of 4"),
-    (lambda: budget_mask(MAPS, 0.0), "`share`: expected a share above 0 and at most 1, got 0.0"),
-    (lambda: soft_strength(MAPS, -1.0), "`gamma`: expected at least 0, got -1.0"),
-    (lambda: weakest_pixels(MAPS[0], 118), r"`area`: expected 0..117 pixels"),
-    (lambda: unpack(pack(np.ones((2, 8), bool)), 9), "`width`: expected 1..8 pixels, got 9"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: quantile_mask(MAPS, 1.0), r"`q`: expected a quantile in \[0, 1\), got 1.0"),
+        (lambda: quantile_mask(np.full((2, 2), np.nan, np.float32)), "`maps`: expected finite values, got 4 of 4"),
+        (lambda: budget_mask(MAPS, 0.0), "`share`: expected a share above 0 and at most 1, got 0.0"),
+        (lambda: soft_strength(MAPS, -1.0), "`gamma`: expected at least 0, got -1.0"),
+        (lambda: weakest_pixels(MAPS[0], 118), r"`area`: expected 0..117 pixels"),
+        (lambda: unpack(pack(np.ones((2, 8), bool)), 9), "`width`: expected 1..8 pixels, got 9"),
+    ],
+)
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ContractError, match=message):
         call()

@@ -26,8 +26,9 @@ def params(tmp_path_factory):
     loaded = {}
     for kind, model in MODELS.items():
         folder = tmp_path_factory.mktemp(kind)
-        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32),
-                             jax.eval_shape(model.init, jax.random.key(0)))
+        blank = jax.tree.map(
+            lambda leaf: np.zeros(leaf.shape, np.float32), jax.eval_shape(model.init, jax.random.key(0))
+        )
         save_checkpoint(folder, model, blank)  # for config.json
         write_safetensors(folder / "model.safetensors", STATES[kind])
         found, loaded[kind] = load_checkpoint(folder)
