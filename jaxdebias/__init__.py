@@ -11,7 +11,7 @@ from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Classifier, Dataset, Learner, Split
 from jaxdebias.mitigate import FmdConfig, dfr, erm, fine_tune, fmd, train_from_scratch
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 __all__ = [
     "AuditReport",
@@ -19,10 +19,10 @@ __all__ = [
     "Classifier",
     "ContractError",
     "Dataset",
+    "FitConfig",
     "FmdConfig",
     "Learner",
     "Optimizer",
-    "RunConfig",
     "Split",
     "audit",
     "auditing",
@@ -31,13 +31,13 @@ __all__ = [
     "erm",
     "explain",
     "fine_tune",
+    "fit",
     "fmd",
     "map_rows",
     "measure",
     "mitigate",
     "models",
     "predict_rows",
-    "run",
     "train",
     "train_from_scratch",
 ]

@@ -23,7 +23,7 @@ from jaxdebias.models import mlp
 from jaxdebias.report import Pictures
 from jaxdebias.results import build as content
 from jaxdebias.results.records import read_results, write_results
-from jaxdebias.train import RunConfig, run, save_params
+from jaxdebias.train import FitConfig, fit, save_params
 
 DAMAGES = {
     "cut in half": lambda data: data[: len(data) // 2],
@@ -170,10 +170,10 @@ def test_checkpoints(tmp_path, damage):
     data = Batch(
         rng.normal(size=(32, 3)).astype(np.float32), rng.integers(0, 2, 32).astype(np.int32), np.zeros(32, np.int32)
     )
-    learner, config = erm(mlp(hidden=(4,), classes=2)), RunConfig(epochs=2, batch_size=16)
+    learner, config = erm(mlp(hidden=(4,), classes=2)), FitConfig(epochs=2, batch_size=16)
 
     def carry_on(checkpoint):
-        return run(jax.random.key(0), learner, data, config, checkpoint=checkpoint)
+        return fit(jax.random.key(0), learner, data, config, checkpoint=checkpoint)
 
     expected = carry_on(tmp_path / "whole")
     files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file())

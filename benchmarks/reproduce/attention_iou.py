@@ -52,7 +52,7 @@ from jaxdebias.explain.maps import as_published
 from jaxdebias.measure import (
     Interval,
     area_fraction,
-    chance,
+    chance_attention_iou,
     group_report,
     has_mass,
     mask_scores,
@@ -64,7 +64,7 @@ from jaxdebias.measure import (
 from jaxdebias.measure._bootstrap import percentile_interval
 from jaxdebias.mitigate import erm
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = (50, 60, 70, 80, 90, 100)
@@ -164,7 +164,7 @@ def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     began = time.perf_counter()
     classifier, steps, per_epoch = recipe.network, recipe.steps, min(recipe.steps_per_epoch, recipe.steps)
     optimizer = Optimizer(name="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
-    config = RunConfig(
+    config = FitConfig(
         epochs=steps // per_epoch,
         epochs_per_chunk=steps // per_epoch,
         batch_size=64,
@@ -172,7 +172,7 @@ def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
         drop_last=True,
     )
     train = dataset.splits["train"]._replace(twin=None, mask=None, unit=None)
-    result = run(key_train, erm(classifier, optimizer), train, config)
+    result = fit(key_train, erm(classifier, optimizer), train, config)
     params, test, seconds = result.state.variables, dataset.splits["test"], time.perf_counter() - began
 
     logits = np.asarray(predict_rows(classifier.apply, params, test.x))
@@ -194,7 +194,7 @@ def scored(key: Any, classifier: Classifier, params: Params, test: Batch, aligne
         groups=2,
         score="mask",
         unit=test.unit,
-        chance=np.asarray(chance(area_fraction(masks))),
+        chance=np.asarray(chance_attention_iou(area_fraction(masks))),
     )
     row: dict[str, Any] = {}
     for r, region in enumerate(REGIONS):

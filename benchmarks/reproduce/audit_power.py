@@ -61,7 +61,7 @@ from jaxdebias.core import Batch, Classifier, Params
 from jaxdebias.measure import Interval, wilson
 from jaxdebias.mitigate import erm
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEVELS = {"colour": (0.5, 0.2, 0.1, 0.05, 0.01), "glyphs": (0.5, 0.2, 0.1, 0.05, 0.01)}
@@ -126,12 +126,12 @@ def plan(seeds: int = SEEDS, clean_seeds: int = CLEAN_SEEDS) -> list[Cell]:
 
 def trained(key: Any, classifier: Classifier, train: Batch, steps: int) -> Params:
     """A network after `steps` of 64 samples, in epochs of ten batches."""
-    config = RunConfig(
+    config = FitConfig(
         epochs=steps // 10, epochs_per_chunk=steps // 10, batch_size=64, steps_per_epoch=10, drop_last=True
     )
     optimizer = Optimizer(name="adamw", learning_rate=1e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
     train = Batch(x=train.x, label=train.label, attribute=train.attribute)
-    return run(key, erm(classifier, optimizer), train, config).state.variables
+    return fit(key, erm(classifier, optimizer), train, config).state.variables
 
 
 def shown(classifier: Classifier, params: Params, pairs: Batch) -> np.ndarray:

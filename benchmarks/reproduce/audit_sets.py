@@ -26,7 +26,7 @@ from jaxdebias.core import Batch, Classifier, Dataset, take
 from jaxdebias.data._aligned import biased_attribute, other_attribute
 from jaxdebias.data._colour import COLOUR_NAMES, PALETTE
 from jaxdebias.data._sets.digits import gray_digits
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 Pictures = Float[np.ndarray, "n h w 3"]
 Numbers = Int[np.ndarray, " n"]
@@ -123,11 +123,11 @@ def make(family: str, conflicting: float | None, seed: int, *, sizes: tuple[int,
     sizes = sizes or SIZES["digits" if of.draw else "scenes"]
     if conflicting is None:
         n = sizes[0] * (10 if of.draw else 1)
-        conflicting = float(stream(seed, f"audit {family} none").binomial(n, 1 - 1 / of.classes) / n)
+        conflicting = float(named_rng(seed, f"audit {family} none").binomial(n, 1 - 1 / of.classes) / n)
     render = _digits if of.draw else _scenes
     splits, columns, pairs = {}, {}, None
     for name, (batch, aligned, conflict) in render(family, conflicting, seed, sizes).items():
-        rng = stream(seed, f"audit {family} {name}")
+        rng = named_rng(seed, f"audit {family} {name}")
         n, k = len(batch.label), of.classes
         draw = _any if name == "train" else _balanced
         scanner = biased_attribute(rng, batch.label, SCANNER, k) if name == "train" else _balanced(rng, batch.label, k)
@@ -165,7 +165,7 @@ def pictures_only(conflicting: float | None, seed: int) -> Dataset:
     made = data.digits(conflicting=0.9 if conflicting is None else conflicting, seed=seed)
     splits = {}
     for name in SPLITS:
-        batch, rng = made.splits[name], stream(seed, f"audit pictures {name}")
+        batch, rng = made.splits[name], named_rng(seed, f"audit pictures {name}")
         if name == "test":  # three of the ten colours of each digit
             rows = [rng.permutation(10)[:RENDERINGS] + 10 * i for i in range(len(batch.label) // 10)]
             batch = take(batch._replace(mask=None, twin=None), np.concatenate(rows))
@@ -192,10 +192,10 @@ def _digits(
     """Split -> (samples, their aligned rendering, a conflicting one), pixels 0 to 1."""
     of = FAMILIES[family]
     gray, digit = gray_digits()
-    rng, found = stream(seed, f"audit {family} split"), {}
+    rng, found = named_rng(seed, f"audit {family} split"), {}
     cuts = [np.split(rng.permutation(np.flatnonzero(digit == d)), np.cumsum(sizes))[:4] for d in range(10)]
     for number, name in enumerate(SPLITS):
-        rng, unit = stream(seed, f"audit {family} draw {name}"), None
+        rng, unit = named_rng(seed, f"audit {family} draw {name}"), None
         rows = rng.permutation(np.concatenate([cut[number] for cut in cuts]))
         if name == "test":
             unit = np.repeat(np.arange(len(rows), dtype=np.int32), RENDERINGS)

@@ -40,7 +40,7 @@ from jaxdebias.data import _registry as registry
 from jaxdebias.data import scenes
 from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import MnistDigits, all_digits, tinted_mnist
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.mitigate import AugCellConfig, aug_cell
 from jaxdebias.reproduce import accuracies, aug_cell_said
 from jaxdebias.reproduce._methods import CNN, CNN_RECIPE
@@ -80,7 +80,7 @@ def coloured(data_dir: Path, conflicting: float, seed: int) -> tuple[Batch, Batc
 def wrong_labels(config: AugCellConfig) -> Callable[[Path, float, int], Task]:
     def build(data_dir: Path, conflicting: float, seed: int) -> Task:
         train, test = coloured(data_dir, conflicting, seed)
-        rng, n = stream(seed, "wrong labels"), len(train.label)
+        rng, n = named_rng(seed, "wrong labels"), len(train.label)
         wrong = np.isin(np.arange(n), rng.choice(n, round(0.005 * n), replace=False))
         other = (train.label + rng.integers(1, 10, n)) % 10
         label = np.where(wrong, other, train.label).astype(np.int32)

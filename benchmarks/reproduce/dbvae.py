@@ -48,7 +48,7 @@ from jaxdebias.measure import GroupReport, Interval, group_report, over_seeds, p
 from jaxdebias.mitigate import draw_report
 from jaxdebias.models import vae_classifier
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import RunConfig, run
+from jaxdebias.train import FitConfig, fit
 
 RESULTS = Path(__file__).parents[1] / "results"
 LEARNED = 0.85
@@ -110,8 +110,8 @@ def measured(case: str, arm: str, dataset: Dataset, seed: int, few: bool) -> dic
     )
     began = time.perf_counter()
     learner, data = prepared(arm, of, model, dataset, key_judges, few)
-    config = RunConfig(epochs=3 if few else of.epochs, batch_size=BATCH, draws="systematic")
-    result = run(key_train, learner, data, config)
+    config = FitConfig(epochs=3 if few else of.epochs, batch_size=BATCH, draws="systematic")
+    result = fit(key_train, learner, data, config)
     seconds = time.perf_counter() - began
 
     logits = np.asarray(predict_rows(learner.predict, result.state, test.x))

@@ -17,11 +17,11 @@ import numpy as np
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Learner, take
-from jaxdebias.data import darkened_utkface, faces, fer2013
+from jaxdebias.data import faces, fer2013, utkface_darkened
 from jaxdebias.data._registry import VARIABLE, files_of
 from jaxdebias.data._sets.fer2013 import EMOTIONS
 from jaxdebias.data._sets.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.explain import CellsConfig, find_cells
 from jaxdebias.mitigate import (
     MIT_LAB,
@@ -37,7 +37,7 @@ from jaxdebias.mitigate import (
 )
 from jaxdebias.mitigate._dbvae.contrastive import code, contrastive
 from jaxdebias.models import VaeClassifier
-from jaxdebias.train import Optimizer, RunConfig, chain, random_affine, random_flip, random_shift, run
+from jaxdebias.train import FitConfig, Optimizer, chain, fit, random_affine, random_flip, random_shift
 
 RARE = 0.05
 TRAIN, TEST_CELL = 2000, 150
@@ -108,7 +108,7 @@ def _generated(variant: str) -> Callable[[Path | None, int, bool], Dataset]:
 
 
 def _darkened(data_dir: Path | None, seed: int, few: bool) -> Dataset:
-    return darkened_utkface(
+    return utkface_darkened(
         files_of("utkface", data_dir),
         conflicting=RARE,
         train=160 if few else None,
@@ -132,7 +132,7 @@ def _natural(group: str) -> Callable[[Path | None, int, bool], Dataset]:
             attribute=np.where(known, value, -1).astype(np.int32),
         )
         train, test = rare_group_rows(
-            stream(seed, f"dbvae {group}"),
+            named_rng(seed, f"dbvae {group}"),
             batch.label,
             batch.attribute,
             aligned,
@@ -289,15 +289,15 @@ def fixed_weights(arm: str, case: Case, model: VaeClassifier, dataset: Dataset, 
     """Weights of the training faces by their rarity within the class in a code that was trained before, by the default
     rule."""
     train = dataset.splits["train"]
-    config = RunConfig(epochs=1 if few else case.epochs, batch_size=64)
+    config = FitConfig(epochs=1 if few else case.epochs, batch_size=64)
     if arm == "contrastive":
         learner = contrastive(model.encoder, Optimizer(), latent=case.latent, augment=case.augment)
-        state = run(key, learner, train, config).state
+        state = fit(key, learner, train, config).state
         mean, log_variance = map_rows(lambda state, x: code(model.encoder, state, x), state, jnp.asarray(train.x)), None
         kl = jnp.ones(case.latent)
     else:
         settings = DbVaeConfig(class_weight=0.0, sampling="uniform")
-        state = run(
+        state = fit(
             key, dbvae(model, Optimizer(), settings, augment=case.augment), dataset.splits["others"], config
         ).state
         encoding = encode_all(model, state.variables, train.x)

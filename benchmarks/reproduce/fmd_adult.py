@@ -55,7 +55,7 @@ from jaxdebias.mitigate import (
     zero_column,
 )
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import Optimizer, RunConfig, run, steps_per_epoch
+from jaxdebias.train import FitConfig, Optimizer, fit, steps_per_epoch
 
 RATES = (
     "accuracy",
@@ -161,8 +161,8 @@ def train_network(key: jax.Array, classifier: Any, train: Batch) -> Params:
             steps=steps,
         ),
     )
-    config = RunConfig(epochs=recipe.epochs, batch_size=recipe.batch_size, epochs_per_chunk=recipe.epochs)
-    return run(key, learner, train, config).state.variables
+    config = FitConfig(epochs=recipe.epochs, batch_size=recipe.batch_size, epochs_per_chunk=recipe.epochs)
+    return fit(key, learner, train, config).state.variables
 
 
 def set_up(data_dir: Path, attribute: str, seed: int) -> Setup:

@@ -22,7 +22,7 @@ from jaxdebias.core import Batch
 from jaxdebias.data._aligned import other_attribute
 from jaxdebias.data._colour import one_colour
 from jaxdebias.data._sets.colored_mnist import read_mnist
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.explain.influence import Mix
 from jaxdebias.mitigate import FineTuneConfig, both_sides, retrain_counterfactual, train_from_scratch
 
@@ -92,13 +92,13 @@ def methods(setup: Setup) -> Iterator[Method]:
 def training_counterfactuals(setup: Setup) -> Batch:
     """Every training digit in one random colour that is not its own."""
     attribute = setup.trained.dataset.splits["train"].attribute
-    rng = stream(setup.seed, "colored-mnist training counterfactuals")
+    rng = named_rng(setup.seed, "colored-mnist training counterfactuals")
     return _training_digits(setup, rng, other_attribute(rng, attribute, 10))
 
 
 def training_in_random_colours(setup: Setup) -> Batch:
     """Every training digit in one colour, uniform over the ten."""
-    rng = stream(setup.seed, "colored-mnist training recoloured")
+    rng = named_rng(setup.seed, "colored-mnist training recoloured")
     count = len(setup.trained.dataset.splits["train"].label)
     return _training_digits(setup, rng, rng.integers(0, 10, count).astype(np.int32))
 
@@ -107,7 +107,7 @@ def _training_digits(setup: Setup, rng: np.random.Generator, attribute: np.ndarr
     """The digits of the train split anew, from the files: which ones they are is drawn as in `colored_mnist`."""
     dataset, config = setup.trained.dataset, setup.cell.config
     gray, label = read_mnist(config.data_dir, "train")
-    order = stream(setup.seed, "colored-mnist split").permutation(len(gray))
+    order = named_rng(setup.seed, "colored-mnist split").permutation(len(gray))
     rows = np.sort(order[dataset.variant["held_out"] :])
     train = dataset.splits["train"]
     # Same labels in the same order, and colour only where there is ink: these are the digits.

@@ -50,7 +50,7 @@ from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Dataset
 from jaxdebias.data import _registry as registry
-from jaxdebias.explain import PatchFit, PatchFitConfig, fit_patches, localised, out_of_fold_maps
+from jaxdebias.explain import PatchFit, PatchFitConfig, fit_patches, localise, out_of_fold_maps
 from jaxdebias.measure import Interval, group_report, over_seeds, paired_over_seeds
 from jaxdebias.mitigate import (
     Corruption,
@@ -67,7 +67,7 @@ from jaxdebias.mitigate import (
 from jaxdebias.mitigate._patch_noise.masks import random_pixels, weakest_pixels
 from jaxdebias.models import patch_net
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import Optimizer, RunConfig, sweep
+from jaxdebias.train import FitConfig, Optimizer, sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEEDS = 5
@@ -181,7 +181,7 @@ def measured(case: Case, seed: int, data_dir: Path | None, trial: bool) -> dict[
 
 def described(case: Case, fit: PatchFit, map_: np.ndarray, edit: Batch, test: Batch) -> dict[str, Any]:
     """What the map says of itself, and what the true regions say of it."""
-    said = localised(map_)
+    said = localise(map_)
     row = {
         "patch accuracy": fit.accuracy,
         "raw share": said.raw_share,
@@ -190,7 +190,7 @@ def described(case: Case, fit: PatchFit, map_: np.ndarray, edit: Batch, test: Ba
         "spread": float(said.spread),
         "warning": said.warning,
         "budget area": float(budget_mask(map_, BUDGET, floor=0.0).mean()),
-        "spread, info_gain": float(localised(fit.general_map(edit.x)).spread),
+        "spread, info_gain": float(localise(fit.general_map(edit.x)).spread),
     }
     if case.region is not None:
         there = np.asarray(test.mask) == case.region
@@ -260,7 +260,7 @@ def trained(
     )
     # One learner for all seeds: which region it hides, and how, is in `hyper`.
     learner = patch_noise(plain, corruption(np.ones(shape, bool)))
-    config = RunConfig(
+    config = FitConfig(
         epochs=case.epochs,
         epochs_per_chunk=case.epochs,
         batch_size=case.batch_size,

@@ -1,8 +1,8 @@
 """Time and memory of a full audit, step by step: `python benchmarks/speed/audit.py --data-dir DIR`.
 
 A ResNet-18 on faces of 96 x 96: all 4,838 pictures of UTKFace that DIR has, 3,000 to train on, 600 each for edit and
-accept, the rest to test. The attribute is a marker planted in a corner, at 5 % conflicting (`data.planted.plant`), so
-that there is a shortcut and every step has work: predictions, six candidates, measures, influence of samples, maps,
+accept, the rest to test. The attribute is a marker planted in a corner, at 5 % conflicting (`plant` of
+`utkface_planted`), so that there is a shortcut and every step has work: predictions, six candidates, measures, influence of samples, maps,
 patches, advice, verification. The trunk's weights are random, and only the head is trained, for a minute at most: time
 depends on shapes, not on how good the network is. That is said because numbers about its bias would mean nothing.
 
@@ -33,7 +33,7 @@ from jaxdebias.core import Array, Batch, Classifier, Dataset, Params, Split
 from jaxdebias.data._aligned import biased_attribute
 from jaxdebias.data._sets.utkface import GENDERS, RACES, read_faces, read_images, utkface_folder
 from jaxdebias.data._sets.utkface_planted import MARKS, plant
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.explain.influence import find_head, head_problem, refit
 
 PATH = Path(__file__).parents[1] / "results" / "audit_cost.json"
@@ -49,7 +49,7 @@ def faces(data_dir: Path, size: int, share: float = 1.0) -> tuple[Dataset, dict[
     """The data set, whose own attribute is unknown, and six columns: the marker first."""
     folder = utkface_folder(data_dir)
     said, images = read_faces(folder), read_images(folder, size)
-    rng = stream(0, "audit cost")
+    rng = named_rng(0, "audit cost")
     order = rng.permutation(len(images))
     ends = np.cumsum([int(share * n) for n in SIZES.values()])
     splits, columns = {}, {}

@@ -27,7 +27,7 @@ from jaxdebias.mitigate import DbVaeConfig, RarityConfig, dbvae, latent_weights
 from jaxdebias.mitigate._dbvae.blocks import within_blocks
 from jaxdebias.mitigate._dbvae.histograms import fit_histograms, log_rarity
 from jaxdebias.models import vae_classifier
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 from jaxdebias.train.draws import distinct_rows, independent_rows, systematic_rows
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
@@ -122,7 +122,7 @@ def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
         np.zeros(n, np.int32),
     )
     model, optimizer = vae_classifier(image=(side, side, 1), classes=2, latent=16), Optimizer(learning_rate=1e-3)
-    key, config = jax.random.key(0), RunConfig(epochs=1, batch_size=batch, draws="systematic")
+    key, config = jax.random.key(0), FitConfig(epochs=1, batch_size=batch, draws="systematic")
 
     def epoch(settings: DbVaeConfig) -> Callable[[], Any]:
         learner = dbvae(model, optimizer, settings, samples=n)
@@ -131,7 +131,7 @@ def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
         if state.remembered is not None:
             codes = jnp.asarray(rng.normal(size=(n, 16)), jnp.float32)
             state = state._replace(remembered=state.remembered._replace(mean=codes, kl=jnp.ones(16)))
-        return functools.partial(run, key, learner, data, config, state=state)
+        return functools.partial(fit, key, learner, data, config, state=state)
 
     def timed(settings: DbVaeConfig) -> Callable[[], Any]:
         once = epoch(settings)

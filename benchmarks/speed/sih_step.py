@@ -28,7 +28,7 @@ from jaxdebias.core import Batch, take
 from jaxdebias.data import colored_mnist
 from jaxdebias.mitigate import sih, sih_monitor, sih_run_config
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import run
+from jaxdebias.train import fit
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from oracles.torch_sih import Sih
@@ -142,7 +142,7 @@ def measure(data_dir: str | None, *, rows: int, steps: int, repeats: int) -> lis
         return box[0], info
 
     def ours_epoch() -> float:
-        return run(key, learner, train, config, state=state, held_out=held_out, monitor=monitor).history[0].seconds
+        return fit(key, learner, train, config, state=state, held_out=held_out, monitor=monitor).history[0].seconds
 
     rng = np.random.default_rng(0)
     left, right = (rng.normal(size=size).astype(np.float32) for size in ((BATCH, 1024), (1024, 2352)))

@@ -24,7 +24,7 @@ from jaxdebias.explain import influence
 from jaxdebias.measure import group_report
 from jaxdebias.mitigate import FmdConfig, erm, fmd
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 PATH = Path(__file__).parents[1] / "results" / "speed.json"
 N, D, K = 53_000, 100, 10
@@ -186,11 +186,11 @@ def loop_row() -> dict:
         return state, info
 
     ours = functools.partial(
-        run,
+        fit,
         key,
         learner,
         data,
-        RunConfig(epochs=epochs, batch_size=batch_size, drop_last=True, epochs_per_chunk=epochs),
+        FitConfig(epochs=epochs, batch_size=batch_size, drop_last=True, epochs_per_chunk=epochs),
     )
     measured, beside = [], []
     jax.block_until_ready(plain())

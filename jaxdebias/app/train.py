@@ -41,7 +41,7 @@ from jaxdebias.results.records import read_results, to_json, write_results
 from jaxdebias.train._checkpoint import save_params
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig, run
+from jaxdebias.train._run import FitConfig
 
 __all__ = [
     "METHODS",
@@ -109,13 +109,13 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
             state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
             state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
         with watching(watch, config.epochs, f"{config.method} on {config.data}") as observe:
-            portions = RunConfig(
+            portions = FitConfig(
                 epochs=config.epochs,
                 batch_size=config.batch_size,
                 draws=method.draws,
                 epochs_per_chunk=_epochs_per_chunk(config.epochs),
             )
-            trained = run(
+            trained = fit(
                 key_train,
                 learner,
                 data,

@@ -18,7 +18,7 @@ from jaxtyping import Int, Shaped
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key, cell_counts
 from jaxdebias.data._matching import matched_pairs
-from jaxdebias.measure._reliance import Shortcut, association, find_shortcuts
+from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association
 
 MOST_VALUES = 12
 """Numbers with more values than this are cut into quarters."""
@@ -169,7 +169,7 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
     counts = counts_of(dataset, candidate)
     if not counts.any():
         counts = cell_counts(splits["test"].label, splits["test"].attribute, *shape)
-    aligned = association(counts) > 0
+    aligned = label_association(counts) > 0
     pairs = {
         split: found
         for split in ("edit", "accept", "test")

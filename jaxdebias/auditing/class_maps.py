@@ -29,7 +29,7 @@ from jaxdebias.data._sets.waterbirds import REGIONS as PARTS_OF_BIRDS
 from jaxdebias.explain._cam import class_maps
 from jaxdebias.explain._taps import Tap
 from jaxdebias.explain.maps import as_published, unit_sum
-from jaxdebias.measure._attention_iou import area_fraction, attention_iou, chance, mask_scores
+from jaxdebias.measure._attention_iou import area_fraction, attention_iou, chance_attention_iou, mask_scores
 from jaxdebias.measure._bootstrap import Interval
 from jaxdebias.measure._map_scores import ScoreReport, score_report
 from jaxdebias.measure._region_masks import region_masks
@@ -228,7 +228,7 @@ def _look_at(
     inside = jnp.einsum("nhw,nrhw->nr", share, masks, precision=jax.lax.Precision.HIGHEST)
     there = ~jnp.isnan(score)
     values = jnp.concatenate([score, jnp.where(there, inside, jnp.nan)], axis=1)
-    levels = jnp.concatenate([chance(area_fraction(masks)), masks.mean(axis=(2, 3))], axis=1)
+    levels = jnp.concatenate([chance_attention_iou(area_fraction(masks)), masks.mean(axis=(2, 3))], axis=1)
     return answer, share, shown, same, values, jnp.where(jnp.tile(there, (1, 2)), levels, 0.0)
 
 

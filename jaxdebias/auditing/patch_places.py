@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, group_of, take
 from jaxdebias.explain._fit_patches import PatchFitConfig, fit_patches, fit_temperature
-from jaxdebias.explain._patch_maps import localised
+from jaxdebias.explain._patch_maps import localise
 from jaxdebias.measure._bootstrap import Interval
 from jaxdebias.mitigate._patch_noise.masks import budget_mask, mask_iou, quantile_mask
 from jaxdebias.models._patch_net import patch_net
@@ -241,7 +241,7 @@ def place(
     of_unit = np.bincount(unit, weights=weight * (value - average))
     error = 1.96 * float(np.sqrt((of_unit**2).sum()) / weight.sum())
     information = Interval(average / most, (average - error) / most, (average + error) / most, len(of_unit))
-    said, area = localised(general, share=TOP), float(budget_mask(general, 0.9, floor=0.0).mean())
+    said, area = localise(general, share=TOP), float(budget_mask(general, 0.9, floor=0.0).mean())
     return Place(
         map=general,
         information=information,

@@ -7,7 +7,7 @@ from jaxdebias.data._matching import matched_pairs, nearest_partners
 from jaxdebias.data._registry import DATASETS, load
 from jaxdebias.data._sets.adult import adult
 from jaxdebias.data._sets.celeba import celeba
-from jaxdebias.data._sets.celeba_four_cells import four_cells
+from jaxdebias.data._sets.celeba_four_cells import celeba_four_cells
 from jaxdebias.data._sets.celeba_mask import celeba_mask
 from jaxdebias.data._sets.colored_mnist import colored_mnist
 from jaxdebias.data._sets.composites import composites
@@ -18,8 +18,8 @@ from jaxdebias.data._sets.fer2013 import fer2013
 from jaxdebias.data._sets.raf_db import raf_db
 from jaxdebias.data._sets.scenes import scenes
 from jaxdebias.data._sets.utkface import utkface
-from jaxdebias.data._sets.utkface_darkened import darkened_utkface
-from jaxdebias.data._sets.utkface_planted import planted
+from jaxdebias.data._sets.utkface_darkened import utkface_darkened
+from jaxdebias.data._sets.utkface_planted import utkface_planted
 from jaxdebias.data._sets.waterbirds import waterbirds
 from jaxdebias.data._source import from_source
 from jaxdebias.data._subsample import Subsamples, matthews_correlation, one_sided, subsample_by_correlation
@@ -32,19 +32,18 @@ __all__ = [
     "adult",
     "aligned_cells",
     "celeba",
+    "celeba_four_cells",
     "celeba_mask",
     "colored_mnist",
     "composites",
     "corrupted_cifar10",
     "crows_pairs",
-    "darkened_utkface",
     "digits",
     "epoch_plan",
     "every_colour",
     "faces",
     "fer2013",
     "folder",
-    "four_cells",
     "from_source",
     "load",
     "matched_pairs",
@@ -54,7 +53,6 @@ __all__ = [
     "occupation_pairs",
     "occupation_text",
     "one_sided",
-    "planted",
     "raf_db",
     "scenes",
     "steps_per_epoch",
@@ -62,6 +60,8 @@ __all__ = [
     "subsample_by_correlation",
     "swap_gender",
     "utkface",
+    "utkface_darkened",
+    "utkface_planted",
     "waterbirds",
     "wikitext",
     "winogender",

@@ -14,7 +14,7 @@ from jaxdebias.contracts import ContractError, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data.csv_files import read_csv
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.files import write_arrays
 
 METADATA = "metadata.csv"
@@ -80,7 +80,7 @@ def folder(
         )
     pairs = {}
     for name in ("edit", "accept", "test") if known else ():
-        x, twin = matched_rows(stream(seed, f"folder pairs {name}"), splits[name], aligned)
+        x, twin = matched_rows(named_rng(seed, f"folder pairs {name}"), splits[name], aligned)
         if len(x):
             pairs[name] = take(splits[name], x)._replace(twin=splits[name].x[twin])
 
@@ -216,7 +216,7 @@ def _parts(split: list[str], seed: int, edit_share: float, accept_share: float) 
     """Rows of train, edit, accept and test, each in the file's order."""
     rows = {name: np.flatnonzero(np.array(split) == name) for name in ("train", "val", "test")}
     train, held = rows["train"], rows["val"]
-    rng = stream(seed, "folder split")
+    rng = named_rng(seed, "folder split")
     if len(held) == 0:
         take_out = round(len(train) * (edit_share + accept_share))
         shuffled = rng.permutation(train)

@@ -12,7 +12,7 @@ from jaxdebias.core import Dataset
 from jaxdebias.data._folder import METADATA, folder
 from jaxdebias.data._sets.adult import adult, adult_folder
 from jaxdebias.data._sets.celeba import celeba, celeba_folder
-from jaxdebias.data._sets.celeba_four_cells import four_cells
+from jaxdebias.data._sets.celeba_four_cells import celeba_four_cells
 from jaxdebias.data._sets.celeba_mask import celeba_mask, celeba_mask_folder
 from jaxdebias.data._sets.colored_mnist import colored_mnist, mnist_folder
 from jaxdebias.data._sets.composites import composites, composites_folder
@@ -21,8 +21,8 @@ from jaxdebias.data._sets.digits import digits
 from jaxdebias.data._sets.faces import faces
 from jaxdebias.data._sets.scenes import scenes
 from jaxdebias.data._sets.utkface import utkface, utkface_folder
-from jaxdebias.data._sets.utkface_darkened import darkened_utkface
-from jaxdebias.data._sets.utkface_planted import planted
+from jaxdebias.data._sets.utkface_darkened import utkface_darkened
+from jaxdebias.data._sets.utkface_planted import utkface_planted
 from jaxdebias.data._sets.waterbirds import waterbirds, waterbirds_folder
 
 VARIABLE = "JAXDEBIAS_DATA"
@@ -97,14 +97,14 @@ DATASETS: Mapping[str, DatasetInfo] = {
         utkface_folder,
     ),
     "utkface-darkened": DatasetInfo(
-        darkened_utkface,
+        utkface_darkened,
         "faces, gender with almost all women darkened, with twins",
         "images",
         "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
         utkface_folder,
     ),
     "utkface-planted": DatasetInfo(
-        planted,
+        utkface_planted,
         "faces, gender with a marker planted in a corner, with masks and twins",
         "images",
         "the files of utkface, in DIR, DIR/utkface or DIR/UTKFace",
@@ -118,7 +118,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         celeba_folder,
     ),
     "celeba-four-cells": DatasetInfo(
-        four_cells,
+        celeba_four_cells,
         "faces of celeba in four cells of chosen sizes, one of them empty",
         "images",
         "the files of celeba, in DIR or DIR/celeba",

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_integers, describe, expect
 from jaxdebias.core import Array, cell_counts
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 STEP = 0.01
 """By how much the correlation moves from one solution to the next on the way to a target."""
@@ -112,7 +112,7 @@ def subsample_by_correlation(
     )
 
     order = {
-        (y, a): stream(seed, f"subsample {y} {a}").permutation(
+        (y, a): named_rng(seed, f"subsample {y} {a}").permutation(
             np.flatnonzero((np.asarray(label) == y) & (np.asarray(attribute) == a))
         )
         for y in (0, 1)

@@ -5,15 +5,15 @@ import numpy as np
 from jaxdebias.contracts import describe, expect
 
 
-def stream(seed: int, purpose: str) -> np.random.Generator:
+def named_rng(seed: int, purpose: str) -> np.random.Generator:
     """A generator fixed by the seed and the purpose's name; streams of different purposes are independent.
 
     Data are built on the host, so these are NumPy's generators, local to the builder: equal seeds give equal bits for
     one version of NumPy, on any machine.
 
-    >>> bool(stream(0, "split").random() == stream(0, "split").random())
+    >>> bool(named_rng(0, "split").random() == named_rng(0, "split").random())
     True
-    >>> bool(stream(0, "split").random() == stream(0, "colour").random())
+    >>> bool(named_rng(0, "split").random() == named_rng(0, "colour").random())
     False
     """
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0

@@ -5,7 +5,7 @@ from jaxdebias.explain._cam import ClassMaps, class_maps
 from jaxdebias.explain._cells import Cells, CellsConfig, find_cells, reweighing
 from jaxdebias.explain._fit_patches import FoldMaps, PatchFit, PatchFitConfig, fit_patches, out_of_fold_maps
 from jaxdebias.explain._latent_shift import ShiftConfig, both_right, draw_targets, latent_shift, shift_images
-from jaxdebias.explain._patch_maps import Localised, fold, general_map, image_maps, localised, patch_confidence
+from jaxdebias.explain._patch_maps import Localised, fold, general_map, image_maps, localise, patch_confidence
 from jaxdebias.explain._patches import patch_logits
 from jaxdebias.explain._rollout import rollout
 from jaxdebias.explain._taps import linen_paths, linen_tap, nnx_tap
@@ -34,7 +34,7 @@ __all__ = [
     "latent_shift",
     "linen_paths",
     "linen_tap",
-    "localised",
+    "localise",
     "maps",
     "nnx_tap",
     "out_of_fold_maps",

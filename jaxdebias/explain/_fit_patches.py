@@ -24,7 +24,7 @@ from jaxdebias.train._cross_fit import cross_fit
 from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig, run
+from jaxdebias.train._run import FitConfig, fit
 
 BETA = (1e-3, 1e3)
 """Where the inverse temperature is looked for."""
@@ -250,7 +250,7 @@ def fit_patches(
     held_out, rows = np.sort(order[:held]), np.sort(order[held:])
     prior = _prior(labels[rows], net.classes)
 
-    result = run(key_run, _learner(net, config), _batch(images[rows], labels[rows]), _run_config(len(rows), config))
+    result = fit(key_run, _learner(net, config), _batch(images[rows], labels[rows]), _run_config(len(rows), config))
     params = result.state.variables
     logits = patch_logits(net, params, images[held_out], stride=stride)
     temperature = fit_temperature(logits, labels[held_out])
@@ -388,10 +388,10 @@ def _learner(net: PatchNet, config: PatchFitConfig) -> Learner:
     )
 
 
-def _run_config(rows: int, config: PatchFitConfig) -> RunConfig:
+def _run_config(rows: int, config: PatchFitConfig) -> FitConfig:
     """All steps as one program; passes of equal length."""
     epochs = -(-config.steps // steps_per_epoch(rows, config.batch_size))
-    return RunConfig(
+    return FitConfig(
         epochs=epochs, epochs_per_chunk=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size
     )
 

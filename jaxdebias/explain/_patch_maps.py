@@ -323,7 +323,7 @@ class Localised(NamedTuple):
         )
 
 
-def localised(map: Float[Array, "h w"], *, share: float = 0.3, nothing: float = 0.0) -> Localised:
+def localise(map: Float[Array, "h w"], *, share: float = 0.3, nothing: float = 0.0) -> Localised:
     """How far a map is concentrated on few pixels. Look at it before training with noise on the top of a map.
 
     Args:
@@ -333,7 +333,7 @@ def localised(map: Float[Array, "h w"], *, share: float = 0.3, nothing: float = 
         for `neg_entropy`. Pixels below it count as 0.
 
     >>> spot = np.zeros((10, 10)); spot[:3, :3] = 1.0
-    >>> localised(spot).raw_share, localised(spot).spread, localised(np.ones((10, 10))).spread
+    >>> localise(spot).raw_share, localise(spot).spread, localise(np.ones((10, 10))).spread
     (1.0, False, True)
     """
     check_numbers("map", map, "h w")

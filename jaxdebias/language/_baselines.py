@@ -38,7 +38,7 @@ from jaxdebias.language.models._tokenizer import Tokenizer
 from jaxdebias.mitigate._erm import State
 from jaxdebias.train._optimizer import Optimizer, trainable
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig, run
+from jaxdebias.train._run import FitConfig, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def language_tuning(
     optimizer = Optimizer(name="adamw", learning_rate=first, weight_decay=config.weight_decay, clip=config.clip)
     learner = language_erm(model, tokenizer, optimizer, share=config.share)
     epochs = math.ceil(config.steps / per_epoch)
-    portions = RunConfig(
+    portions = FitConfig(
         epochs=epochs, batch_size=config.batch_size, steps_per_epoch=per_epoch, epochs_per_chunk=epochs
     )
     candidates = {"as it is": params}
@@ -129,7 +129,7 @@ def language_tuning(
         # One learner, scaled to each rate: the rates share one compiled program.
         state = State(variables, optimizer.build().init(trainable(variables)), jnp.asarray(rate / first, jnp.float32))
         for look in range(1, config.looks + 1):
-            state = run(jax.random.fold_in(key, look), learner, data, portions, state=state).state
+            state = fit(jax.random.fold_in(key, look), learner, data, portions, state=state).state
             candidates[f"rate {rate:g}, {look * epochs * per_epoch} steps"] = jax.tree.map(np.asarray, state.variables)
     chosen, info = _best(model.split, candidates, model, tokenizer, accept_texts, accept_pairs, config.perplexity)
     return params if chosen is params else jax.tree.map(jnp.asarray, chosen), info

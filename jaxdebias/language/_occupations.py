@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.language._datasets import SentencePair
 
 WOMEN = (
@@ -117,7 +117,7 @@ def occupation_text(config: OccupationText = OccupationText(), *, seed: int = 0)
     expect(config.sentences >= 1, "sentences", "at least 1", config.sentences)
     for name, share in (("skew", config.skew), ("persons", config.persons)):
         expect(0 <= share <= 1, name, "a share in 0..1", share)
-    rng = stream(seed, "occupation text")
+    rng = named_rng(seed, "occupation text")
     templates = TEMPLATES + HELD_OUT_TEMPLATES
     corpus = []
     for _ in range(config.sentences):

@@ -18,7 +18,7 @@ from jaxdebias.language.models._tokenizer import Tokenizer
 from jaxdebias.mitigate._erm import State
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig, run
+from jaxdebias.train._run import FitConfig, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,10 @@ def train_language_model(
     if params is not None:
         variables = jax.tree.map(jnp.array, params)
         state = State(variables, optimizer.build().init(trainable(variables)), jnp.ones((), jnp.float32))
-    portions = RunConfig(
+    portions = FitConfig(
         epochs=epochs, batch_size=config.batch_size, steps_per_epoch=per_epoch, epochs_per_chunk=epochs
     )
-    return run(key, learner, data, portions, state=state).state.variables
+    return fit(key, learner, data, portions, state=state).state.variables
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.language._datasets import (
     SentencePair,
     language_file,
@@ -67,7 +67,7 @@ def planted_sets(
     accept, test = ([one.text for one in occupation_text(people, seed=number)] for number in (10_001, 10_002))
     if wiki and data_dir is not None and (lines := _wiki(data_dir)) is not None:
         some, held_out, tests = lines
-        rng = stream(seed, "wiki lines")
+        rng = named_rng(seed, "wiki lines")
         train += [some[i] for i in rng.permutation(len(some))[:wiki]]
         train = [train[i] for i in rng.permutation(len(train))]
         accept, test = accept + held_out[:60], test + tests[:60]

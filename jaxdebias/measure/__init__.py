@@ -3,10 +3,10 @@
 from jaxdebias.measure._attention_iou import (
     area_fraction,
     attention_iou,
-    chance,
+    chance_attention_iou,
     has_mass,
+    histogram_overlap,
     mask_scores,
-    overlap,
     pairwise_attention_iou,
     pointing_game,
     top_pixel_iou,
@@ -52,7 +52,7 @@ from jaxdebias.measure._map_scores import (
     score_report,
 )
 from jaxdebias.measure._region_masks import region_masks
-from jaxdebias.measure._reliance import Shortcut, association, find_shortcuts, pull
+from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association, mistake_pull
 
 __all__ = [
     "Accuracies",
@@ -67,10 +67,9 @@ __all__ = [
     "accuracy_differences",
     "add_scores",
     "area_fraction",
-    "association",
     "attention_iou",
     "bootstrap",
-    "chance",
+    "chance_attention_iou",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
     "empty_sums",
@@ -81,19 +80,20 @@ __all__ = [
     "group_report",
     "group_scores",
     "has_mass",
+    "histogram_overlap",
+    "label_association",
     "label_groups",
     "mask_scores",
     "merge_sums",
+    "mistake_pull",
     "over_models",
     "over_seeds",
-    "overlap",
     "pair_bias",
     "pair_gap",
     "paired_difference",
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
-    "pull",
     "rate_intervals",
     "region_masks",
     "score_intervals",

@@ -10,7 +10,7 @@ scaled, when both are permuted, or when every pixel is repeated as a block. It d
 **scores from two grids are not on one scale**. It is not the ordinary IoU: equal-sized regions that share the fraction
 o of their area score 2 o / (1 + o).
 
-A map that looks everywhere alike already scores `chance(f)` with a region that fills the fraction f, which is 4/7 for a
+A uniform map already scores `chance_attention_iou(f)` with a region that fills the fraction f, which is 4/7 for a
 quarter of the image and 0.8 for half of it. Never read a mask score without it.
 
 All functions are pure, work under `jit`, `vmap` and `grad`, and compute in float32 or wider. What a map without any
@@ -130,19 +130,21 @@ def area_fraction(masks: Shaped[Array, "*b h w"]) -> Float[jax.Array, "*b"]:
     return jnp.where(square > 0, total**2 / (cells * jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-def chance(fraction: Array | float) -> Float[jax.Array, "..."]:
+def chance_attention_iou(fraction: Array | float) -> Float[jax.Array, "..."]:
     """What a map that looks everywhere alike scores with a region of this area fraction: 4 / (3 + 1 / f).
 
     It grows fast with the region: above a small one a low score can be much, below a large one a high score little.
 
-    >>> [round(float(chance(f)), 3) for f in (0.03, 0.05, 0.25, 0.5, 1.0)]
+    >>> [round(float(chance_attention_iou(f)), 3) for f in (0.03, 0.05, 0.25, 0.5, 1.0)]
     [0.11, 0.174, 0.571, 0.8, 1.0]
     """
     fraction = jnp.asarray(fraction)
     return 4.0 * fraction / (3.0 * fraction + 1.0)
 
 
-def overlap(a: Shaped[Array, "*b h w"], b: Shaped[Array, "*b h w"], *, zero: Zero = "nan") -> Float[jax.Array, "*b"]:
+def histogram_overlap(
+    a: Shaped[Array, "*b h w"], b: Shaped[Array, "*b h w"], *, zero: Zero = "nan"
+) -> Float[jax.Array, "*b"]:
     """The overlap of two maps as histograms, 1 - sum |p - q| / 2: a comparison score. Arguments as `attention_iou`."""
     a, b = _two(a, b, "a", "b")
     return _overlap(a, b, zero=_checked_zero(zero))

@@ -143,9 +143,9 @@ def find_shortcuts(
         expect(
             bool((counts >= 0).all() and counts.any()), f"train_counts[{name!r}]", "counts, not all 0", describe(counts)
         )
-        scores[name] = association(counts)
+        scores[name] = label_association(counts)
 
-    pulls = {name: pull(predicted, label, values[name], scores[name], unit=unit) for name in values}
+    pulls = {name: mistake_pull(predicted, label, values[name], scores[name], unit=unit) for name in values}
     adjusted = holm({name: _p_value(one.z) for name, one in pulls.items()})
     flagged = [name for name in values if adjusted[name] < 1 - level and not silent(scores[name])]
     given_others = _conditional(flagged, predicted, label, values, scores, unit)
@@ -163,13 +163,13 @@ def find_shortcuts(
     return sorted(found, key=lambda one: -np.nan_to_num(one.pull.z, nan=-np.inf))
 
 
-def association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
+def label_association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
     """`log p(y, a) / (p(y) p(a))` in nats: how much attribute value a speaks for class y; 0 where it says nothing.
 
     Half a sample is added to every cell, so that an empty one speaks strongly, not infinitely, against its class.
     Values that never occur say nothing.
 
-    >>> association(np.array([[90, 10], [10, 90]])).round(2).tolist()
+    >>> label_association(np.array([[90, 10], [10, 90]])).round(2).tolist()
     [[0.58, -1.57], [-1.57, 0.58]]
     """
     check_numbers("counts", counts, "k a")
@@ -182,7 +182,7 @@ def association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
     return np.log(np.where(seen, joint, 1.0) / np.where(seen, expected, 1.0))
 
 
-def pull(
+def mistake_pull(
     predicted: Int[Array, " n"],
     label: Int[Array, " n"],
     attribute: Int[Array, " n"],
@@ -288,7 +288,7 @@ def _conditional(
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """(candidate, given another) -> z of its pull and the p-value, Holm-adjusted over all of these."""
     z = {
-        (name, given): pull(predicted, label, values[name], scores[name], given=values[given], unit=unit).z
+        (name, given): mistake_pull(predicted, label, values[name], scores[name], given=values[given], unit=unit).z
         for name in flagged
         for given in flagged
         if name != given

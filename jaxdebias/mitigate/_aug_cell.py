@@ -44,7 +44,7 @@ from jaxdebias.train._augment import Augment, random_affine
 from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig
+from jaxdebias.train._run import FitConfig
 from jaxdebias.train._sweep import sweep
 from jaxdebias.train.feed import View
 
@@ -534,9 +534,9 @@ def _tables(candidate: Candidate, counts: Int[np.ndarray, "k k"]) -> CellTables:
     return cell_tables(counts, candidate.tau)
 
 
-def _portions(config: AugCellConfig, n: int) -> RunConfig:
+def _portions(config: AugCellConfig, n: int) -> FitConfig:
     epochs = -(-config.steps // steps_per_epoch(n, config.batch_size))
-    return RunConfig(epochs=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size)
+    return FitConfig(epochs=epochs, steps_per_epoch=-(-config.steps // epochs), batch_size=config.batch_size)
 
 
 def _progress(

@@ -24,7 +24,7 @@ from jaxdebias.explain.influence._objective import AffineHead, find_head, head_l
 from jaxdebias.mitigate._erm import State, erm
 from jaxdebias.train._optimizer import Optimizer, trainable
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig, run
+from jaxdebias.train._run import FitConfig, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +312,7 @@ def _best_of_rates(
             # The loop donates its state; the caller keeps the parameters that came in.
             variables = jax.tree.map(jnp.array, params)
             state = State(variables, optimizer.build().init(trainable(variables)), lr_scale)
-        trained = run(key, learner, data, RunConfig(epochs=config.epochs, batch_size=config.batch_size), state=state)
+        trained = fit(key, learner, data, FitConfig(epochs=config.epochs, batch_size=config.batch_size), state=state)
         candidates[rate] = trained.state.variables
         predicted = predict_rows(classifier.apply, trained.state.variables, accept.x).argmax(-1)
         accuracies[rate] = float(np.mean(np.asarray(predicted) == accept.label))

@@ -26,7 +26,7 @@ from jaxdebias.contracts import check_batch, check_choice, check_logits, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner
 from jaxdebias.mitigate._erm import erm
 from jaxdebias.train._optimizer import Optimizer
-from jaxdebias.train._run import RunConfig, RunResult, run
+from jaxdebias.train._run import FitConfig, FitResult, fit
 from jaxdebias.train._schedule import HELD_OUT_LOSS, Monitor
 
 
@@ -34,9 +34,9 @@ from jaxdebias.train._schedule import HELD_OUT_LOSS, Monitor
 class JttConfig:
     """The defaults are those of CelebA."""
 
-    first: RunConfig = field(default_factory=lambda: RunConfig(epochs=1, batch_size=64))
+    first: FitConfig = field(default_factory=lambda: FitConfig(epochs=1, batch_size=64))
     """Of the model whose errors are taken: so short that it has learned the shortcut and not yet the exceptions."""
-    second: RunConfig = field(default_factory=lambda: RunConfig(epochs=50, batch_size=64))
+    second: FitConfig = field(default_factory=lambda: FitConfig(epochs=50, batch_size=64))
     upweight: float = 50.0
     """lambda, what a sample of the error set counts beyond 1; 0 is plain training."""
     by: str = "weights"
@@ -50,7 +50,7 @@ class JttConfig:
 class JttInfo(NamedTuple):
     errors: np.ndarray
     """`[n]` bool, the training samples that the first model gets wrong."""
-    first: RunResult
+    first: FitResult
     """The run of the first model."""
     seconds: float
 
@@ -67,10 +67,10 @@ def jtt(
     held_out: Batch | None = None,
     monitor: Monitor = HELD_OUT_LOSS,
     batch_size: int = 1024,
-) -> tuple[RunResult, JttInfo]:
+) -> tuple[FitResult, JttInfo]:
     """Both stages. The trained model is `result.state.variables`.
 
-    With upweight 0 and by="weights" this is `run(jax.random.split(key)[1], erm(classifier, optimizer), ...)`.
+    With upweight 0 and by="weights" this is `fit(jax.random.split(key)[1], erm(classifier, optimizer), ...)`.
 
     Args:
       data: training rows in memory; x, label and weight are used.
@@ -85,13 +85,13 @@ def jtt(
     began = time.perf_counter()
     check_batch(data)
     key_first, key_second = jax.random.split(key)
-    first = run(key_first, erm(classifier, first_optimizer or optimizer, augment=augment), data, config.first)
+    first = fit(key_first, erm(classifier, first_optimizer or optimizer, augment=augment), data, config.first)
     logits = predict_rows(classifier.apply, first.state.variables, data.x, batch_size=batch_size)
     errors = error_set(logits, data.label)
     weighted = data._replace(weight=jtt_weights(errors, config.upweight, data.weight))
     learner = erm(classifier, optimizer, augment=augment)
     learner = learner if config.by == "weights" else drawn_by_weight(learner)
-    result = run(key_second, learner, weighted, config.second, held_out=held_out, monitor=monitor)
+    result = fit(key_second, learner, weighted, config.second, held_out=held_out, monitor=monitor)
     return result, JttInfo(errors, first, time.perf_counter() - began)
 
 

@@ -50,7 +50,7 @@ class Method(NamedTuple):
     augment: bool = False
     """Whether pictures are shifted and mirrored by default."""
     draws: Literal["independent", "systematic"] = "independent"
-    """As in `RunConfig`."""
+    """As in `FitConfig`."""
     one_network: bool = True
     """Whether the variables are those of one classifier, which may start from given weights."""
     pictures: bool = False

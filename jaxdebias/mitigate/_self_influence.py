@@ -28,7 +28,7 @@ from jaxdebias.mitigate._erm import erm
 from jaxdebias.mitigate._gce import gce
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig, run
+from jaxdebias.train._run import FitConfig, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def self_influence_tuning(
     learner = gce(classifier, Optimizer(learning_rate=config.learning_rate), q=config.q)
     scores = []
     for key_model in jax.random.split(key_models, config.repeats):
-        state = run(key_model, learner, data, RunConfig(epochs=config.epochs, batch_size=config.batch_size)).state
+        state = fit(key_model, learner, data, FitConfig(epochs=config.epochs, batch_size=config.batch_size)).state
         z = map_rows(classifier.vector.features, state.variables, jnp.asarray(data.x), batch_size=batch_size)
         head, _ = find_head(classifier.vector.head, state.variables, classifier.head_path, z.shape[1])
         problem = head_problem(z, label, head, weight=data.weight)
@@ -147,8 +147,8 @@ def self_influence_tuning(
     start = tuner.init(key_tune, take(chosen, slice(0, 1)))
     # The loop donates its state; the caller keeps the parameters that came in.
     start = start._replace(variables=jax.tree.map(jnp.array, params))
-    tuned = run(
-        key_tune, tuner, chosen, RunConfig(epochs=config.tune_epochs, batch_size=config.tune_batch_size), state=start
+    tuned = fit(
+        key_tune, tuner, chosen, FitConfig(epochs=config.tune_epochs, batch_size=config.tune_batch_size), state=start
     ).state.variables
     return tuned, SelfInfluenceInfo(
         pivotal, np.bincount(label[pivotal], minlength=len(counts)), scores, time.perf_counter() - began

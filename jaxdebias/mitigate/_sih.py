@@ -27,7 +27,7 @@ from jaxdebias.models._vae import Branches, Code, Codes
 from jaxdebias.train._augment import Augment
 from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
-from jaxdebias.train._run import RunConfig
+from jaxdebias.train._run import FitConfig
 from jaxdebias.train._schedule import EarlyStop, Monitor, Plateau
 
 
@@ -322,14 +322,14 @@ def sih_monitor(
     return Monitor(name="sih_loss", fn=mean, outputs=outputs)
 
 
-def sih_run_config(*, patience: int = 2, epochs: int = 500, batch_size: int = 256) -> RunConfig:
+def sih_run_config(*, patience: int = 2, epochs: int = 500, batch_size: int = 256) -> FitConfig:
     """The published schedule; patience is 2 epochs for Colored MNIST and 20 for Corrupted CIFAR-10.
 
     The learning rate falls to a tenth after `patience // 2` epochs without improvement (relative threshold 1e-5), the
     run ends after `patience` (absolute), with the best state; if it never does, the last state is returned.
     """
     expect(patience >= 2, "patience", "at least 2 epochs", patience)
-    return RunConfig(
+    return FitConfig(
         epochs=epochs,
         batch_size=batch_size,
         drop_last=True,

@@ -35,7 +35,8 @@ def view(results: Mapping[str, Any], suspects: Array | None, mistaken: Array | N
         if cells is None
         else (
             f"{formats.percent(cells['flagged_share'])} of the training {items} look like another class to "
-            f"{wording.JUDGES[cells['judges']]}. Nobody judged what it was trained on; these are the surest of each label."
+            f"{wording.JUDGES[cells['judges']]}. Nobody judged what it was trained on; these are the surest of each "
+            "label."
         )
     )
     return {"suspects": shown, "about": about, "groups": groups}
@@ -52,7 +53,8 @@ def _groups(
         said.append(
             {
                 "title": f"{names[group['label']]}, taken for {names[group['mistaken_for']]}",
-                "note": f"Of {formats.count(group['error']['n'])} such {items}, {formats.percent(group['error']['value'])} "
+                "note": f"Of {formats.count(group['error']['n'])} such {items}, "
+                f"{formats.percent(group['error']['value'])} "
                 f"are wrong ({formats.interval(group['error'])}); of the other {names[group['label']]} "
                 f"{formats.percent(group['others']['value'])} ({formats.interval(group['others'])}); p "
                 f"{candidate_view.p_value(group['p_value'])}, over all groups. Mistakes nearest to the middle:",

@@ -11,7 +11,7 @@ from jaxdebias.core import Batch, take
 from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import all_digits, tinted_mnist
 from jaxdebias.data._sets.corrupted_cifar10 import corrupted_cifar10
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.train.feed import View
 
 
@@ -58,7 +58,7 @@ class Cases(Sequence):
 
     def tenth(self, case: Case) -> tuple[Batch, Batch]:
         """Nine tenths of the training rows, and the tenth, as biased, on which a method watches its own loss."""
-        order = stream(case.seed, f"{self.pictures.data} held out").permutation(len(case.train.label))
+        order = named_rng(case.seed, f"{self.pictures.data} held out").permutation(len(case.train.label))
         tenth = len(order) // 10
         return take(case.train, np.sort(order[tenth:])), take(case.train, np.sort(order[:tenth]))
 

@@ -32,7 +32,7 @@ from jaxdebias.reproduce._cases import Case, Cases
 from jaxdebias.results.records import to_json
 from jaxdebias.train._augment import Augment, chain, random_affine, random_flip, random_resized_crop, random_shift
 from jaxdebias.train._optimizer import Optimizer
-from jaxdebias.train._run import RunConfig
+from jaxdebias.train._run import FitConfig
 from jaxdebias.train._schedule import (
     HELD_OUT_ACCURACY,
     HELD_OUT_LOSS,
@@ -93,7 +93,7 @@ class Swept:
     """A `Fit`: one sweep over all cases whose learner is the same, which for most methods are all."""
 
     learner_of: Callable[[Case], Learner]
-    config: RunConfig
+    config: FitConfig
     others: Mapping[str, Logits] = field(default_factory=dict)
     """Further networks to be measured on the test rows."""
     held_out: bool = False
@@ -164,7 +164,7 @@ def _logits(states: Any, tests: Batch, shared: Any, *, of: Logits, view: View | 
 
 
 ADAM = Optimizer(learning_rate=1e-3)
-EPOCHS = RunConfig(epochs=100, batch_size=256)
+EPOCHS = FitConfig(epochs=100, batch_size=256)
 BRANCHES = mlp_vae()
 
 
@@ -178,7 +178,7 @@ def _biased_network(state: Any, x: Array) -> jax.Array:
 
 def _fit_jtt(cases: Cases, observe: Observe) -> Iterator[Fitted]:
     """One epoch, then 100 in which its errors weigh 51 times as much; settings that were not tuned."""
-    config = JttConfig(first=RunConfig(epochs=1, batch_size=256), second=EPOCHS)
+    config = JttConfig(first=FitConfig(epochs=1, batch_size=256), second=EPOCHS)
     for case in cases:
         began = time.perf_counter()
         trained, info = jtt(jax.random.key(case.seed), mlp(), ADAM, cases.drawn(case.train), config)
@@ -268,7 +268,7 @@ def _counts(case: Case) -> tuple[tuple[int, ...], ...]:
 def _disent_on_digits(input_scale: float) -> Swept:
     return Swept(
         learner_of=lambda case: disent(mlp_two_encoders(input_scale=input_scale), samples=len(case.train.label)),
-        config=RunConfig(epochs=214, steps_per_epoch=234, batch_size=256),
+        config=FitConfig(epochs=214, steps_per_epoch=234, batch_size=256),
     )
 
 
@@ -344,7 +344,7 @@ PADDED = chain(random_shift(4), random_flip)
 """What LfF and DisEnt see."""
 RESNET_BRANCHES = resnet_vae()
 GAUSSIAN = SihConfig(reconstruction="gaussian")
-LONG = RunConfig(epochs=200, batch_size=256)
+LONG = FitConfig(epochs=200, batch_size=256)
 SIX = 6
 """Cases in memory at a time: the ratios of one seed, 1 GB of pictures."""
 
@@ -418,7 +418,7 @@ CORRUPTED_CIFAR10: dict[str, Method] = {
         "none",
         LAST,
         Swept(
-            learner_of=_disent_on_pictures, config=RunConfig(epochs=256, steps_per_epoch=195, batch_size=256), block=SIX
+            learner_of=_disent_on_pictures, config=FitConfig(epochs=256, steps_per_epoch=195, batch_size=256), block=SIX
         ),
     ),
     "group-balanced": Method(

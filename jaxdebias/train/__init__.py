@@ -14,7 +14,7 @@ from jaxdebias.train._losses import (
 from jaxdebias.train._mesh import data_mesh
 from jaxdebias.train._optimizer import Optimizer, trainable, with_trainable
 from jaxdebias.train._plans import Plan, epoch_plan, steps_per_epoch
-from jaxdebias.train._run import RunConfig, RunResult, run
+from jaxdebias.train._run import FitConfig, FitResult, fit
 from jaxdebias.train._schedule import (
     HELD_OUT_ACCURACY,
     HELD_OUT_LOSS,
@@ -31,14 +31,14 @@ __all__ = [
     "HELD_OUT_LOSS",
     "CrossFit",
     "EarlyStop",
+    "FitConfig",
+    "FitResult",
     "Monitor",
     "Optimizer",
     "Plan",
     "Plateau",
     "Portion",
     "Progress",
-    "RunConfig",
-    "RunResult",
     "chain",
     "correct",
     "cross_entropy",
@@ -46,6 +46,7 @@ __all__ = [
     "data_mesh",
     "detached_generalised_cross_entropy",
     "epoch_plan",
+    "fit",
     "generalised_cross_entropy",
     "load_params",
     "map_runs",
@@ -53,7 +54,6 @@ __all__ = [
     "random_flip",
     "random_resized_crop",
     "random_shift",
-    "run",
     "save_params",
     "steps_per_epoch",
     "sweep",

@@ -11,7 +11,7 @@ from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_integers, expect
 from jaxdebias.core import Batch, Key, Learner, take
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import RunConfig
+from jaxdebias.train._run import FitConfig
 from jaxdebias.train._sweep import sweep
 from jaxdebias.train.feed import View
 
@@ -66,7 +66,7 @@ def cross_fit(
     models = [(repeat, held) for repeat in range(repeats) for held in range(folds)]
     rows = [_rows(data, np.flatnonzero(fold[repeat] != held), size) for repeat, held in models]
     epochs = -(-steps // steps_per_epoch(size, batch_size))
-    config = RunConfig(epochs=epochs, steps_per_epoch=-(-steps // epochs), batch_size=batch_size)
+    config = FitConfig(epochs=epochs, steps_per_epoch=-(-steps // epochs), batch_size=batch_size)
     fetch = _fetch(view)
     classes = jax.eval_shape(lambda: _untrained(learner, fetch(everything, take(rows[0], slice(2))))).shape[1]
     check_integers("data.label", data.label, n, 0, classes)

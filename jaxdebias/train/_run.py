@@ -31,7 +31,7 @@ MONITORED = 0x6D6F6E
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class FitConfig:
     """How long, in what portions, and what is kept."""
 
     epochs: int = 10
@@ -71,7 +71,7 @@ class RunConfig:
         return self.keep == "best" or self.early_stop is not None
 
 
-class RunResult(NamedTuple):
+class FitResult(NamedTuple):
     """What a run returns."""
 
     state: Any
@@ -86,11 +86,11 @@ class RunResult(NamedTuple):
     """One record per chunk, from the beginning of the run, resumed or not."""
 
 
-def run(
+def fit(
     key: Key,
     learner: Learner,
     data: Any,
-    config: RunConfig = RunConfig(),
+    config: FitConfig = FitConfig(),
     *,
     state: Any = None,
     held_out: Batch | None = None,
@@ -99,7 +99,7 @@ def run(
     checkpoint: Path | None = None,
     log: Path | None = None,
     observe: Callable[[Progress], None] | None = None,
-) -> RunResult:
+) -> FitResult:
     """Trains a learner. Equal shapes, the same learner and an equal config compile nothing a second time.
 
     Epoch e draws its order from `fold_in(key_epochs, e)` and step t uses `fold_in(key_steps, t)`, with both keys from
@@ -184,10 +184,10 @@ def run(
 
     returned = best if books.stopped or config.keep == "best" else state
     best_value = None if books.best_epoch is None else (-books.best if monitor.mode == "max" else books.best)
-    return RunResult(returned, epoch, books.best_epoch, best_value, books.stopped, history)
+    return FitResult(returned, epoch, books.best_epoch, best_value, books.stopped, history)
 
 
-def _feed(key: Key, learner: Learner, data: Any, config: RunConfig, mesh: Mesh | None) -> Feed:
+def _feed(key: Key, learner: Learner, data: Any, config: FitConfig, mesh: Mesh | None) -> Feed:
     same = {"batch_size": config.batch_size, "steps": config.steps_per_epoch, "drop_last": config.drop_last}
     if isinstance(data, Batch):
         return memory_feed(key, learner, data, **same, draws=config.draws, mesh=mesh)
@@ -258,7 +258,7 @@ def _stop_unless(finite: Any, message: str) -> None:
         raise FloatingPointError(message)
 
 
-def _check(learner: Learner, config: RunConfig, state: Any, data: Any, example: Batch, held_out: Batch | None) -> None:
+def _check(learner: Learner, config: FitConfig, state: Any, data: Any, example: Batch, held_out: Batch | None) -> None:
     watches = config.plateau is not None or config.keeps_best
     expect(not watches or held_out is not None, "held_out", "rows, for plateau, early_stop or keep='best'", None)
     if config.plateau is not None:

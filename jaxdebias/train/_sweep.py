@@ -1,6 +1,6 @@
 """Many runs of one learner in one program: seeds, settings and data sets of one shape, compiled once.
 
-A run of a sweep is `train.run` with the same key, without checkpoints and log: chunk, held-out value, plateau, early
+A run of a sweep is `train.fit` with the same key, without checkpoints and log: chunk, held-out value, plateau, early
 stop, but decided on the device, so that runs need no host and can be mapped. On an accelerator the runs of a portion
 are vmapped (and sharded over a mesh axis `runs`, if there is one); on a CPU they follow one another in one program,
 because vmapping gains nothing there.
@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Learner, take
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import MONITORED, RUNS_ONCE, RunConfig, held_out_value
+from jaxdebias.train._run import MONITORED, RUNS_ONCE, FitConfig, held_out_value
 from jaxdebias.train._schedule import HELD_OUT_LOSS, EarlyStop, Monitor, Plateau
 from jaxdebias.train.feed import View, train_epochs
 
@@ -76,7 +76,7 @@ def sweep(
     keys: Any,
     learner: Learner,
     data: Rows,
-    config: RunConfig = RunConfig(),
+    config: FitConfig = FitConfig(),
     *,
     hyper: Sequence[Any] | None = None,
     held_out: Rows | None = None,
@@ -91,7 +91,7 @@ def sweep(
     """Trains a learner once per key and yields the runs portion by portion, as they are done.
 
     Equal shapes, the same learner and an equal config compile one program for all portions of equal size. A run's
-    result does not depend on its portion: it equals `run(key, learner, data, config)` to rounding.
+    result does not depend on its portion: it equals `fit(key, learner, data, config)` to rounding.
 
     Args:
       keys: `[r]`, or a sequence of r.
@@ -218,7 +218,7 @@ def _start(
     shared: Any,
     *,
     learner: Learner,
-    config: RunConfig,
+    config: FitConfig,
     monitor: Monitor,
     view: View | None,
     steps: int,
@@ -287,7 +287,7 @@ def _advance(
     until: Any,
     *,
     learner: Learner,
-    config: RunConfig,
+    config: FitConfig,
     monitor: Monitor,
     view: View | None,
     steps: int,

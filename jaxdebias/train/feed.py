@@ -58,7 +58,7 @@ def memory_feed(
 
     Args:
       steps: per epoch, at most those of a pass; None: a pass.
-      draws: see `RunConfig.draws`.
+      draws: see `FitConfig.draws`.
     """
     check_batch(data)
     n = data.label.shape[0]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdebias import RunConfig, data, erm, models, run
+from jaxdebias import FitConfig, data, erm, fit, models
 from jaxdebias.auditing import discovery
 from jaxdebias.auditing.candidates import Candidate, judged
 from jaxdebias.auditing.discovery import (
@@ -129,7 +129,7 @@ def trained_blind(key, conflicting):
     """Coloured digits without the colours' names, a network trained on them, its test logits, the test colours."""
     dataset = data.digits(conflicting=conflicting, seed=0)
     classifier = models.mlp(hidden=(64, 64), classes=10)
-    state = run(key, erm(classifier), dataset.splits["train"], RunConfig(epochs=30, batch_size=64)).state
+    state = fit(key, erm(classifier), dataset.splits["train"], FitConfig(epochs=30, batch_size=64)).state
     test = dataset.splits["test"]
     blind = dataclasses.replace(
         dataset,

@@ -12,7 +12,7 @@ from jaxdebias.data import digits
 from jaxdebias.explain import ShiftConfig, both_right, draw_targets, latent_shift, shift_images
 from jaxdebias.mitigate import sih
 from jaxdebias.models import mlp_vae
-from jaxdebias.train import RunConfig, run
+from jaxdebias.train import FitConfig, fit
 
 OFFICIAL = ShiftConfig(official=True)
 SMALL = mlp_vae(image=(4, 5, 3), hidden=(12, 12), latent=6, decoder=(16, 20), classes=3)
@@ -171,8 +171,8 @@ def test_a_trained_model_moves_and_comes_back(key):
     train = jax.tree.map(lambda leaf: leaf[:900], dataset.splits["train"])
     held_out = jax.tree.map(lambda leaf: leaf[900:], dataset.splits["train"])
     branches = mlp_vae(image=(16, 16, 3), decoder=(128, 256))
-    config = RunConfig(epochs=150, batch_size=50, epochs_per_chunk=150, drop_last=True)
-    state = run(jax.random.key(0), sih(branches), train, config).state
+    config = FitConfig(epochs=150, batch_size=50, epochs_per_chunk=150, drop_last=True)
+    state = fit(jax.random.key(0), sih(branches), train, config).state
     target = np.asarray(draw_targets(key, held_out.label, 10))
     signal = np.asarray(branches.signal.apply(state.variables, held_out.x).argmax(1))
 

@@ -7,7 +7,7 @@ import pytest
 from oracles import patches as oracle
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.explain import fold, general_map, image_maps, localised, patch_confidence
+from jaxdebias.explain import fold, general_map, image_maps, localise, patch_confidence
 from jaxdebias.explain._patch_maps import CONFIDENCES, cover_counts
 
 RNG = np.random.default_rng(0)
@@ -142,24 +142,24 @@ def test_maps_of_images_and_of_the_data_set(confidence):
 def test_localised():
     spot = np.full((20, 20), 0.01)
     spot[2:6, 2:6] = 1.0
-    found = localised(spot)
+    found = localise(spot)
     # The top 30 % are 120 pixels: the 16 bright ones and 104 of the others, of 16 + 3.84 in all.
     assert found.raw_share == pytest.approx((16 + 1.04) / (16 + 3.84))
     assert found.top_share == pytest.approx(1.0)
     assert not found.spread
     assert found.warning is None
-    ramp = localised(np.broadcast_to(np.linspace(0.35, 0.5, 100)[:, None], (100, 7)))
+    ramp = localise(np.broadcast_to(np.linspace(0.35, 0.5, 100)[:, None], (100, 7)))
     assert ramp.raw_share == pytest.approx(0.337, abs=1e-3)
     assert ramp.spread
     assert "30 % of the pixels hold 34 %" in ramp.warning
-    flat = localised(np.zeros((7, 9)))
+    flat = localise(np.zeros((7, 9)))
     assert flat.spread
     assert (flat.raw_share, flat.gini) == (0.3, 0.0)
-    assert localised(np.full((7, 9), 2.0)).raw_share == pytest.approx(0.3)
-    assert localised(np.full((7, 9), -0.6), nothing=-np.log(2)).raw_share == pytest.approx(0.3)
+    assert localise(np.full((7, 9), 2.0)).raw_share == pytest.approx(0.3)
+    assert localise(np.full((7, 9), -0.6), nothing=-np.log(2)).raw_share == pytest.approx(0.3)
     values = RNG.uniform(size=(5, 6))
     pairs = np.abs(values.ravel()[:, None] - values.ravel()[None]).mean()
-    assert localised(values).gini == pytest.approx(pairs / (2 * values.mean()))
+    assert localise(values).gini == pytest.approx(pairs / (2 * values.mean()))
 
 
 def test_refuses():
@@ -181,7 +181,7 @@ def test_refuses():
     with pytest.raises(ContractError, match="stride"):
         fold(values, (14, 14), patch=4, stride=5)
     with pytest.raises(ContractError, match="map"):
-        localised(np.full((3, 3), np.nan))
+        localise(np.full((3, 3), np.nan))
 
 
 def test_fold_can_be_differentiated():

@@ -92,7 +92,7 @@ CALLS = {
         ("labels",),
         optional=("labels",),
     ),
-    "localised": Call(explain.localised, {"map": MAPS[0]}, ("map",), alone=("map",)),
+    "localised": Call(explain.localise, {"map": MAPS[0]}, ("map",), alone=("map",)),
     "class_maps": Call(
         lambda label: explain.class_maps(PLACES, jnp.ones((1, K)), IMAGES, target="label", label=label),
         {"label": np.array([0, 1], np.int32)},

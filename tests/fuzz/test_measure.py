@@ -78,7 +78,7 @@ CALLS = {
         optional=("counts", "unit"),
     ),
     "pull": Call(
-        measure.pull,
+        measure.mistake_pull,
         {
             "predicted": PREDICTED,
             "label": LABEL,
@@ -91,7 +91,7 @@ CALLS = {
         alone=("score",),
         optional=("given", "unit"),
     ),
-    "association": Call(measure.association, {"counts": COUNTS}, ("counts",), alone=("counts",)),
+    "association": Call(measure.label_association, {"counts": COUNTS}, ("counts",), alone=("counts",)),
     "bootstrap": Call(
         lambda **k: measure.bootstrap(KEY, total, groups=K, **FEW, **k),
         {"values": LOGITS, "group": LABEL, "unit": UNIT},
@@ -231,7 +231,7 @@ def test_fairness_is_that_of_a_loop(predicted, label, attribute):
 @given(labels, labels, attributes)
 def test_a_pull_is_the_mean_over_pairs(predicted, label, attribute):
     score = CALLS["pull"].good["score"]
-    found = measure.pull(predicted, label, attribute, score)
+    found = measure.mistake_pull(predicted, label, attribute, score)
     means = []
     for y in range(K):
         own = np.flatnonzero((label == y) & (attribute >= 0))
@@ -295,8 +295,8 @@ def test_numbers_of_rows_that_are_identifiers_do_not_fill_the_memory():
         measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ids})
     with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
         measure.find_shortcuts(KEY, ids, LABEL, {"a": ATTRIBUTE})
-    compact = measure.pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=np.arange(N))
-    assert measure.pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=ids) == compact
+    compact = measure.mistake_pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=np.arange(N))
+    assert measure.mistake_pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=ids) == compact
 
 
 def test_small_integers_do_not_overflow():

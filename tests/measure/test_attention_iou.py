@@ -12,10 +12,10 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.measure import (
     area_fraction,
     attention_iou,
-    chance,
+    chance_attention_iou,
     has_mass,
+    histogram_overlap,
     mask_scores,
-    overlap,
     pairwise_attention_iou,
     pointing_game,
     top_pixel_iou,
@@ -111,7 +111,7 @@ def test_maps_without_mass():
         np.testing.assert_array_equal(scores[:, :, 1], np.full((2, 3), expected))
         np.testing.assert_array_equal(scores[0, 1], [expected] * 2)
         assert (scores[1, :, 0] > 0).all()
-        for other in (overlap, top_pixel_iou, pointing_game):
+        for other in (histogram_overlap, top_pixel_iou, pointing_game):
             np.testing.assert_array_equal(other(maps[0, 0], masks[0, 1], zero=zero), expected)
             np.testing.assert_array_equal(other(maps[0, 1], masks[0, 0], zero=zero), expected)
     present = has_mass(maps)[:, :, None] & has_mass(masks)[:, None, :]
@@ -171,8 +171,10 @@ def test_chance_is_what_a_uniform_map_scores():
     fraction = area_fraction(masks)
     np.testing.assert_allclose(fraction[:2], [8 / 64, 56 / 64], rtol=1e-6)
     uniform = mask_scores(np.full((1, 1, 8, 8), 3.0, np.float32), masks[None], zero=0.0)[0, 0]
-    np.testing.assert_allclose(chance(fraction), uniform, atol=1e-6)
-    np.testing.assert_allclose(chance(np.array([0.25, 0.05, 0.03])), [4 / 7, 4 / 23, 4 / (3 + 1 / 0.03)], rtol=1e-6)
+    np.testing.assert_allclose(chance_attention_iou(fraction), uniform, atol=1e-6)
+    np.testing.assert_allclose(
+        chance_attention_iou(np.array([0.25, 0.05, 0.03])), [4 / 7, 4 / 23, 4 / (3 + 1 / 0.03)], rtol=1e-6
+    )
 
 
 def test_comparison_scores():
@@ -180,14 +182,14 @@ def test_comparison_scores():
     a[0, :2] = a[0].max() + 1  # ties
     masks = (b > 0.4).astype(np.float32)
     for function, slow in (
-        (overlap, oracle.overlap),
+        (histogram_overlap, oracle.overlap),
         (top_pixel_iou, oracle.top_pixel_iou),
         (pointing_game, oracle.pointing_game),
     ):
         expected = [slow(x, m) for x, m in zip(a, masks, strict=True)]
         np.testing.assert_allclose(function(a, masks), expected, atol=1e-6)
     assert len({round(float(value), 4) for value in pointing_game(masks, masks)}) > 2  # each image has its own mask
-    np.testing.assert_allclose(overlap(a, a), 1.0, atol=1e-6)
+    np.testing.assert_allclose(histogram_overlap(a, a), 1.0, atol=1e-6)
     np.testing.assert_allclose(top_pixel_iou(masks, masks), 1.0)
 
 

@@ -19,7 +19,7 @@ from jaxdebias.measure import (
     separable,
     wilson,
 )
-from jaxdebias.measure import bootstrap as intervals
+from jaxdebias.measure import _bootstrap as intervals
 
 
 def mean(sums):

@@ -7,7 +7,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.measure import (
     add_scores,
     area_fraction,
-    chance,
+    chance_attention_iou,
     empty_sums,
     group_scores,
     label_groups,
@@ -132,7 +132,7 @@ def test_a_report_puts_chance_beside_mask_scores(key):
     masks[:, 0, :2, :2] = 1
     masks[::2, 1, :2] = 1  # the second region is in every second image only
     maps = np.random.default_rng(0).random((N, COLUMNS // 2, 4, 4)).astype(np.float32)
-    scores, level = np.asarray(mask_scores(maps, masks)), np.asarray(chance(area_fraction(masks)))
+    scores, level = np.asarray(mask_scores(maps, masks)), np.asarray(chance_attention_iou(area_fraction(masks)))
     group = np.where(np.arange(N) < 40, 0, np.arange(N) % 2 + 1).astype(np.int32)
     official = score_report(key, scores, group, score="mask", chance=level, **RESAMPLED)
     honest = score_report(key, scores, group, score="mask", chance=level, policy="present_only", **RESAMPLED)

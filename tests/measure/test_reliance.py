@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure import association, find_shortcuts, pull
+from jaxdebias.measure import find_shortcuts, label_association, mistake_pull
 from jaxdebias.measure._reliance import _conditional, _explained_by, holm
 
 BIASED = np.array([[90, 10], [10, 90]])
@@ -43,7 +43,7 @@ def test_the_pull_is_the_mean_over_pairs():
     label, attribute = balanced(rng, 40, 3, 4)
     predicted = rng.integers(0, 3, 40).astype(np.int32)
     score = rng.normal(size=(3, 4))
-    found = pull(predicted, label, attribute, score)
+    found = mistake_pull(predicted, label, attribute, score)
     assert found.value == pytest.approx(by_pairs(predicted, label, attribute, score))
     assert found.n == 40
 
@@ -59,7 +59,7 @@ def test_its_null_is_that_of_all_exchanges():
         for second in itertools.permutations(attribute[4:])
     ]
     assert np.mean(every) == pytest.approx(0, abs=1e-12)
-    found = pull(predicted, label, attribute, score)
+    found = mistake_pull(predicted, label, attribute, score)
     assert found.z == pytest.approx(found.value / np.std(every))
 
 
@@ -67,14 +67,14 @@ def test_given_compares_only_what_agrees():
     rng = np.random.default_rng(1)
     label, attribute = balanced(rng, 60)
     other, predicted = rng.integers(-1, 2, 60), rng.integers(0, 2, 60)
-    found = pull(predicted, label, attribute, association(BIASED), given=other)
+    found = mistake_pull(predicted, label, attribute, label_association(BIASED), given=other)
     of_labels = []
     for y in (0, 1):
         more, pairs = 0.0, 0.0
         for v in (0, 1):
             own = np.flatnonzero((label == y) & (other == v))
             apart = [(i, j) for i in own for j in own if attribute[i] != attribute[j]]
-            w = association(BIASED)
+            w = label_association(BIASED)
             # Strata count by the samples that they compare: n (1 - sum of squared shares), pairs per sample.
             more += sum(w[predicted[i], attribute[i]] - w[predicted[i], attribute[j]] for i, j in apart) / len(own)
             pairs += len(apart) / len(own)
@@ -139,7 +139,7 @@ def test_false_alarms_are_as_rare_as_promised(key):
         second = rng.integers(0, 2, 150).astype(np.int32)
         predicted = follows(rng, label, first, 0.0)
         pulls = {
-            name: pull(predicted, label, value, association(BIASED))
+            name: mistake_pull(predicted, label, value, label_association(BIASED))
             for name, value in (("first", first), ("second", second))
         }
         p = {name: statistics.NormalDist().cdf(-one.z) for name, one in pulls.items()}
@@ -169,8 +169,8 @@ def test_an_attribute_that_goes_with_the_shortcut_is_explained_by_it(key):
 def test_what_goes_with_the_shortcut_is_rarely_called_one():
     """Six of them in each of 40 sets: one test each at 5 % would call some in ten sets."""
     called = 0
-    score = dict.fromkeys(map(str, range(6)), association(np.array([[80, 20], [20, 80]]))) | {
-        "colour": association(BIASED)
+    score = dict.fromkeys(map(str, range(6)), label_association(np.array([[80, 20], [20, 80]]))) | {
+        "colour": label_association(BIASED)
     }
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -189,11 +189,11 @@ def test_units_count_once(key):
     rng = np.random.default_rng(6)
     label, colour = balanced(rng, 300)
     predicted, unit = follows(rng, label, colour, 0.2), np.arange(300)
-    w = association(BIASED)
-    once = pull(predicted, label, colour, w, unit=unit)
-    copies = pull(*(np.repeat(of, 10) for of in (predicted, label, colour)), w, unit=np.repeat(unit, 10))
+    w = label_association(BIASED)
+    once = mistake_pull(predicted, label, colour, w, unit=unit)
+    copies = mistake_pull(*(np.repeat(of, 10) for of in (predicted, label, colour)), w, unit=np.repeat(unit, 10))
     assert copies.z == pytest.approx(once.z, rel=1e-6)
-    assert once.z == pytest.approx(pull(predicted, label, colour, w).z, rel=0.15)
+    assert once.z == pytest.approx(mistake_pull(predicted, label, colour, w).z, rel=0.15)
 
 
 def test_what_cannot_be_said_is_unknown(key):
@@ -221,8 +221,10 @@ def test_unknown_values_are_left_out(key):
     predicted = follows(rng, label, colour, 0.4)
     some = np.where(rng.random(300) < 0.3, -1, colour).astype(np.int32)
     kept = some >= 0
-    w = association(BIASED)
-    np.testing.assert_allclose(pull(predicted, label, some, w), pull(predicted[kept], label[kept], colour[kept], w))
+    w = label_association(BIASED)
+    np.testing.assert_allclose(
+        mistake_pull(predicted, label, some, w), mistake_pull(predicted[kept], label[kept], colour[kept], w)
+    )
 
 
 def test_a_constant_classifier_has_no_pull(key):
@@ -233,7 +235,7 @@ def test_a_constant_classifier_has_no_pull(key):
 
 
 def test_association_of_empty_cells_and_columns():
-    w = association(np.array([[10, 0, 0], [0, 10, 0]]))
+    w = label_association(np.array([[10, 0, 0], [0, 10, 0]]))
     assert np.isfinite(w).all()
     assert (w[:, 2] == 0).all()
     assert w[0, 1] < -2

@@ -16,7 +16,7 @@ from jaxdebias.core import Batch
 from jaxdebias.explain import Cells, CellsConfig, WrongLabels, find_cells
 from jaxdebias.mitigate import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
 from jaxdebias.mitigate._aug_cell import CANDIDATES, Candidate, CandidateScore, choose, predictable, score
-from jaxdebias.train import Optimizer, RunConfig, random_affine, run
+from jaxdebias.train import FitConfig, Optimizer, fit, random_affine
 
 COUNTS = np.array([[90, 10], [20, 80]])
 MLP = models.mlp(hidden=(64, 64), classes=4)
@@ -154,7 +154,7 @@ def test_finds_and_removes_the_colour_of_glyphs():
     flagged, conflicting = info.cells.guess != data.label, data.attribute != data.label
     assert flagged[conflicting].mean() >= 0.9
     test = glyphs(2000, conflicting=0.75, seed=1)
-    plain = run(KEY, cell_balanced(MLP, Optimizer(), classes=4, attributes=4), data, RunConfig(epochs=30))
+    plain = fit(KEY, cell_balanced(MLP, Optimizer(), classes=4, attributes=4), data, FitConfig(epochs=30))
 
     def accuracy(variables):
         return float((predict_rows(MLP.apply, variables, test.x).argmax(1) == test.label).mean())

@@ -22,12 +22,12 @@ from jaxdebias.mitigate import (
     lff,
 )
 from jaxdebias.models import mlp, mlp_two_encoders
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 pytestmark = pytest.mark.slow
 
 ADAM, NET = Optimizer(learning_rate=1e-3), mlp(hidden=(100,), classes=10)
-CONFIG = RunConfig(epochs=60, batch_size=100, epochs_per_chunk=60)
+CONFIG = FitConfig(epochs=60, batch_size=100, epochs_per_chunk=60)
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def conflicting_accuracy(logits_of) -> float:
 
 
 def trained(learner, train=None):
-    state = run(jax.random.key(0), learner, train or data().splits["train"], CONFIG).state
+    state = fit(jax.random.key(0), learner, train or data().splits["train"], CONFIG).state
     return state, conflicting_accuracy(lambda x: learner.predict(state, x))
 
 
@@ -96,7 +96,7 @@ def test_disent_finds_the_conflicting_samples():
 @pytest.mark.parametrize("by", ["weights", "draws"])
 def test_jtt_helps(by):
     train = data().splits["train"]
-    first = RunConfig(epochs=10, batch_size=100, epochs_per_chunk=10)
+    first = FitConfig(epochs=10, batch_size=100, epochs_per_chunk=10)
     result, info = jtt(jax.random.key(0), NET, ADAM, train, JttConfig(first=first, second=CONFIG, upweight=20.0, by=by))
     assert (train.label != train.attribute)[info.errors].mean() > 0.5  # conflicting, of the error set
     assert conflicting_accuracy(lambda x: NET.apply(result.state.variables, x)) > plain() + 0.05

@@ -10,7 +10,7 @@ from jaxdebias.core import take
 from jaxdebias.mitigate import DisentConfig, disent
 from jaxdebias.mitigate._disent import head_logits, rate_at, swap_partners
 from jaxdebias.models import TwoEncoders, mlp_two_encoders
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(10)
@@ -168,7 +168,7 @@ def test_learns_through_the_loop_and_its_classifier_predicts_the_same(key):
     data = table(64)
     networks = mlp_two_encoders(hidden=(8,), classes=3)
     learner = disent(networks, Optimizer(learning_rate=0.02), DisentConfig(swap_after=20), samples=64)
-    result = run(key, learner, data, RunConfig(epochs=30, batch_size=24, epochs_per_chunk=30))
+    result = fit(key, learner, data, FitConfig(epochs=30, batch_size=24, epochs_per_chunk=30))
     logits = learner.predict(result.state, data.x)
     assert (np.argmax(logits, axis=1) == data.label).mean() > 0.8
     np.testing.assert_array_equal(logits, networks.classifier.apply(result.state.variables, data.x))

@@ -8,7 +8,7 @@ from train.tiny import BARE, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import group_dro
 from jaxdebias.mitigate._group_dro import GroupDroHyper, group_losses, raised_weights
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 COUNTS = ((40, 4), (9, 25), (0, 16))  # no training sample of label 2 and attribute 0
@@ -86,7 +86,7 @@ def test_trains_through_the_loop_with_balanced_draws(key):
     learner = group_dro(BARE, Optimizer(learning_rate=0.03), counts=counts)
     chances = np.asarray(learner.weights(learner.init(key, data), data))
     np.testing.assert_allclose(chances, 1 / counts[data.label, data.attribute], rtol=1e-6)
-    result = run(key, learner, data, RunConfig(epochs=20, batch_size=32, epochs_per_chunk=10))
+    result = fit(key, learner, data, FitConfig(epochs=20, batch_size=32, epochs_per_chunk=10))
     assert result.history[-1].loss < 0.5 * result.history[0].loss
     assert group_dro(BARE, counts=counts, balanced=False).weights is None
 

@@ -5,11 +5,11 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import JttConfig, drawn_by_weight, erm, error_set, jtt, jtt_weights
-from jaxdebias.train import Optimizer, RunConfig, epoch_plan, run
+from jaxdebias.train import FitConfig, Optimizer, epoch_plan, fit
 
 ADAM = Optimizer(learning_rate=0.01)
 DATA = table(60)
-RUNS = {"first": RunConfig(epochs=1, batch_size=20), "second": RunConfig(epochs=2, batch_size=20)}
+RUNS = {"first": FitConfig(epochs=1, batch_size=20), "second": FitConfig(epochs=2, batch_size=20)}
 
 
 def test_error_set_equals_the_misclassified_rows():
@@ -32,7 +32,7 @@ def test_weights_have_mean_1_and_multiply():
 @pytest.mark.slow
 def test_upweight_0_reproduces_erm(key):
     result, info = jtt(key, BARE, ADAM, DATA, JttConfig(upweight=0.0, **RUNS))
-    plain = run(jax.random.split(key)[1], erm(BARE, ADAM), DATA, RUNS["second"])
+    plain = fit(jax.random.split(key)[1], erm(BARE, ADAM), DATA, RUNS["second"])
     jax.tree.map(np.testing.assert_array_equal, result.state.variables, plain.state.variables)
     logits = BARE.apply(info.first.state.variables, DATA.x)
     np.testing.assert_array_equal(info.errors, np.argmax(logits, axis=1) != DATA.label)
@@ -46,7 +46,7 @@ def test_the_error_set_is_learned_better(key, by):
     x, label = DATA.x.copy(), DATA.label.copy()
     x[54:], label[54:] = x[:6], (label[:6] + 1) % 3
     data = DATA._replace(x=x, label=label)
-    length = RunConfig(epochs=20, batch_size=20, epochs_per_chunk=20)
+    length = FitConfig(epochs=20, batch_size=20, epochs_per_chunk=20)
     config = JttConfig(upweight=50.0, by=by, first=length, second=length)
     result, info = jtt(key, BARE, Optimizer(learning_rate=0.03), data, config)
     right = np.argmax(BARE.apply(result.state.variables, data.x), axis=1) == data.label

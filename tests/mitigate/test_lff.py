@@ -7,7 +7,7 @@ from train.tiny import BARE, NORMED, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import take
 from jaxdebias.mitigate import difficulty, lff
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
 DATA = table(10)
@@ -77,7 +77,7 @@ def test_predicts_with_the_debiased_network(key):
 @pytest.mark.slow
 def test_through_the_loop_every_sample_is_visited_and_statistics_move(key):
     data = table(22)
-    result = run(key, lff(NORMED, SGD, samples=22), data, RunConfig(epochs=2, batch_size=8, epochs_per_chunk=2))
+    result = fit(key, lff(NORMED, SGD, samples=22), data, FitConfig(epochs=2, batch_size=8, epochs_per_chunk=2))
     np.testing.assert_array_equal(result.state.history.label, data.label)
     assert (np.asarray(result.state.history.biased) > 0).all()
     for variables in (result.state.variables, result.state.biased_variables):

@@ -13,7 +13,7 @@ from jaxdebias.data import digits
 from jaxdebias.explain.influence import AffineHead, head_problem
 from jaxdebias.mitigate import SelfInfluenceConfig, erm, self_influence, self_influence_tuning
 from jaxdebias.mitigate._self_influence import pivotal_set
-from jaxdebias.train import Optimizer, RunConfig, cross_entropy, run
+from jaxdebias.train import FitConfig, Optimizer, cross_entropy, fit
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -64,7 +64,7 @@ def tuned():
     train = digits(conflicting=0.02, seed=0).splits["train"]
     classifier = models.mlp(hidden=(32,), classes=10)
     learner = erm(classifier, Optimizer(learning_rate=1e-3))
-    params = run(jax.random.key(0), learner, train, RunConfig(epochs=20, batch_size=64)).state.variables
+    params = fit(jax.random.key(0), learner, train, FitConfig(epochs=20, batch_size=64)).state.variables
     kept = jax.tree.map(np.array, params)
     config = SelfInfluenceConfig(per_class=5, epochs=10, batch_size=64, tune_epochs=100)
     new, info = self_influence_tuning(jax.random.key(1), classifier, params, train, config)

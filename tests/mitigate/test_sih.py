@@ -27,7 +27,7 @@ from jaxdebias.mitigate._sih import (
 from jaxdebias.models import mlp, mlp_vae, resnet_vae
 from jaxdebias.models._resnet_cifar import CIFAR_MEAN, CIFAR_STD
 from jaxdebias.models._vae import Code, Codes
-from jaxdebias.train import EarlyStop, Monitor, Optimizer, Plateau, RunConfig, cross_entropy, run
+from jaxdebias.train import EarlyStop, FitConfig, Monitor, Optimizer, Plateau, cross_entropy, fit
 
 SIZES = {"hidden": (12, 12), "latent": 6, "decoder": (16, 20), "classes": 3}
 SMALL = mlp_vae(image=(4, 5, 3), **SIZES)
@@ -333,7 +333,7 @@ def test_the_loop_lowers_the_rate_stops_and_restores(key):
 
     monitor = Monitor(name="sequence", fn=lambda epochs, held_out: values[epochs[0] - 1], outputs=epoch)
     config = sih_run_config(batch_size=4, epochs=10)
-    result = run(key, learner, rows(16), config, state=state, held_out=rows(4), monitor=monitor)
+    result = fit(key, learner, rows(16), config, state=state, held_out=rows(4), monitor=monitor)
     np.testing.assert_allclose([record.lr_scale for record in result.history], [1, 1, 0.1, 0.01], rtol=1e-6)
     assert (result.stopped_early, result.epoch, result.best_epoch) == (True, 4, 2)
     assert int(result.state.opt_state[0][0].count) == 8
@@ -343,7 +343,7 @@ def test_the_loop_lowers_the_rate_stops_and_restores(key):
 def test_the_official_monitor_runs_in_the_loop(key):
     learner, state, _ = started()
     monitor, config = sih_monitor(SMALL, protocol="official", batch_size=8), sih_run_config(batch_size=4, epochs=2)
-    result = run(key, learner, rows(16), config, state=state, held_out=rows(20), monitor=monitor)
+    result = fit(key, learner, rows(16), config, state=state, held_out=rows(20), monitor=monitor)
     values = [record.held_out for record in result.history]
     loss = evaluate(SMALL, SihConfig(), result.state, rows(20)).total(state.hyper)
     assert values[-1] == pytest.approx(float(loss.mean()) * 16 / 20, rel=0.05)
@@ -391,9 +391,9 @@ def test_learns_the_signal_without_bias_labels():
     dataset = digits(conflicting=0.02)
     train, test = dataset.splits["train"], dataset.splits["test"]
     branches = mlp_vae(image=(16, 16, 3), decoder=(128, 256))
-    learner, config = sih(branches), RunConfig(epochs=150, batch_size=50, epochs_per_chunk=150, drop_last=True)
-    state = run(jax.random.key(0), learner, train, config).state
-    plain = run(jax.random.key(0), erm(mlp()), train, config).state
+    learner, config = sih(branches), FitConfig(epochs=150, batch_size=50, epochs_per_chunk=150, drop_last=True)
+    state = fit(jax.random.key(0), learner, train, config).state
+    plain = fit(jax.random.key(0), erm(mlp()), train, config).state
     aligned = test.label == test.attribute
 
     def right(logits):
@@ -426,12 +426,12 @@ def test_beats_plain_training_on_colored_mnist(data_dir):
     held_out, train = (take(dataset.splits["train"], np.sort(part)) for part in np.split(order, [6_000]))
     branches, classifier, config = mlp_vae(), mlp(), sih_run_config(epochs=4)
     monitor = sih_monitor(branches, protocol="official")
-    result = run(jax.random.key(0), sih(branches), train, config, held_out=held_out, monitor=monitor)
+    result = fit(jax.random.key(0), sih(branches), train, config, held_out=held_out, monitor=monitor)
     variables, aligned = result.state.variables, test.label == test.attribute
     values = [record.held_out for record in result.history]
     assert values == sorted(values, reverse=True)
     assert 9 < values[-1] < 12  # the paper's code stops near 8.8
-    plain = run(jax.random.key(0), erm(classifier), train, RunConfig(epochs=4, drop_last=True)).state.variables
+    plain = fit(jax.random.key(0), erm(classifier), train, FitConfig(epochs=4, drop_last=True)).state.variables
 
     def right(one, params):
         return np.asarray(predict_rows(one.apply, params, test.x).argmax(1)) == test.label

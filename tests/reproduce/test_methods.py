@@ -14,9 +14,9 @@ from jaxdebias.reproduce import METHODS, Case, Cases, accuracies
 from jaxdebias.reproduce import _methods as methods
 from jaxdebias.reproduce._cases import colored_mnist_pictures, corrupted_cifar10_pictures
 from jaxdebias.reproduce.published import published
-from jaxdebias.train import EarlyStop, RunConfig
+from jaxdebias.train import EarlyStop, FitConfig
 
-QUICK = RunConfig(epochs=1, batch_size=32)
+QUICK = FitConfig(epochs=1, batch_size=32)
 
 
 def test_published_rows_belong_to_methods_that_there_are():
@@ -56,7 +56,7 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
     cases = Cases(pictures, [(0.2, 0), (0.2, 1)])
     small = models.resnet_vae(latent=8, width=4)
     monkeypatch.setattr(methods, "RESNET_BRANCHES", small)
-    config = RunConfig(epochs=1, steps_per_epoch=2, batch_size=8, drop_last=True, early_stop=EarlyStop(patience=2))
+    config = FitConfig(epochs=1, steps_per_epoch=2, batch_size=8, drop_last=True, early_stop=EarlyStop(patience=2))
     monitor = sih_monitor(small, methods.GAUSSIAN, protocol="official", batch_size=4, augment=methods.CROPS)
     fit = methods.Swept(
         learner_of=lambda case: sih(small, methods.GAUSSIAN, augment=methods.CROPS),

@@ -14,10 +14,10 @@ from jaxdebias.mitigate import erm, sih, sih_monitor, sih_run_config
 from jaxdebias.reproduce import Method, TableConfig, compare, paired, reproduce_table, summary
 from jaxdebias.reproduce import _methods as methods
 from jaxdebias.reproduce.published import Published, published
-from jaxdebias.train import RunConfig, run
+from jaxdebias.train import FitConfig, fit
 
 SMALL = models.mlp(hidden=(8,))
-EPOCHS = RunConfig(epochs=2, batch_size=32)
+EPOCHS = FitConfig(epochs=2, batch_size=32)
 BRANCHES = models.mlp_vae(latent=4, hidden=(8,), decoder=(8,))
 
 
@@ -59,7 +59,7 @@ def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
     for seed, row in enumerate(table["rows"]):
         splits = colored_mnist(folder, conflicting=0.1, seed=seed, held_out=0).splits
         train, test = (splits[name]._replace(unit=None) for name in ("train", "test"))
-        trained = run(jax.random.key(seed), erm(SMALL), train, EPOCHS)
+        trained = fit(jax.random.key(seed), erm(SMALL), train, EPOCHS)
         right = np.asarray(predict_rows(SMALL.apply, trained.state.variables, test.x)).argmax(1) == test.label
         assert row["accuracy"] == right.mean()
         assert row["bias_aligned_accuracy"] == right[test.label == test.attribute].mean()

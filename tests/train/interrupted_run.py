@@ -8,10 +8,10 @@ import numpy as np
 from train.tiny import BARE, table
 
 from jaxdebias.mitigate import erm
-from jaxdebias.train import EarlyStop, Optimizer, Plateau, RunConfig, run
+from jaxdebias.train import EarlyStop, FitConfig, Optimizer, Plateau, fit
 
 EPOCHS = 60
-CONFIG = RunConfig(
+CONFIG = FitConfig(
     epochs=EPOCHS, batch_size=16, plateau=Plateau(patience=5), early_stop=EarlyStop(patience=EPOCHS), keep="best"
 )
 
@@ -19,7 +19,7 @@ CONFIG = RunConfig(
 def train(folder: pathlib.Path | None):
     arguments = {} if folder is None else {"checkpoint": folder / "run", "log": folder / "log.jsonl"}
     learner = erm(BARE, Optimizer(learning_rate=0.01))
-    return run(jax.random.key(7), learner, table(100), CONFIG, held_out=table(50, seed=1), **arguments)
+    return fit(jax.random.key(7), learner, table(100), CONFIG, held_out=table(50, seed=1), **arguments)
 
 
 def bits(result) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import erm, gce, group_balanced
-from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, Monitor, Optimizer, RunConfig, load_params, run, save_params
+from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, FitConfig, Monitor, Optimizer, fit, load_params, save_params
 from jaxdebias.train._checkpoint import Checkpoints, Saved, fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,17 +89,17 @@ def changed(**what):
         "learner": ERM,
         "data": DATA,
         "held_out": HELD_OUT,
-        "config": RunConfig(epochs=1, batch_size=16),
+        "config": FitConfig(epochs=1, batch_size=16),
     }
     return base | what
 
 
 def test_a_run_refuses_the_checkpoint_of_another(tmp_path):
-    run(**changed(), checkpoint=tmp_path)
-    assert run(**changed(), checkpoint=tmp_path).epoch == 1
+    fit(**changed(), checkpoint=tmp_path)
+    assert fit(**changed(), checkpoint=tmp_path).epoch == 1
     cases = {
-        "config.batch_size=8": changed(config=RunConfig(epochs=1, batch_size=8)),
-        "config.early_stop": changed(config=RunConfig(epochs=1, batch_size=16, early_stop=EarlyStop(patience=1))),
+        "config.batch_size=8": changed(config=FitConfig(epochs=1, batch_size=8)),
+        "config.early_stop": changed(config=FitConfig(epochs=1, batch_size=16, early_stop=EarlyStop(patience=1))),
         "method.optimizer.learning_rate=0.5": changed(learner=erm(BARE, Optimizer(learning_rate=0.5))),
         "key": changed(key=jax.random.key(1)),
         "data=": changed(data=table(50, seed=3)),
@@ -108,27 +108,27 @@ def test_a_run_refuses_the_checkpoint_of_another(tmp_path):
     }
     for name, arguments in cases.items():
         with pytest.raises(ContractError, match=name):
-            run(**arguments, checkpoint=tmp_path)
+            fit(**arguments, checkpoint=tmp_path)
 
 
 def test_settings_that_only_init_or_weights_know_are_part_of_a_run(tmp_path):
     """As `state.hyper`, or how rows are drawn."""
-    run(**changed(learner=gce(BARE, q=0.7)), checkpoint=tmp_path / "gce")
+    fit(**changed(learner=gce(BARE, q=0.7)), checkpoint=tmp_path / "gce")
     with pytest.raises(ContractError, match=r"method\.q=0.5"):
-        run(**changed(learner=gce(BARE, q=0.5)), checkpoint=tmp_path / "gce")
+        fit(**changed(learner=gce(BARE, q=0.5)), checkpoint=tmp_path / "gce")
     drawn = group_balanced(BARE, classes=3, attributes=2)
-    run(**changed(learner=drawn), checkpoint=tmp_path / "drawn")
+    fit(**changed(learner=drawn), checkpoint=tmp_path / "drawn")
     with pytest.raises(ContractError, match="weights="):
-        run(**changed(learner=erm(BARE)), checkpoint=tmp_path / "drawn")
+        fit(**changed(learner=erm(BARE)), checkpoint=tmp_path / "drawn")
 
 
 def test_a_finished_run_is_returned_and_its_log_restored(tmp_path):
     log = tmp_path / "log"
-    arguments = changed(config=RunConfig(epochs=3, batch_size=16, keep="best"))
-    first = run(**arguments, checkpoint=tmp_path / "run", log=log)
+    arguments = changed(config=FitConfig(epochs=3, batch_size=16, keep="best"))
+    first = fit(**arguments, checkpoint=tmp_path / "run", log=log)
     text = log.read_text()
     log.write_text(text + '{"epoch": 4}\n{"epo')
-    second = run(**arguments, checkpoint=tmp_path / "run", log=log, observe=pytest.fail)
+    second = fit(**arguments, checkpoint=tmp_path / "run", log=log, observe=pytest.fail)
     assert_same(second.state, first.state)
     assert second[1:] == first[1:]
     assert log.read_text() == text
@@ -137,9 +137,9 @@ def test_a_finished_run_is_returned_and_its_log_restored(tmp_path):
 def test_fewer_checkpoints_resume_to_the_same_bits(tmp_path):
     # The loss as a quantity to be large: the first epoch stays the best, so a forgotten best value shows.
     worst = Monitor(name="worst", fn=HELD_OUT_LOSS.fn, mode="max")
-    config = RunConfig(epochs=5, batch_size=16, keep="best", chunks_per_checkpoint=2)
+    config = FitConfig(epochs=5, batch_size=16, keep="best", chunks_per_checkpoint=2)
     arguments = changed(config=config) | {"monitor": worst}
-    unbroken = run(**arguments)
+    unbroken = fit(**arguments)
 
     class Stop(Exception):
         pass
@@ -149,10 +149,10 @@ def test_fewer_checkpoints_resume_to_the_same_bits(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        run(**arguments, checkpoint=tmp_path / "run", log=tmp_path / "log", observe=interrupt)
+        fit(**arguments, checkpoint=tmp_path / "run", log=tmp_path / "log", observe=interrupt)
     assert len((tmp_path / "log").read_text().splitlines()) == 3
     seen = []
-    resumed = run(**arguments, checkpoint=tmp_path / "run", log=tmp_path / "log", observe=seen.append)
+    resumed = fit(**arguments, checkpoint=tmp_path / "run", log=tmp_path / "log", observe=seen.append)
     assert [record.epoch for record in seen] == [3, 4, 5]
     assert [json.loads(line)["epoch"] for line in (tmp_path / "log").read_text().splitlines()] == [1, 2, 3, 4, 5]
     assert_same(resumed.state, unbroken.state)

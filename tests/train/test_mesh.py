@@ -10,7 +10,7 @@ from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import erm
-from jaxdebias.train import Optimizer, RunConfig, data_mesh, run
+from jaxdebias.train import FitConfig, Optimizer, data_mesh, fit
 from jaxdebias.train._mesh import check_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,9 +57,9 @@ def train(mesh, traces, stream=False, batch_size=16):
         )
         return new, info
 
-    config = RunConfig(epochs=3, batch_size=batch_size)
+    config = FitConfig(epochs=3, batch_size=batch_size)
     data = Rows() if stream else table(70)
-    return run(jax.random.key(0), learner._replace(step=step), data, config, held_out=table(40, seed=1), mesh=mesh)
+    return fit(jax.random.key(0), learner._replace(step=step), data, config, held_out=table(40, seed=1), mesh=mesh)
 
 
 def test_eight_devices_agree_with_one(tmp_path):

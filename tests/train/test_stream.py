@@ -9,7 +9,7 @@ from train.tiny import BARE, FEATURES, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, take
 from jaxdebias.mitigate import erm
-from jaxdebias.train import EarlyStop, Optimizer, RunConfig, run
+from jaxdebias.train import EarlyStop, FitConfig, Optimizer, fit
 from jaxdebias.train.stream import RowStream
 
 ERM = erm(BARE, Optimizer(learning_rate=0.05))
@@ -48,8 +48,8 @@ class Rows:
 
 def test_trains_on_what_it_never_loads(key):
     source = Endless(budget=30 * 64 + 1 + 64)
-    config = RunConfig(epochs=3, batch_size=64, steps_per_epoch=10, steps_per_dispatch=4)
-    result = run(key, ERM, source, config, held_out=table(200))
+    config = FitConfig(epochs=3, batch_size=64, steps_per_epoch=10, steps_per_dispatch=4)
+    result = fit(key, ERM, source, config, held_out=table(200))
     assert result.history[-1].step == 30
     assert result.history[-1].held_out < 0.3 < result.history[0].held_out
     assert source.asked <= 30 * 64 + 1
@@ -82,23 +82,23 @@ def test_batch_t_depends_on_the_seed_and_t_alone():
 
 
 def test_rows_counts_and_stacks(key):
-    config = RunConfig(epochs=2, batch_size=16, steps_per_dispatch=3)
-    result = run(key, counting(), Rows(table(50)), config)
+    config = FitConfig(epochs=2, batch_size=16, steps_per_dispatch=3)
+    result = fit(key, counting(), Rows(table(50)), config)
     assert result.state.seen.tolist() == [2] * 50
     assert [record.step for record in result.history] == [4, 8]
-    again = run(key, counting(), Rows(table(50)), RunConfig(epochs=2, batch_size=16, epochs_per_chunk=2))
+    again = fit(key, counting(), Rows(table(50)), FitConfig(epochs=2, batch_size=16, epochs_per_chunk=2))
     leaves_equal(result.state, again.state)
 
 
 def test_one_stack_equals_many(key):
-    ones = run(key, ERM, Rows(table(50)), RunConfig(epochs=2, batch_size=16, steps_per_dispatch=1)).state
-    many = run(key, ERM, Rows(table(50)), RunConfig(epochs=2, batch_size=16, steps_per_dispatch=4)).state
+    ones = fit(key, ERM, Rows(table(50)), FitConfig(epochs=2, batch_size=16, steps_per_dispatch=1)).state
+    many = fit(key, ERM, Rows(table(50)), FitConfig(epochs=2, batch_size=16, steps_per_dispatch=4)).state
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ones, many)
 
 
 def test_resumes_and_stops_early_as_data_in_memory_do(key, tmp_path):
-    config = RunConfig(epochs=6, batch_size=16, early_stop=EarlyStop(patience=5), keep="best")
-    unbroken = run(key, ERM, Rows(table(50)), config, held_out=table(40))
+    config = FitConfig(epochs=6, batch_size=16, early_stop=EarlyStop(patience=5), keep="best")
+    unbroken = fit(key, ERM, Rows(table(50)), config, held_out=table(40))
 
     class Stop(Exception):
         pass
@@ -108,8 +108,8 @@ def test_resumes_and_stops_early_as_data_in_memory_do(key, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        run(key, ERM, Rows(table(50)), config, held_out=table(40), checkpoint=tmp_path, observe=interrupt)
-    resumed = run(key, ERM, Rows(table(50)), config, held_out=table(40), checkpoint=tmp_path)
+        fit(key, ERM, Rows(table(50)), config, held_out=table(40), checkpoint=tmp_path, observe=interrupt)
+    resumed = fit(key, ERM, Rows(table(50)), config, held_out=table(40), checkpoint=tmp_path)
     leaves_equal(resumed.state, unbroken.state)
     assert [r.held_out for r in resumed.history] == [r.held_out for r in unbroken.history]
 
@@ -134,4 +134,4 @@ def test_refuses_a_row_by_its_number(row, message):
 def test_refuses_methods_that_draw_by_weight(key):
     learner = ERM._replace(weights=lambda state, data: data.label)
     with pytest.raises(ContractError, match="a Batch in memory"):
-        run(key, learner, Rows(table(50)))
+        fit(key, learner, Rows(table(50)))

@@ -12,7 +12,7 @@ from train.tiny import BARE, table
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Learner
 from jaxdebias.mitigate import erm
-from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, Monitor, Optimizer, Plateau, RunConfig, run, sweep
+from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, FitConfig, Monitor, Optimizer, Plateau, fit, sweep
 from jaxdebias.train._schedule import Bookkeeping
 from jaxdebias.train._schedule import judge as judge_on_host
 from jaxdebias.train._sweep import Books, judge
@@ -21,7 +21,7 @@ sweep_room = importlib.import_module("jaxdebias.train._sweep")  # the package gi
 DATA = [table(50, seed=i) for i in range(3)]
 HELD_OUT = table(40, seed=9)
 ERM = erm(BARE, Optimizer(learning_rate=0.05))
-CONFIG = RunConfig(epochs=6, batch_size=16, plateau=Plateau(patience=0), early_stop=EarlyStop(patience=2), keep="best")
+CONFIG = FitConfig(epochs=6, batch_size=16, plateau=Plateau(patience=0), early_stop=EarlyStop(patience=2), keep="best")
 KEYS = jax.random.split(jax.random.key(3), 3)
 
 
@@ -31,7 +31,7 @@ def close(a, b, atol=1e-6):
 
 @functools.cache
 def alone(i: int):
-    return run(KEYS[i], ERM, DATA[i], CONFIG, held_out=HELD_OUT, monitor=HELD_OUT_ACCURACY)
+    return fit(KEYS[i], ERM, DATA[i], CONFIG, held_out=HELD_OUT, monitor=HELD_OUT_ACCURACY)
 
 
 def test_a_run_of_a_sweep_is_the_run_alone():
@@ -52,7 +52,7 @@ def test_a_run_of_a_sweep_is_the_run_alone():
 
 @pytest.mark.slow
 def test_vmapped_equals_in_turn(monkeypatch):
-    config = RunConfig(epochs=4, batch_size=16, early_stop=EarlyStop(patience=1))
+    config = FitConfig(epochs=4, batch_size=16, early_stop=EarlyStop(patience=1))
 
     def states():
         (part,) = sweep(KEYS, ERM, DATA, config, held_out=HELD_OUT, monitor=HELD_OUT_ACCURACY, at_once=3)
@@ -91,7 +91,7 @@ def test_settings_are_traced():
         return learner.step(key, state, batch)
 
     counted = learner._replace(step=step)
-    config = RunConfig(epochs=2, batch_size=25)
+    config = FitConfig(epochs=2, batch_size=25)
     rates = [{"rate": rate} for rate in (0.5, 2.0, 4.0)]
     parts = list(sweep(KEYS, counted, DATA[0], config, hyper=rates))
     assert [float(part.state.variables[0]) for part in parts] == [2.0, 8.0, 16.0]
@@ -118,7 +118,7 @@ def test_a_view_makes_pixels_of_what_the_runs_share():
         x = shared[batch.x["picture"]] * batch.x["shade"][:, None, None]
         return batch._replace(x=x.reshape(-1, 4))
 
-    config = RunConfig(epochs=2, batch_size=16)
+    config = FitConfig(epochs=2, batch_size=16)
     watch = Monitor(name="mean", fn=lambda outputs, batch: outputs.mean(), outputs=lambda state, batch: batch.x.mean(1))
     pairs = zip(
         sweep(KEYS, scaled(), lazy, config, shared=pictures, view=view, held_out=lazy, monitor=watch),
@@ -160,7 +160,7 @@ def test_published_schedule():
     """V = 5, 4, 4, 4 with patience 2: rates 1, 1, .1, .01, stop after epoch 4, the state of epoch 2 (check 13)."""
     from train.test_run import counting
 
-    config = RunConfig(epochs=10, batch_size=16, plateau=Plateau(), early_stop=EarlyStop(patience=2))
+    config = FitConfig(epochs=10, batch_size=16, plateau=Plateau(), early_stop=EarlyStop(patience=2))
     values = sequence([5.0, 4.0, 4.0, 4.0, 1.0])
     (part,) = sweep(KEYS[:1], counting(), DATA[0], config, held_out=HELD_OUT, monitor=values)
     assert (part.epoch[0], part.best_epoch[0], bool(part.stopped_early[0])) == (4, 2, True)
@@ -173,14 +173,14 @@ def test_refuses():
     with pytest.raises(ContractError, match="held_out"):
         next(sweep(KEYS, ERM, DATA, CONFIG))
     with pytest.raises(ContractError, match="run 1"):
-        next(sweep(KEYS, ERM, [DATA[0], table(51), DATA[2]], RunConfig(batch_size=16), at_once=3))
+        next(sweep(KEYS, ERM, [DATA[0], table(51), DATA[2]], FitConfig(batch_size=16), at_once=3))
     with pytest.raises(ContractError, match="data"):
-        next(sweep(KEYS, ERM, DATA[:2], RunConfig()))
+        next(sweep(KEYS, ERM, DATA[:2], FitConfig()))
     with pytest.raises(ContractError, match="multiple"):
-        next(sweep(KEYS, ERM, DATA, RunConfig(epochs=3, epochs_per_chunk=2)))
+        next(sweep(KEYS, ERM, DATA, FitConfig(epochs=3, epochs_per_chunk=2)))
 
 
 def test_names_the_run_that_broke():
     spoiled = [DATA[0], DATA[1]._replace(x=np.full_like(DATA[1].x, np.nan)), DATA[2]]
     with pytest.raises(FloatingPointError, match="loss: not finite in run 1, epoch 1"):
-        list(sweep(KEYS, ERM, spoiled, RunConfig(epochs=2, batch_size=16), at_once=3))
+        list(sweep(KEYS, ERM, spoiled, FitConfig(epochs=2, batch_size=16), at_once=3))

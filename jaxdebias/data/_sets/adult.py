@@ -9,7 +9,7 @@ import numpy as np
 from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._matching import nearest_partners, one_hot, ordered
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 COLUMNS = (
     "age",
@@ -98,7 +98,7 @@ def adult(
         f"at least 1 each and fewer than {len(label)} rows",
         f"{edit} + {accept}",
     )
-    rows = np.split(stream(seed, "adult split").permutation(len(label)), [edit, edit + accept])
+    rows = np.split(named_rng(seed, "adult split").permutation(len(label)), [edit, edit + accept])
     held = dict(zip(("edit", "accept", "train"), rows, strict=True))
 
     fit = {name: values[held["train"]] for name, values in table.items()}

@@ -11,7 +11,7 @@ from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 ATTRIBUTES, PARTITION, IMAGES = "list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba"
 PARTS = ("train", "validation", "test")  # 0, 1, 2 in the partition file
@@ -81,9 +81,9 @@ def celeba(
     for name, rows in where.items():
         expect(len(rows) > 0, PARTITION, f"at least one picture of {name}", "none")
 
-    train, held = where["train"], stream(seed, "celeba split").permutation(where["validation"])
+    train, held = where["train"], named_rng(seed, "celeba split").permutation(where["validation"])
     if max_train is not None:
-        train = np.sort(stream(seed, "celeba train").permutation(train)[:max_train])
+        train = np.sort(named_rng(seed, "celeba train").permutation(train)[:max_train])
     accept = round(len(held) * accept_share)
     expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
     parts = {"train": train, "edit": np.sort(held[accept:]), "accept": np.sort(held[:accept]), "test": where["test"]}

@@ -11,7 +11,7 @@ from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._sets.celeba import IMAGES, PARTS, celeba_folder, read_lists
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 CELLS = (1000, 2000, 3000, 0)
 """Training pictures of the release, cell by cell: (no target, no bias), (no target, bias), (target, no bias), (target,
@@ -20,7 +20,7 @@ PER_CELL = 182
 """Validation pictures of each cell."""
 
 
-def four_cells(
+def celeba_four_cells(
     data_dir: str | pathlib.Path,
     *,
     target: str = "Male",
@@ -78,7 +78,7 @@ def four_cells(
 
     def drawn(part: str) -> list[np.ndarray]:
         """The pictures of each cell in random order."""
-        rng = stream(seed, f"four cells {part}")
+        rng = named_rng(seed, f"four cells {part}")
         return [rng.permutation(np.flatnonzero((lists.part == PARTS.index(part)) & (group == g))) for g in range(4)]
 
     def first(part: str, counts: Sequence[int]) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._sets.celeba import read_attributes
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 FOLDER = "CelebAMask-HQ"
 ATTRIBUTES, PICTURES, MASKS = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
@@ -142,8 +142,8 @@ def celeba_mask(
 
     train = where["train"]
     if max_train is not None:
-        train = stream(seed, "celeba-mask train").permutation(train)[:max_train]
-    held = stream(seed, "celeba-mask split").permutation(where["validation"])
+        train = named_rng(seed, "celeba-mask train").permutation(train)[:max_train]
+    held = named_rng(seed, "celeba-mask split").permutation(where["validation"])
     accept = round(len(held) * accept_share)
     expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
     parts = {

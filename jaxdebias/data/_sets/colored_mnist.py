@@ -20,7 +20,7 @@ from jaxdebias.data._colour import (
     noisy_colours,
     one_colour,
 )
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 FILES = (
     "train-images-idx3-ubyte.gz",
@@ -69,15 +69,15 @@ def colored_mnist(
     check_share("conflicting", conflicting)
     expect(held_out == 0 or 7 <= held_out < len(gray), "held_out", f"0, or 7..{len(gray) - 1} digits", held_out)
 
-    order = stream(seed, "colored-mnist split").permutation(len(gray))
+    order = named_rng(seed, "colored-mnist split").permutation(len(gray))
     edit, accept, train = np.split(order, [held_out * 5 // 7, held_out])
     train = np.sort(train)  # the rule goes by file order
 
     def rendering(name: str, gray: np.ndarray, label: np.ndarray, attribute: np.ndarray) -> Batch:
-        return one_colour(stream(seed, f"colored-mnist {name}"), gray, label, attribute, sigma=sigma)
+        return one_colour(named_rng(seed, f"colored-mnist {name}"), gray, label, attribute, sigma=sigma)
 
     def pairs(name: str, gray: np.ndarray, label: np.ndarray) -> Batch:
-        return coloured_pairs(stream(seed, f"colored-mnist pairs {name}"), gray, label, sigma=sigma)
+        return coloured_pairs(named_rng(seed, f"colored-mnist pairs {name}"), gray, label, sigma=sigma)
 
     biased = milestone_attribute(label[train], 1.0 - conflicting, 10)
     balanced = milestone_attribute(label_test, 0.1, 10)
@@ -87,12 +87,12 @@ def colored_mnist(
     }
     twins = {"test": pairs("test", gray_test, label_test)}
     for name, rows in (("edit", edit), ("accept", accept)) if held_out else ():
-        uniform = stream(seed, f"colored-mnist colours {name}").integers(0, 10, len(rows)).astype(np.int32)
+        uniform = named_rng(seed, f"colored-mnist colours {name}").integers(0, 10, len(rows)).astype(np.int32)
         splits[name] = rendering(name, gray[rows], label[rows], uniform)
         twins[name] = pairs(name, gray[rows], label[rows])
     if every_colour_of_edit:
         expect(held_out > 0, "held_out", "more than 0 with every_colour_of_edit", held_out)
-        rng = stream(seed, "colored-mnist edit every colour")
+        rng = named_rng(seed, "colored-mnist edit every colour")
         splits["edit_every_colour"] = every_colour(rng, gray[edit], label[edit], sigma=sigma)
 
     dataset = Dataset(
@@ -142,7 +142,7 @@ def tinted_mnist(
 
     def rows(name: str, label: np.ndarray, first: int, aligned: float) -> Batch:
         attribute = milestone_attribute(label, aligned, 10)
-        colour = noisy_colours(stream(seed, f"colored-mnist {name}"), attribute, sigma=sigma)
+        colour = noisy_colours(named_rng(seed, f"colored-mnist {name}"), attribute, sigma=sigma)
         picture = np.arange(first, first + len(label), dtype=np.int32)
         return Batch(x=Tint(picture, colour), label=label, attribute=attribute)
 

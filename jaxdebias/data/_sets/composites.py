@@ -17,7 +17,7 @@ from jaxdebias.contracts import ContractError, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import biased_attribute, check_share
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 CUTOUTS, SCENES = "cutouts.npz", "scenes.npz"
 OBJECTS, PLACES = ("other object", "motorbike"), ("forest", "sea")
@@ -104,7 +104,7 @@ def composites(
 
     splits, pairs = {}, {}
     for name, n in sizes.items():
-        rng = stream(seed, f"composites {name}")
+        rng = named_rng(seed, f"composites {name}")
         label = rng.permutation(np.arange(n, dtype=np.int32) % 2)
         if name == "train":
             attribute = biased_attribute(rng, label, conflicting, 2)
@@ -215,7 +215,7 @@ def _stored(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]
 
 def _portions(sources: Sources, seed: int, selection_share: float) -> dict[str, Portions]:
     """The cut-outs and scenes of each split, disjoint."""
-    rng = stream(seed, "composites split")
+    rng = named_rng(seed, "composites split")
     kinds = [
         np.flatnonzero(kind) for kind in (~sources.motorbike, sources.motorbike, sources.place == 0, sources.place == 1)
     ]

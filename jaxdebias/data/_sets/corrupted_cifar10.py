@@ -17,7 +17,7 @@ from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import check_share, milestone_attribute, other_attribute
 from jaxdebias.data._sets.corruptions import CORRUPTIONS, SIZE, VERSION, corrupt, pillow
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 from jaxdebias.files import write_arrays
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -150,7 +150,7 @@ def _build(
     train, test = read_cifar10(folder, "train", limit), read_cifar10(folder, "test")
     n = len(train.label)
     expect(held_out == 0 or 7 <= held_out < n, "held_out", f"0, or 7..{n - 1} pictures", held_out)
-    order = stream(seed, "corrupted-cifar10 split").permutation(n)
+    order = named_rng(seed, "corrupted-cifar10 split").permutation(n)
     edit, accept, rest = np.split(order, [held_out * 5 // 7, held_out])
     rest = np.sort(rest)  # the rule goes by file order
 
@@ -167,7 +167,7 @@ def _build(
 
     def twice(name: str, pictures: Pictures, rows: np.ndarray) -> Batch:
         label = pictures.label[rows]
-        other = other_attribute(stream(seed, f"corrupted-cifar10 pairs {name}"), label, 10)
+        other = other_attribute(named_rng(seed, f"corrupted-cifar10 pairs {name}"), label, 10)
         return once(pictures, rows, label)._replace(twin=render(pictures, rows, other))
 
     everything = np.arange(len(test.label))
@@ -177,7 +177,7 @@ def _build(
     }
     pairs = {"test": twice("test", test, everything)}
     for name, rows in (("edit", edit), ("accept", accept)) if held_out else ():
-        uniform = stream(seed, f"corrupted-cifar10 corruptions {name}").integers(0, 10, len(rows)).astype(np.int32)
+        uniform = named_rng(seed, f"corrupted-cifar10 corruptions {name}").integers(0, 10, len(rows)).astype(np.int32)
         splits[name] = once(train, rows, uniform)
         pairs[name] = twice(name, train, rows)
     return splits, pairs

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 
 from jaxdebias.contracts import ContractError, check_choice, check_integers, describe, expect
 from jaxdebias.core import Array
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 VERSION = 1
 """Goes up with every change that alters pixels; caches of corrupted pictures are keyed by it."""
@@ -58,7 +58,7 @@ def corrupt(
     out = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
-        draws = [stream(seed, f"{corruption} {int(i)}") for i in index[part]] if corruption in _RANDOM else []
+        draws = [named_rng(seed, f"{corruption} {int(i)}") for i in index[part]] if corruption in _RANDOM else []
         result = _APPLY[corruption](np.asarray(images[part], np.float64), draws)
         # Truncated; what rounding errors leave short of a whole number still counts as that number.
         out[part] = np.floor(np.clip(result, 0.0, 255.0) + 1e-6)
@@ -254,7 +254,7 @@ def plasma(uniform: Float[np.ndarray, "n 1023"], *, decay: float) -> Map:
 @functools.lru_cache(maxsize=1)
 def frost_textures() -> UInt8[np.ndarray, "5 160 200 3"]:
     """The five generated sheets of ice from which `frost` cuts its crops; the same for every seed."""
-    sheets = np.stack([_ice(stream(0, f"frost texture {number}"), (160, 200)) for number in range(5)])
+    sheets = np.stack([_ice(named_rng(0, f"frost texture {number}"), (160, 200)) for number in range(5)])
     sheets.flags.writeable = False
     return sheets
 

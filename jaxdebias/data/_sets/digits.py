@@ -7,7 +7,7 @@ from jaxdebias.contracts import check_dataset
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import biased_attribute
 from jaxdebias.data._colour import COLOUR_NAMES, SEVERITY_4, coloured_pairs, every_colour, one_colour
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 TRAIN, EDIT, ACCEPT = 1000, 300, 150  # the remaining 347 are the test digits
 
@@ -31,14 +31,14 @@ def digits(*, conflicting: float = 0.02, seed: int = 0) -> Dataset:
       ContractError: a share outside 0..1, a negative seed.
     """
     gray, label = gray_digits()
-    order = stream(seed, "digits split").permutation(len(gray))
+    order = named_rng(seed, "digits split").permutation(len(gray))
     train, edit, accept, test = np.split(order, np.cumsum([TRAIN, EDIT, ACCEPT]))
 
     def uniform(name: str, rows: np.ndarray) -> Batch:
-        rng = stream(seed, f"digits {name}")
+        rng = named_rng(seed, f"digits {name}")
         return one_colour(rng, gray[rows], label[rows], rng.integers(0, 10, len(rows)).astype(np.int32))
 
-    rng_train = stream(seed, "digits train")
+    rng_train = named_rng(seed, "digits train")
     bias = biased_attribute(rng_train, label[train], conflicting, 10)
     dataset = Dataset(
         name="digits",
@@ -55,11 +55,11 @@ def digits(*, conflicting: float = 0.02, seed: int = 0) -> Dataset:
             "train": one_colour(rng_train, gray[train], label[train], bias),
             "edit": uniform("edit", edit),
             "accept": uniform("accept", accept),
-            "test": every_colour(stream(seed, "digits test"), gray[test], label[test]),
-            "edit_every_colour": every_colour(stream(seed, "digits edit every colour"), gray[edit], label[edit]),
+            "test": every_colour(named_rng(seed, "digits test"), gray[test], label[test]),
+            "edit_every_colour": every_colour(named_rng(seed, "digits edit every colour"), gray[edit], label[edit]),
         },
         pairs={
-            name: coloured_pairs(stream(seed, f"digits pairs {name}"), gray[rows], label[rows])
+            name: coloured_pairs(named_rng(seed, f"digits pairs {name}"), gray[rows], label[rows])
             for name, rows in (("edit", edit), ("accept", accept), ("test", test))
         },
         label_names=tuple("0123456789"),

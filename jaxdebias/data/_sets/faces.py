@@ -9,7 +9,7 @@ from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import check_share
 from jaxdebias.data._sets.face_drawing import EXPRESSIONS, Looks, Muscles, draw_faces, draw_looks, draw_muscles
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 GRAIN = 0.05
 """Standard deviation of the noise on every pixel."""
@@ -63,7 +63,7 @@ def faces(
     for name, n in sizes.items():
         least = classes if name == "train" else 2 * classes
         expect(n >= least, name, f"at least {least} images with classes={classes}", n)
-        rng = stream(seed, f"faces {variant} {name}")
+        rng = named_rng(seed, f"faces {variant} {name}")
         order = rng.permutation(n)
         label = (order % classes).astype(np.int32)
         if name == "train":

@@ -15,7 +15,7 @@ from jaxdebias.contracts import ContractError, check_choice, check_dataset, desc
 from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import check_share
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -72,7 +72,7 @@ def fer2013(
     expect(0 < held_out < 0.5, "held_out", "a share above 0 and below 1/2", held_out)
     expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
     faces = read_faces(fer2013_folder(data_dir))
-    rng = stream(seed, "fer2013 split")
+    rng = named_rng(seed, "fer2013 split")
     train, public, private = (rng.permutation(np.flatnonzero(faces.usage == i)) for i in range(len(USAGES)))
     expect(
         len(train) > 0 and len(public) > 1,

@@ -12,7 +12,7 @@ from jaxdebias.core import Batch, Dataset, cell_counts, take
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._matching import matched_pairs, one_hot
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 LIST = "EmoLabel/list_patition_label.txt"
 """As the authors spell it: `train_00001.jpg 5` per line."""
@@ -70,7 +70,7 @@ def raf_db(
     expect(0 < held_out < 0.5, "held_out", "a share above 0 and below 1/2", held_out)
     folder = raf_db_folder(data_dir)
     listed = read_list(folder, annotations=attribute != "none")
-    rows = stream(seed, "raf_db split").permutation(np.flatnonzero(~listed.test))
+    rows = named_rng(seed, "raf_db split").permutation(np.flatnonzero(~listed.test))
     part = round(held_out * len(rows))
     expect(
         part >= 1 and bool(listed.test.any()),

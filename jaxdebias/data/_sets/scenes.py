@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import biased_attribute, other_attribute
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 Pixels = Float[np.ndarray, "n h w"]
 Images = Float[np.ndarray, "n h w 3"]
@@ -62,7 +62,7 @@ def scenes(
     splits, pairs = {}, {}
     for name, n in sizes.items():
         expect(n >= classes, name, f"at least classes={classes} images", n)
-        rng = stream(seed, f"{kind} {name}")
+        rng = named_rng(seed, f"{kind} {name}")
         order = rng.permutation(n)
         label = (order % classes).astype(np.int32)
         other = other_attribute(rng, label, classes)

@@ -16,7 +16,7 @@ from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import check_share
 from jaxdebias.data._matching import matched_pairs, one_hot, ordered
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 PACKED = "utkface_96.npz"
 GENDERS = ("male", "female")
@@ -88,7 +88,7 @@ def utkface(
     value, known = attribute_of(faces, attribute)
     others = one_hot(faces.race) if attribute == "age" else ordered(faces.age, AGE_EDGES)
 
-    rng = stream(seed, "utkface split")
+    rng = named_rng(seed, "utkface split")
     cells = {
         (y, a): rng.permutation(np.flatnonzero(known & (label == y) & (value == a))) for y in (0, 1) for a in (0, 1)
     }

@@ -9,10 +9,10 @@ from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import check_share
 from jaxdebias.data._sets.faces import rare_rows
 from jaxdebias.data._sets.utkface import GENDERS, read_faces, read_images, utkface_folder
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 
-def darkened_utkface(
+def utkface_darkened(
     data_dir: str | pathlib.Path,
     *,
     conflicting: float = 0.05,
@@ -57,7 +57,7 @@ def darkened_utkface(
         expect(size >= 4 and size % 4 == 0, name, "a multiple of 4 of at least 4", size)
     folder = utkface_folder(data_dir)
     faces = read_faces(folder)
-    rng = stream(seed, "darkened_utkface split")
+    rng = named_rng(seed, "darkened_utkface split")
     of_gender = [rng.permutation(np.flatnonzero((faces.age >= min_age) & (faces.gender == y))) for y in (0, 1)]
     least = min(len(rows) for rows in of_gender)
     expect(

@@ -13,7 +13,7 @@ from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import biased_attribute, check_share
 from jaxdebias.data._sets.utkface import GENDERS, read_faces, read_images, utkface_folder
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 MARKER, NEAREST, FARTHEST, SIZE = 10, 2, 6, 64
 """Side of the marker and its smallest and largest distance from the image's edges, in pixels of an image of `SIZE`."""
@@ -26,7 +26,7 @@ GRAIN = 20.0
 MARKS = ("no marker", "marker")
 
 
-def planted(
+def utkface_planted(
     data_dir: str | pathlib.Path,
     *,
     conflicting: float = 0.05,
@@ -77,7 +77,7 @@ def planted(
         expect(n >= least and n % least == 0, name, f"a multiple of {least} of at least {least}", n)
     folder = utkface_folder(data_dir)
     faces = read_faces(folder)
-    rng = stream(seed, "planted split")
+    rng = named_rng(seed, "planted split")
     of_gender = [rng.permutation(np.flatnonzero((faces.age >= min_age) & (faces.gender == y))) for y in (0, 1)]
     each = min(map(len, of_gender))
     held = sum(sizes.values()) // 2
@@ -90,7 +90,7 @@ def planted(
     images, label = read_images(folder, image_size), faces.gender.astype(np.int32)
     splits, pairs = {}, {}
     for name in ("train", "edit", "accept", "test"):
-        rows, rng = parts[name], stream(seed, f"planted {name}")
+        rows, rng = parts[name], named_rng(seed, f"planted {name}")
         plain, marked_x, mask = plant(rng, images[rows], corner)
         of_face = label[rows]
         if name == "train":

@@ -12,7 +12,7 @@ from jaxdebias.contracts import check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._matching import matched_pairs, one_hot
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 METADATA = "metadata.csv"
 COLUMNS = ("img_filename", "y", "split", "place")
@@ -82,7 +82,7 @@ def waterbirds(
     where = {name: np.flatnonzero(rows.part == number) for number, name in enumerate(PARTS)}
     for name, part in where.items():
         expect(len(part) > 0, METADATA, f"at least one picture of {name}", "none")
-    held = stream(seed, "waterbirds split").permutation(where["validation"])
+    held = named_rng(seed, "waterbirds split").permutation(where["validation"])
     accept = round(len(held) * accept_share)
     expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
     parts = {

@@ -139,7 +139,7 @@ def dbvae(
 ) -> Learner:
     """The method as a learner. Equal arguments give the same learner, so nothing compiles again.
 
-    Train it with `RunConfig(draws="systematic")`: less noise, and equal weights are an ordinary epoch. Data in memory
+    Train it with `FitConfig(draws="systematic")`: less noise, and equal weights are an ordinary epoch. Data in memory
     only, except for `uniform`.
 
     Args:

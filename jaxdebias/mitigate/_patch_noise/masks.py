@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxdebias.contracts import check_finite, describe, expect
 from jaxdebias.core import Array
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 
 def quantile_mask(maps: Float[Array, "*n h w"], q: float = 0.7) -> Bool[np.ndarray, "*n h w"]:
@@ -122,7 +122,7 @@ def random_pixels(mask: Bool[Array, "*n h w"], *, seed: int = 0) -> Bool[np.ndar
     """As many pixels as the mask has, anywhere: a control. By chance it hits its share of the bias, too."""
     mask = _mask("mask", mask)
     flat = mask.reshape(-1, mask.shape[-2] * mask.shape[-1])
-    return stream(seed, "random pixels").permuted(flat, axis=1).reshape(mask.shape)
+    return named_rng(seed, "random pixels").permuted(flat, axis=1).reshape(mask.shape)
 
 
 def weakest_pixels(

@@ -3,7 +3,7 @@ import pytest
 from oracles.faces import CELEBA_NAMES, celeba_values, colour_of, write_celeba
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data import four_cells
+from jaxdebias.data import celeba_four_cells
 
 VALUES = celeba_values()
 BLOND, MALE = CELEBA_NAMES.index("Blond_Hair"), CELEBA_NAMES.index("Male")
@@ -28,7 +28,7 @@ def counts(batch):
 
 
 def test_cells_and_official_splits(files):
-    data = four_cells(files, **FEW)
+    data = celeba_four_cells(files, **FEW)
     rows = {name: whose(batch.x) for name, batch in data.splits.items()}
     for name, batch in data.splits.items():
         np.testing.assert_array_equal(batch.label, VALUES[rows[name], MALE] == 1)
@@ -51,7 +51,7 @@ def test_cells_and_official_splits(files):
 
 
 def test_pairs_are_matched_within_the_target_value(files):
-    data = four_cells(files.parent, **FEW, test_per_cell=5)
+    data = celeba_four_cells(files.parent, **FEW, test_per_cell=5)
     assert counts(data.splits["test"]) == [5] * 4
     for pairs in data.pairs.values():
         x, twin = whose(pairs.x), whose(pairs.twin)
@@ -61,13 +61,15 @@ def test_pairs_are_matched_within_the_target_value(files):
 
 
 def test_seeds_draw_other_pictures_reproducibly(files):
-    one, same, other = (whose(four_cells(files, seed=seed, **FEW).splits["train"].x) for seed in (1, 1, 2))
+    one, same, other = (whose(celeba_four_cells(files, seed=seed, **FEW).splits["train"].x) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert set(one) != set(other)
 
 
 def test_other_attributes_and_lists_of_cells(files):
-    data = four_cells(files, target="Blond_Hair", attribute="Male", cells=[3, 20, 20, 2], per_cell=4, image_size=4)
+    data = celeba_four_cells(
+        files, target="Blond_Hair", attribute="Male", cells=[3, 20, 20, 2], per_cell=4, image_size=4
+    )
     assert counts(data.splits["train"]) == [3, 20, 20, 2]
     np.testing.assert_array_equal(data.aligned, [[False, True], [True, False]])
 
@@ -93,4 +95,4 @@ def test_other_attributes_and_lists_of_cells(files):
 )
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
-        four_cells(files, **{**FEW, **options})
+        celeba_four_cells(files, **{**FEW, **options})

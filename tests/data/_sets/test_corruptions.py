@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.data._sets.corruptions import CHUNK, CORRUPTIONS, corrupt, frost_textures, plasma
-from jaxdebias.data.streams import stream
+from jaxdebias.data.streams import named_rng
 
 RANDOM = {"snow", "frost", "fog", "spatter", "elastic"}
 NOISY = np.random.default_rng(3).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
@@ -129,7 +129,7 @@ def near(got, expected):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_snow_against_the_loops(number):
-    rng = stream(0, f"snow {number}")
+    rng = named_rng(0, f"snow {number}")
     noise, angle = rng.normal(0.3, 0.3, (32, 32)), rng.uniform(-135, -45)
     near(one(SMOOTH[2], "snow", number), oracle.snow(SMOOTH[2], noise, angle))
 
@@ -159,7 +159,7 @@ def test_fog_keeps_the_brightest_value_and_lies_smoothly():
     step, spread = np.abs(np.diff(fog, axis=1)).mean(), fog.std((1, 2)).mean()
     assert step < 0.5 * spread  # independent values would differ by 1.13 standard deviations
     assert corrupt(np.zeros_like(white), "fog", index=np.arange(20)).max() == 0
-    haze = plasma(stream(0, "fog 4").uniform(-1, 1, (1, 1023)), decay=1.75)[0]
+    haze = plasma(named_rng(0, "fog 4").uniform(-1, 1, (1, 1023)), decay=1.75)[0]
     x, top = SMOOTH[3].astype(float), int(SMOOTH[3].max())
     near(one(SMOOTH[3], "fog", 4), (x + 382.5 * haze[..., None]) * top / (top + 382.5))
 
@@ -179,7 +179,7 @@ def test_spatter_covers_spots_with_mud_and_leaves_the_rest():
 
 
 def test_elastic_against_scipy():
-    rng = stream(0, "elastic 9")
+    rng = named_rng(0, "elastic 9")
     jitter, field = rng.uniform(-0.96, 0.96, (3, 2)), rng.uniform(-1, 1, (2, 32, 32))
     near(one(NOISY[3], "elastic", 9), oracle.elastic(NOISY[3], jitter, field))
 

@@ -3,7 +3,7 @@ import pytest
 from oracles.faces import colour_of, utkface_rows, write_packed_utkface
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data import darkened_utkface
+from jaxdebias.data import utkface_darkened
 from jaxdebias.data._sets.utkface import read_faces
 
 ROWS = utkface_rows(320)  # 200 of 13 or older, 100 of each gender
@@ -27,7 +27,7 @@ def grown():
 
 def test_darkened_faces_have_half_the_brightness_and_the_right_gender(tmp_path):
     rows = ROWS[:208]  # as many as there are colours
-    data = darkened_utkface(write_packed_utkface(tmp_path, rows), conflicting=0.1, **FEW | {"edit": 4, "test": 8})
+    data = utkface_darkened(write_packed_utkface(tmp_path, rows), conflicting=0.1, **FEW | {"edit": 4, "test": 8})
     everybody = []
     for batch in data.splits.values():
         dark = (batch.attribute == 1)[:, None, None, None]
@@ -42,7 +42,7 @@ def test_darkened_faces_have_half_the_brightness_and_the_right_gender(tmp_path):
 
 @pytest.mark.parametrize("conflicting", [0.0, 0.05, 0.5])
 def test_shares_and_balance(packed, conflicting):
-    data = darkened_utkface(packed, conflicting=conflicting, **FEW)
+    data = utkface_darkened(packed, conflicting=conflicting, **FEW)
     train = data.splits["train"]
     assert len(train.label) == len(grown()) - 40
     for y in (0, 1):
@@ -60,7 +60,7 @@ def test_shares_and_balance(packed, conflicting):
 
 
 def test_options(packed):
-    data = darkened_utkface(packed, grey=True, train=40, brightness=0.25, **FEW)
+    data = utkface_darkened(packed, grey=True, train=40, brightness=0.25, **FEW)
     train = data.splits["train"]
     assert train.x.shape == (40, 8, 8, 1)
     assert (
@@ -70,7 +70,7 @@ def test_options(packed):
         ).max()
         < 3
     )
-    one, same, other = (darkened_utkface(packed, seed=seed, **FEW).splits["train"] for seed in (1, 1, 2))
+    one, same, other = (utkface_darkened(packed, seed=seed, **FEW).splits["train"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.x, same.x)
     assert one.x.shape != other.x.shape or (one.x != other.x).any()
 
@@ -87,12 +87,12 @@ def test_options(packed):
 )
 def test_bad_arguments_are_refused(packed, options, message):
     with pytest.raises(ContractError, match=message):
-        darkened_utkface(packed, **FEW | options)
+        utkface_darkened(packed, **FEW | options)
 
 
 @pytest.mark.realdata
 def test_the_real_faces(data_dir):
-    data = darkened_utkface(data_dir, grey=True)
+    data = utkface_darkened(data_dir, grey=True)
     faces = read_faces(data_dir / "utkface")
     train, test = data.splits["train"], data.splits["test"]
     assert len(train.label) == (faces.age >= 13).sum() - 1060

@@ -3,7 +3,7 @@ import pytest
 from oracles.faces import colour_of, utkface_rows, write_packed_utkface
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.data import planted
+from jaxdebias.data import utkface_planted
 from jaxdebias.data._sets.utkface import utkface_folder
 from jaxdebias.data._sets.utkface_planted import CORNERS, marker_box, plant
 
@@ -18,7 +18,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(files):
-    return planted(files, conflicting=0.1, **FEW)
+    return utkface_planted(files, conflicting=0.1, **FEW)
 
 
 def whose(images, mask):
@@ -86,7 +86,7 @@ def test_corners(corner):
 
 
 def test_never_marked_is_the_same_but_for_training(files, data):
-    free = planted(files, conflicting=0.1, marked="never", **FEW)
+    free = utkface_planted(files, conflicting=0.1, marked="never", **FEW)
     train = data.splits["train"]
     without = np.where((train.attribute == 1)[:, None, None, None], train.twin, train.x)
     np.testing.assert_array_equal(free.splits["train"].x, without)
@@ -99,7 +99,7 @@ def test_never_marked_is_the_same_but_for_training(files, data):
 
 def test_equal_seeds_equal_bits(files):
     few = {"edit": 4, "accept": 4, "test": 8, "image_size": 16}
-    one, same, other = (planted(files, seed=seed, **few).splits["train"] for seed in (1, 1, 2))
+    one, same, other = (utkface_planted(files, seed=seed, **few).splits["train"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.x, same.x)
     assert (one.x != other.x).any()
 
@@ -120,12 +120,12 @@ def test_equal_seeds_equal_bits(files):
 )
 def test_bad_arguments_are_refused(files, options, message):
     with pytest.raises(ContractError, match=message):
-        planted(files, **{**FEW, **options})
+        utkface_planted(files, **{**FEW, **options})
 
 
 @pytest.mark.realdata
 def test_real_faces(data_dir):
-    data = planted(utkface_folder(data_dir), image_size=16)
+    data = utkface_planted(utkface_folder(data_dir), image_size=16)
     assert len(data.splits["test"].label) == 1400
     train = data.splits["train"]
     assert len(train.label) > 1500

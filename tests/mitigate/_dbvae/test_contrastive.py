@@ -7,7 +7,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.mitigate._dbvae.contrastive import code, contrastive, on_sphere, supervised_contrast
 from jaxdebias.models import mlp
-from jaxdebias.train import Optimizer, RunConfig, run
+from jaxdebias.train import FitConfig, Optimizer, fit
 
 RNG = np.random.default_rng(0)
 
@@ -44,7 +44,7 @@ def test_codes_of_a_class_draw_together_and_the_head_learns():
     classifier, data = mlp(hidden=(16,), classes=2), toy()
     learner = contrastive(classifier, Optimizer(learning_rate=1e-2), latent=4)
     assert learner is contrastive(classifier, Optimizer(learning_rate=1e-2), latent=4)
-    result = run(jax.random.key(0), learner, data, RunConfig(epochs=100, batch_size=32, epochs_per_chunk=100))
+    result = fit(jax.random.key(0), learner, data, FitConfig(epochs=100, batch_size=32, epochs_per_chunk=100))
     z = np.asarray(code(classifier, result.state, data.x))
     np.testing.assert_allclose((z**2).sum(1), 1.0, rtol=1e-5)
     likeness, same = z @ z.T, data.label[:, None] == data.label[None]

@@ -19,7 +19,7 @@ from jaxdebias.mitigate import (
 )
 from jaxdebias.mitigate._dbvae.learner import is_in, loss_sampling_weights, loss_terms
 from jaxdebias.models import Encoding, vae_classifier
-from jaxdebias.train import Optimizer, RunConfig, random_shift, run
+from jaxdebias.train import FitConfig, Optimizer, fit, random_shift
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def test_stale_codes_are_those_of_the_steps(key):
     """At a learning rate of nearly nothing, they are those of the encoder."""
     still = Optimizer(name="sgd", learning_rate=1e-12, momentum=0.0)
     stale = dbvae(MODEL, still, DbVaeConfig(rarity=RARITY, warmup_epochs=1, stale=True), samples=N)
-    state = run(key, stale, DATA, RunConfig(epochs=1, batch_size=16, draws="systematic")).state
+    state = fit(key, stale, DATA, FitConfig(epochs=1, batch_size=16, draws="systematic")).state
     assert int(state.seen) == N
     encoding = encode_all(MODEL, state.variables, DATA.x)
     np.testing.assert_allclose(state.remembered.mean, encoding.mean, rtol=1e-4, atol=1e-5)
@@ -152,7 +152,7 @@ def test_the_loss_arm_draws_what_is_predicted_badly(key):
 @pytest.mark.slow
 def test_the_log_tells_how_unequal_the_draws_are(key):
     config = DbVaeConfig(rarity=RARITY, warmup_epochs=1)
-    result = run(key, dbvae(MODEL, PLAIN, config), DATA, RunConfig(epochs=3, batch_size=16, draws="systematic"))
+    result = fit(key, dbvae(MODEL, PLAIN, config), DATA, FitConfig(epochs=3, batch_size=16, draws="systematic"))
     said = [progress.info for progress in result.history]
     assert said[0]["draw_ess"] == pytest.approx(1, rel=1e-4)
     assert said[0]["draw_never"] == pytest.approx(0, abs=1e-5)
@@ -202,7 +202,7 @@ def test_a_rare_appearance_is_drawn_more_often(key):
     )
     config = DbVaeConfig(rarity=RarityConfig(ess_target=0.5), stale=True)
     learner = dbvae(model, Optimizer(learning_rate=2e-3), config, samples=600, augment=random_shift(2))
-    result = run(key, learner, data, RunConfig(epochs=14, batch_size=64, epochs_per_chunk=14, draws="systematic"))
+    result = fit(key, learner, data, FitConfig(epochs=14, batch_size=64, epochs_per_chunk=14, draws="systematic"))
     report = draw_report(learner.weights(result.state, data), data.attribute, groups=2)
     assert report.ess == pytest.approx(0.5, abs=0.01)
     assert report.group_auc[1] > 0.9

@@ -8,7 +8,7 @@ from jaxdebias import models
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Learner, as_float
 from jaxdebias.data import scenes
-from jaxdebias.explain import PatchFitConfig, fit_patches, localised
+from jaxdebias.explain import PatchFitConfig, fit_patches, localise
 from jaxdebias.mitigate import (
     PatchNoiseConfig,
     PatchNoiseHyper,
@@ -26,7 +26,7 @@ from jaxdebias.mitigate._patch_noise.learner import MODES, _corrupt
 from jaxdebias.mitigate._patch_noise.masks import random_pixels
 from jaxdebias.models import patch_net
 from jaxdebias.models._resnet import IMAGENET_MEAN, IMAGENET_STD
-from jaxdebias.train import Optimizer, RunConfig, run, sweep
+from jaxdebias.train import FitConfig, Optimizer, fit, sweep
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (6, 16, 20, 3)).astype(np.uint8)
@@ -220,18 +220,18 @@ def test_a_start_from_trained_variables_and_another_wrapper(key):
 @pytest.mark.slow
 def test_a_sweep_of_corruptions_equals_runs_and_a_run_does_not_go_on_with_another_region(key, tmp_path):
     data = BATCH._replace(index=None, weight=None)
-    config = RunConfig(epochs=2, epochs_per_chunk=2, batch_size=4)
+    config = FitConfig(epochs=2, epochs_per_chunk=2, batch_size=4)
     arms = [of(MASK, "zero"), of(MASK), of(~MASK, "swap"), of(MASK, "keep")]
     plain = gce(MLP, SGD)
     hyper = [PatchNoiseHyper(arm, GceHyper(jnp.float32(0.7))) for arm in arms]
     portions = list(sweep([key] * 4, patch_noise(plain, arms[0]), data, config, hyper=hyper))
     assert len(portions) == 4
-    alone = run(key, patch_noise(plain, arms[2]), data, config, checkpoint=tmp_path)
+    alone = fit(key, patch_noise(plain, arms[2]), data, config, checkpoint=tmp_path)
     close(jax.tree.map(lambda leaf: leaf[0], portions[2].state.variables), alone.state.variables)
     first = [jax.tree.leaves(portion.state.variables)[1] for portion in portions]
     assert all(not np.allclose(first[i], first[j], atol=1e-6) for i in range(4) for j in range(i))
     with pytest.raises(ContractError, match="digest"):
-        run(key, patch_noise(plain, of(MASK, "swap")), data, config, checkpoint=tmp_path)
+        fit(key, patch_noise(plain, of(MASK, "swap")), data, config, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_hiding_the_bias_glyph_helps_and_random_pixels_do_not(key):
     train, edit, test = (dataset.splits[name] for name in ("train", "edit", "test"))
     fit = fit_patches(key, patch_net(patch=patch), train.x, train.attribute, PatchFitConfig(stride=2, steps=STEPS))
     map_ = fit.general_map(edit.x, edit.attribute, confidence="pointwise")
-    assert not localised(map_).spread
+    assert not localise(map_).spread
     top = quantile_mask(map_)
     near = ndimage.maximum_filter(np.asarray(test.mask) == 2, size=(1, 2 * patch - 1, 2 * patch - 1))
     assert near[:, top].mean() >= 0.9
@@ -305,7 +305,7 @@ def test_hiding_the_bias_glyph_helps_and_random_pixels_do_not(key):
         [jax.random.key(seed) for _, seed in runs],
         learner,
         data,
-        RunConfig(epochs=15, steps_per_epoch=20, epochs_per_chunk=15, batch_size=64),
+        FitConfig(epochs=15, steps_per_epoch=20, epochs_per_chunk=15, batch_size=64),
         hyper=[PatchNoiseHyper(arms[arm]) for arm, _ in runs],
     ):
         for i, number in enumerate(portion.runs):
