@@ -1,3 +1,5 @@
+import importlib.resources
+
 import jax
 import numpy as np
 import pytest
@@ -80,6 +82,18 @@ def test_equal_seeds_give_equal_bits_and_others_do_not():
     for a, b in zip(jax.tree.leaves(dict(one.splits)), jax.tree.leaves(dict(same.splits)), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (one.splits["train"].x != other.splits["train"].x).any()
+
+
+def test_the_embedded_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    folder, source = importlib.resources.files("jaxdebias.data._sets"), load_digits()
+    assert (folder / "digits.txt").is_file()  # authors and licence travel with the images
+    path = folder / "digits.npz"
+    assert len(path.read_bytes()) < 150_000
+    with path.open("rb") as file, np.load(file) as found:
+        np.testing.assert_array_equal(found["image"], source.images)
+        np.testing.assert_array_equal(found["label"], source.target)
 
 
 def test_upsampling_keeps_means_and_constants():
