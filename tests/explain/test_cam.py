@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import cams
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Split
@@ -220,7 +221,7 @@ def test_maps_have_derivatives(split):
     direction = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape), PARAMS)
     methods = ("gradcam", "gradcam++", "eigengradcam")
     weight = RNG.normal(size=(len(methods), N, K, 1, 1))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params = jax.tree.map(lambda leaf: leaf.astype(np.float64), PARAMS)
 
         @jax.jit

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import attention as oracle
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.measure import (
@@ -54,7 +55,7 @@ def test_known_values(name):
 
 
 def test_exact_in_double_precision():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         a, b = some_maps(6, 7, 5, dtype=np.float64), some_maps(6, 7, 5, seed=1, dtype=np.float64)
         expected = np.array([oracle.attention_iou(x, y) for x, y in zip(a, b, strict=True)])
         np.testing.assert_allclose(attention_iou(a, b), expected, rtol=0, atol=1e-12)
@@ -79,7 +80,7 @@ def test_range_and_precision_over_many_pairs():
     score = np.asarray(attention_iou(a, b, zero=0.0))
     assert 0 <= score.min() < 0.01
     assert 0.5 < score.max() <= 1 + 1e-6
-    with jax.enable_x64(True):
+    with enable_x64(True):
         np.testing.assert_allclose(score, attention_iou(a.astype(np.float64), b, zero=0.0), atol=1e-5)
     for scale in (1e-12, 1e6):
         np.testing.assert_allclose(attention_iou(np.float32(scale) * a[:50], b[:50], zero=0.0), score[:50], atol=1e-5)
@@ -119,7 +120,7 @@ def test_maps_without_mass():
 
 
 def test_gradients_are_true_and_finite_without_mass():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         maps, masks = some_maps(1, 2, 3, 3, dtype=np.float64) + 0.1, some_maps(1, 2, 3, 3, seed=1, dtype=np.float64)
 
         def penalty(maps):

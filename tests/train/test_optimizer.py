@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.train import Optimizer, trainable, with_trainable
@@ -36,7 +37,7 @@ def test_equals_torch(name, torch):
     config, build = TORCH[name]
     target = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
     optimizer = build(torch, [target])
-    with jax.enable_x64(True):  # 1 - 0.999^t loses four digits in float32
+    with enable_x64(True):  # 1 - 0.999^t loses four digits in float32
         params = jnp.array([1.0, -2.0, 0.5])
         opt_state = config.build().init(params)
         for _ in range(5):

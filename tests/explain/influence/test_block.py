@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from precision import enable_x64
 
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
@@ -40,7 +41,7 @@ def whole_loss(problem, apply_fn, params, x):
 
 
 def test_derivatives_are_those_of_the_whole_network():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         problem, apply_fn, params, x, _ = example(dtype=np.float64, n=12, hidden=(4, 3))
         loss, vector = whole_loss(problem, apply_fn, params, x), problem.head.vector()
         assert problem.size == len(vector) == sum(size for _, size in problem.layers)
@@ -118,7 +119,7 @@ def _tanh_network(params, x):
 
 def test_leave_one_out_through_two_layers():
     """One Newton step from a converged block predicts retraining with a little less of a row."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         rng = np.random.default_rng(0)  # smooth, so that a minimum is a point without slope
         x, params = rng.normal(size=(60, 5)), {"first": rng.normal(size=(5, 4)), "last": rng.normal(size=(4, 3))}
         head, features, _ = find_block(_tanh_network, params, x, ["first", "last"])

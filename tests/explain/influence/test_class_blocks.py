@@ -1,10 +1,10 @@
 """The block-diagonal factor against the blocks of the float64 Hessian."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import softmax_head as oracle
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
@@ -32,7 +32,7 @@ def matrices(problem):
 
 
 def test_solves_with_the_blocks_and_with_nothing_else():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         problem = setting()
         full, kept = matrices(problem)
         rhs = np.random.default_rng(1).normal(size=(P, 3))

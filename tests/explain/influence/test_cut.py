@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from precision import enable_x64
 
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
@@ -173,7 +174,7 @@ def test_two_precisions_do_not_share_a_program():
     def apply_fn(params, x):
         return (x * 0.1) @ params["w"]
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         x = np.ones((3, 4))
         made = cut(apply_fn, params, x, ["w"])
         assert made.features(params, x)[0].dtype == np.float64

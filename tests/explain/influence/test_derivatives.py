@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain.influence.derivatives import (
@@ -90,7 +91,7 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
 
 
 def test_finite_differences_in_float64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params, vector = (jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree) for tree in (PARAMS, VECTOR))
         rows = jnp.asarray(ROWS[0], jnp.float64), jnp.asarray(ROWS[1])
         step = 1e-5

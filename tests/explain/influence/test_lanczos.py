@@ -1,10 +1,10 @@
 """The low-rank inverse against the float64 Hessian, its eigenvalues, and dense factors."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import softmax_head as oracle
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
@@ -34,7 +34,7 @@ def right(columns=4):
 
 @pytest.mark.parametrize(("wide", "rtol"), [(False, 1e-4), (True, 1e-9)])
 def test_all_steps_are_the_dense_solution(wide, rtol):
-    with jax.enable_x64(wide):
+    with enable_x64(wide):
         problem = setting(np.float64 if wide else np.float32)
         inverse = influence.factor(problem, Lanczos(steps=P + 10), damping=DAMPING)
         solution = inverse.solve(right())
@@ -83,7 +83,7 @@ def test_info_measures_what_is_left_out():
 
 def test_an_invariant_space_does_not_end_the_search():
     # Two identity-like curvatures only: the Krylov space of any start has three dimensions.
-    with jax.enable_x64(True):
+    with enable_x64(True):
         x = np.eye(6)[np.arange(60) % 6]
         problem = influence.head_problem(x, np.arange(60) % 3, AffineHead(np.zeros((6, 3)), None), l2=L2)
         inverse = influence.factor(problem, Lanczos(steps=18), damping=DAMPING)

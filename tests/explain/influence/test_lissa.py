@@ -1,10 +1,10 @@
 """LiSSA against the published recursion, written in NumPy, and against dense solves."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import softmax_head as oracle
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
@@ -42,7 +42,7 @@ def published(matrix, v, damp, scale, depth):
 
 
 def test_step_by_step_the_published_recursion():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         problem = setting(np.float64)
         matrix, damp, scale = hessian(problem), 0.01, 80.0
         inverse = influence.factor(problem, Lissa(depth=101, tolerance=0.0, scale=scale), damping=scale * damp)

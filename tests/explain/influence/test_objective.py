@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from oracles import softmax_head as oracle
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
@@ -46,7 +47,7 @@ def test_loss_gradient_and_hessian_are_the_definitions(bias):
 
 
 def test_finite_differences_in_float64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         problem, pairs, theta, x, twin = example(dtype=np.float64)
         y, w, step = np.asarray(problem.label), np.asarray(problem.weight), 1e-6
         got = influence.bias_gradient(influence.pair_bias, problem.head, pairs)
@@ -80,7 +81,7 @@ def test_dense_hessian_is_the_product_with_basis_vectors_in_float32():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_null_space_is_one_vector_per_feature(bias):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         problem, *_ = example(bias, dtype=np.float64)
         values = np.linalg.eigvalsh(influence.hessian(problem._replace(l2=0.0)))
         assert values[0] > -1e-12 * values[-1]  # positive semi-definite

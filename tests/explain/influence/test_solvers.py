@@ -1,10 +1,10 @@
 """The dense factor and the Newton refit against float64 NumPy."""
 
-import jax
 import numpy as np
 import pytest
 from oracles import softmax_head as oracle
 from oracles.fmd_toy import l2, toy
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
@@ -19,7 +19,7 @@ def problem_of(seed=0, n=400, d=6, k=4, dtype=np.float32, regulariser=0.5):
 
 
 def test_solves_equal_dense_solves_in_float64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         problem = problem_of(dtype=np.float64)
         matrix = oracle.hessian(np.asarray(problem.head.kernel), np.asarray(problem.features), 0.5)
         rhs = np.random.default_rng(1).normal(size=(24, 5))
