@@ -2,7 +2,8 @@
 
 A ResNet-18 on faces of 96 x 96: all 4,838 pictures of UTKFace that DIR has, 3,000 to train on, 600 each for edit and
 accept, the rest to test. The attribute is a marker planted in a corner, at 5 % conflicting (`plant` of
-`utkface_planted`), so that there is a shortcut and every step has work: predictions, six candidates, measures, influence of samples, maps,
+`utkface_planted`), so that there is a shortcut and every step has work: predictions, six candidates, measures,
+influence of samples, maps,
 patches, advice, verification. The trunk's weights are random, and only the head is trained, for a minute at most: time
 depends on shapes, not on how good the network is. That is said because numbers about its bias would mean nothing.
 

@@ -282,8 +282,8 @@ def score_report(
     """Scores of one model by group, with intervals and, for mask scores, the chance level of the same images.
 
     Args:
-      chance: `[n r]`, for mask scores `[n k r]` or `[n r]`:
-        `chance_attention_iou(area_fraction(masks))` of `attention_iou`. Needed for them, and refused for heatmap scores, which have no such level.
+      chance: `[n r]`, for mask scores `[n k r]` or `[n r]`: `chance_attention_iou` of their
+        `area_fraction`. Needed for them, and refused for heatmap scores, which have no such level.
       key, scores, group, groups, score, policy, unit, resamples, level: as in `score_intervals`.
 
     Raises:
