@@ -35,7 +35,8 @@ from jaxdebias.contracts import (
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, Params, Split, group_of
-from jaxdebias.explain.influence._objective import AffineHead, HeadProblem, find_head, head_logits, head_problem
+from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.explain.influence._objective import AffineHead, HeadProblem, head_logits, head_problem
 from jaxdebias.explain.influence._refit import refit
 
 

@@ -19,8 +19,10 @@ from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import check_batch, describe, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, Split
 from jaxdebias.explain.influence._block import find_block
-from jaxdebias.explain.influence._cut import ApplyFn, Cut, Mix, Where
-from jaxdebias.explain.influence._objective import AffineHead, find_head, head_logits
+from jaxdebias.explain.influence._cut import ApplyFn, Cut, Where
+from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.explain.influence._objective import AffineHead, head_logits
+from jaxdebias.explain.influence._program import Mix
 from jaxdebias.mitigate._erm import State, erm
 from jaxdebias.train._optimizer import Optimizer, trainable
 from jaxdebias.train._plans import steps_per_epoch

@@ -16,7 +16,8 @@ from jaxtyping import Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_integers, describe, expect
 from jaxdebias.core import Array, Batch, Params, Split, take
-from jaxdebias.explain.influence._objective import AffineHead, find_head, head_problem
+from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.explain.influence._objective import AffineHead, head_problem
 from jaxdebias.explain.influence._refit import refit
 
 

@@ -23,7 +23,8 @@ from jaxtyping import Bool, Float, Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_batch, check_finite, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, take
-from jaxdebias.explain.influence._objective import HIGHEST, HeadProblem, design, error, find_head, head_problem, hessian
+from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.explain.influence._objective import HIGHEST, HeadProblem, design, error, head_problem, hessian
 from jaxdebias.mitigate._erm import erm
 from jaxdebias.mitigate._gce import gce
 from jaxdebias.train._optimizer import Optimizer

@@ -39,13 +39,13 @@ from jaxdebias.core import Array, Batch, Key, Params, Split, take
 from jaxdebias.explain.influence._block import find_block
 from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient
 from jaxdebias.explain.influence._cut import ApplyFn, Where
+from jaxdebias.explain.influence._find_head import find_head
 from jaxdebias.explain.influence._functionals import GROUP_BIASES, HeadRows
 from jaxdebias.explain.influence._inverse import InverseHessian, Solver
 from jaxdebias.explain.influence._objective import (
     HeadPairs,
     HeadProblem,
     bias_gradient,
-    find_head,
     head_problem,
     pair_bias,
     pair_gap,
