@@ -169,8 +169,8 @@ def _write_language_model(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    text = """the . in was her his she he him herself himself hers nurse chef teacher guests asked whether ready on at noon
-        again monday sunday woman man yesterday morning"""
+    text = """the . in was her his she he him herself himself hers nurse chef teacher guests asked whether ready on at
+        noon again monday sunday woman man yesterday morning"""
     words = [*special, *text.split()]
     width, hidden, positions, depth = 8, 16, 64, 2
     shapes = {
