@@ -141,6 +141,17 @@ def take(batch: Batch, index: Any) -> Batch:
     return jax.tree.map(lambda leaf: leaf[index], batch)
 
 
+def counted(batch: Batch) -> Batch:
+    """The batch without its padding, the rows of weight 0; the same object where there is none.
+
+    >>> counted(Batch(np.zeros((2, 1)), np.array([0, 1]), np.array([0, 0]), weight=np.array([0.0, 2.0]))).label.tolist()
+    [1]
+    """
+    if batch.weight is None or (np.asarray(batch.weight) != 0).all():
+        return batch
+    return take(batch, np.flatnonzero(np.asarray(batch.weight)))
+
+
 def cell_counts(
     label: Int[Array, "n"], attribute: Int[Array, "n"], classes: int, attributes: int
 ) -> Int[np.ndarray, "k a"]:
