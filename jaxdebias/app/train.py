@@ -131,7 +131,7 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     clock.lap("measure")
     drawn = None
     if vae is not None:
-        drawn = draw_shares.who_is_drawn(learner, trained.state, vae, dataset)
+        drawn = draw_shares.audit_draws(learner, trained.state, vae, dataset)
         write_arrays(
             out / "draws.npz",
             {"weight": drawn.weight, "rarest": drawn.rarest_decoded, "commonest": drawn.commonest_decoded},
@@ -226,13 +226,13 @@ def audit_run(
     pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
     laps = dict(results["seconds_by_step"])
     if maps:
-        seen = class_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
+        seen = class_maps.audit_maps(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
         pictures = pictures._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
         clock.lap("maps")
         laps["maps"] = sum(clock.laps.values())
         results = {**results, "maps": content.maps(seen, dataset)}
     if patches:
-        places = patch_places.find_places(jax.random.fold_in(key_measure, 2), dataset)
+        places = patch_places.audit_patches(jax.random.fold_in(key_measure, 2), dataset)
         write_arrays(
             kept,
             {

@@ -147,7 +147,7 @@ def maps(seen: class_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
     test = dataset.splits["test"]
     k, a = dataset.aligned.shape
     sets = [
-        ("all", None, None, seen.everything),
+        ("all", None, None, seen.overall),
         ("aligned", None, None, seen.aligned),
         ("conflicting", None, None, seen.conflicting),
         *(
@@ -157,7 +157,7 @@ def maps(seen: class_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
         ),
     ]
 
-    def row(kind: str, label: int | None, attribute: int | None, looked: class_maps.Looked) -> dict[str, Any]:
+    def row(kind: str, label: int | None, attribute: int | None, looked: class_maps.MapSummary) -> dict[str, Any]:
         seen_any = looked.rows > looked.without_map
         return {
             "kind": kind,
