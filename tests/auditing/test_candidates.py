@@ -46,7 +46,7 @@ def test_an_unknown_attribute_is_no_candidate():
         ({"attribute": {"test": np.zeros(400)}}, "another name than that of the data set's attribute"),
         ({"a": {"train": np.arange(400)}}, "values for the test split, got train"),
         ({"a": {"test": np.arange(3)}}, r"expected \[n=400\]"),
-        ({"a": {"test": np.ones(400)}}, "at least two values, got 1.0"),
+        ({"a": {"test": np.ones(400)}}, "at least two values, got 1"),
         ({"a": {"tset": np.ones(400), "test": np.ones(400)}}, "tset"),
     ],
 )
