@@ -155,7 +155,8 @@ def audit(
     apply_fn = model
     if isinstance(model, Classifier):
         apply_fn, split, spatial = model.apply, split or model.vector, spatial or model.spatial
-        head_path = head_path or model.head_path
+    if split is not None:
+        head_path = head_path or split.head_path
     keys = dict(
         zip(
             ("candidates", "cells", "errors", "measure", "changes", "advice", "maps", "patches"),
@@ -193,9 +194,7 @@ def audit(
 
     harmful, helpful = auditing.Influential([], [])
     if seen is not None and "train" in dataset.splits:
-        harmful, helpful = auditing.influential(
-            seen.split, params, seen.dataset, count=SHOWN, head_path=head_path or ("params", "head")
-        )
+        harmful, helpful = auditing.influential(seen.split, params, seen.dataset, count=SHOWN, head_path=head_path)
     clock.lap("samples")
     want = _pixels(pixels, dataset, spatial, shortcut)
     looked = places = None
@@ -207,9 +206,7 @@ def audit(
         clock.lap("patches")
     advice, checked = fixes.Advice(fixes.UNTRIED if shortcut else fixes.LEAVE, (), ""), None
     if shortcut and seen is not None:
-        advice = fixes.advise(
-            keys["advice"], seen.split, params, seen.dataset, head_path=head_path or ("params", "head")
-        )
+        advice = fixes.advise(keys["advice"], seen.split, params, seen.dataset, head_path=head_path)
     clock.lap("advice")
     if fix and advice.chosen is not None:
         checked = fixes.verified(

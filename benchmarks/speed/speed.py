@@ -130,7 +130,7 @@ def edit_row(data: dict[str, Any]) -> dict:
     config = FmdConfig(aligned_floor=None)  # without a floor all ten rounds are taken here
 
     def whole() -> Any:
-        edited, info = fmd(jax.random.key(0), SPLIT, params, train, edit, accept, accept_pairs, config)
+        edited, info = fmd(jax.random.key(0), SPLIT, params, sets, config)
         return edited, len(info.rounds)
 
     size = "10,000 curvature rows, 5,000 pairs, 2,000 to accept"
@@ -170,7 +170,7 @@ def loop_row() -> dict:
         label=rng.integers(0, 10, n, dtype=np.int32),
         attribute=np.zeros(n, np.int32),
     )
-    learner = erm(models.mlp(hidden=(64, 64), classes=10), Optimizer())
+    learner = erm(models.mlp(hidden=(64, 64), classes=10))
     key = jax.random.key(0)
     step = jax.jit(learner.step, donate_argnums=1)
     x, label = jnp.asarray(data.x), jnp.asarray(data.label)

@@ -58,7 +58,7 @@ def shapeless(classifier: Classifier, config: CellsConfig = CellsConfig(), *, au
         stretching and shifting, `train.random_affine()`.
     """
     view = random_affine() if augment is None else augment
-    return Judges(gce(classifier, config.optimizer, augment=view), config, hesitation=PLAIN, followed=0.0)
+    return Judges(gce(classifier, optimizer=config.optimizer, augment=view), config, hesitation=PLAIN, followed=0.0)
 
 
 def biased_branch(

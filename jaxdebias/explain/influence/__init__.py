@@ -6,6 +6,7 @@ from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient, J
 from jaxdebias.explain.influence._cut import Mix, Where, last_layers, layers_in_order, paths
 from jaxdebias.explain.influence._dense import BinaryFactor, Dense, Factor, FactorInfo
 from jaxdebias.explain.influence._ekfac import Ekfac
+from jaxdebias.explain.influence._find_head import find_head
 from jaxdebias.explain.influence._functionals import (
     HeadRows,
     demographic_parity,
@@ -22,7 +23,6 @@ from jaxdebias.explain.influence._objective import (
     HeadProblem,
     bias_gradient,
     each_pair_gradient,
-    find_head,
     head_gradient,
     head_logits,
     head_loss,
