@@ -80,7 +80,7 @@ def tables(monkeypatch, tmp_path):
     """`benchmarks/tables.py`, which is no part of the package, with an empty folder of results."""
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
     found = importlib.import_module("tables")
-    monkeypatch.setattr(found, "RESULTS", tmp_path)
+    monkeypatch.setattr(importlib.import_module("table_parts"), "RESULTS", tmp_path)
     return found
 
 

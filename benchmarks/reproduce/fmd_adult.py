@@ -34,7 +34,7 @@ from fmd_table import RESULTS, _write
 from jaxdebias import models
 from jaxdebias.app import train as runs
 from jaxdebias.batching import predict_rows
-from jaxdebias.core import repair_sets, Batch, Dataset, Params, RepairSets
+from jaxdebias.core import Batch, Dataset, Params, RepairSets, repair_sets
 from jaxdebias.data import adult
 from jaxdebias.measure import over_seeds
 from jaxdebias.mitigate import (
@@ -214,7 +214,9 @@ def _fmd_entries(setup: Setup) -> Iterator[Entry]:
         for direction in ("ext", "gradB"):
             method = f"fmd {where} {direction}"
             for number, near in ((200, NEAR), (1000, NEAR), (4000, NEAR), (4000, 0.01)):
-                config = FmdConfig(direction=direction, pairs=number, rounds=5, accuracy_tolerance=near, steps_per_octave=4)
+                config = FmdConfig(
+                    direction=direction, pairs=number, rounds=5, accuracy_tolerance=near, steps_per_octave=4
+                )
                 setting = f"K={number}, 5 searched rounds"
                 yield entry(method, setting if near == NEAR else f"{setting}, near {near}", config)
             for u in FIXED_STEPS:

@@ -36,7 +36,7 @@ from fmd_table import _write
 
 from jaxdebias import auditing
 from jaxdebias.app import train as runs
-from jaxdebias.core import repair_sets, Batch, Dataset, Params
+from jaxdebias.core import Batch, Dataset, Params, repair_sets
 from jaxdebias.explain import influence
 from jaxdebias.measure import over_seeds
 from jaxdebias.mitigate import (

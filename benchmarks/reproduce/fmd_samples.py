@@ -22,7 +22,7 @@ from fmd_methods import Cell, Method, Setup, fill, parser
 from fmd_table import RESULTS
 
 from jaxdebias.app import train as runs
-from jaxdebias.core import repair_sets, Params
+from jaxdebias.core import Params, repair_sets
 from jaxdebias.mitigate import FmdConfig, fmd
 
 fmd_module = importlib.import_module("jaxdebias.mitigate._fmd.sources")  # the package's attribute `fmd` is the function

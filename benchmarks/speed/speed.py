@@ -24,7 +24,7 @@ from jaxdebias.explain import influence
 from jaxdebias.measure import group_report
 from jaxdebias.mitigate import FmdConfig, erm, fmd
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import FitConfig, Optimizer, fit
+from jaxdebias.train import FitConfig, fit
 
 PATH = Path(__file__).parents[1] / "results" / "speed.json"
 N, D, K = 53_000, 100, 10

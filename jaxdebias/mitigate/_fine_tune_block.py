@@ -14,7 +14,8 @@ from jaxdebias.batching import map_rows
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split
 from jaxdebias.explain.influence._block import find_block
-from jaxdebias.explain.influence._cut import ApplyFn, Cut, Mix, Where, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence._cut import ApplyFn, Cut, Where, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence._program import Mix
 from jaxdebias.mitigate._fine_tune import FineTuneConfig, FineTuneInfo, best_of_rates, tuning_rows
 from jaxdebias.mitigate._last_layer import Model, as_function
 

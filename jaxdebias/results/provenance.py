@@ -1,12 +1,60 @@
-"""What a measured number must carry: device, versions and date of measurement."""
+"""What a measured number must carry: device, versions, date, seed, arguments and data."""
 
+import dataclasses
+import datetime
+import hashlib
 import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
+
+from jaxdebias.core import Dataset
+from jaxdebias.results._plain import plain
+from jaxdebias.results.records import Provenance
+
+HASHED_ROWS = 1024
+"""Rows of each split whose input is part of the fingerprint; labels and attributes of all rows are."""
+
+
+def provenance(
+    seconds_by_step: Mapping[str, float], *, seed: int, arguments: Any = None, dataset: Dataset | None = None
+) -> Provenance:
+    """Provenance of a command that ends now.
+
+    Args:
+      seconds_by_step: wall time of its steps, `Clock.laps`.
+      seed: of all random draws.
+      arguments: options of the command, a dict or a configuration.
+      dataset: the data that were read.
+    """
+    given = dataclasses.asdict(arguments) if dataclasses.is_dataclass(arguments) else dict(arguments or {})
+    return Provenance(
+        versions=versions(),
+        device=device_name(),
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=float(sum(seconds_by_step.values())),
+        seconds_by_step={name: float(seconds) for name, seconds in seconds_by_step.items()},
+        seed=int(seed),
+        arguments=plain(given, "arguments"),
+        data=None if dataset is None else fingerprint(dataset),
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Sixteen hexadecimal digits that change with the data: names, labels and attributes of all rows, some inputs."""
+    digest = hashlib.sha256(repr((dataset.label_names, dataset.attribute_names)).encode())
+    for name, batch in sorted(dataset.splits.items()):
+        n = len(batch.label)
+        rows = np.unique(np.linspace(0, n - 1, min(n, HASHED_ROWS)).astype(int))
+        digest.update(f"{name} {n} {batch.x.shape[1:]} {batch.x.dtype}".encode())
+        for array in (batch.label, batch.attribute, batch.x[rows]):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def device_name() -> str:

@@ -9,7 +9,8 @@ from oracles import patches as oracle
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.explain import PatchFitConfig, fit_patches, out_of_fold_maps
-from jaxdebias.explain._fit_patches import State, fit_temperature, patch_learner
+from jaxdebias.explain._fit_patches import State, patch_learner
+from jaxdebias.explain._patch_calibration import fit_temperature
 from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Pool
 from jaxdebias.train import Optimizer

@@ -6,7 +6,7 @@ from train.tiny import BARE, NORMED, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import take
-from jaxdebias.mitigate import difficulty, LffConfig, lff
+from jaxdebias.mitigate import LffConfig, difficulty, lff
 from jaxdebias.train import FitConfig, Optimizer, fit
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)

@@ -3,7 +3,7 @@
 from jaxdebias.explain.influence._block import BlockHead, find_block
 from jaxdebias.explain.influence._class_blocks import ClassBlocks
 from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient, Jacobi, Nystroem
-from jaxdebias.explain.influence._cut import Mix, Where, last_layers, layers_in_order, paths
+from jaxdebias.explain.influence._cut import Where, last_layers, layers_in_order, paths
 from jaxdebias.explain.influence._dense import BinaryFactor, Dense, Factor, FactorInfo
 from jaxdebias.explain.influence._ekfac import Ekfac
 from jaxdebias.explain.influence._find_head import find_head
@@ -35,6 +35,7 @@ from jaxdebias.explain.influence._objective import (
     to_head,
     to_vector,
 )
+from jaxdebias.explain.influence._program import Mix
 from jaxdebias.explain.influence._refit import RefitInfo, refit
 from jaxdebias.explain.influence._scores import change_if_removed, change_if_replaced, top_harmful, top_helpful
 from jaxdebias.explain.influence._solvers import factor, load, save

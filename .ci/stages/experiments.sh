@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every experiment and every benchmark in miniature: do they still run from the first line to the last?
+. "$(dirname "$0")/../environment.sh"
+environment test
+
+passed=0
+trial() {
+  say "$*"
+  local started=$SECONDS
+  python "$@" > "$work/trial.log" 2>&1 || { tail -n 30 "$work/trial.log"; exit 1; }
+  tail -n 1 "$work/trial.log"
+  echo "$((SECONDS - started)) s"
+  passed=$((passed + 1))
+}
+
+trial benchmarks/reproduce/fmd_digits.py --seeds 1 --out "$work/fmd_digits.json"
+# What has a trial says so in its options; some read the real data.
+for script in $(grep -l '"--trial"' benchmarks/*/*.py); do
+  if [ -z "${JAXDEBIAS_DATA:-}" ] && grep -q '"--data-dir"' "$script"; then
+    echo "SKIPPED $script: JAXDEBIAS_DATA is not set"
+  elif grep -q '"--data-dir", type=Path, required=True' "$script"; then
+    trial "$script" --trial --data-dir "$JAXDEBIAS_DATA"
+  else
+    trial "$script" --trial
+  fi
+done
+echo "$passed passed, 0 failed"
