@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias import models
-from jaxdebias.core import Batch, Split
+from jaxdebias.core import Batch, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.measure import group_report
 from jaxdebias.mitigate import FmdConfig, erm, fmd
@@ -127,6 +127,7 @@ def edit_row(data: dict[str, Any]) -> dict:
     accept_pairs = jax.tree.map(lambda leaf: leaf[:2_000], edit)
     accept = accept_pairs._replace(x=accept_pairs.twin, twin=None)
 
+    sets = RepairSets(train=train, pairs=edit, accept=accept, accept_pairs=accept_pairs)
     config = FmdConfig(aligned_floor=None)  # without a floor all ten rounds are taken here
 
     def whole() -> Any:
