@@ -26,10 +26,11 @@ from jaxdebias.auditing import advice as fixes
 from jaxdebias.auditing import candidates as listing
 from jaxdebias.auditing import class_maps, discovery, patch_places
 from jaxdebias.auditing._measurement import Measurement
+from jaxdebias.auditing._padding import without_padding
 from jaxdebias.auditing.candidates import Candidate, counts_of, entry, judged, with_attribute
 from jaxdebias.auditing.embedded import Embedded, embed, row_digests
 from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import check_batch, check_choice, describe, expect
+from jaxdebias.contracts import are_probabilities, check_batch, check_choice, check_split, describe, expect
 from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
 from jaxdebias.files import write_text
@@ -146,6 +147,7 @@ def audit(
     check_choice("pixels", pixels, PIXELS)
     check_choice("judges", judges, JUDGES)
     _check(dataset)
+    dataset, predicted, candidates = without_padding(dataset, predicted, candidates)
     expect(
         (model is None) == (predicted is not None),
         "audit",
@@ -153,6 +155,8 @@ def audit(
         "both" if model is not None else "neither",
     )
     apply_fn = model
+    if model is not None and not isinstance(model, Classifier) and split is not None:
+        check_split(model, split, params, dataset.splits["test"].x)
     if isinstance(model, Classifier):
         apply_fn, split, spatial = model.apply, split or model.vector, spatial or model.spatial
     if split is not None:
@@ -240,7 +244,9 @@ def audit(
         "discovered": _discovered(judges, guesses, errors, found, dataset),
         "advice": _advice(advice, checked, found, dataset, seen),
         "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
-        "findings": list(dict.fromkeys([*_leaks(seen, dataset), *_findings(dataset, before, strongest)])),
+        "findings": list(
+            dict.fromkeys([*_leaks(seen, dataset), *_remarks(listed), *_findings(dataset, before, strongest)])
+        ),
         **({} if looked is None else {"maps": content.maps(looked, dataset)}),
         **({} if places is None else {"patches": content.patches(places, dataset)}),
     }
@@ -273,11 +279,18 @@ def _seen(
 ) -> tuple[Embedded | None, np.ndarray]:
     """The data set in features, if the model can be cut, and what is predicted on the test split."""
     if predicted is not None:
-        return None, np.asarray(predicted)
+        return None, _as_logits(np.asarray(predicted))
     if split is None:
         return None, np.asarray(predict_rows(apply_fn, params, dataset.splits["test"].x, batch_size=batch_size))
     seen = embed(split, params, dataset, spatial=spatial if isinstance(spatial, Split) else None, batch_size=batch_size)
     return seen, np.asarray(predict_rows(split.head, params, seen.dataset.splits["test"].x, batch_size=8192))
+
+
+def _as_logits(predicted: np.ndarray) -> np.ndarray:
+    """Probabilities `[n k]` as their logarithms; classes and logits as they are."""
+    if predicted.ndim == 2 and np.issubdtype(predicted.dtype, np.floating) and are_probabilities(predicted):
+        return np.log(np.maximum(predicted, 1e-12))
+    return predicted
 
 
 def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
@@ -467,6 +480,11 @@ def _findings(dataset: Dataset, before: Measurement, name: str | None) -> list[s
     if before.pair_probability is None:
         said = [text for text in said if not text.startswith(("Pairs are", "No counterfactual"))]
     return said if name is not None else [text for text in said if "bias" not in text]
+
+
+def _remarks(listed: Mapping[str, Candidate]) -> list[str]:
+    """How values of candidates were understood."""
+    return [f"{name}: {one.remark}." for name, one in listed.items() if one.remark]
 
 
 def _leaks(seen: Embedded | None, dataset: Dataset) -> list[str]:

@@ -125,15 +125,16 @@ def measure_predictions(
         pairs = dataset.pairs[split]
         kind = "pair" if dataset.pairing == "counterfactual" else "gap"
         bias = counterfactual.counterfactual_bias_of_logits(
-            *pair_logits, pairs.label, key=key_pairs, kind=kind, unit=pairs.unit
+            *pair_logits, pairs.label, key=key_pairs, kind=kind, unit=pairs.unit, weight=pairs.weight
         )
         probability = np.stack(
             [np.asarray(counterfactual.true_class_probability(logits, pairs.label)) for logits in pair_logits], axis=1
         )
     fair = None
-    if classes == 2 and len(np.unique(batch.attribute[batch.attribute >= 0])) > 1:
+    attribute = known_attribute(batch)
+    if classes == 2 and len(np.unique(attribute[attribute >= 0])) > 1:
         fair = fairness.fairness_report(
-            key_fairness, logits, batch.label, batch.attribute, unit=batch.unit, attributes=attributes
+            key_fairness, logits, batch.label, attribute, unit=batch.unit, attributes=attributes
         )
     return Measurement(report, bias, fair, logits, probability)
 
@@ -282,7 +283,13 @@ def train_counts(dataset: Dataset) -> np.ndarray:
     if "train" not in dataset.splits:
         return np.zeros(dataset.aligned.shape, np.int64)
     train = dataset.splits["train"]
-    return cell_counts(train.label, train.attribute, *dataset.aligned.shape)
+    return cell_counts(train.label, known_attribute(train), *dataset.aligned.shape)
+
+
+def known_attribute(batch: Batch) -> np.ndarray:
+    """`[n]`, the attribute; -1 where it is unknown, and in padding rows, so that they count in no table."""
+    attribute = np.asarray(batch.attribute)
+    return attribute if batch.weight is None else np.where(np.asarray(batch.weight) > 0, attribute, -1)
 
 
 def worst_rows(batch: Batch, said: Measurement, *, count: int = 12) -> np.ndarray:

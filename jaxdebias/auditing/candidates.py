@@ -9,31 +9,22 @@ The attribute of the data set is itself the first candidate. Which one is a shor
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from jaxdebias.contracts import check_choice, describe, expect
-from jaxdebias.core import Array, Dataset, Key, cell_counts
+from jaxdebias.contracts import check_choice, expect
+from jaxdebias.core import Array, Batch, Dataset, Key, cell_counts
 from jaxdebias.data._matching import matched_pairs
+from jaxdebias.data._values import cells, check_groups, column, different_values
 from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association
 
-MOST_VALUES = 12
-"""Numbers with more values than this are cut into quarters."""
 CHANCE = 0.01
 """Training counts of label and candidate that independence would give at least this often say nothing."""
 ORDER = ("shortcut", "explained", "none", "unknown")
 """Of verdicts, the most important first."""
-
-
-class Column(NamedTuple):
-    """The values of a candidate."""
-
-    value: Array
-    """`[n]` int32 from 0, -1 where unknown."""
-    names: tuple[str, ...]
 
 
 class Candidate(NamedTuple):
@@ -44,6 +35,8 @@ class Candidate(NamedTuple):
     names: tuple[str, ...]
     own: bool = False
     """It is the attribute of the data set, with its own aligned cells and pairs."""
+    remark: str = ""
+    """What a reader must know about the values: how many are unknown because of their text; empty if nothing."""
 
 
 def candidates(
@@ -73,14 +66,22 @@ def candidates(
             found[name] = of_split
             continue
         expect("test" in of_split, what, "values for the test split", ", ".join(of_split) or "nothing")
+        rows = {}
         for split, values in of_split.items():
             check_choice(f"{what}: split", split, dataset.splits)
             n = len(dataset.splits[split].label)
-            expect(np.shape(values) == (n,), f"{what}[{split!r}]", f"[n={n}]", describe(np.asarray(values)))
-        joined = column([text for values in of_split.values() for text in map(_cell, np.asarray(values).tolist())])
+            of_rows = [_unknown_as_none(value) for value in cells(values)]
+            expect(len(of_rows) == n, f"{what}[{split!r}]", f"[n={n}]", f"[{len(of_rows)}]")
+            rows[split] = of_rows
+        joined = column([value for of_rows in rows.values() for value in of_rows])
         expect(len(joined.names) > 1, what, "at least two values", ", ".join(joined.names) or "none")
-        ends = np.cumsum([len(values) for values in of_split.values()])[:-1]
-        found[name] = Candidate(dict(zip(of_split, np.split(joined.value, ends), strict=True)), joined.names)
+        expect(not joined.problem, what, "values that samples share", joined.problem)
+        check_groups(what, len(dataset.label_names), len(joined.names))
+        ends = np.cumsum([len(of_rows) for of_rows in rows.values()])[:-1]
+        number = dict(zip(rows, np.split(joined.value, ends), strict=True))
+        difference = different_values(number, joined.names)
+        expect(not difference, what, "the same values in every split (or none for train)", difference)
+        found[name] = Candidate(number, joined.names, remark=joined.remark)
     return found
 
 
@@ -97,7 +98,8 @@ def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
     shape = len(dataset.label_names), len(candidate.names)
     if "train" not in candidate.values or "train" not in dataset.splits:
         return np.zeros(shape, np.int64)
-    return cell_counts(dataset.splits["train"].label, candidate.values["train"], *shape)
+    train = dataset.splits["train"]
+    return cell_counts(train.label, _counted(train, candidate.values["train"]), *shape)
 
 
 def judged(
@@ -120,7 +122,7 @@ def judged(
         key,
         predicted,
         test.label,
-        {name: one.values["test"] for name, one in listed.items()},
+        {name: _counted(test, one.values["test"]) for name, one in listed.items()},
         classes=len(dataset.label_names),
         unit=unit,
         level=level,
@@ -205,44 +207,14 @@ def entry(one: Shortcut) -> dict[str, Any]:
     }
 
 
-def column(cells: Sequence[str]) -> Column:
-    """Cells as an attribute: by name, or numbers with many values by quarter.
-
-    >>> column(["b", "a", "", "b"])
-    Column(value=array([ 1,  0, -1,  1], dtype=int32), names=('a', 'b'))
-    >>> column([str(i) for i in range(20)]).names
-    ('up to 4.75', 'up to 9.5', 'up to 14.25', 'above 14.25')
-    """
-    names = in_order({text for text in cells if text})
-    if len(names) > MOST_VALUES and all(map(_number, names)):
-        known = np.array([float(text) if text else np.nan for text in cells])
-        cuts = np.unique(np.quantile(known[~np.isnan(known)], [0.25, 0.5, 0.75]))
-        value = np.where(np.isnan(known), -1, np.searchsorted(cuts, known)).astype(np.int32)
-        return Column(value, (*(f"up to {cut:g}" for cut in cuts), f"above {cuts[-1]:g}"))
-    number_of = {name: i for i, name in enumerate(names)}
-    return Column(np.array([number_of.get(text, -1) for text in cells], np.int32), tuple(names))
+def _counted(batch: Batch, values: Array) -> np.ndarray:
+    """Values `[n]`, unknown in padding rows."""
+    return np.asarray(values) if batch.weight is None else np.where(np.asarray(batch.weight) > 0, values, -1)
 
 
-def in_order(names: set[str]) -> list[str]:
-    """Numbers by value, everything else by name."""
-    return sorted(names, key=float) if all(map(_number, names)) else sorted(names)
-
-
-def _cell(value: Any) -> str:
-    """
-    >>> [_cell(value) for value in ("red", 3, -1, 2.5, float("nan"), None, True)]
-    ['red', '3', '', '2.5', '', '', 'True']
-    """
-    if value is None or (isinstance(value, float) and np.isnan(value)) or (value == -1 and value is not True):
-        return ""
-    return str(value).strip()
-
-
-def _number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
+def _unknown_as_none(value: Any) -> Any:
+    """-1 is unknown where it is a number, as everywhere in arrays of attributes; as text it is a value."""
+    return None if isinstance(value, int | float | np.number) and value == -1 else value
 
 
 def _pairs(batch: Any, aligned: np.ndarray) -> Any:

@@ -1,4 +1,5 @@
 import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import all_digits, tinted_mnist
-from jaxdebias.explain import Cells, CellsConfig, find_cells, reweighing
+from jaxdebias.explain import Cells, CellsConfig, _cells, find_cells, reweighing
 from jaxdebias.explain._cells import plain_from
 from jaxdebias.mitigate import gce
 from jaxdebias.train import random_affine
@@ -125,3 +126,19 @@ def test_confidence_of_flagged_and_other_samples():
     cells = Cells(np.array([0, 1, 1]), probability, np.zeros((1, 3), int), np.array([[1, 1], [0, 1]]))
     assert cells.confidence(np.array([0, 0, 1])) == pytest.approx((0.6, 0.85))
     assert np.isnan(cells.confidence(np.array([0, 1, 1]))[0])
+
+
+def test_judges_do_not_learn_from_rows_of_weight_0(key, monkeypatch):
+    """The weights reach the judges' training; the attribute never does."""
+    seen = {}
+
+    def cross_fit(key, learner, data, **options):
+        seen["data"] = data
+        return SimpleNamespace(probability=np.full((4, 2), 0.5), fold=np.zeros(4, np.int32))
+
+    monkeypatch.setattr(_cells, "cross_fit", cross_fit)
+    label, weight = np.array([0, 1, 0, 1], np.int32), np.array([1, 1, 0, 0], np.float32)
+    data = Batch(x=np.zeros((4, 3), np.float32), label=label, attribute=label, weight=weight)
+    find_cells(key, gce(models.mlp(hidden=(2,), classes=2)), data, CellsConfig(steps=1))
+    np.testing.assert_array_equal(seen["data"].weight, weight)
+    assert (seen["data"].attribute == -1).all()
