@@ -141,11 +141,15 @@ def audit(
             params=params,
             split=split or model.vector,
             spatial=spatial or model.spatial,
-            head_path=head_path or model.head_path,
+            head_path=head_path or (split or model.vector).head_path,
         )
     elif model is not None:
         audited = AuditedModel(
-            apply_fn=model, params=params, split=split, spatial=spatial, head_path=head_path or ("params", "head")
+            apply_fn=model,
+            params=params,
+            split=split,
+            spatial=spatial,
+            head_path=head_path or (None if split is None else split.head_path),
         )
     if attribute is not None:
         dataset = dataclasses.replace(dataset, variant={**dataset.variant, "attribute": attribute})

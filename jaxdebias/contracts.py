@@ -62,6 +62,22 @@ def check_integers(what: str, value: Any, n: int, low: int, high: int | None) ->
     expect(least >= low and (high is None or most < high), what, span, f"{least}..{most}")
 
 
+def check_type(what: str, value: Any, kind: type) -> None:
+    """An instance of a class; what came instead is named.
+
+    >>> check_type("config", 0.7, Batch)
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `config`: expected Batch, got float 0.7
+    """
+    expect(isinstance(value, kind), what, kind.__name__, describe(value))
+
+
+def check_rows(rows: int | None) -> int:
+    """How many rows a training set has, for a method that remembers something of each."""
+    expect(rows is not None and rows >= 1, "rows", "rows of the training set, at least 1", rows)
+    return int(rows)
+
+
 ROUNDING = 1e-3
 """Probabilities of a row may miss 1 by so much in sum."""
 MOST_VALUES = 2**16
@@ -121,7 +137,7 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
     expect(hasattr(x, "shape") and x.ndim in (2, 4), f"{what}.x", "images [n h w c] or a table [n d]", describe(x))
     n = x.shape[0]
     expect(n > 0, f"{what}.x", "at least one row", describe(x))
-    is_float = np.issubdtype(x.dtype, np.floating)
+    is_float = jnp.issubdtype(x.dtype, jnp.floating)  # NumPy's hierarchy does not know bfloat16
     expect(x.dtype == np.uint8 or is_float, f"{what}.x", "uint8 or float", describe(x))
     if is_float:
         check_finite(f"{what}.x", x)

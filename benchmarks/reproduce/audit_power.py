@@ -131,7 +131,7 @@ def trained(key: Any, classifier: Classifier, train: Batch, steps: int) -> Param
     )
     optimizer = Optimizer(name="adamw", learning_rate=1e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
     train = Batch(x=train.x, label=train.label, attribute=train.attribute)
-    return fit(key, erm(classifier, optimizer), train, config).state.variables
+    return fit(key, erm(classifier, optimizer=optimizer), train, config).state.variables
 
 
 def shown(classifier: Classifier, params: Params, pairs: Batch) -> np.ndarray:

@@ -13,11 +13,13 @@ from jaxdebias import auditing
 from jaxdebias.app.recipes import RECIPES
 from jaxdebias.app.run_folder import Run, Watch, claim, load, watching
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Classifier, Dataset, Params
+from jaxdebias.core import Classifier, Dataset, Params, repair_sets, unpair
 from jaxdebias.explain import influence
 from jaxdebias.mitigate._dfr import dfr
-from jaxdebias.mitigate._fine_tune import FineTuneConfig, both_sides, fine_tune, fine_tune_block, train_from_scratch
-from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
+from jaxdebias.mitigate._fine_tune import FineTuneConfig, fine_tune, train_from_scratch
+from jaxdebias.mitigate._fine_tune_block import fine_tune_block, mixing_block
+from jaxdebias.mitigate._fmd.config import FmdConfig
+from jaxdebias.mitigate._fmd.edit import fmd
 from jaxdebias.report._page import write_page
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import Clock, timing
@@ -63,7 +65,7 @@ def debias(
     clock.lap("data")
     recipe = RECIPES[trained.results["config"]["data"]]
     key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
-    splits, pairs = dataset.splits, dataset.pairs
+    splits, sets = dataset.splits, repair_sets(dataset)
     if config.method == "fmd":
         fmd_config = FmdConfig(
             rounds=config.rounds,
@@ -74,24 +76,11 @@ def debias(
             bias="pair" if dataset.pairing == "counterfactual" else "gap",
         )
         block = _block(config.block, dataset, classifier, params)
-        edited, info = fmd(
-            key_edit,
-            classifier.vector if block is None else classifier.apply,
-            params,
-            splits["train"],
-            pairs["edit"],
-            splits["accept"],
-            pairs["accept"],
-            fmd_config,
-            block=block,
-            head_path=classifier.head_path,
-        )
+        edited, info = fmd(key_edit, classifier, params, sets, fmd_config, block=block)
         edit = content.edit(info, params, edited, fmd_config)
     elif config.method == "mixing":
-        block = _mixing(dataset, classifier, params)
-        edited, info = fine_tune_block(
-            key_edit, classifier.apply, params, both_sides(pairs["edit"]), splits["accept"], block
-        )
+        block = mixing_block(classifier.apply, params, splits["accept"].x)
+        edited, info = fine_tune_block(key_edit, classifier, params, sets, block=block)
         count = influence.find_block(classifier.apply, params, splits["accept"].x[:2], block)[0].vector().size
         edit = {
             "accepted": True,
@@ -101,7 +90,7 @@ def debias(
             "rounds": [],
         }
     else:
-        edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path)
+        edited, info = dfr(key_edit, classifier, params, sets)
         edit = {
             "accepted": True,
             "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split.",
@@ -175,26 +164,26 @@ def _baselines(
     What is wrong with one of them is added to `remarks`.
     """
     dataset, classifier, params = trained.dataset, trained.classifier, trained.params
-    splits, pairs = dataset.splits, dataset.pairs
+    splits, sets = dataset.splits, repair_sets(dataset)
     key_tune, key_scratch = jax.random.split(key)
     # Pairs in every rendering of the attribute where the data set can draw them, else both sides of each pair.
-    every = splits.get("edit_every_colour", both_sides(pairs["edit"]))
+    every = splits.get("edit_every_colour", unpair(sets.pairs))
     scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
     methods = {
         "dfr": (
             "DFR",
             "held-out samples with their attribute",
-            lambda: dfr(classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path),
+            lambda: dfr(jax.random.fold_in(key, 2), classifier, params, sets),
         ),
         "fine_tune": (
             "fine-tuning",
             "the same held-out pairs; trains all layers",
-            lambda: fine_tune(key_tune, classifier, params, both_sides(pairs["edit"]), splits["accept"]),
+            lambda: fine_tune(key_tune, classifier, params, sets),
         ),
         "scratch": (
             "from scratch",
             "the same held-out samples; no training set",
-            lambda: train_from_scratch(key_scratch, classifier, every, splits["accept"], scratch),
+            lambda: train_from_scratch(key_scratch, classifier, params, sets._replace(edit=every, pairs=None), scratch),
         ),
     }
     methods.pop(skip, None)
@@ -221,16 +210,3 @@ def _block(name: str, dataset: Dataset, classifier: Classifier, params: Params) 
         kernel = influence.layers_in_order(classifier.apply, params, x)[0] + "/kernel"
         return {kernel: (0, (int(column),))}
     return influence.last_layers(classifier.apply, params, x, int(name.removeprefix("last-")))
-
-
-def _mixing(dataset: Dataset, classifier: Classifier, params: Params) -> influence.Where:
-    """The channel mixing of the first layer, its bias, and the last two layers."""
-    x = dataset.splits["accept"].x[:2]
-    expect(x.ndim == 4 and x.shape[-1] > 1, "method", "images with several channels for mixing", dataset.name)
-    first = influence.layers_in_order(classifier.apply, params, x)[0]
-    bias = {f"{first}/bias": None} if f"{first}/bias" in influence.paths(params) else {}
-    return (
-        dict.fromkeys(influence.last_layers(classifier.apply, params, x, 2))
-        | bias
-        | {f"{first}/kernel": influence.Mix(channels=x.shape[-1])}
-    )

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdebias.app.recipes import TrainConfig, model_options
+from jaxdebias.app.training import build_training
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import _registry as registry
-from jaxdebias.mitigate._methods import METHODS, trainee
+from jaxdebias.mitigate._methods import METHODS
 from jaxdebias.models._vae_classifier import VaeClassifier
 from jaxdebias.results.records import read_results
 from jaxdebias.train._checkpoint import load_params
@@ -81,7 +82,7 @@ def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) 
         config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"], **config["options"]
     )
     options = model_options(TrainConfig(data=config["data"], model=config["model"]))
-    trained = trainee(config["method"], config["model"], dataset, options)
+    trained = build_training(config["method"], config["model"], dataset, options)
     like = jax.eval_shape(trained.classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
     return Run(results, dataset, trained.classifier, load_params(folder / "params.npz", like), trained.vae)
 

@@ -10,7 +10,7 @@ A run is a folder:
     patches.npz    after `audit --patches`: the maps of attribute and label
     checkpoints/   while training: where a stopped run carries on
 
-Repairs are in `repair_runs`, what suits a data set in `recipes`, and what a method trains in `run_methods`; the names
+Repairs are in `repair_runs`, what suits a data set in `recipes`, and what a method trains in `training`; the names
 that a caller needs are here.
 """
 
@@ -27,12 +27,14 @@ from jaxdebias import auditing
 from jaxdebias.app.debias import DebiasConfig, debias
 from jaxdebias.app.recipes import RECIPES, Recipe, TrainConfig, model_options, resolved
 from jaxdebias.app.run_folder import Run, Watch, claim, load, watching
+from jaxdebias.app.training import build_training, default_augment
 from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.data import _registry as registry
 from jaxdebias.files import read_arrays, write_arrays
-from jaxdebias.mitigate._aug_cell import CANDIDATES, Stage
-from jaxdebias.mitigate._methods import METHODS, trainee, views
+from jaxdebias.mitigate._aug_cell.info import Stage
+from jaxdebias.mitigate._aug_cell.training import CANDIDATES
+from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
 from jaxdebias.report._page import write_page
 from jaxdebias.results import build as content
@@ -69,7 +71,7 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
       ContractError: unknown names, missing files, or results already in `out`.
     """
     check_choice("data", config.data, registry.DATASETS)
-    check_choice("method", config.method, METHODS)
+    check_choice("method", config.method, choices(TRAINING))
     recipe, config = RECIPES[config.data], resolved(config)
     method = METHODS[config.method]
     out = Path(out)
@@ -80,8 +82,8 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
 
     data = dataset.splits["train"]._replace(twin=None, mask=None)
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
-    classifier, learner_of, vae, fit = trainee(config.method, config.model, dataset, model_options(config))
-    augment = views(dataset, mirrored=recipe.mirrored, turned=fit is not None) if config.augment else None
+    classifier, learner_of, vae, fit = build_training(config.method, config.model, dataset, model_options(config))
+    augment = default_augment(dataset, mirrored=recipe.mirrored, turned=fit is not None) if config.augment else None
     key_init, key_train, key_measure = jax.random.split(jax.random.key(config.seed), 3)
     remarks, history = [], ()
     if fit is not None:

@@ -166,7 +166,7 @@ def most_harmful(
     *,
     count: int = 12,
     damping: float = 1e-3,
-    head_path: tuple[str | int, ...] = ("params", "head"),
+    head_path: tuple[str | int, ...] | None = None,
 ) -> list[Harmful]:
     """The training samples whose removal would lower the counterfactual bias most; arguments as in `influential`."""
     return influential(split, params, dataset, count=count, damping=damping, head_path=head_path).harmful
@@ -179,7 +179,7 @@ def influential(
     *,
     count: int = 12,
     damping: float = 1e-3,
-    head_path: tuple[str | int, ...] = ("params", "head"),
+    head_path: tuple[str | int, ...] | None = None,
 ) -> Influential:
     """The training samples that do most for and most against the counterfactual bias, by influence on the last layer.
 
@@ -192,13 +192,13 @@ def influential(
       dataset: its train split and edit pairs are used; without edit pairs both lists are empty.
       count: how many of each.
       damping: on the curvature of the mean loss.
-      head_path: where the last layer lies in params.
+      head_path: where the last layer lies in params; None: as the split says.
     """
     if "edit" not in dataset.pairs:
         return Influential([], [])
     train, pairs = dataset.splits["train"], dataset.pairs["edit"]
     z, z_pairs, z_twins = (map_rows(split.features, params, jnp.asarray(x)) for x in (train.x, pairs.x, pairs.twin))
-    head, _ = influence.find_head(split.head, params, head_path, z.shape[1])
+    head, _ = influence.find_head(split.head, params, head_path or split.head_path, z.shape[1])
     problem = influence.head_problem(z, train.label, head)
     inverse = influence.factor(problem, damping=damping * len(train.label))
     bias_fn = influence.pair_bias if dataset.pairing == "counterfactual" else influence.pair_gap

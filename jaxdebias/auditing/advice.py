@@ -19,11 +19,12 @@ import numpy as np
 
 from jaxdebias.auditing._measurement import Measurement, changes, measure
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, take
+from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, repair_sets, take
 from jaxdebias.measure._groups import SMALL_GROUP
 from jaxdebias.measure._intervals import Interval, excludes_zero
 from jaxdebias.mitigate._dfr import DfrConfig, dfr
-from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
+from jaxdebias.mitigate._fmd.config import FmdConfig
+from jaxdebias.mitigate._fmd.edit import fmd
 
 LEAVE, UNTRIED = "leave it", "not tried"
 GAIN, HARM = "group_mean_accuracy", "counterfactual_bias"
@@ -65,7 +66,7 @@ class Advice(NamedTuple):
 
 
 def advise(
-    key: Key, split: Split, params: Params, dataset: Dataset, *, head_path: tuple[str | int, ...] = ("params", "head")
+    key: Key, split: Split, params: Params, dataset: Dataset, *, head_path: tuple[str | int, ...] | None = None
 ) -> Advice:
     """Tries Deep Feature Reweighting and Fast Model Debias, and says which to use, if any.
 
@@ -73,34 +74,25 @@ def advise(
       split: the model cut before its last layer.
       params: of the trained model, which come back untouched.
       dataset: its splits edit and accept, with known attributes, and their pairs are used; never test.
-      head_path: where the last layer lies in params.
+      head_path: where the last layer lies in params; None: as the split says.
     """
     lacks = _lacks(dataset)
     if lacks:
         return Advice(UNTRIED, (), lacks)
     key_halves, key_fmd, key_measure, key_changes = jax.random.split(key, 4)
     halved = _halved(key_halves, dataset)
-    splits, pairs = halved.splits, halved.pairs
+    sets = repair_sets(halved)
+    split = split if head_path is None else split._replace(head_path=head_path)
 
     def with_fmd() -> Params:
         config = FmdConfig(bias="pair" if dataset.pairing == "counterfactual" else "gap")
-        return fmd(
-            key_fmd,
-            split,
-            params,
-            splits["train"],
-            pairs["edit"],
-            splits["accept"],
-            pairs["accept"],
-            config,
-            head_path=head_path,
-        )[0]
+        return fmd(key_fmd, split, params, sets, config)[0]
 
     def with_dfr() -> Params:
-        return dfr(split, params, splits["edit"], splits["accept"], DfrConfig(), head_path=head_path)[0]
+        return dfr(jax.random.fold_in(key_fmd, 1), split, params, sets, DfrConfig())[0]
 
     tried = {"dfr": with_dfr}
-    if all(name in pairs for name in ("edit", "accept")) and "train" in splits:
+    if all(batch is not None for batch in (sets.pairs, sets.accept_pairs, sets.train)):
         tried["fmd"] = with_fmd
     before = measure(key_measure, _logits(split), params, halved, split=ESTIMATE)
     options, refused = [], []

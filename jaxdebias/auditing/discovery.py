@@ -60,7 +60,7 @@ def augmented_judges(
         stretching and shifting, `train.random_affine()`.
     """
     view = random_affine() if augment is None else augment
-    return Judges(gce(classifier, config.optimizer, augment=view), config, hesitation=PLAIN, followed=0.0)
+    return Judges(gce(classifier, optimizer=config.optimizer, augment=view), config, hesitation=PLAIN, followed=0.0)
 
 
 def sih_judges(branches: Branches, classes: int, config: CellsConfig = CellsConfig(steps=400, batch_size=64)) -> Judges:

@@ -59,8 +59,8 @@ class AuditedModel:
     """Cut before the last layer; None: no influence and no repairs."""
     spatial: Split | Tap | None = None
     """Cut at the layer of the maps; None: no maps."""
-    head_path: tuple[str | int, ...] = ("params", "head")
-    """Where the last layer lies in params."""
+    head_path: tuple[str | int, ...] | None = None
+    """Where the last layer lies in params; None: it is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from jaxdebias.app import train as runs
 from jaxdebias.auditing import patch_places
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import reconstructions
-from jaxdebias.mitigate._aug_cell import Stage
+from jaxdebias.mitigate._aug_cell.info import Stage
 from jaxdebias.mitigate._fmd import edit
 from jaxdebias.report.wording import method_name
 from jaxdebias.results.records import check_results

@@ -18,7 +18,7 @@ from jaxdebias.train import random_affine
 
 COUNTS = np.array([[90, 10], [20, 80]])
 CONFIG = CellsConfig(steps=40, batch_size=64)
-JUDGE = gce(models.mlp(hidden=(32,), classes=4), CONFIG.optimizer, augment=random_affine(shift=1.0))
+JUDGE = gce(models.mlp(hidden=(32,), classes=4), optimizer=CONFIG.optimizer, augment=random_affine(shift=1.0))
 KEY = jax.random.key(0)
 
 
@@ -109,7 +109,7 @@ def test_finds_the_colours_of_real_digits_and_hesitates_without_bias(data_dir):
     for conflicting in (0.005, 0.9):  # 0.9: colours mean nothing
         train, _ = tinted_mnist(digits, conflicting=conflicting, seed=0)
         config = CellsConfig()
-        judges = gce(models.mlp(), config.optimizer, augment=random_affine())
+        judges = gce(models.mlp(), optimizer=config.optimizer, augment=random_affine())
         cells = find_cells(KEY, judges, train, config, shared=digits.gray, view=draw_tints)
         flagged, apart = cells.guess != train.label, train.attribute != train.label
         sure, _ = cells.confidence(train.label)
