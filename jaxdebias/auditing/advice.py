@@ -20,8 +20,8 @@ import numpy as np
 from jaxdebias.auditing._measurement import Measurement, changes, measure
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, take
-from jaxdebias.measure._bootstrap import Interval, separable
 from jaxdebias.measure._groups import SMALL_GROUP
+from jaxdebias.measure._intervals import Interval, excludes_zero
 from jaxdebias.mitigate._dfr import DfrConfig, dfr
 from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
 
@@ -200,7 +200,7 @@ def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, 
     """What gets separably better, and what separably worse."""
 
     def separably(name: str, better: bool) -> bool:
-        if name not in found or not np.isfinite(found[name].value) or not separable(found[name]):
+        if name not in found or not np.isfinite(found[name].value) or not excludes_zero(found[name]):
             return False
         return ((found[name].value > 0) == name.endswith("accuracy")) == better
 

@@ -12,15 +12,14 @@ from jaxdebias.measure._attention_iou import (
     top_pixel_iou,
 )
 from jaxdebias.measure._bootstrap import (
-    Interval,
     bootstrap,
     over_seeds,
     paired_difference,
     paired_over_seeds,
     rate_intervals,
-    separable,
     wilson,
 )
+from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
@@ -28,6 +27,13 @@ from jaxdebias.measure._counterfactual import (
     pair_bias,
     pair_gap,
     true_class_probability,
+)
+from jaxdebias.measure._design_effect import DesignEffect, group_counts, unit_design_effect
+from jaxdebias.measure._disparity import (
+    LargestDifference,
+    WorstGroup,
+    largest_difference_interval,
+    worst_group_interval,
 )
 from jaxdebias.measure._fairness import (
     FairnessReport,
@@ -37,6 +43,13 @@ from jaxdebias.measure._fairness import (
     soft_equalised_odds,
 )
 from jaxdebias.measure._groups import Accuracies, GroupReport, accuracy_differences, group_confusion, group_report
+from jaxdebias.measure._intervals import (
+    Interval,
+    excludes_zero,
+    paired_interval,
+    proportion_interval,
+    weighted_interval,
+)
 from jaxdebias.measure._map_scores import (
     GroupScores,
     ModelScores,
@@ -51,58 +64,95 @@ from jaxdebias.measure._map_scores import (
     score_intervals,
     score_report,
 )
+from jaxdebias.measure._mean_intervals import mean_interval
 from jaxdebias.measure._region_masks import region_masks
 from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association, mistake_pull
+from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
+from jaxdebias.measure._significance import (
+    CMH,
+    adjust_holm,
+    cmh_test,
+    homogeneity_p,
+    mcnemar_midp,
+    separable,
+    sign_flip_p,
+    unit_flip_p,
+)
 
 __all__ = [
+    "CMH",
     "Accuracies",
+    "CalibrationError",
+    "DesignEffect",
     "FairnessReport",
     "GroupReport",
     "GroupScores",
     "Interval",
+    "LargestDifference",
     "ModelScores",
+    "PairedChange",
     "ScoreReport",
     "ScoreSums",
     "Shortcut",
+    "WorstGroup",
     "accuracy_differences",
     "add_scores",
+    "adjust_holm",
     "area_fraction",
     "attention_iou",
     "bootstrap",
+    "calibration_error",
+    "calibration_gap",
     "chance_attention_iou",
+    "cmh_test",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
     "empty_sums",
+    "excludes_zero",
     "fairness_report",
     "find_shortcuts",
     "flip_rate",
     "group_confusion",
+    "group_counts",
     "group_report",
     "group_scores",
     "has_mass",
     "histogram_overlap",
+    "homogeneity_p",
     "label_association",
     "label_groups",
+    "largest_difference_interval",
     "mask_scores",
+    "mcnemar_midp",
+    "mean_interval",
     "merge_sums",
     "mistake_pull",
     "over_models",
     "over_seeds",
     "pair_bias",
     "pair_gap",
+    "paired_change",
     "paired_difference",
+    "paired_interval",
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
+    "proportion_interval",
     "rate_intervals",
     "region_masks",
     "score_intervals",
     "score_report",
     "separable",
+    "sign_flip_p",
     "soft_demographic_parity",
     "soft_equal_opportunity",
     "soft_equalised_odds",
     "top_pixel_iou",
     "true_class_probability",
+    "unit_design_effect",
+    "unit_flip_p",
+    "weighted_interval",
+    "weighted_rate_interval",
     "wilson",
+    "worst_group_interval",
 ]

@@ -6,7 +6,7 @@ What is resampled or counted is the independent *unit*: ten renderings of one di
 import functools
 import statistics
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,28 +16,10 @@ from jaxtyping import Float, Int, Shaped
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_finite, check_integers, check_numbers, describe, expect
 from jaxdebias.core import Array, Key
+from jaxdebias.measure._intervals import Interval, plain
 
 CHUNK_ELEMENTS = 2**20
 """Resampled rows that the bootstrap holds at a time; see `bootstrap` for the memory that follows from it."""
-
-
-class Interval(NamedTuple):
-    """An estimate with the interval around it: Python numbers for one estimate, arrays of one shape for several."""
-
-    value: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
-    n: int | np.ndarray
-    """Independent units behind the estimate."""
-
-
-def separable(interval: Interval) -> bool | np.ndarray:
-    """Whether 0 lies outside the interval of a difference. If not, a report says "not separable".
-
-    >>> separable(Interval(0.03, -0.01, 0.07, 200)), separable(Interval(0.05, 0.02, 0.08, 200))
-    (False, True)
-    """
-    return plain(np.less(0.0, interval.low) | np.less(interval.high, 0.0))
 
 
 def wilson(correct: Any, n: Any, *, level: float = 0.95) -> Interval:
@@ -238,12 +220,6 @@ def percentile_interval(value: Any, draws: Shaped[Array, "r ..."], n: int, *, le
     value, draws = np.asarray(value), np.asarray(draws)
     low, high = np.quantile(draws, [(1 - _checked(level)) / 2, (1 + level) / 2], axis=0)
     return Interval(plain(value), plain(np.minimum(low, value)), plain(np.maximum(high, value)), n)
-
-
-def plain(value: Any) -> Any:
-    """A Python number if there is one only, else a NumPy array."""
-    value = np.asarray(value)
-    return value.item() if value.ndim == 0 else value
 
 
 def _point_and_draws(

@@ -103,6 +103,15 @@ def paired_interval(gains: Any, losses: Any, n: Any, w: Any, *, level: float = 0
     return _interval(value, low, high, np.where(seen & (w != 0), n, 0.0).sum(-1), known)
 
 
+def excludes_zero(interval: Interval) -> Any:
+    """Whether 0 lies outside the interval of a difference: a bool, or an array of the interval's shape.
+
+    >>> excludes_zero(Interval(0.03, -0.01, 0.07, 200)), excludes_zero(Interval(0.05, 0.02, 0.08, 200))
+    (False, True)
+    """
+    return plain(np.less(0.0, interval.low) | np.less(interval.high, 0.0))
+
+
 def exact_limits(x: np.ndarray, n: np.ndarray, tail: Numbers) -> tuple[Numbers, Numbers]:
     """Clopper-Pearson limits with `tail` of the probability beyond each; NaN where n = 0."""
     from scipy import special  # a dependency of jax; loaded only here because it is slow to import

@@ -12,11 +12,11 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.measure import (
     Interval,
     bootstrap,
+    excludes_zero,
     over_seeds,
     paired_difference,
     paired_over_seeds,
     rate_intervals,
-    separable,
     wilson,
 )
 from jaxdebias.measure import _bootstrap as intervals
@@ -239,7 +239,7 @@ def test_pairing_cancels_what_rows_share(key):
     got = paired_difference(key, mean, columns(shared), columns(shared + 0.5))
     assert got.value == pytest.approx(0.5, abs=1e-4)
     assert got.high - got.low < 1e-4
-    assert separable(got)
+    assert excludes_zero(got)
 
 
 def test_paired_difference_refuses_other_rows(key, unchecked):
@@ -260,7 +260,7 @@ def test_over_seeds_of_one_seed_has_no_interval():
     assert got.value == 0.7
     assert np.isnan(got.low)
     assert np.isnan(got.high)
-    assert not separable(got)
+    assert not excludes_zero(got)
 
 
 def test_over_seeds_keeps_further_axes():
@@ -273,16 +273,16 @@ def test_over_seeds_keeps_further_axes():
 def test_paired_over_seeds():
     before, after = np.array([0.5, 0.6, 0.7]), np.array([0.6, 0.71, 0.79])
     assert paired_over_seeds(before, after) == over_seeds(after - before)
-    assert separable(paired_over_seeds(before, after))
+    assert excludes_zero(paired_over_seeds(before, after))
     with pytest.raises(ContractError, match="the seeds of before"):
         paired_over_seeds(before, after[:2])
 
 
 def test_separable():
-    assert not separable(Interval(0.1, 0.0, 0.2, 9))  # 0 on the edge is inside
-    assert separable(Interval(-0.1, -0.2, -0.01, 9))
-    assert not separable(Interval(np.nan, np.nan, np.nan, 0))
-    got = separable(Interval(np.array([0.1, 0.1]), np.array([0.05, -0.1]), np.array([0.2, 0.3]), 9))
+    assert not excludes_zero(Interval(0.1, 0.0, 0.2, 9))  # 0 on the edge is inside
+    assert excludes_zero(Interval(-0.1, -0.2, -0.01, 9))
+    assert not excludes_zero(Interval(np.nan, np.nan, np.nan, 0))
+    got = excludes_zero(Interval(np.array([0.1, 0.1]), np.array([0.05, -0.1]), np.array([0.2, 0.3]), 9))
     assert got.tolist() == [True, False]
 
 

@@ -5,8 +5,7 @@ import pytest
 from oracles import rates as oracle
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure._design_effect import group_counts, unit_design_effect
-from jaxdebias.measure._intervals import weighted_interval
+from jaxdebias.measure import group_counts, unit_design_effect, weighted_interval
 
 
 def digits(text):

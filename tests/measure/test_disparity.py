@@ -5,7 +5,8 @@ from oracles import rates as oracle
 from scipy import stats
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure._disparity import largest_difference_interval, studentised_range_point, worst_group_interval
+from jaxdebias.measure import largest_difference_interval, worst_group_interval
+from jaxdebias.measure._disparity import studentised_range_point
 
 # Values of an implementation of its own.
 LARGEST = [

@@ -7,12 +7,12 @@ from statsmodels.stats.contingency_tables import StratifiedTable, mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure._intervals import paired_interval
-from jaxdebias.measure._significance import (
+from jaxdebias.measure import (
     adjust_holm,
     cmh_test,
     homogeneity_p,
     mcnemar_midp,
+    paired_interval,
     separable,
     sign_flip_p,
     unit_flip_p,

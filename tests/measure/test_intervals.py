@@ -7,7 +7,7 @@ from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure._intervals import Interval, paired_interval, proportion_interval, weighted_interval
+from jaxdebias.measure import Interval, paired_interval, proportion_interval, weighted_interval
 from jaxdebias.measure._score_limits import change_limits, rate_limits
 
 THIRDS = [1 / 3] * 3
