@@ -43,7 +43,7 @@ from jaxdebias.results.records import read_results, to_json, write_results
 from jaxdebias.train._checkpoint import save_params
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import FitConfig
+from jaxdebias.train._run import FitConfig, fit
 
 __all__ = [
     "METHODS",
@@ -82,13 +82,13 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
 
     data = dataset.splits["train"]._replace(twin=None, mask=None)
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
-    classifier, learner_of, vae, fit = build_training(config.method, config.model, dataset, model_options(config))
-    augment = default_augment(dataset, mirrored=recipe.mirrored, turned=fit is not None) if config.augment else None
+    classifier, learner_of, vae, fit_several = build_training(config.method, config.model, dataset, model_options(config))
+    augment = default_augment(dataset, mirrored=recipe.mirrored, turned=fit_several is not None) if config.augment else None
     key_init, key_train, key_measure = jax.random.split(jax.random.key(config.seed), 3)
     remarks, history = [], ()
-    if fit is not None:
+    if fit_several is not None:
         with watching(watch, len(CANDIDATES) * config.epochs, f"{config.method} on {config.data}") as observe:
-            params, info = fit(
+            params, info = fit_several(
                 key_train,
                 data,
                 augment,

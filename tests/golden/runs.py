@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -166,6 +167,8 @@ def execute(chain: Chain, folder: Path, out: Path) -> dict[str, float]:
     clock, main, took = time.perf_counter, main_of_package(), {}
     chain.make(folder)
     os.chdir(folder)
+    for run in chain.runs:  # of a former call
+        shutil.rmtree(out / run.name, ignore_errors=True)
     for run in chain.runs:
         began, printed, code = time.process_time(), io.StringIO(), 0
         time.perf_counter = lambda: 0.0
