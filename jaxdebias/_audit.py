@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
@@ -30,7 +31,7 @@ from jaxdebias.auditing._padding import without_padding
 from jaxdebias.auditing.candidates import Candidate, counts_of, entry, judged, with_attribute
 from jaxdebias.auditing.embedded import Embedded, embed, row_digests
 from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import are_probabilities, check_batch, check_choice, check_split, describe, expect
+from jaxdebias.contracts import NOT_LOGITS, are_probabilities, check_batch, check_choice, check_split, describe, expect
 from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
 from jaxdebias.files import write_text
@@ -44,6 +45,8 @@ from jaxdebias.train._checkpoint import save_params
 
 PIXELS = ("auto", "maps", "patches", "both", "none")
 JUDGES = ("aug-cell", "sih")
+LEAST_PROBABILITY = 1e-12
+"""Probabilities below this count as this, so that their logarithm is finite."""
 SHOWN = 12
 """Training samples at each end of the influence ranking."""
 
@@ -170,6 +173,11 @@ def audit(
     clock = Clock()
     dataset = _named(dataset, attribute)
     seen, logits = _seen(apply_fn, split, spatial, params, dataset, predicted, batch_size)
+    probabilities = logits.ndim == 2 and np.issubdtype(logits.dtype, np.floating) and are_probabilities(logits)
+    if probabilities:
+        expect(split is None and spatial is None, "model", "logits", NOT_LOGITS)
+        logits = np.log(np.maximum(logits, LEAST_PROBABILITY))
+        apply_fn = None if apply_fn is None else _logarithm_of(apply_fn)
     clock.lap("predict")
 
     listed = listing.candidates(seen.dataset if seen else dataset, candidates)
@@ -248,7 +256,9 @@ def audit(
         "advice": _advice(advice, checked, found, dataset, seen),
         "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
         "findings": list(
-            dict.fromkeys([*_leaks(seen, dataset), *_remarks(listed), *_findings(dataset, before, strongest)])
+            dict.fromkeys(
+                [*_leaks(seen, dataset), *_remarks(listed, probabilities), *_findings(dataset, before, strongest)]
+            )
         ),
         **({} if looked is None else {"maps": content.maps(looked, dataset)}),
         **({} if places is None else {"patches": content.patches(places, dataset)}),
@@ -282,18 +292,16 @@ def _seen(
 ) -> tuple[Embedded | None, np.ndarray]:
     """The data set in features, if the model can be cut, and what is predicted on the test split."""
     if predicted is not None:
-        return None, _as_logits(np.asarray(predicted))
+        return None, np.asarray(predicted)
     if split is None:
         return None, np.asarray(predict_rows(apply_fn, params, dataset.splits["test"].x, batch_size=batch_size))
     seen = embed(split, params, dataset, spatial=spatial if isinstance(spatial, Split) else None, batch_size=batch_size)
     return seen, np.asarray(predict_rows(split.head, params, seen.dataset.splits["test"].x, batch_size=8192))
 
 
-def _as_logits(predicted: np.ndarray) -> np.ndarray:
-    """Probabilities `[n k]` as their logarithms; classes and logits as they are."""
-    if predicted.ndim == 2 and np.issubdtype(predicted.dtype, np.floating) and are_probabilities(predicted):
-        return np.log(np.maximum(predicted, 1e-12))
-    return predicted
+def _logarithm_of(apply_fn: Any) -> Any:
+    """`(params, x) -> logits` of a model that puts out probabilities."""
+    return lambda params, x: jnp.log(jnp.maximum(apply_fn(params, x), LEAST_PROBABILITY))
 
 
 def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
@@ -485,9 +493,10 @@ def _findings(dataset: Dataset, before: Measurement, name: str | None) -> list[s
     return said if name is not None else [text for text in said if "bias" not in text]
 
 
-def _remarks(listed: Mapping[str, Candidate]) -> list[str]:
-    """How values of candidates were understood."""
-    return [f"{name}: {one.remark}." for name, one in listed.items() if one.remark]
+def _remarks(listed: Mapping[str, Candidate], probabilities: bool) -> list[str]:
+    """How outputs and values of candidates were understood."""
+    outputs = "The model puts out probabilities, not logits: their logarithms were taken as logits."
+    return [outputs] * probabilities + [f"{name}: {one.remark}." for name, one in listed.items() if one.remark]
 
 
 def _leaks(seen: Embedded | None, dataset: Dataset) -> list[str]:

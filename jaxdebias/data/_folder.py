@@ -37,7 +37,8 @@ def folder(
 
     Columns: `filename` (or `img_filename`) relative to the folder; `split` 0/1/2 or train/val/test; `y` the label;
     `a` (or `place`) the bias attribute, -1 everywhere without that column. Labels and attributes are numbers or names,
-    compared by value (`0` and `0.0` are one) and numbered in sorted order (0, 1, ... keep their numbers). Further columns: see `further_columns`.
+    compared by value (`0` and `0.0` are one) and numbered in sorted order (0, 1, ... keep their numbers). Further
+    columns: see `further_columns`.
 
     Splits: train and test as given; val is divided into edit and accept, by seed, in the proportion edit_share to
     accept_share. Without a val split, these shares are taken from train.
@@ -58,7 +59,8 @@ def folder(
 
     Raises:
       ContractError: no metadata.csv, a missing column, no train or test rows; or a bad row, naming the csv line: a
-        missing or unreadable image, an unknown split, an empty value, a missing one spelled as text (NA, nan), a name among numbers.
+        missing or unreadable image, an unknown split, a missing value (empty, NA, nan ...), a name among
+        numbers.
     """
     root = pathlib.Path(data_dir).expanduser()
     expect(image_size >= 1, "image_size", "at least 1 pixel", image_size)
