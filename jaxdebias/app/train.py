@@ -82,8 +82,12 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
 
     data = dataset.splits["train"]._replace(twin=None, mask=None)
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
-    classifier, learner_of, vae, fit_several = build_training(config.method, config.model, dataset, model_options(config))
-    augment = default_augment(dataset, mirrored=recipe.mirrored, turned=fit_several is not None) if config.augment else None
+    classifier, learner_of, vae, fit_several = build_training(
+        config.method, config.model, dataset, model_options(config)
+    )
+    augment = (
+        default_augment(dataset, mirrored=recipe.mirrored, turned=fit_several is not None) if config.augment else None
+    )
     key_init, key_train, key_measure = jax.random.split(jax.random.key(config.seed), 3)
     remarks, history = [], ()
     if fit_several is not None:

@@ -243,3 +243,14 @@ def test_refuses_fractional_weights_for_a_flip_rate(key):
     pairs, params = noisy()
     with pytest.raises(ContractError, match="`weight`: expected 0 or 1 for a flip rate"):
         counterfactual_bias(linear, params, pairs._replace(weight=np.full(N, 0.5, np.float32)), key=key, kind="flip")
+
+
+def test_one_logit_is_refused_with_what_to_do(key):
+    z, twin = np.array([[3.0], [-2.0]], np.float32), np.array([[-3.0], [2.0]], np.float32)
+    pairs = Batch(x=z, label=np.zeros(2, np.int32), attribute=np.zeros(2, np.int32), twin=twin)
+    with pytest.raises(ContractError, match="a single logit z is the two classes 0 and z"):
+        flip_rate(z, twin)
+    with pytest.raises(ContractError, match="a single logit z is the two classes 0 and z"):
+        counterfactual_bias(lambda params, x: x, None, pairs, key=key)
+    two = lambda x: np.concatenate([0 * x, x], 1)  # noqa: E731
+    assert float(flip_rate(two(z), two(twin))) == 1.0
