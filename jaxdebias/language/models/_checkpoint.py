@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdebias.contracts import check_choice, check_finite, describe, expect
 from jaxdebias.core import Params
-from jaxdebias.files import replacing, write_text
+from jaxdebias.files import read_object, replacing, write_text
 from jaxdebias.language.models._bert import BertConfig, bert
 from jaxdebias.language.models._gpt2 import Gpt2Config, gpt2
 from jaxdebias.language.models._model import LanguageModel
@@ -96,7 +96,7 @@ def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> t
         "a folder with model.safetensors (in PyTorch: model.save_pretrained(folder, safe_serialization=True))",
         f"no file at {path}",
     )
-    model = _built(json.loads((folder / "config.json").read_text(encoding="utf-8")), head_bias)
+    model = _built(read_object("config.json", folder / "config.json"), head_bias)
     arrays = _tidied(read_safetensors(path), model)
 
     template = jax.eval_shape(model.init, jax.random.key(0))
@@ -180,6 +180,15 @@ def _built(settings: Mapping[str, Any], head_bias: bool) -> LanguageModel:
     absent = [key for key in _KEYS[kind].values() if key not in settings]
     expect(not absent, "config.json", f"an entry {absent[:1]}", "none")
     sizes = {ours: settings[key] for ours, key in _KEYS[kind].items()}
+    whole = {key: settings[key] for ours, key in _KEYS[kind].items() if ours not in _REAL}
+    whole |= {"intermediate_size": settings.get("intermediate_size")} if kind == "bert" else {}
+    whole |= {key: settings[key] for key in ("n_inner", "type_vocab_size", "pad_token_id") if settings.get(key)}
+    for key, value in whole.items():
+        good = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        expect(good, f"{key} in config.json", "a number above 0", describe(value))
+    for ours in _REAL:
+        good = isinstance(sizes[ours], int | float) and not isinstance(sizes[ours], bool) and 0 <= sizes[ours] < 1
+        expect(good, f"{_KEYS[kind][ours]} in config.json", "a number in [0, 1)", describe(sizes[ours]))
     if kind == "bert":
         expect(not head_bias, "head_bias", "False: BERT's logits have a bias anyway", head_bias)
         rest = {"types": settings.get("type_vocab_size", 2), "pad": settings.get("pad_token_id", 0)}
@@ -187,6 +196,7 @@ def _built(settings: Mapping[str, Any], head_bias: bool) -> LanguageModel:
     return gpt2(Gpt2Config(**sizes, hidden=settings.get("n_inner") or 4 * settings["n_embd"], head_bias=head_bias))
 
 
+_REAL = ("dropout", "attention_dropout", "epsilon")
 _KEYS = {
     "gpt2": {
         "vocabulary": "vocab_size",

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxdebias.contracts import ContractError, expect
+from jaxdebias.contracts import ContractError, describe, expect
+from jaxdebias.files import one_line, read_object
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 GPT2_END = "<|endoftext|>"
@@ -105,8 +106,10 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
     folder = pathlib.Path(folder)
     files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
     if "tokenizer.json" in files:
-        content = json.loads(files["tokenizer.json"])
-        if content.get("model", {}).get("type") == "WordLevel" and content.get("added_tokens") == _ADDED:
+        content = read_object("tokenizer.json", folder / "tokenizer.json")
+        kind = content.get("model")
+        expect(isinstance(kind, dict), "tokenizer.json", "an entry model, an object", describe(kind))
+        if kind.get("type") == "WordLevel" and content.get("added_tokens") == _ADDED:
             vocabulary = content["model"]["vocab"]
             return _word_tokenizer(tuple(sorted(vocabulary, key=vocabulary.get)), content["normalizer"] is not None)
     found = "tokenizer.json" in files or "vocab.txt" in files or {"vocab.json", "merges.txt"} <= set(files)
@@ -117,15 +120,20 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
         raise ContractError(
             "`tokenizers`: expected the library (pip install tokenizers), got an environment without it"
         ) from None
-    settings = json.loads(files.get("tokenizer_config.json", b"{}"))
-    if "tokenizer.json" in files:
-        library = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
-    elif "vocab.txt" in files:
-        library = tokenizers.BertWordPieceTokenizer(
-            str(folder / "vocab.txt"), lowercase=settings.get("do_lower_case", True)
-        )
-    else:
-        library = tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    named = folder / "tokenizer_config.json"
+    settings = read_object(named.name, named) if named.name in files else {}
+    try:
+        if "tokenizer.json" in files:
+            library = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode("utf-8-sig"))
+        elif "vocab.txt" in files:
+            lowercase = bool(settings.get("do_lower_case", True))
+            library = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase)
+        else:
+            library = tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    except Exception as error:  # the library raises plain Exception
+        raise ContractError(
+            f"`tokenizer`: expected files of the tokenizers library in {folder}, got {one_line(error)}"
+        ) from None
     library.no_padding()
     library.no_truncation()
     return _from_library(library, files)
