@@ -68,7 +68,7 @@ class FeatureConfig:
     method: Literal["fmd", "dfr"] = "fmd"
     """fmd: edits the layer in rounds; dfr: refits it on both sides of the edit pairs."""
     rounds: int = 10
-    """Rounds of FMD."""
+    """Rounds of FMD, each with a line search."""
     direction: Literal["ext", "gradB"] = "ext"
     """Step of FMD. ext: external pairs, as in the paper; gradB: the gradient of the bias alone."""
     pairs: Int = None

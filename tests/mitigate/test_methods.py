@@ -8,8 +8,7 @@ import pytest
 
 from jaxdebias import models
 from jaxdebias.app import cli
-from jaxdebias.app import train as runs
-from jaxdebias.app.recipes import RECIPES, TrainConfig, resolved
+from jaxdebias.app.recipes import RECIPES, TrainConfig, resolve
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.mitigate import AugCellInfo
@@ -85,21 +84,21 @@ def test_the_encoder_of_dbvae_may_be_any_network():
 
 
 def test_defaults_of_the_method_come_before_those_of_the_data():
-    config = resolved(TrainConfig(data="digits", method="dbvae"))
+    config = resolve(TrainConfig(data="digits", method="dbvae"))
     assert (config.model, config.augment, config.epochs) == ("cnn", True, RECIPES["digits"].epochs)
-    config = resolved(TrainConfig(data="digits", method="gce", augment=True))
+    config = resolve(TrainConfig(data="digits", method="gce", augment=True))
     assert (config.model, config.augment) == ("mlp", True)
-    assert resolved(TrainConfig(data="digits", method="dbvae", model="mlp", augment=False)).augment is False
+    assert resolve(TrainConfig(data="digits", method="dbvae", model="mlp", augment=False)).augment is False
     with pytest.raises(ContractError, match="`weights`: expected a method that trains one classifier, got lff"):
-        resolved(TrainConfig(data="utkface", method="lff", model="resnet18", weights=Path("w.npz")))
+        resolve(TrainConfig(data="utkface", method="lff", model="resnet18", weights=Path("w.npz")))
 
 
 def test_what_aug_cell_cannot_do_without_or_with_is_refused():
-    assert resolved(TrainConfig(data="digits", method="aug-cell")).augment is True
+    assert resolve(TrainConfig(data="digits", method="aug-cell")).augment is True
     with pytest.raises(ContractError, match="`augment`: expected left on"):
-        resolved(TrainConfig(data="digits", method="aug-cell", augment=False))
+        resolve(TrainConfig(data="digits", method="aug-cell", augment=False))
     with pytest.raises(ContractError, match="`weight_decay`: expected none with aug-cell"):
-        resolved(TrainConfig(data="digits", method="aug-cell", weight_decay=0.1))
+        resolve(TrainConfig(data="digits", method="aug-cell", weight_decay=0.1))
 
 
 def test_aug_cell_compares_on_more_of_few_samples(monkeypatch, key):
