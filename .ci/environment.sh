@@ -27,7 +27,7 @@ environment() {
   [ -d "$work/venv" ] || python3 -m venv "$work/venv"
   . "$work/venv/bin/activate"
   say "pip install \".[$1]\""
-  pip install -q ".[$1]"
+  pip install -qq ".[$1]"
 }
 
 versions() {

@@ -9,7 +9,7 @@ from jaxdebias import auditing, data, explain, measure, mitigate, models, train
 from jaxdebias._audit import AuditReport, audit
 from jaxdebias.batching import map_rows, predict_rows
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Classifier, Dataset, Learner, Split
+from jaxdebias.core import Batch, Classifier, Dataset, Learner, RepairSets, Split, repair_sets
 from jaxdebias.mitigate import FmdConfig, dfr, erm, fine_tune, fmd, train_from_scratch
 from jaxdebias.train import FitConfig, Optimizer, fit
 
@@ -23,6 +23,7 @@ __all__ = [
     "FmdConfig",
     "Learner",
     "Optimizer",
+    "RepairSets",
     "Split",
     "audit",
     "auditing",
@@ -38,6 +39,7 @@ __all__ = [
     "mitigate",
     "models",
     "predict_rows",
+    "repair_sets",
     "train",
     "train_from_scratch",
 ]

@@ -12,25 +12,20 @@ cannot be answered says what would be needed.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxdebias import auditing, models
-from jaxdebias.auditing import advice as fixes
-from jaxdebias.auditing import candidates as listing
-from jaxdebias.auditing import class_maps, discovery, patch_places
-from jaxdebias.auditing._measurement import Measurement
-from jaxdebias.auditing.candidates import Candidate, counts_of, entry, judged, with_attribute
-from jaxdebias.auditing.embedded import Embedded, embed, row_digests
-from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import check_batch, check_choice, describe, expect
-from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
+from jaxdebias import auditing
+from jaxdebias.auditing import discovery
+from jaxdebias.auditing.candidates import Candidate
+from jaxdebias.auditing.pipeline import Advised, AuditedModel, AuditRequest, run_audit
+from jaxdebias.contracts import check_split, expect
+from jaxdebias.core import Array, Classifier, Dataset, Params, Split
 from jaxdebias.explain._taps import Tap
 from jaxdebias.files import write_text
 from jaxdebias.measure._reliance import Shortcut
@@ -40,11 +35,6 @@ from jaxdebias.results import build as content
 from jaxdebias.results.provenance import Clock, timing
 from jaxdebias.results.records import to_json, write_results
 from jaxdebias.train._checkpoint import save_params
-
-PIXELS = ("auto", "maps", "patches", "both", "none")
-JUDGES = ("aug-cell", "sih")
-SHOWN = 12
-"""Training samples at each end of the influence ranking."""
 
 
 @dataclass(frozen=True)
@@ -143,268 +133,144 @@ def audit(
     Raises:
       ContractError: malformed data, predictions that do not fit, unknown names.
     """
-    check_choice("pixels", pixels, PIXELS)
-    check_choice("judges", judges, JUDGES)
-    _check(dataset)
-    expect(
-        (model is None) == (predicted is not None),
-        "audit",
-        "a model with its params, or predicted",
-        "both" if model is not None else "neither",
-    )
-    apply_fn = model
-    if isinstance(model, Classifier):
-        apply_fn, split, spatial = model.apply, split or model.vector, spatial or model.spatial
-        head_path = head_path or model.head_path
-    keys = dict(
-        zip(
-            ("candidates", "cells", "errors", "measure", "changes", "advice", "maps", "patches"),
-            jax.random.split(jax.random.key(seed), 8),
-            strict=True,
-        )
-    )
     clock = Clock()
-    dataset = _named(dataset, attribute)
-    seen, logits = _seen(apply_fn, split, spatial, params, dataset, predicted, batch_size)
-    clock.lap("predict")
-
-    listed = listing.candidates(seen.dataset if seen else dataset, candidates)
-    if discover is None:
-        discover = not listed
-    guesses = errors = None
-    if discover and "train" in dataset.splits and dataset.splits["test"].x.ndim == 4:
-        predicts = np.argmax(logits, -1) if logits.ndim == 2 else logits
-        guesses = discovery.guess_cells(keys["cells"], dataset, _judges(judges, dataset), predicts)
-        listed[discovery.CELLS] = guesses.candidate
-    if discover and seen is not None:
-        test = seen.dataset.splits["test"]
-        errors = discovery.error_groups(keys["errors"], test.x, np.argmax(logits, -1), test.label, unit=test.unit)
-    found = _judged(keys["candidates"], logits, dataset, listed, guesses)
-    clock.lap("candidates")
-
-    strongest = found[0].name if found else None
-    if strongest is not None:
-        dataset = with_attribute(dataset, strongest, listed[strongest])
-        if seen is not None:
-            seen = seen._replace(dataset=with_attribute(seen.dataset, strongest, listed[strongest]))
-    shortcut = strongest is not None and found[0].verdict == "shortcut"
-    before = _measured(keys["measure"], apply_fn, params, seen, dataset, logits)
-    clock.lap("measure")
-
-    harmful, helpful = auditing.Influential([], [])
-    if seen is not None and "train" in dataset.splits:
-        harmful, helpful = auditing.influential(
-            seen.split, params, seen.dataset, count=SHOWN, head_path=head_path or ("params", "head")
+    audited = None
+    if isinstance(model, Classifier):
+        audited = AuditedModel(
+            apply_fn=model.apply,
+            params=params,
+            split=split or model.vector,
+            spatial=spatial or model.spatial,
+            head_path=head_path or (split or model.vector).head_path,
         )
-    clock.lap("samples")
-    want = _pixels(pixels, dataset, spatial, shortcut)
-    looked = places = None
-    if "maps" in want:
-        looked = _look(keys["maps"], spatial, params, dataset, seen)
-        clock.lap("maps")
-    if "patches" in want:
-        places = patch_places.find_places(keys["patches"], dataset)
-        clock.lap("patches")
-    advice, checked = fixes.Advice(fixes.UNTRIED if shortcut else fixes.LEAVE, (), ""), None
-    if shortcut and seen is not None:
-        advice = fixes.advise(
-            keys["advice"], seen.split, params, seen.dataset, head_path=head_path or ("params", "head")
+    elif model is not None:
+        audited = AuditedModel(
+            apply_fn=model,
+            params=params,
+            split=split,
+            spatial=spatial,
+            head_path=head_path or (None if split is None else split.head_path),
         )
-    clock.lap("advice")
-    if fix and advice.chosen is not None:
-        checked = fixes.verified(
-            keys["changes"], seen.split, advice.chosen, seen.dataset, before, measure_key=keys["measure"]
-        )
-        clock.lap("verify")
-    repaired = checked is not None and checked.held
-    after = checked.after if repaired else None
+    if attribute is not None:
+        dataset = dataclasses.replace(dataset, variant={**dataset.variant, "attribute": attribute})
+    request = AuditRequest(
+        dataset=dataset,
+        model=audited,
+        predictions=predicted,
+        candidates=candidates,
+        pixels=pixels,
+        discover=discover,
+        judges=judges,
+        fix=fix,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    if audited is not None and split is not None and not isinstance(model, Classifier):
+        check_split(audited.apply_fn, split, params, dataset.splits["test"].x)
+    state = run_audit(request, lap=clock.lap)
+    called = name or ("predictions" if audited is None else getattr(audited.apply_fn, "__name__", "a model"))
+    results = build_results(state, items=items, name=called, clock=clock)
+    return AuditReport(results, params if state.after is None else state.advice.chosen.params, build_pictures(state))
 
+
+def build_results(state: Advised, *, items: str, name: str, clock: Clock) -> dict[str, Any]:
+    """The results of an audit, as `results.json`; schema in `jaxdebias.results.records`."""
+    dataset = state.data.dataset
+    method = "audit" if state.verified is None else state.advice.fix
     results = {
-        **content.identity(
-            dataset,
-            strongest or "attribute",
-            items,
-            "audit" if checked is None else advice.fix,
-            seed,
-            name or ("predictions" if model is None else getattr(apply_fn, "__name__", "a model")),
-        ),
+        **content.identity(dataset, state.strongest or "attribute", items, method, state.request.seed, name),
         **timing(clock),
-        "before": content.measurement(before, dataset),
-        "after": None if after is None else content.measurement(after, dataset),
-        "edit": None if checked is None else _edit(checked, params, advice.chosen.params),
-        **({} if not repaired else {"changes": checked.changes}),
+        "before": content.measurement(state.before, dataset),
+        "after": None if state.after is None else content.measurement(state.after, dataset),
+        "edit": _edit(state),
+        **({} if state.after is None else {"changes": state.verified.changes}),
         "baselines": {},
         "training": {"epochs": 0, "loss": []},
-        "harmful": [one._asdict() for one in harmful],
-        "harmful_rows": content.table_rows(dataset, harmful),
-        "helpful": [one._asdict() for one in helpful],
-        "helpful_rows": content.table_rows(dataset, helpful),
-        "candidates": [entry(one) for one in found],
-        "discovered": _discovered(judges, guesses, errors, found, dataset),
-        "advice": _advice(advice, checked, found, dataset, seen),
-        "inputs": _inputs(model, seen, spatial, dataset, shortcut, pixels),
-        "findings": list(dict.fromkeys([*_leaks(seen, dataset), *_findings(dataset, before, strongest)])),
-        **({} if looked is None else {"maps": content.maps(looked, dataset)}),
-        **({} if places is None else {"patches": content.patches(places, dataset)}),
+        "harmful": [sample._asdict() for sample in state.samples.harmful],
+        "harmful_rows": content.table_rows(dataset, state.samples.harmful),
+        "helpful": [sample._asdict() for sample in state.samples.helpful],
+        "helpful_rows": content.table_rows(dataset, state.samples.helpful),
+        "candidates": [_candidate(verdict) for verdict in state.verdicts],
+        "discovered": _discovered(state),
+        "advice": _advice(state),
+        "inputs": _inputs(state),
+        "findings": list(dict.fromkeys([*_leaks(state), *_remarks(state), *_findings(state)])),
+        **({} if state.maps is None else {"maps": content.maps(state.maps, dataset)}),
+        **({} if state.places is None else {"patches": content.patches(state.places, dataset)}),
     }
-    results["answers"] = [one._asdict() for one in answers(to_json(results))]
-    pictures = None
-    if dataset.splits["test"].x.ndim == 4 and model is not None:
-        pictures = _pictures(dataset, harmful, helpful, before, after, looked, places, guesses, errors)
-    return AuditReport(to_json(results), advice.chosen.params if repaired else params, pictures)
+    results["answers"] = [answer._asdict() for answer in answers(to_json(results))]
+    return to_json(results)
 
 
-def _named(dataset: Dataset, attribute: str | None) -> Dataset:
-    return (
-        dataset
-        if attribute is None
-        else dataclasses.replace(dataset, variant={**dataset.variant, "attribute": attribute})
-    )
+def _candidate(verdict: Shortcut) -> dict[str, Any]:
+    """A verdict as a Candidate of `jaxdebias.results.records`."""
+
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    return {
+        "name": verdict.name,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "explained_by": verdict.explained_by,
+        "gap": None if np.isnan(verdict.gap.value) else verdict.gap._asdict(),
+        "pull": number(verdict.pull.value),
+        "z": number(verdict.pull.z),
+        "p_value": verdict.p_value,
+        "n": verdict.pull.n,
+    }
 
 
-def _check(dataset: Dataset) -> None:
-    """As `contracts.check_dataset`, but for a training split, without which much can be said."""
-    k, a = len(dataset.label_names), len(dataset.attribute_names)
-    expect("test" in dataset.splits, "splits", "a split named test", ", ".join(dataset.splits) or "none")
-    expect(dataset.aligned.shape == (k, a), "aligned", f"bool [k={k}, a={a}]", describe(dataset.aligned))
-    for name, batch in [*dataset.splits.items(), *dataset.pairs.items()]:
-        check_batch(batch, classes=k, attributes=a, what=name)
-
-
-def _seen(
-    apply_fn: Any, split: Split | None, spatial: Any, params: Params, dataset: Dataset, predicted: Any, batch_size: int
-) -> tuple[Embedded | None, np.ndarray]:
-    """The data set in features, if the model can be cut, and what is predicted on the test split."""
-    if predicted is not None:
-        return None, np.asarray(predicted)
-    if split is None:
-        return None, np.asarray(predict_rows(apply_fn, params, dataset.splits["test"].x, batch_size=batch_size))
-    seen = embed(split, params, dataset, spatial=spatial if isinstance(spatial, Split) else None, batch_size=batch_size)
-    return seen, np.asarray(predict_rows(split.head, params, seen.dataset.splits["test"].x, batch_size=8192))
-
-
-def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
-    """Small networks for the bias cells."""
-    classes = len(dataset.label_names)
-    if kind == "sih":
-        image = dataset.splits["train"].x.shape[1:]
-        return discovery.biased_branch(models.mlp_vae(image=image, latent=32, decoder=(256,), classes=classes), classes)
-    return discovery.shapeless(models.mlp(hidden=(100, 100), classes=classes))
-
-
-def _judged(
-    key: Key, logits: np.ndarray, dataset: Dataset, listed: Mapping[str, Candidate], guesses: discovery.Guesses | None
-) -> list[Shortcut]:
-    """The verdicts. Bias cells that are not plain are no candidate: both may only find the same samples hard."""
-    if guesses is not None and not (guesses.plain and counts_of(dataset, guesses.candidate).any()):
-        listed = {name: one for name, one in listed.items() if name != discovery.CELLS}
-    return judged(key, logits, dataset, listed) if listed else []
-
-
-def _measured(
-    key: Key, apply_fn: Any, params: Params, seen: Embedded | None, dataset: Dataset, logits: np.ndarray
-) -> Measurement:
-    if "test" not in dataset.pairs or apply_fn is None:
-        return auditing.measure_predictions(key, logits, dataset)
-    if seen is not None:
-        pairs = seen.dataset.pairs["test"]
-        both = tuple(predict_rows(seen.split.head, params, x, batch_size=8192) for x in (pairs.x, pairs.twin))
-    else:
-        pairs = dataset.pairs["test"]
-        both = tuple(predict_rows(apply_fn, params, x, batch_size=256) for x in (pairs.x, pairs.twin))
-    return auditing.measure_predictions(key, logits, dataset, pair_logits=both)
-
-
-def _pixels(pixels: str, dataset: Dataset, spatial: Any, shortcut: bool) -> Sequence[str]:
-    """What is looked for on the pixels."""
-    pictures, maps = dataset.splits["test"].x.ndim == 4, spatial is not None
-    if pixels == "auto":
-        if not (pictures and shortcut):
-            return ()
-        if maps and dataset.splits["test"].mask is not None:
-            return ("maps",)
-        known = {name for name, batch in dataset.splits.items() if (np.asarray(batch.attribute) >= 0).any()}
-        enough = {"train", "edit"} <= known and (
-            min(dataset.splits["test"].x.shape[1:3]) >= 2 * patch_places.LEAST_PATCH
-        )
-        return ("patches",) if enough else ("maps",) if maps else ()
-    want = {"maps": ("maps",), "patches": ("patches",), "both": ("maps", "patches"), "none": ()}[pixels]
-    if want:
-        expect(pictures, "pixels", "none for a table", pixels)
-    if "maps" in want:
-        expect(maps, "spatial", "the model cut at the layer of the maps", "nothing")
-    if "patches" in want:
-        patch_places.check_pictures(dataset)
-    return want
-
-
-def _look(key: Key, spatial: Any, params: Params, dataset: Dataset, seen: Embedded | None) -> class_maps.MapAudit:
-    """The maps, from features that are there already where there are some."""
-    if seen is None or seen.spatial is None:
-        return class_maps.look(key, spatial, params, dataset)
-    test = dataset.splits["test"]
-    known = dataclasses.replace(dataset, splits={"test": test._replace(x=seen.spatial)})
-    return class_maps.look(key, Split(seen.split.features, spatial.head), params, known)
-
-
-def _edit(checked: fixes.Verified, params: Params, edited: Params) -> dict[str, Any]:
+def _edit(state: Advised) -> dict[str, Any] | None:
+    if state.verified is None:
+        return None
     reason = (
         "Chosen on held-out samples, verified on the test set."
-        if checked.held
+        if state.verified.held
         else "Chosen on held-out samples, not verified on the test set: the model was left as it is."
     )
-    return {"accepted": checked.held, "reason": reason, **content.parameter_counts(params, edited), "rounds": []}
+    counts = content.parameter_counts(state.request.model.params, state.advice.chosen.params)
+    return {"accepted": state.verified.held, "reason": reason, **counts, "rounds": []}
 
 
-def _discovered(
-    judges: str,
-    guesses: discovery.Guesses | None,
-    errors: list[discovery.ErrorGroup] | None,
-    found: Sequence[Shortcut],
-    dataset: Dataset,
-) -> dict[str, Any] | None:
-    if guesses is None and errors is None:
+def _discovered(state: Advised) -> dict[str, Any] | None:
+    guesses = state.guesses
+    if guesses is None and state.error_groups is None:
         return None
     cells = None
     if guesses is not None:
         cells = {
             "name": discovery.CELLS,
-            "judges": judges,
+            "judges": state.request.judges,
             "flagged_share": guesses.flagged_share,
             "confidence": list(guesses.confidence),
             "followed": guesses.followed._asdict(),
             "plain": guesses.plain,
-            "suspected": discovery.suspected(guesses, found),
+            "suspected": discovery.suspected(guesses, state.verdicts),
             "typical": guesses.typical,
-            "typical_label": np.asarray(dataset.splits["train"].label)[guesses.typical],
+            "typical_label": np.asarray(state.data.dataset.splits["train"].label)[guesses.typical],
         }
-    return {"cells": cells, "groups": [one._asdict() for one in errors or []]}
+    return {"cells": cells, "groups": [group._asdict() for group in state.error_groups or []]}
 
 
-def _advice(
-    advice: fixes.Advice,
-    checked: fixes.Verified | None,
-    found: Sequence[Shortcut],
-    dataset: Dataset,
-    seen: Embedded | None,
-) -> dict[str, Any]:
+def _advice(state: Advised) -> dict[str, Any]:
     """The recommendation as an Advice of `jaxdebias.results.records`."""
-    shortcut = bool(found) and found[0].verdict == "shortcut"
+    advice, splits = state.advice, state.data.dataset.splits
     missing, retrain = advice.missing, []
-    if not shortcut:
+    if not state.has_shortcut:
         reason = (
             "no shortcut was found that a repair could take out"
-            if found
+            if state.verdicts
             else "nothing was tested that a repair could take out"
         )
-    elif seen is None:
+    elif state.data.embedded is None:
         reason, missing = "", "the model cut before its last layer (split), and held-out samples"
     elif not advice.options:
         reason = ""
     else:
         reason = "what a repair of the last layer would change is not separable from nothing on held-out samples"
-    if shortcut and advice.chosen is None and "train" in dataset.splits:
-        known = bool((np.asarray(dataset.splits["train"].attribute) >= 0).all())
+    if state.has_shortcut and advice.chosen is None and "train" in splits:
+        known = bool((np.asarray(splits["train"].attribute) >= 0).all())
         retrain.append(
             "training again without the shortcut is the other way, whose effect is not known beforehand: "
             + (
@@ -421,35 +287,36 @@ def _advice(
         "retrain": retrain,
         "options": [
             {
-                "name": one.name,
-                "expected": _intervals(one.expected),
-                "gains": list(one.gains),
-                "harm": list(one.harm),
-                "seconds": one.seconds,
+                "name": option.name,
+                "expected": _intervals(option.expected),
+                "gains": list(option.gains),
+                "harm": list(option.harm),
+                "seconds": option.seconds,
             }
-            for one in advice.options
+            for option in advice.options
         ],
-        "verified": None if checked is None else {"held": checked.held, "changes": _intervals(checked.changes)},
+        "verified": None
+        if state.verified is None
+        else {"held": state.verified.held, "changes": _intervals(state.verified.changes)},
     }
 
 
-def _intervals(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one._asdict() for name, one in found.items() if np.isfinite(one.value)}
+def _intervals(intervals: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: interval._asdict() for name, interval in intervals.items() if np.isfinite(interval.value)}
 
 
-def _inputs(
-    model: Any, seen: Embedded | None, spatial: Any, dataset: Dataset, shortcut: bool, pixels: str
-) -> dict[str, str]:
+def _inputs(state: Advised) -> dict[str, str]:
     """What would be needed for the answers that may be missing."""
-    if dataset.splits["test"].x.ndim != 4:
+    dataset, embedded = state.data.dataset, state.data.embedded
+    if not state.data.has_pictures:
         where = "pictures: these are rows of a table, or predictions alone"
-    elif pixels == "none":
+    elif state.request.pixels == "none":
         where = "pixels='auto', or maps or patches by name"
-    elif not shortcut:
+    elif not state.has_shortcut:
         where = "a shortcut to look for; pixels='maps' or 'patches' look all the same"
     else:
         where = "training pictures of known attribute, or a model cut at a spatial layer"
-    if seen is None:
+    if embedded is None:
         why = "the model cut before its last layer (split), and its training data"
     elif "train" not in dataset.splits:
         why = "the training split"
@@ -457,66 +324,51 @@ def _inputs(
         why = "held-out pairs (split edit) of bias-aligned and bias-conflicting samples of one label"
     else:
         why = "a bias that any training sample adds to"
-    return {
-        "model": "predictions" if model is None else "apply_fn" if seen is None else "features and head",
-        "pixels": where,
-        "samples": why,
-    }
+    model = "predictions" if state.request.model is None else "apply_fn" if embedded is None else "features and head"
+    return {"model": model, "pixels": where, "samples": why}
 
 
-def _findings(dataset: Dataset, before: Measurement, name: str | None) -> list[str]:
+def _findings(state: Advised) -> list[str]:
     """Remarks of a measurement, without those about an attribute or pairs that nothing was measured with."""
-    said = auditing.findings(dataset, before)
-    if before.pair_probability is None:
-        said = [text for text in said if not text.startswith(("Pairs are", "No counterfactual"))]
-    return said if name is not None else [text for text in said if "bias" not in text]
+    remarks = auditing.findings(state.data.dataset, state.before)
+    if state.before.pair_probability is None:
+        remarks = [remark for remark in remarks if not remark.startswith(("Pairs are", "No counterfactual"))]
+    return remarks if state.strongest is not None else [remark for remark in remarks if "bias" not in remark]
 
 
-def _leaks(seen: Embedded | None, dataset: Dataset) -> list[str]:
+def _remarks(state: Advised) -> list[str]:
+    """How values of candidates were understood."""
+    return [f"{name}: {candidate.remark}." for name, candidate in state.candidates.items() if candidate.remark]
+
+
+def _leaks(state: Advised) -> list[str]:
     """Test samples that training or selection has seen."""
-    if seen is not None:
-        repeated = seen.repeated
-    elif np.ndim(dataset.splits["test"].x) > 1 and np.asarray(dataset.splits["test"].x).any():
-        test = set(row_digests(dataset.splits["test"].x))
-        repeated = {
-            name: sum(one in test for one in row_digests(batch.x))
-            for name, batch in dataset.splits.items()
-            if name != "test"
-        }
-    else:
-        return []
     return [
         f"Leakage: {count} samples of the split {name!r} are in the test split, input for input. What they make "
         "look good says nothing."
-        for name, count in repeated.items()
+        for name, count in state.repeated.items()
         if count
     ]
 
 
-def _pictures(
-    dataset: Dataset,
-    harmful: list,
-    helpful: list,
-    before: Measurement,
-    after: Measurement | None,
-    looked: class_maps.MapAudit | None,
-    places: patch_places.Places | None,
-    guesses: discovery.Guesses | None,
-    errors: list[discovery.ErrorGroup] | None,
-) -> Pictures | None:
-    if "train" not in dataset.splits:
+def build_pictures(state: Advised) -> Pictures | None:
+    """The images of the page; None for a table, predictions, or without training images."""
+    splits = state.data.dataset.splits
+    if not state.data.has_pictures or state.request.model is None or "train" not in splits:
         return None
-    shown = content.pictures(dataset, harmful, before, after, helpful=helpful)
-    if looked is not None:
-        shown = shown._replace(maps=dataset.splits["test"].x[looked.examples], maps_shown=looked.example_maps)
-    if places is not None:
-        shown = shown._replace(
-            patch=dataset.splits[places.split].x[places.examples],
-            patch_attribute=places.attribute_maps,
-            patch_label=places.label_maps,
+    harmful, helpful = state.samples
+    pictures = content.pictures(state.data.dataset, harmful, state.before, state.after, helpful=helpful)
+    if state.maps is not None:
+        pictures = pictures._replace(maps=splits["test"].x[state.maps.examples], maps_shown=state.maps.example_maps)
+    if state.places is not None:
+        pictures = pictures._replace(
+            patch=splits[state.places.split].x[state.places.examples],
+            patch_attribute=state.places.attribute_maps,
+            patch_label=state.places.label_maps,
         )
-    if guesses is not None and len(guesses.typical):
-        shown = shown._replace(suspects=dataset.splits["train"].x[guesses.typical])
-    if errors:
-        shown = shown._replace(mistaken=dataset.splits["test"].x[np.concatenate([one.typical for one in errors[:6]])])
-    return shown
+    if state.guesses is not None and len(state.guesses.typical):
+        pictures = pictures._replace(suspects=splits["train"].x[state.guesses.typical])
+    if state.error_groups:
+        rows = np.concatenate([group.typical for group in state.error_groups[:6]])
+        pictures = pictures._replace(mistaken=splits["test"].x[rows])
+    return pictures

@@ -1,14 +1,15 @@
 """Checks at the public boundary, before anything is traced. The one place that words "what, expected, got"."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
-from jaxdebias.core import Batch, Dataset
+from jaxdebias.core import Array, Batch, Dataset, Split
 
 
 class ContractError(ValueError):
@@ -61,6 +62,24 @@ def check_integers(what: str, value: Any, n: int, low: int, high: int | None) ->
     expect(least >= low and (high is None or most < high), what, span, f"{least}..{most}")
 
 
+def check_type(what: str, value: Any, kind: type) -> None:
+    """An instance of a class; what came instead is named.
+
+    >>> check_type("config", 0.7, Batch)
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `config`: expected Batch, got float 0.7
+    """
+    expect(isinstance(value, kind), what, kind.__name__, describe(value))
+
+
+def check_rows(rows: int | None) -> int:
+    """How many rows a training set has, for a method that remembers something of each."""
+    expect(rows is not None and rows >= 1, "rows", "rows of the training set, at least 1", rows)
+    return int(rows)
+
+
+ROUNDING = 1e-3
+"""Probabilities of a row may miss 1 by so much in sum."""
 MOST_VALUES = 2**16
 """Most classes, or values of an attribute, that are counted from the data: a larger number is an identifier, not one
 of them, and the tables of counts would not fit in memory."""
@@ -118,7 +137,7 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
     expect(hasattr(x, "shape") and x.ndim in (2, 4), f"{what}.x", "images [n h w c] or a table [n d]", describe(x))
     n = x.shape[0]
     expect(n > 0, f"{what}.x", "at least one row", describe(x))
-    is_float = np.issubdtype(x.dtype, np.floating)
+    is_float = jnp.issubdtype(x.dtype, jnp.floating)  # NumPy's hierarchy does not know bfloat16
     expect(x.dtype == np.uint8 or is_float, f"{what}.x", "uint8 or float", describe(x))
     if is_float:
         check_finite(f"{what}.x", x)
@@ -160,9 +179,65 @@ def check_dataset(dataset: Dataset) -> None:
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)
 
 
-def check_logits(logits: Any, n: int, *, classes: int | None = None, what: str = "logits") -> None:
-    """Float `[n k]`, finite."""
+ONE_LOGIT = "a single logit z is the two classes 0 and z: return jnp.concatenate([0 * z, z], axis=1)"
+NOT_LOGITS = "probabilities (every row is in 0..1 and sums to 1): leave out the softmax, or return its logarithm"
+
+
+def check_logits(
+    logits: Any, n: int, *, classes: int | None = None, what: str = "logits", probabilities: bool = False
+) -> None:
+    """Float `[n k]` with two classes or more, finite, and no probabilities, of which softmax would be taken again.
+
+    Args:
+      logits: what a model put out.
+      n: rows.
+      classes: k; None: any number from 2 on.
+      what: their name in the error.
+      probabilities: they are right, too, because only the largest of each row counts.
+    """
     good = hasattr(logits, "shape") and logits.ndim == 2 and logits.shape[0] == n
-    good = good and (classes is None or logits.shape[1] == classes) and jnp.issubdtype(logits.dtype, jnp.floating)
-    expect(good, what, f"float [n={n}, k={classes or 'classes'}]", describe(logits))
+    hint = f" ({ONE_LOGIT})" if good and logits.shape[1] == 1 else ""
+    good = good and (logits.shape[1] == classes if classes else logits.shape[1] >= 2)
+    good = good and jnp.issubdtype(logits.dtype, jnp.floating)
+    expect(good, what, f"float [n={n}, k={classes or 'classes'}]", describe(logits) + hint)
     check_finite(what, logits)
+    if not probabilities:
+        expect(not are_probabilities(logits), what, "logits", NOT_LOGITS)
+
+
+def are_probabilities(outputs: Shaped[Array, "n k"]) -> bool:
+    """Whether every row is in 0..1 and sums to 1, as softmax gives them. Zeros and ones alone are classes, one-hot.
+
+    >>> are_probabilities(np.array([[0.25, 0.75], [1.0, 0.0]])), are_probabilities(np.eye(2))
+    (True, False)
+    """
+    outputs = np.asarray(outputs, np.float32)
+    inside = ((outputs >= 0) & (outputs <= 1 + ROUNDING)).all()
+    between = ((outputs > 0) & (outputs < 1)).any()
+    return bool(outputs.size and inside and between and (np.abs(outputs.sum(-1) - 1) <= ROUNDING).all())
+
+
+def check_split(
+    apply_fn: Callable[[Any, Array], Any], split: Split, params: Any, x: Array, *, what: str = "split", rows: int = 8
+) -> None:
+    """Refuses a cut model that is another one than the whole: `head(features(x))` must equal `apply_fn(x)`.
+
+    Args:
+      apply_fn: `(params, x) -> logits [n k]`, evaluation mode.
+      split: the same model, cut.
+      params: of both.
+      x: inputs `[n ...]`, of which the first few are tried.
+      what: the name of the split in the error.
+      rows: how many are tried.
+    """
+    whole = jnp.asarray(apply_fn(params, x[:rows]))
+    parts = jnp.asarray(split.head(params, split.features(params, x[:rows])))
+    same = whole.shape == parts.shape
+    expect(same, what, f"the model cut in two: logits {list(whole.shape)}", f"head(features(x)) {list(parts.shape)}")
+    coarse = any(
+        jnp.finfo(value.dtype).bits < 32 for value in (whole, parts) if jnp.issubdtype(value.dtype, jnp.floating)
+    )
+    whole, parts = (np.asarray(value, np.float32) for value in (whole, parts))
+    far = float(np.max(np.abs(whole - parts), initial=0.0))
+    near = far <= (0.05 if coarse else 1e-3) * max(1.0, float(np.max(np.abs(whole), initial=0.0)))
+    expect(near, what, "the model cut in two: head(features(x)) equal to model(x)", f"logits that differ by {far:.3g}")

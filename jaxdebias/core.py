@@ -73,11 +73,41 @@ class Dataset:
     """Names of the columns, for tables."""
 
 
+class RepairSets(NamedTuple):
+    """What a repair may use: the training set, and held-out samples. Never the test set.
+
+    A repair names the sets that it needs and refuses in one line where one is None. Rows of weight 0 are padding: they
+    change nothing.
+    """
+
+    train: Batch | None = None
+    """The training set of the model."""
+    edit: Batch | None = None
+    """Held-out samples to fit on: the attribute is not associated with the label, or the groups are known."""
+    pairs: Batch | None = None
+    """Held-out pairs to fit on: `x` with the aligned attribute, `twin` with the changed one, same label."""
+    accept: Batch | None = None
+    """Other held-out samples, for choices: a penalty, a learning rate, how far an edit goes."""
+    accept_pairs: Batch | None = None
+    """Other held-out pairs, for the same choices."""
+
+    def counted(self) -> "RepairSets":
+        """The sets without their padding."""
+        return RepairSets(*(None if batch is None else counted(batch) for batch in self))
+
+
 class Split(NamedTuple):
     """A model cut in two: `head(params, features(params, x))` equals the model's logits, in evaluation mode."""
 
     features: Callable[[Params, Array], jax.Array]
     head: Callable[[Params, Array], jax.Array]
+    head_path: tuple[str | int, ...] | None = None
+    """Where in params the last affine layer lies: a node with a kernel and, perhaps, a bias. None: at `HEAD_PATH`, or,
+    where nothing lies there, wherever the head is found to be."""
+
+
+HEAD_PATH = ("params", "head")
+"""Where the last layer of our own models lies: a node with `kernel` [d k] and, perhaps, `bias` [k]."""
 
 
 class Classifier(NamedTuple):
@@ -97,8 +127,11 @@ class Classifier(NamedTuple):
     """Cut before the last affine layer: features are [n d], the head is affine."""
     spatial: Split | None = None
     """Cut after the last spatial layer: features are [n h w c]. None for models without one."""
-    head_path: tuple[str, ...] = ("params", "head")
-    """Where in params the last affine layer lies: a node with `kernel` [d k] and, perhaps, `bias` [k]."""
+
+    @property
+    def head_path(self) -> tuple[str | int, ...]:
+        """Where in params the last affine layer lies, see `Split.head_path`."""
+        return HEAD_PATH if self.vector.head_path is None else self.vector.head_path
 
 
 class Learner(NamedTuple):
@@ -139,6 +172,77 @@ def group_of(label: Array, attribute: Array, attributes: int) -> Array:
 def take(batch: Batch, index: Any) -> Batch:
     """Rows of every field of a batch; `index` is anything that indexes an array's first axis."""
     return jax.tree.map(lambda leaf: leaf[index], batch)
+
+
+def counted(batch: Batch) -> Batch:
+    """The batch without its padding, the rows of weight 0; the same object where there is none.
+
+    >>> counted(Batch(np.zeros((2, 1)), np.array([0, 1]), np.array([0, 0]), weight=np.array([0.0, 2.0]))).label.tolist()
+    [1]
+    """
+    if batch.weight is None or (np.asarray(batch.weight) != 0).all():
+        return batch
+    return take(batch, np.flatnonzero(np.asarray(batch.weight)))
+
+
+def concatenate(*batches: Batch) -> Batch:
+    """The rows of several batches: x, label, attribute, and weight if any batch has one (1 for the others).
+
+    Raises:
+      ContractError: rows of different dtypes or shapes.
+
+    >>> one = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]))
+    >>> concatenate(one, one._replace(weight=np.array([0.5]))).weight.tolist()
+    [1.0, 0.5]
+    """
+    from jaxdebias.contracts import describe, expect  # which imports Batch from here
+
+    kinds = {(np.asarray(batch.x).dtype, batch.x.shape[1:]) for batch in batches}
+    got = ", ".join(describe(batch.x) for batch in batches)
+    expect(len(kinds) == 1, "x of the batches", "one dtype and shape of a row", got)
+    weight = None
+    if any(batch.weight is not None for batch in batches):
+        weight = np.concatenate(
+            [np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight for batch in batches]
+        )
+    return Batch(
+        *(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("x", "label", "attribute")),
+        weight=weight,
+    )
+
+
+def unpair(pairs: Batch) -> Batch:
+    """x and twin of every pair as one batch of twice the rows; the twins' attribute is unknown (-1).
+
+    Raises:
+      ContractError: a batch without twins.
+
+    >>> pair = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]), twin=np.ones((1, 2)))
+    >>> unpair(pair).x.tolist(), unpair(pair).label.tolist()
+    ([[0.0, 0.0], [1.0, 1.0]], [3, 3])
+    """
+    from jaxdebias.contracts import expect  # which imports Batch from here
+
+    expect(pairs.twin is not None, "pairs.twin", "the other rendering of x", None)
+    return Batch(
+        x=np.concatenate([pairs.x, pairs.twin]),
+        label=np.concatenate([pairs.label, pairs.label]),
+        attribute=np.concatenate([pairs.attribute, np.full_like(pairs.attribute, -1)]),
+        weight=None if pairs.weight is None else np.concatenate([pairs.weight, pairs.weight]),
+        unit=None if pairs.unit is None else np.concatenate([pairs.unit, pairs.unit]),
+    )
+
+
+def repair_sets(dataset: Dataset) -> RepairSets:
+    """The sets of a data set that a repair may use; None where it has none.
+
+    Args:
+      dataset: splits `train`, `edit` and `accept`, and pairs `edit` and `accept`, are taken; never `test`.
+    """
+    splits, pairs = dataset.splits, dataset.pairs
+    return RepairSets(
+        splits.get("train"), splits.get("edit"), pairs.get("edit"), splits.get("accept"), pairs.get("accept")
+    )
 
 
 def cell_counts(

@@ -1,7 +1,6 @@
 """Files: written whole or not at all, and `.npz` archives that may be damaged, half written or something else."""
 
 import contextlib
-import json
 import os
 import pathlib
 import tempfile
@@ -12,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from jaxdebias.contracts import ContractError, describe, expect
+from jaxdebias.contracts import ContractError, expect
 
 Path = str | os.PathLike[str]
 
@@ -88,27 +87,6 @@ def read_arrays(what: str, path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except BROKEN as error:
         raise ContractError(f"`{what}`: expected an .npz file of arrays, got {path} ({one_line(error)})") from None
-
-
-def read_object(what: str, path: Path) -> dict[str, Any]:
-    """A JSON object from a file of users, with or without a byte order mark.
-
-    Args:
-      what: the name of the file's role, for the error.
-      path: the file.
-
-    Raises:
-      ContractError: no JSON, or JSON of something else; a pointer of Git LFS is named as such.
-    """
-    content = pathlib.Path(path).read_bytes()
-    lfs = content.startswith(b"version https://git-lfs")
-    expect(not lfs, what, "JSON", f"{path}, a pointer of Git LFS: fetch the file itself with `git lfs pull`")
-    try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ContractError(f"`{what}`: expected JSON, got {path} ({one_line(error)})") from None
-    expect(isinstance(value, dict), what, "a JSON object", f"{path}, {describe(value)}")
-    return value
 
 
 def one_line(error: BaseException) -> str:

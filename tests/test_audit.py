@@ -150,7 +150,7 @@ def test_no_test_split_is_refused():
 def test_a_classifier_brings_what_looks_inside(key):
     """One of our networks, untrained: every stage runs, and nothing is found."""
     dataset = table(noise=0.1)
-    classifier = jaxdebias.models._mlp(hidden=(4,), classes=2)
+    classifier = jaxdebias.models.mlp(hidden=(4,), classes=2)
     params = classifier.init(key, dataset.splits["train"].x[:2])
     report = jaxdebias.audit(classifier, jax.tree.map(lambda leaf: leaf * 0, params), dataset)
     assert report.shortcuts == []

@@ -3,7 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdebias.core import Batch, Classifier, as_float, group_of, take
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import (
+    Batch,
+    Classifier,
+    Dataset,
+    RepairSets,
+    Split,
+    as_float,
+    concatenate,
+    counted,
+    group_of,
+    repair_sets,
+    take,
+    unpair,
+)
 
 
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
@@ -65,5 +79,53 @@ def test_batch_is_a_pytree_of_the_fields_that_are_there():
 
 
 def test_a_classifier_points_at_its_head():
-    assert Classifier._field_defaults["head_path"] == ("params", "head")
+    said, unsaid = (Classifier(None, None, None, Split(None, None, path)) for path in (("head",), None))
+    assert (said.head_path, unsaid.head_path) == (("head",), ("params", "head"))
     assert Classifier._field_defaults["spatial"] is None
+
+
+def rows(n, start=0):
+    x = np.arange(start, start + 2 * n, dtype=np.float32).reshape(n, 2)
+    return Batch(x, np.arange(n, dtype=np.int32) % 2, np.zeros(n, np.int32))
+
+
+def test_concatenated_rows_keep_their_order_and_weights():
+    one, two = rows(3), rows(2, start=10)
+    both = concatenate(one, two._replace(weight=np.array([0.0, 2.0], np.float32)))
+    np.testing.assert_array_equal(both.x, np.concatenate([one.x, two.x]))
+    np.testing.assert_array_equal(both.label, np.concatenate([one.label, two.label]))
+    assert both.weight.tolist() == [1, 1, 1, 0, 2]
+    assert concatenate(one, two).weight is None
+    with pytest.raises(ContractError, match="`x of the batches`: expected one dtype and shape of a row"):
+        concatenate(one, two._replace(x=two.x[:, :1]))
+
+
+def test_unpaired_rows_keep_weight_and_unit():
+    pairs = rows(2)._replace(twin=-rows(2).x, weight=np.array([1.0, 0.0]), unit=np.array([4, 7], np.int32))
+    got = unpair(pairs)
+    np.testing.assert_array_equal(got.x, np.concatenate([pairs.x, pairs.twin]))
+    assert (got.weight.tolist(), got.unit.tolist()) == ([1, 0, 1, 0], [4, 7, 4, 7])
+    assert got.attribute.tolist() == [0, 0, -1, -1]
+    with pytest.raises(ContractError, match=r"`pairs.twin`: expected the other rendering of x"):
+        unpair(rows(2))
+
+
+def test_padding_is_left_out_and_only_padding():
+    batch = rows(3)._replace(weight=np.array([0.5, 0.0, 2.0], np.float32))
+    assert counted(batch).x.tolist() == [[0, 1], [4, 5]]
+    assert counted(rows(3)).x is rows(3).x or counted(rows(3)).x.tolist() == rows(3).x.tolist()
+    sets = RepairSets(train=batch, accept=rows(2)).counted()
+    assert (len(sets.train.label), len(sets.accept.label), sets.edit) == (2, 2, None)
+
+
+def dataset(splits, pairs):
+    names = {"label_names": ("a", "b"), "attribute_names": ("c",), "aligned": np.ones((2, 1), bool)}
+    return Dataset(name="toy", variant={}, splits=splits, pairs=pairs, **names)
+
+
+def test_the_sets_of_a_repair_never_hold_the_test_split():
+    splits = {name: rows(n) for n, name in enumerate(("train", "edit", "accept", "test"), 1)}
+    pairs = {name: rows(n)._replace(twin=rows(n).x) for n, name in enumerate(("edit", "accept", "test"), 5)}
+    sets = repair_sets(dataset(splits, pairs))
+    assert [len(batch.label) for batch in sets] == [1, 2, 5, 3, 6]
+    assert repair_sets(dataset({"train": rows(1)}, {}))[1:] == (None,) * 4

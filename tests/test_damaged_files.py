@@ -14,13 +14,13 @@ from jaxdebias.app.debias import DebiasConfig, debias
 from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.app.run_folder import load
 from jaxdebias.app.show import show
+from jaxdebias.app.training import build_training
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.data import _registry as registry
 from jaxdebias.explain import influence
 from jaxdebias.files import read_arrays
 from jaxdebias.mitigate import erm
-from jaxdebias.mitigate._methods import trainee
 from jaxdebias.models import mlp
 from jaxdebias.report import Pictures
 from jaxdebias.results import build as content
@@ -61,7 +61,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     config = TrainConfig(data="digits", options={"conflicting": 0.05}, model="mlp")
     dataset = registry.load("digits", seed=0, conflicting=0.05)
-    classifier = trainee("erm", "mlp", dataset, model_options(config)).classifier
+    classifier = build_training("erm", "mlp", dataset, model_options(config)).classifier
     save_params(folder / "params.npz", classifier.init(jax.random.key(0), dataset.splits["train"].x[:1]))
     results = FAKES["digits_erm"]() | {"config": {"data": "digits", "data_dir": None, "seed": 0, "method": "erm",
                                                   "options": {"conflicting": 0.05}, "model": "mlp"}}  # fmt: skip

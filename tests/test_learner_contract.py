@@ -12,8 +12,11 @@ from train.tiny import BARE, NORMED
 from jaxdebias import models
 from jaxdebias.core import Batch, Learner
 from jaxdebias.mitigate import (
+    CellBalancedConfig,
     DbVaeConfig,
     DisentConfig,
+    ErmConfig,
+    GroupDroConfig,
     cell_balanced,
     corruption,
     dbvae,
@@ -43,20 +46,22 @@ IMAGES = Batch(
 )
 TABLE = IMAGES._replace(x=np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32))
 
+GROUPS = np.array([[9, 1], [1, 5], [2, 0]])
+
 # name: (learner, a batch of its data, whether rows are independent: batch normalisation couples them)
 LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
     "erm_bare": (erm(BARE), TABLE, True),
-    "erm_mlp_sgd": (erm(MLP, SGD, class_weights=(1.0, 2.0, 0.5), label_smoothing=0.1), IMAGES, True),
+    "erm_mlp_sgd": (erm(MLP, ErmConfig(class_weights=(1.0, 2.0, 0.5), label_smoothing=0.1), SGD), IMAGES, True),
     "erm_cnn_augment": (erm(CNN, augment=random_flip), IMAGES, True),
-    "erm_batch_norm": (erm(NORMED, SGD), TABLE, False),
+    "erm_batch_norm": (erm(NORMED, optimizer=SGD), TABLE, False),
     "gce": (gce(BARE), TABLE, True),
-    "group_balanced": (group_balanced(BARE, classes=3, attributes=2), TABLE, True),
-    "group_dro": (group_dro(BARE, SGD, counts=((9, 1), (1, 5), (2, 0)), adjustment=1.0), TABLE, True),
-    "group_dro_batch_norm": (group_dro(NORMED, counts=((9, 1), (1, 5), (2, 1)), balanced=False), TABLE, False),
+    "group_balanced": (group_balanced(BARE, groups=GROUPS), TABLE, True),
+    "group_dro": (group_dro(BARE, GroupDroConfig(adjustment=1.0), SGD, groups=GROUPS), TABLE, True),
+    "group_dro_batch_norm": (group_dro(NORMED, GroupDroConfig(balanced=False), groups=GROUPS), TABLE, False),
     "jtt_drawn": (drawn_by_weight(erm(BARE)), TABLE, True),
-    "lff": (lff(BARE, samples=8), TABLE, True),
-    "lff_batch_norm": (lff(NORMED, SGD, samples=20), TABLE, False),
-    "cell_balanced": (cell_balanced(BARE, classes=3, attributes=2, input_dropout=0.1), TABLE, True),
+    "lff": (lff(BARE, rows=8), TABLE, True),
+    "lff_batch_norm": (lff(NORMED, optimizer=SGD, rows=20), TABLE, False),
+    "cell_balanced": (cell_balanced(BARE, CellBalancedConfig(input_dropout=0.1), groups=GROUPS), TABLE, True),
     "patch_noise": (
         patch_noise(gce(CNN), corruption(np.arange(64).reshape(1, 8, 8).repeat(8, 0) % 3 == 0)),
         IMAGES,
@@ -65,16 +70,16 @@ LEARNERS: dict[str, tuple[Learner, Batch, bool]] = {
     "dbvae": (
         dbvae(
             models.vae_classifier(image=(8, 8, 3), classes=3, latent=4, encoder=MLP, decoder=(4,)),
-            SGD,
             DbVaeConfig(debiased=(0, 2), stale=True),
-            samples=8,
+            SGD,
+            rows=8,
         ),
         IMAGES,
         True,
     ),
     "contrastive": (contrastive(MLP, latent=3, augment=random_flip), IMAGES, False),
     "disent": (
-        disent(models.mlp_two_encoders(hidden=(4,), classes=3), SGD, DisentConfig(swap_after=0), samples=9),
+        disent(models.mlp_two_encoders(hidden=(4,), classes=3), DisentConfig(swap_after=0), SGD, rows=9),
         IMAGES,
         True,
     ),

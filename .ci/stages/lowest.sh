@@ -6,8 +6,8 @@ copy
 python3 -m venv "$work/lowest"
 . "$work/lowest/bin/activate"
 say 'uv pip install --resolution lowest-direct ".[test]"'
-pip install -q uv
-uv pip install -q --resolution lowest-direct ".[test]"
+pip install -qq uv
+uv pip install -qq --resolution lowest-direct ".[test]"
 versions
 
 say "import, quickstart"

@@ -5,7 +5,7 @@
 environment test
 # Weights, losses, optimisers and schedules are compared with PyTorch. A CPU build is used where pip has one; where it
 # has none, those tests skip and say so.
-pip install -q "torch==2.13.0" || echo "no CPU build of PyTorch here: these tests will skip"
+pip install -qq "torch==2.13.0" || echo "no CPU build of PyTorch here: these tests will skip"
 
 say "pytest, slow"
 pytest -q -rs -m "(slow or torch) and not alone" --ignore=tests/notebooks --durations=10

@@ -172,7 +172,7 @@ def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
         drop_last=True,
     )
     train = dataset.splits["train"]._replace(twin=None, mask=None, unit=None)
-    result = fit(key_train, erm(classifier, optimizer), train, config)
+    result = fit(key_train, erm(classifier, optimizer=optimizer), train, config)
     params, test, seconds = result.state.variables, dataset.splits["test"], time.perf_counter() - began
 
     logits = np.asarray(predict_rows(classifier.apply, params, test.x))

@@ -131,7 +131,7 @@ def trained(key: Any, classifier: Classifier, train: Batch, steps: int) -> Param
     )
     optimizer = Optimizer(name="adamw", learning_rate=1e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
     train = Batch(x=train.x, label=train.label, attribute=train.attribute)
-    return fit(key, erm(classifier, optimizer), train, config).state.variables
+    return fit(key, erm(classifier, optimizer=optimizer), train, config).state.variables
 
 
 def shown(classifier: Classifier, params: Params, pairs: Batch) -> np.ndarray:
@@ -152,7 +152,7 @@ def over_units(values: np.ndarray, unit: np.ndarray | None) -> Interval:
 def best_gain(family: str, made: Made, params: Params, before: np.ndarray) -> Interval:
     """Of all repairs that the audit knows, fitted again: the largest rise of the accuracy over both showings."""
     of = FAMILIES[family]
-    listed = listing.candidates(made.dataset, {of.planted: made.candidates[of.planted]})
+    listed = listing.list_candidates(made.dataset, {of.planted: made.candidates[of.planted]})
     seen = embed(of.network.vector, params, listing.with_attribute(made.dataset, of.planted, listed[of.planted]))
     tried = fixes.advise(jax.random.key(AUDIT_SEED), seen.split, params, seen.dataset).options
     gains = [over_units((shown(of.network, one.params, made.pairs) - before).mean(0), made.pairs.unit) for one in tried]

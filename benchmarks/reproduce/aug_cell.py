@@ -43,9 +43,9 @@ from jaxdebias.data._sets.colored_mnist import MnistDigits, all_digits, tinted_m
 from jaxdebias.data.streams import named_rng
 from jaxdebias.mitigate import AugCellConfig, aug_cell
 from jaxdebias.reproduce import accuracies, aug_cell_said
-from jaxdebias.reproduce._methods import CNN, CNN_RECIPE
+from jaxdebias.reproduce._methods import CNN, CNN_OPTIMIZER, CNN_RECIPE
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import chain, random_affine, random_flip
+from jaxdebias.train import Optimizer, chain, random_affine, random_flip
 from jaxdebias.train._augment import Augment
 
 OUT = Path(__file__).parents[1] / "results" / "aug_cell.json"
@@ -58,6 +58,7 @@ class Task(NamedTuple):
     classifier: Classifier
     config: AugCellConfig
     augment: Augment | None = None
+    optimizer: Optimizer = Optimizer()
     wrong: np.ndarray | None = None
     """Training rows whose label was replaced."""
 
@@ -119,7 +120,9 @@ def hard_shape(data_dir: Path, conflicting: float, seed: int) -> Task:
 
 def corrupted(data_dir: Path, conflicting: float, seed: int) -> Task:
     data = registry.load("corrupted-cifar10", data_dir=data_dir, conflicting=conflicting, seed=seed, held_out=0)
-    return Task(data.splits["train"], data.splits["test"], CNN, CNN_RECIPE, chain(random_flip, random_affine()))
+    return Task(
+        data.splits["train"], data.splits["test"], CNN, CNN_RECIPE, chain(random_flip, random_affine()), CNN_OPTIMIZER
+    )
 
 
 CASES = {
@@ -140,6 +143,7 @@ def measured(task: Task, seed: int) -> dict[str, Any]:
         task.classifier,
         unlabelled,
         task.config,
+        task.optimizer,
         augment=task.augment,
         observe=functools.partial(print, flush=True),
     )

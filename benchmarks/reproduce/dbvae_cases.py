@@ -265,24 +265,20 @@ def prepared(
     data = dataset.splits["train"]._replace(twin=None, mask=None, unit=None)
     classes, attributes = dataset.aligned.shape
     if arm == "plain":
-        return erm(model.classifier, Optimizer(), augment=case.augment), data
+        return erm(model.classifier, augment=case.augment), data
     if arm == "oracle":
-        return group_balanced(
-            model.classifier, Optimizer(), classes=classes, attributes=attributes, augment=case.augment
-        ), data
+        return group_balanced(model.classifier, augment=case.augment, groups=np.ones((classes, attributes), int)), data
     if arm == "cells":
         config = CellsConfig(steps=20 if few else 300, batch_size=64)
-        judge = gce(model.classifier, config.optimizer, augment=random_affine())
+        judge = gce(model.classifier, optimizer=config.optimizer, augment=random_affine())
         guess = find_cells(key, judge, data, config).guess
-        learner = group_balanced(
-            model.classifier, Optimizer(), classes=classes, attributes=classes, augment=case.augment
-        )
+        learner = group_balanced(model.classifier, augment=case.augment, groups=np.ones((classes, classes), int))
         return learner, data._replace(attribute=guess)
     if arm in ("contrastive", "all faces"):
         weight = fixed_weights(arm, case, model, dataset, key, few)
-        plain = erm(model.classifier, Optimizer(), augment=case.augment)
+        plain = erm(model.classifier, augment=case.augment)
         return drawn_by_weight(plain), data._replace(weight=len(weight) * weight)
-    return dbvae(model, Optimizer(), ARMS[arm], augment=case.augment), data
+    return dbvae(model, ARMS[arm], augment=case.augment), data
 
 
 def fixed_weights(arm: str, case: Case, model: VaeClassifier, dataset: Dataset, key: Any, few: bool) -> np.ndarray:
@@ -297,9 +293,7 @@ def fixed_weights(arm: str, case: Case, model: VaeClassifier, dataset: Dataset, 
         kl = jnp.ones(case.latent)
     else:
         settings = DbVaeConfig(class_weight=0.0, sampling="uniform")
-        state = fit(
-            key, dbvae(model, Optimizer(), settings, augment=case.augment), dataset.splits["others"], config
-        ).state
+        state = fit(key, dbvae(model, settings, augment=case.augment), dataset.splits["others"], config).state
         encoding = encode_all(model, state.variables, train.x)
         mean, log_variance, kl = encoding.mean, encoding.log_variance, None
     said = latent_weights(mean, log_variance, train.label, RarityConfig(), classes=len(dataset.label_names), kl=kl)

@@ -34,14 +34,13 @@ from fmd_table import RESULTS, _write
 from jaxdebias import models
 from jaxdebias.app.recipes import RECIPES
 from jaxdebias.batching import predict_rows
-from jaxdebias.core import Batch, Dataset, Params
+from jaxdebias.core import Batch, Dataset, Params, RepairSets, repair_sets
 from jaxdebias.data import adult
 from jaxdebias.measure import over_seeds
 from jaxdebias.mitigate import (
     DfrConfig,
     FineTuneConfig,
     FmdConfig,
-    both_sides,
     dfr,
     erm,
     fine_tune,
@@ -50,7 +49,7 @@ from jaxdebias.mitigate import (
     fmd,
     refit_head,
     retrain_counterfactual,
-    self_influence_tuning,
+    self_influence,
     train_from_scratch,
     zero_column,
 )
@@ -153,7 +152,7 @@ def train_network(key: jax.Array, classifier: Any, train: Batch) -> Params:
     steps = recipe.epochs * steps_per_epoch(len(train.label), recipe.batch_size)
     learner = erm(
         classifier,
-        Optimizer(
+        optimizer=Optimizer(
             name="adamw",
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
@@ -199,7 +198,7 @@ def _edited(setup: Setup, fit: Callable[[], tuple[Params, Any]]) -> tuple[Predic
 
 
 def _fmd_entries(setup: Setup) -> Iterator[Entry]:
-    splits, pairs = setup.dataset.splits, setup.dataset.pairs
+    sets = repair_sets(setup.dataset)
 
     def sweeps(where: str, model: Any, **options: Any) -> Iterator[Entry]:
         def entry(method: str, setting: str, config: FmdConfig) -> Entry:
@@ -208,24 +207,16 @@ def _fmd_entries(setup: Setup) -> Iterator[Entry]:
                 setting,
                 lambda: _edited(
                     setup,
-                    lambda: fmd(
-                        setup.key(method),
-                        model,
-                        setup.params,
-                        splits["train"],
-                        pairs["edit"],
-                        splits["accept"],
-                        pairs["accept"],
-                        config,
-                        **options,
-                    ),
+                    lambda: fmd(setup.key(method), model, setup.params, sets, config, **options),
                 ),
             )
 
         for direction in ("ext", "gradB"):
             method = f"fmd {where} {direction}"
             for number, near in ((200, NEAR), (1000, NEAR), (4000, NEAR), (4000, 0.01)):
-                config = FmdConfig(direction=direction, pairs=number, rounds=5, near=near, steps_per_octave=4)
+                config = FmdConfig(
+                    direction=direction, pairs=number, rounds=5, accuracy_tolerance=near, steps_per_octave=4
+                )
                 setting = f"K={number}, 5 searched rounds"
                 yield entry(method, setting if near == NEAR else f"{setting}, near {near}", config)
             for u in FIXED_STEPS:
@@ -244,8 +235,8 @@ def _fmd_entries(setup: Setup) -> Iterator[Entry]:
 
 def _head_and_network_entries(setup: Setup) -> Iterator[Entry]:
     dataset, classifier, params, column = setup.dataset, setup.classifier, setup.params, setup.column
-    train, edit, accept = (dataset.splits[name] for name in ("train", "edit", "accept"))
-    held_out = both_sides(dataset.pairs["edit"])
+    sets = repair_sets(dataset)
+    train, edit = sets.train, sets.edit
 
     def entry(method: str, setting: str, fit: Callable[[jax.Array], tuple[Params, Any]]) -> Entry:
         return Entry(method, setting, lambda: _edited(setup, lambda: fit(setup.key(method))))
@@ -257,27 +248,29 @@ def _head_and_network_entries(setup: Setup) -> Iterator[Entry]:
         averaged=20,
         select="worst_group",
     )
-    yield entry("dfr", "L2, weights", lambda key: dfr(classifier.vector, params, edit, accept))
-    yield entry("dfr", "L1, 20 subsamples", lambda key: dfr(classifier.vector, params, edit, accept, paper, key=key))
+    yield entry("dfr", "L2, weights", lambda key: dfr(key, classifier, params, sets))
+    yield entry("dfr", "L1, 20 subsamples", lambda key: dfr(key, classifier, params, sets, paper))
     yield entry(
         "refit head",
         "train + flipped",
-        lambda key: refit_head(classifier.vector, params, train, flip_column(train, column)),
+        lambda key: refit_head(key, classifier, params, sets, counterfactual=flip_column(train, column)),
     )
     yield entry(
         "refit head",
         "edit, both sides",
-        lambda key: refit_head(classifier.vector, params, edit, flip_column(edit, column)),
+        lambda key: refit_head(
+            key, classifier, params, RepairSets(train=edit), counterfactual=flip_column(edit, column)
+        ),
     )
     tune = FineTuneConfig(epochs=5, batch_size=256)
-    yield entry("fine-tune head", "", lambda key: fine_tune_head(key, classifier.vector, params, held_out, accept))
-    yield entry("fine-tune all", "", lambda key: fine_tune(key, classifier, params, held_out, accept, tune))
+    yield entry("fine-tune head", "", lambda key: fine_tune_head(key, classifier, params, sets))
+    yield entry("fine-tune all", "", lambda key: fine_tune(key, classifier, params, sets, tune))
     yield entry(
         "from scratch",
         "",
-        lambda key: train_from_scratch(key, classifier, held_out, accept, dataclasses.replace(tune, epochs=15)),
+        lambda key: train_from_scratch(key, classifier, params, sets, dataclasses.replace(tune, epochs=15)),
     )
-    yield entry("self-influence", "no attribute", lambda key: self_influence_tuning(key, classifier, params, train))
+    yield entry("self-influence", "no attribute", lambda key: self_influence(key, classifier, params, sets))
     recipe = RECIPES["adult"]
     yield entry(
         "retrain + flipped",
@@ -285,15 +278,15 @@ def _head_and_network_entries(setup: Setup) -> Iterator[Entry]:
         lambda key: retrain_counterfactual(
             key,
             classifier,
-            train,
-            flip_column(train, column),
-            accept,
+            params,
+            sets,
             FineTuneConfig(
                 epochs=recipe.epochs,
                 batch_size=recipe.batch_size,
                 learning_rates=(recipe.learning_rate,),
                 weight_decay=recipe.weight_decay,
             ),
+            counterfactual=flip_column(train, column),
         ),
     )
     yield entry(

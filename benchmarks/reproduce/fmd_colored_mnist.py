@@ -18,13 +18,13 @@ from fmd_methods import Cell, Margin, Method, Setup, baseline_methods, fill, fmd
 from fmd_table import RESULTS
 
 from jaxdebias.app.recipes import RECIPES, TrainConfig
-from jaxdebias.core import Batch
+from jaxdebias.core import Batch, RepairSets, repair_sets, unpair
 from jaxdebias.data._aligned import other_attribute
 from jaxdebias.data._colour import one_colour
 from jaxdebias.data._sets.colored_mnist import read_mnist
 from jaxdebias.data.streams import named_rng
 from jaxdebias.explain.influence import Mix
-from jaxdebias.mitigate import FineTuneConfig, both_sides, retrain_counterfactual, train_from_scratch
+from jaxdebias.mitigate import FineTuneConfig, retrain_counterfactual, train_from_scratch
 
 RATIOS = (0.005, 0.01, 0.02)
 PARTS = {f"{100 * ratio:g} %": ratio for ratio in RATIOS}
@@ -64,7 +64,7 @@ def methods(setup: Setup) -> Iterator[Method]:
     mixed = {"params/layers_0/kernel": Mix(channels=3), "params/layers_0/bias": None}
     yield from fmd_methods(setup, {"": 0.10}, layers=3)
     yield from baseline_methods(
-        setup, both_sides(pairs["edit"]), splits["edit_every_colour"], select="accuracy", layers=3, mixed=mixed
+        setup, unpair(pairs["edit"]), splits["edit_every_colour"], select="accuracy", layers=3, mixed=mixed
     )
     yield Method(
         "retrain, counterfactuals",
@@ -73,10 +73,10 @@ def methods(setup: Setup) -> Iterator[Method]:
         lambda: retrain_counterfactual(
             setup.key("tune"),
             classifier,
-            splits["train"],
-            training_counterfactuals(setup),
-            splits["accept"],
+            None,
+            repair_sets(dataset),
             as_trained,
+            counterfactual=training_counterfactuals(setup),
         ),
     )
     yield Method(
@@ -84,7 +84,11 @@ def methods(setup: Setup) -> Iterator[Method]:
         "training set in colours at random",
         0,
         lambda: train_from_scratch(
-            setup.key("tune"), classifier, training_in_random_colours(setup), splits["accept"], as_trained
+            setup.key("tune"),
+            classifier,
+            None,
+            RepairSets(edit=training_in_random_colours(setup), accept=splits["accept"]),
+            as_trained,
         ),
     )
 

@@ -38,7 +38,7 @@ from jaxdebias import auditing
 from jaxdebias.app.recipes import TrainConfig
 from jaxdebias.app.run_folder import Run, load
 from jaxdebias.app.train import train
-from jaxdebias.core import Batch, Dataset, Params
+from jaxdebias.core import Batch, Dataset, Params, repair_sets
 from jaxdebias.explain import influence
 from jaxdebias.measure import over_seeds
 from jaxdebias.mitigate import (
@@ -51,7 +51,7 @@ from jaxdebias.mitigate import (
     fine_tune_head,
     fmd,
     refit_head,
-    self_influence_tuning,
+    self_influence,
     train_from_scratch,
 )
 from jaxdebias.results.provenance import device_name, versions
@@ -113,9 +113,9 @@ def fmd_methods(setup: Setup, floors: Mapping[str, float | None], *, layers: int
     The latter without a floor, because the margins that it is held to were found without one.
     """
     dataset, classifier, params = setup.trained.dataset, setup.trained.classifier, setup.trained.params
-    splits, pairs = dataset.splits, dataset.pairs
+    splits, sets = dataset.splits, repair_sets(dataset)
     bias = "pair" if dataset.pairing == "counterfactual" else "gap"
-    samples = _digits(pairs["edit"], dataset.pairing) + len(splits["accept"].label)
+    samples = _digits(sets.pairs, dataset.pairing) + len(splits["accept"].label)
     whole = influence.last_layers(classifier.apply, params, splits["accept"].x[:2], layers)
 
     def method(name: str, model: Any, config: FmdConfig, **options: Any) -> Method:
@@ -123,17 +123,7 @@ def fmd_methods(setup: Setup, floors: Mapping[str, float | None], *, layers: int
             name,
             "held-out pairs",
             samples,
-            lambda: fmd(
-                setup.key("edit"),
-                model,
-                params,
-                splits["train"],
-                pairs["edit"],
-                splits["accept"],
-                pairs["accept"],
-                config,
-                **options,
-            ),
+            lambda: fmd(setup.key("edit"), model, params, sets, config, **options),
         )
 
     for suffix, floor in floors.items():
@@ -142,7 +132,6 @@ def fmd_methods(setup: Setup, floors: Mapping[str, float | None], *, layers: int
                 f"fmd {direction}{suffix}",
                 classifier.vector,
                 FmdConfig(direction=direction, bias=bias, aligned_floor=floor),
-                head_path=classifier.head_path,
             )
     for direction in ("ext", "gradB"):
         yield method(
@@ -167,10 +156,10 @@ def baseline_methods(
         first layer. It is few numbers, but the kernel into which it is folded changes everywhere.
     """
     dataset, classifier, params = setup.trained.dataset, setup.trained.classifier, setup.trained.params
-    splits, pairs = dataset.splits, dataset.pairs
-    edit, accept = splits["edit"], splits["accept"]
+    sets = repair_sets(dataset)
+    edit, accept = sets.edit, sets.accept
+    tuning = sets._replace(edit=held_out, pairs=None)
     samples = len(edit.label) + len(accept.label)
-    head = {"head_path": classifier.head_path}
 
     # methods["block"]: the layers that FMD edits as a block, and these with the channel mixing of the first layer.
     whole = dict.fromkeys(influence.last_layers(classifier.apply, params, accept.x[:2], layers))
@@ -187,7 +176,7 @@ def baseline_methods(
             name,
             "held-out pairs",
             samples,
-            functools.partial(fine_tune_block, setup.key("tune"), classifier.apply, params, held_out, accept, block),
+            functools.partial(fine_tune_block, setup.key("tune"), classifier.apply, params, tuning, block=block),
             influence.find_block(classifier.apply, params, accept.x[:2], block)[0].vector().size,
         )
     # The paper averages 20 and tries more penalties; with 100 groups of digits that takes minutes.
@@ -204,45 +193,44 @@ def baseline_methods(
         "dfr l2",
         "held-out samples with attribute",
         samples,
-        lambda: dfr(classifier.vector, params, edit, accept, DfrConfig(penalties=(100.0, 10.0, 1.0, 0.1)), **head),
+        lambda: dfr(setup.key("dfr"), classifier, params, sets, DfrConfig(penalties=(100.0, 10.0, 1.0, 0.1))),
     )
     yield Method(
         "dfr l1",
         "held-out samples with attribute",
         samples,
-        lambda: dfr(classifier.vector, params, edit, accept, paper, key=setup.key("dfr l1"), **head),
+        lambda: dfr(setup.key("dfr l1"), classifier, params, sets, paper),
     )
-    twins = Batch(x=pairs["edit"].twin, label=pairs["edit"].label, attribute=np.full_like(pairs["edit"].label, -1))
     yield Method(
         "refit head",
         "training set, held-out pairs",
-        _digits(pairs["edit"], dataset.pairing),
-        lambda: refit_head(classifier.vector, params, splits["train"], twins, **head),
+        _digits(sets.pairs, dataset.pairing),
+        lambda: refit_head(setup.key("refit"), classifier, params, sets),
     )
     yield Method(
         "fine-tune head",
         "held-out pairs",
         samples,
-        lambda: fine_tune_head(setup.key("tune"), classifier.vector, params, held_out, accept, **head),
+        lambda: fine_tune_head(setup.key("tune"), classifier, params, tuning),
     )
     yield Method(
         "fine-tune all",
         "held-out pairs",
         samples,
-        lambda: fine_tune(setup.key("tune"), classifier, params, held_out, accept),
+        lambda: fine_tune(setup.key("tune"), classifier, params, tuning),
     )
     scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
     yield Method(
         "scratch",
         "held-out samples, no training set",
         samples,
-        lambda: train_from_scratch(setup.key("scratch"), classifier, every, accept, scratch),
+        lambda: train_from_scratch(setup.key("scratch"), classifier, params, tuning._replace(edit=every), scratch),
     )
     yield Method(
         "self-influence",
         "training set, no attribute",
         0,
-        lambda: self_influence_tuning(setup.key("self-influence"), classifier, params, splits["train"]),
+        lambda: self_influence(setup.key("self-influence"), classifier, params, sets),
     )
 
 

@@ -22,10 +22,10 @@ from fmd_methods import Cell, Method, Setup, fill, parser
 from fmd_table import RESULTS
 
 from jaxdebias.app.recipes import TrainConfig
-from jaxdebias.core import Params
+from jaxdebias.core import Params, repair_sets
 from jaxdebias.mitigate import FmdConfig, fmd
 
-fmd_module = importlib.import_module("jaxdebias.mitigate._fmd.edit")  # the package's attribute `fmd` is the function
+fmd_module = importlib.import_module("jaxdebias.mitigate._fmd.sources")  # the package's attribute `fmd` is the function
 NUMBERS = (500, 5000)
 SETS = {
     "replace, random aligned": ("replace", "none"),
@@ -51,27 +51,24 @@ def chosen_rows() -> Iterator[list[np.ndarray]]:
 
 def methods(setup: Setup) -> Iterator[Method]:
     dataset, classifier, params = setup.trained.dataset, setup.trained.classifier, setup.trained.params
-    splits, pairs = dataset.splits, dataset.pairs
+    splits = dataset.splits
     twins = training_counterfactuals(setup)
     train = splits["train"]._replace(twin=twins.x)
+    sets = repair_sets(dataset)._replace(train=train)
     aligned_row = dataset.aligned[train.label, train.attribute]
 
     def entry(samples: str, ranking: str, number: int) -> Callable[[], tuple[Params, dict[str, Any]]]:
         def fit() -> tuple[Params, dict[str, Any]]:
-            config = FmdConfig(samples=samples, ranking=ranking, pairs=number)
+            config = FmdConfig(edit_with=samples, ranking=ranking, pairs=number)
             # Only the random set is told which samples are aligned: a score has to find them.
             aligned = dataset.aligned if ranking == "none" else None
             with chosen_rows() as rows:
                 fitted, info = fmd(
                     setup.key("edit"),
-                    classifier.vector,
+                    classifier,
                     params,
-                    train,
-                    pairs["edit"],
-                    splits["accept"],
-                    pairs["accept"],
+                    sets,
                     config,
-                    head_path=classifier.head_path,
                     aligned=aligned,
                 )
             found = {**info._asdict(), "aligned_share": 1.0}

@@ -256,7 +256,9 @@ def trained(
     steps = case.epochs * case.steps_per_epoch
     plain = erm(
         case.classifier,
-        Optimizer(name="adamw", learning_rate=case.learning_rate, weight_decay=1e-4, schedule="cosine", steps=steps),
+        optimizer=Optimizer(
+            name="adamw", learning_rate=case.learning_rate, weight_decay=1e-4, schedule="cosine", steps=steps
+        ),
     )
     # One learner for all seeds: which region it hides, and how, is in `hyper`.
     learner = patch_noise(plain, corruption(np.ones(shape, bool)))

@@ -125,7 +125,7 @@ def epochs(repeats: int, *, n: int, side: int, batch: int) -> dict[str, Any]:
     key, config = jax.random.key(0), FitConfig(epochs=1, batch_size=batch, draws="systematic")
 
     def epoch(settings: DbVaeConfig) -> Callable[[], Any]:
-        learner = dbvae(model, optimizer, settings, samples=n)
+        learner = dbvae(model, settings, optimizer, rows=n)
         state = learner.init(key, data)
         state = state._replace(seen=jnp.int32(100 * n))
         if state.remembered is not None:

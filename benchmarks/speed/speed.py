@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias import models
-from jaxdebias.core import Batch, Split
+from jaxdebias.core import Batch, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.measure import group_report
 from jaxdebias.mitigate import FmdConfig, erm, fmd
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.train import FitConfig, Optimizer, fit
+from jaxdebias.train import FitConfig, fit
 
 PATH = Path(__file__).parents[1] / "results" / "speed.json"
 N, D, K = 53_000, 100, 10
@@ -127,10 +127,11 @@ def edit_row(data: dict[str, Any]) -> dict:
     accept_pairs = jax.tree.map(lambda leaf: leaf[:2_000], edit)
     accept = accept_pairs._replace(x=accept_pairs.twin, twin=None)
 
+    sets = RepairSets(train=train, pairs=edit, accept=accept, accept_pairs=accept_pairs)
     config = FmdConfig(aligned_floor=None)  # without a floor all ten rounds are taken here
 
     def whole() -> Any:
-        edited, info = fmd(jax.random.key(0), SPLIT, params, train, edit, accept, accept_pairs, config)
+        edited, info = fmd(jax.random.key(0), SPLIT, params, sets, config)
         return edited, len(info.rounds)
 
     size = "10,000 curvature rows, 5,000 pairs, 2,000 to accept"
@@ -170,7 +171,7 @@ def loop_row() -> dict:
         label=rng.integers(0, 10, n, dtype=np.int32),
         attribute=np.zeros(n, np.int32),
     )
-    learner = erm(models.mlp(hidden=(64, 64), classes=10), Optimizer())
+    learner = erm(models.mlp(hidden=(64, 64), classes=10))
     key = jax.random.key(0)
     step = jax.jit(learner.step, donate_argnums=1)
     x, label = jnp.asarray(data.x), jnp.asarray(data.label)

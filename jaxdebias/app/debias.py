@@ -19,17 +19,19 @@ from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
 from jaxdebias.app.run_folder import Run, Watch, check_trained, data_fingerprint, envelope, load, watching
 from jaxdebias.app.train import write_page_and_seal
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Classifier, Dataset, Key, Params
+from jaxdebias.core import Classifier, Dataset, Key, Params, repair_sets, unpair
 from jaxdebias.explain import influence
 from jaxdebias.mitigate._dfr import dfr
-from jaxdebias.mitigate._fine_tune import FineTuneConfig, both_sides, fine_tune, fine_tune_block, train_from_scratch
-from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
+from jaxdebias.mitigate._fine_tune import FineTuneConfig, fine_tune, train_from_scratch
+from jaxdebias.mitigate._fine_tune_block import fine_tune_block, mixing_block
+from jaxdebias.mitigate._fmd.config import FmdConfig
+from jaxdebias.mitigate._fmd.edit import fmd
+from jaxdebias.mitigate._methods import METHODS, REPAIRS, choices, help_text, refuse_unmet
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import Clock, timing
 from jaxdebias.results.records import read_results, to_json
 from jaxdebias.train._checkpoint import load_params, save_params
 
-REPAIRS = ("fmd", "dfr", "mixing")
 BLOCKS = ("head", "last-2", "last-3", "input-row")
 
 
@@ -37,9 +39,7 @@ BLOCKS = ("head", "last-2", "last-3", "input-row")
 class DebiasConfig:
     """How to repair; by default what suits the data set and the method."""
 
-    method: Annotated[str, arg(metavar="{" + ",".join(REPAIRS) + "}")] = "fmd"
-    """fmd: edits the last layer (or --block) in rounds. dfr: refits the last layer on group-balanced held-out
-    samples. mixing: fine-tunes how the first layer mixes colours, and the last two layers."""
+    method: Annotated[str, arg(metavar="{" + ",".join(choices(REPAIRS)) + "}", help=help_text(REPAIRS))] = "fmd"
     block: Annotated[str, arg(metavar="{" + ",".join(BLOCKS) + "}")] = "head"
     """What FMD edits: the last layer, the last two or three, or the input row of a table's protected column."""
     max_aligned_loss: float = 0.10
@@ -106,7 +106,7 @@ def debias(
     Raises:
       ContractError: no trained run, data without pairs to repair with, or results of another call in `out`.
     """
-    check_choice("method", config.method, REPAIRS)
+    check_choice("method", config.method, choices(REPAIRS))
     check_choice("block", config.block, BLOCKS)
     out, folder = Path(out), Path(folder)
     expect(out.resolve() != folder.resolve(), "out", "another folder than the trained run", out)
@@ -127,6 +127,7 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     trained = load(folder, data_dir=config.data_dir)
     _, dataset, classifier, params, _ = trained
     auditing.check_repairable(dataset)
+    refuse_unmet(METHODS[config.method], dataset)
     clock.lap("data")
     recipe = RECIPES[trained.results["config"]["data"]]
     key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
@@ -190,7 +191,7 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
 def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, dict[str, Any]]:
     """The repaired parameters, and what was done, as the Edit of `jaxdebias.results.records`."""
     _, dataset, classifier, params, _ = trained
-    splits, pairs = dataset.splits, dataset.pairs
+    splits, sets = dataset.splits, repair_sets(dataset)
     if config.method == "fmd":
         recipe = RECIPES[trained.results["config"]["data"]]
         fmd_config = FmdConfig(
@@ -202,31 +203,18 @@ def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, dic
             bias="pair" if dataset.pairing == "counterfactual" else "gap",
         )
         block = _block(config.block, dataset, classifier, params)
-        edited, info = fmd(
-            key,
-            classifier.vector if block is None else classifier.apply,
-            params,
-            splits["train"],
-            pairs["edit"],
-            splits["accept"],
-            pairs["accept"],
-            fmd_config,
-            block=block,
-            head_path=classifier.head_path,
-        )
+        edited, info = fmd(key, classifier, params, sets, fmd_config, block=block)
         return edited, content.edit(info, params, edited, fmd_config)
     if config.method == "mixing":
-        block = _mixing(dataset, classifier, params)
-        edited, info = fine_tune_block(
-            key, classifier.apply, params, both_sides(pairs["edit"]), splits["accept"], block
-        )
+        block = mixing_block(classifier.apply, params, splits["accept"].x)
+        edited, info = fine_tune_block(key, classifier, params, sets, block=block)
         count = influence.find_block(classifier.apply, params, splits["accept"].x[:2], block)[0].vector().size
         reason = (
             f"{count:,} numbers trained: the first layer's channel mixing and the last "
             f"two layers, at learning rate {info.learning_rate:g}, chosen on the acceptance split."
         )
     else:
-        edited, info = dfr(classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path)
+        edited, info = dfr(key, classifier, params, sets)
         reason = f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split."
     return edited, {
         "accepted": True,
@@ -244,26 +232,26 @@ def _baselines(
     Each is kept as soon as it is measured.
     """
     dataset, classifier, params = trained.dataset, trained.classifier, trained.params
-    splits, pairs = dataset.splits, dataset.pairs
+    splits, sets = dataset.splits, repair_sets(dataset)
     key_tune, key_scratch = jax.random.split(key)
     # Pairs in every rendering of the attribute where the data set can draw them, else both sides of each pair.
-    every = splits.get("edit_every_colour", both_sides(pairs["edit"]))
+    every = splits.get("edit_every_colour", unpair(sets.pairs))
     scratch = FineTuneConfig(epochs=max(5, min(60, 120_000 // len(every.label))))
     methods = {
         "dfr": (
             "DFR",
             "held-out samples with their attribute",
-            lambda: dfr(classifier.vector, params, splits["edit"], splits["accept"], head_path=classifier.head_path),
+            lambda: dfr(jax.random.fold_in(key, 2), classifier, params, sets),
         ),
         "fine_tune": (
             "fine-tuning",
             "the same held-out pairs; trains all layers",
-            lambda: fine_tune(key_tune, classifier, params, both_sides(pairs["edit"]), splits["accept"]),
+            lambda: fine_tune(key_tune, classifier, params, sets),
         ),
         "scratch": (
             "from scratch",
             "the same held-out samples; no training set",
-            lambda: train_from_scratch(key_scratch, classifier, every, splits["accept"], scratch),
+            lambda: train_from_scratch(key_scratch, classifier, params, sets._replace(edit=every, pairs=None), scratch),
         ),
     }
     methods.pop(config.method, None)
@@ -297,16 +285,3 @@ def _block(name: str, dataset: Dataset, classifier: Classifier, params: Params) 
         kernel = influence.layers_in_order(classifier.apply, params, x)[0] + "/kernel"
         return {kernel: (0, (int(column),))}
     return influence.last_layers(classifier.apply, params, x, int(name.removeprefix("last-")))
-
-
-def _mixing(dataset: Dataset, classifier: Classifier, params: Params) -> influence.Where:
-    """The channel mixing of the first layer, its bias, and the last two layers."""
-    x = dataset.splits["accept"].x[:2]
-    expect(x.ndim == 4 and x.shape[-1] > 1, "method", "images with several channels for mixing", dataset.name)
-    first = influence.layers_in_order(classifier.apply, params, x)[0]
-    bias = {f"{first}/bias": None} if f"{first}/bias" in influence.paths(params) else {}
-    return (
-        dict.fromkeys(influence.last_layers(classifier.apply, params, x, 2))
-        | bias
-        | {f"{first}/kernel": influence.Mix(channels=x.shape[-1])}
-    )

@@ -28,8 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdebias.contracts import check_choice, check_finite, check_integers, describe, expect
-from jaxdebias.core import Batch, Params
-from jaxdebias.mitigate._fine_tune import both_sides
+from jaxdebias.core import Batch, Params, unpair
 
 SETS = {
     "train": ("train", None, "train_label"),
@@ -121,7 +120,7 @@ def feature_sets(
     for name in ("accept", "test"):
         if made[name] is None and made[f"{name}_pairs"] is not None:
             pairs = made[f"{name}_pairs"]
-            made[name] = both_sides(pairs)._replace(unit=np.tile(np.arange(len(pairs.label), dtype=np.int32), 2))
+            made[name] = unpair(pairs)._replace(unit=np.tile(np.arange(len(pairs.label), dtype=np.int32), 2))
     return FeatureSets(**made), found
 
 

@@ -44,14 +44,14 @@ from jaxdebias.app.option_types import Folder, Int
 from jaxdebias.app.result_set import claim, file_digest, is_complete
 from jaxdebias.app.run_folder import envelope, read_set
 from jaxdebias.contracts import ContractError, check_choice, expect
-from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split
+from jaxdebias.core import Array, Batch, Dataset, Key, Params, RepairSets, Split, unpair
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import InverseHessian
 from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays, write_text
 from jaxdebias.measure._bootstrap import Interval, paired_difference, rate_intervals
 from jaxdebias.mitigate._dfr import dfr
-from jaxdebias.mitigate._fine_tune import both_sides
-from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
+from jaxdebias.mitigate._fmd.config import FmdConfig
+from jaxdebias.mitigate._fmd.edit import fmd
 from jaxdebias.results import build as content
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import to_json
@@ -207,25 +207,21 @@ def debias_sets(
     """
     key_edit, key_measure, key_changes = jax.random.split(key, 3)
     split, params = AFFINE, head.params
+    held_out = RepairSets(
+        train=None if inverse is not None else sets.train,
+        edit=sets.edit,
+        pairs=sets.edit,
+        accept=sets.accept,
+        accept_pairs=sets.accept_pairs,
+    )
     if config.method == "fmd":
         if inverse is not None:
             _check_size(inverse, params)
         fmd_config = config.fmd()
-        edited, info = fmd(
-            key_edit,
-            split,
-            params,
-            None if inverse is not None else sets.train,
-            sets.edit,
-            sets.accept,
-            sets.accept_pairs,
-            fmd_config,
-            head_path=("head",),
-            inverse=inverse,
-        )
+        edited, info = fmd(key_edit, split, params, held_out, fmd_config, inverse=inverse)
         edit = content.edit(info, params, edited, fmd_config)
     else:
-        edited, info = dfr(split, params, both_sides(sets.edit), sets.accept, head_path=("head",))
+        edited, info = dfr(key_edit, split, params, held_out._replace(edit=unpair(sets.edit)))
         edit = {
             "accepted": True,
             "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance set.",
@@ -287,7 +283,7 @@ def _affine(params: Params, z: Array) -> jax.Array:
     return logits + head["bias"][None, :] if "bias" in head else logits
 
 
-AFFINE = Split(features=_identity, head=_affine)
+AFFINE = Split(features=_identity, head=_affine, head_path=("head",))
 """A last layer alone, on features; its parameters lie at `("head",)`."""
 
 

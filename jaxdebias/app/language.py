@@ -126,7 +126,10 @@ def debias_language(
     """Repairs a language model, measures before and after, writes the folder `out` and returns the results.
 
     Args:
-      observe: is told of every step that is done, in a line.
+      config: what to repair, and how.
+      out: folder of the result.
+      overwrite: replace what is there, once the new result is complete.
+      observe: called with a line after every step.
 
     Raises:
       ContractError: no checkpoint or tokenizer there, unknown names, or results already in `out`.

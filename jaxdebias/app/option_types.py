@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, arg
 Str = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Int = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Float = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
-Names = Annotated[tuple[str, ...] | None, arg(metavar="STR [STR ...]", help_behavior_hint="")]
+Names = Annotated[tuple[str, ...] | None, arg(metavar="STR ...", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Bool = Annotated[bool | None, arg(metavar="{True,False}", help_behavior_hint="")]
 """Each None where the user gave nothing."""

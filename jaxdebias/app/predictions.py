@@ -1,13 +1,9 @@
 """Audit of predictions in a CSV file, of a model made with whatever library: which column is a shortcut, how strongly.
 
-The file has a header and a row per sample:
-
-    label          the true class (or y)
-    predicted      what the model answers (or prediction), on samples that it was not trained on
-    split          optional: train or test. Rows of train need no prediction: how label and columns go together in
-                   training is counted from them; without them from the test rows
-    any other      a candidate: sex, hospital, background ... Numbers with more than `MOST_VALUES` values are cut at
-                   their quartiles; an empty cell is unknown
+The file has a header and a row per sample: its label, what the model predicts on samples that it was not trained on,
+and candidate attributes; `data._predictions` describes the columns. Rows of split train need no prediction: how label
+and candidates go together in training is counted from them; without them from the test rows. Numbers with more than
+`data._values.MOST_VALUES` values are cut at their quartiles. How the file was understood is among the findings.
 
 What predictions alone cannot answer (on which pixels, because of which training samples, what a repair would give) is
 said there, with what would be needed.
@@ -15,7 +11,7 @@ said there, with what would be needed.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -27,61 +23,12 @@ from jaxdebias.app.ending import print_ending
 from jaxdebias.app.predicted import write_predictions
 from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
 from jaxdebias.auditing import measure_predictions
-from jaxdebias.auditing.candidates import Candidate, Column, column, in_order
+from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.contracts import expect
-from jaxdebias.core import Array, Batch, Dataset
-from jaxdebias.data.csv_files import read_csv
+from jaxdebias.core import Batch, Dataset
+from jaxdebias.data._predictions import Predictions, read_predictions
 from jaxdebias.results.records import read_results
 from jaxdebias.train._checkpoint import fingerprint
-
-NAMES = {"label": ("label", "y"), "predicted": ("predicted", "prediction"), "split": ("split",)}
-
-
-class Predictions(NamedTuple):
-    """A file of predictions: all rows, those of training and of the test set."""
-
-    label: Array
-    """`[n]` int32."""
-    predicted: Array
-    """`[n]` int32; -1 in training rows without one."""
-    train: Array
-    """`[n]` bool."""
-    classes: tuple[str, ...]
-    columns: dict[str, Column]
-
-
-def read_predictions(path: Path) -> Predictions:
-    """Reads and checks the file.
-
-    Raises:
-      ContractError: no file, a missing column or value, a split of another name, no test row, no candidate.
-    """
-    path = Path(path)
-    expect(path.is_file(), "predictions", "a CSV file", path)
-    header, rows = read_csv(path)
-    of = {name: next((alias for alias in aliases if alias in header), None) for name, aliases in NAMES.items()}
-    for name in ("label", "predicted"):
-        expect(of[name] is not None, path.name, f"a column {' or '.join(NAMES[name])}", ", ".join(header) or "nothing")
-    expect(bool(rows), path.name, "at least one row", "none")
-    cells = {name: [row.cells[name] for row in rows] for name in header}
-    split = cells[of["split"]] if of["split"] else ["test"] * len(rows)
-    for number, text in enumerate(split, 2):
-        expect(text in ("train", "test"), f"{path.name} row {number}", "split train or test", repr(text))
-    train = np.array([text == "train" for text in split])
-    expect(not bool(train.all()), path.name, "at least one row of split test", "none")
-    classes = tuple(in_order({text for name in ("label", "predicted") for text in cells[of[name]] if text}))
-    expect(len(classes) >= 2, path.name, "at least two classes", ", ".join(classes) or "none")
-    number_of = {name: i for i, name in enumerate(classes)}
-    found = {}
-    for name in ("label", "predicted"):
-        for number, text in enumerate(cells[of[name]], 2):
-            missing = not text and not (name == "predicted" and train[number - 2])
-            expect(not missing, f"{path.name} row {number}", f"a value for {of[name]}", "nothing")
-        found[name] = np.array([number_of.get(text, -1) for text in cells[of[name]]], np.int32)
-    columns = {name: column(cells[name]) for name in header if name not in of.values()}
-    columns = {name: one for name, one in columns.items() if len(one.names) > 1}
-    expect(bool(columns), path.name, "at least one more column, with two values or more, as a candidate", "none")
-    return Predictions(found["label"], found["predicted"], train, classes, columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +82,8 @@ def _audit(path: Path, run: ResultSet, seed: int) -> None:
     read = read_predictions(path)
     rows = {"train": np.flatnonzero(read.train), "test": np.flatnonzero(~read.train)}
     rows = {name: of_split for name, of_split in rows.items() if len(of_split)}
-    known = {
-        name: one
-        for name, one in read.columns.items()
-        if all((one.value[of_split] >= 0).any() for of_split in rows.values())
-    }
-    expect(bool(known), path.name, "a candidate with known values in both splits", "none")
+    known = {name: one for name, one in read.columns.items() if (one.value[rows["test"]] >= 0).any()}
+    expect(bool(known), path.name, "a candidate with known values in the test rows", "none")
     nothing = np.full(len(read.label), -1, np.int32)
     dataset = Dataset(
         name=path.stem,
@@ -156,16 +99,29 @@ def _audit(path: Path, run: ResultSet, seed: int) -> None:
         pairing="none",
     )
     listed = {
-        name: Candidate({split: one.value[of_split] for split, of_split in rows.items()}, one.names)
+        name: Candidate(
+            {split: one.value[of_split] for split, of_split in rows.items() if (one.value[of_split] >= 0).any()},
+            one.names,
+        )
         for name, one in known.items()
     }
-    report = audit(None, None, dataset, predicted=read.predicted[rows["test"]], candidates=listed, seed=seed)
+    predicted = outputs(read, rows["test"])
+    report = audit(None, None, dataset, predicted=predicted, candidates=listed, seed=seed)
+    report.results["findings"][:0] = read.remarks
     if "train" not in rows:
         report.results["findings"].append(
             "How label and candidates go together was counted on the test rows: rows of split train are better where "
             "the two sets differ."
         )
     inputs = fingerprint({name: one.value for name, one in read.columns.items()} | {"label": read.label})
-    measured = measure_predictions(jax.random.key(seed), read.predicted[rows["test"]], dataset)
+    measured = measure_predictions(jax.random.key(seed), predicted, dataset)
     write_predictions(run.folder, dataset, measured, rows=inputs)
     keep_report(run, report, inputs)
+
+
+def outputs(read: Predictions, rows: np.ndarray) -> np.ndarray:
+    """Logits `[n k]` of rows, the logarithms of their probabilities, if these agree with the classes; else classes."""
+    predicted = read.predicted[rows]
+    if read.probability is None or (np.argmax(read.probability[rows], axis=1) != predicted).any():
+        return predicted
+    return np.log(np.maximum(read.probability[rows], 1e-12)).astype(np.float32)

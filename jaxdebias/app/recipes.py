@@ -10,7 +10,7 @@ from tyro.conf import Suppress, arg
 
 from jaxdebias.app.option_types import Bool, Float, Folder, Int
 from jaxdebias.contracts import expect
-from jaxdebias.mitigate._methods import METHODS
+from jaxdebias.mitigate._methods import METHODS, TRAINING, choices, help_text
 from jaxdebias.models._registry import BUILDERS
 
 
@@ -63,23 +63,17 @@ RECIPES = {
 }
 
 
-METHOD_HELP = (
-    "erm: plain training; gce: gives up on hard samples; group-balanced, group-dro: need bias labels; lff, sih, "
-    "aug-cell: need none; dbvae: draws rare samples more often."
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What to train, on what; by default what suits the data set and the method."""
 
     data: str
-    """Name of the data set, of `jaxdebias data list`."""
+    """Name of the data set: see `data list`."""
     data_dir: Folder = None
     """Folder with its files; by default $JAXDEBIAS_DATA."""
     options: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Options of the data set's builder, for instance {"conflicting": 0.02}."""
-    method: Annotated[str, arg(metavar="{" + ",".join(METHODS) + "}", help=METHOD_HELP)] = "erm"
+    method: Annotated[str, arg(metavar="{" + ",".join(choices(TRAINING)) + "}", help=help_text(TRAINING))] = "erm"
     """Name of a training method, a key of `mitigate._methods.METHODS`."""
     model: Annotated[str | None, arg(metavar="{" + ",".join(BUILDERS) + "}", help_behavior_hint="")] = None
     """Network to train."""

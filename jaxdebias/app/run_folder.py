@@ -11,11 +11,13 @@ import jax
 
 from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.app.result_set import ResultSet
+from jaxdebias.app.training import build_training
 from jaxdebias.contracts import ContractError, check_choice, describe, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import _registry as registry
+from jaxdebias.data._values import check_names
 from jaxdebias.files import one_line
-from jaxdebias.mitigate._methods import METHODS, trainee
+from jaxdebias.mitigate._methods import METHODS
 from jaxdebias.models._vae_classifier import VaeClassifier
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import read_results
@@ -80,10 +82,9 @@ def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) 
         config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"], **config["options"]
     )
     for name in ("label_names", "attribute_names"):
-        then, now = results[name], list(getattr(dataset, name))
-        expect(then == now, f"{folder}: {name}", f"{', '.join(then)}, as in training", ", ".join(now))
+        check_names(f"{folder}: {name}", results[name], getattr(dataset, name))
     options = model_options(TrainConfig(data=config["data"], model=config["model"]))
-    trained = trainee(config["method"], config["model"], dataset, options)
+    trained = build_training(config["method"], config["model"], dataset, options)
     like = jax.eval_shape(trained.classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
     return Run(results, dataset, trained.classifier, load_params(folder / "params.npz", like), trained.vae)
 

@@ -125,13 +125,13 @@ def show(folder: Path, *, maps: bool = False, patches: bool = False, data_dir: P
     pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
     laps = dict(results["seconds_by_step"])
     if maps:
-        seen = class_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
+        seen = class_maps.audit_maps(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
         pictures = pictures._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
         clock.lap("maps")
         laps["maps"] = sum(clock.laps.values())
         results = {**results, "maps": content.maps(seen, dataset)}
     if patches:
-        places = patch_places.find_places(jax.random.fold_in(key_measure, 2), dataset)
+        places = patch_places.audit_patches(jax.random.fold_in(key_measure, 2), dataset)
         write_arrays(
             kept,
             {

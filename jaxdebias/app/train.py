@@ -27,13 +27,15 @@ from jaxdebias.app.predicted import input_fingerprint, write_predictions
 from jaxdebias.app.recipes import RECIPES, TrainConfig, model_options, resolve
 from jaxdebias.app.result_set import ResultSet, claim, is_complete
 from jaxdebias.app.run_folder import Watch, data_fingerprint, envelope, watching
+from jaxdebias.app.training import Training, build_training, default_augment
 from jaxdebias.auditing import draw_shares
 from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
 from jaxdebias.files import write_arrays
-from jaxdebias.mitigate._aug_cell import CANDIDATES, Stage
-from jaxdebias.mitigate._methods import METHODS, Trainee, trainee, views
+from jaxdebias.mitigate._aug_cell.info import Stage
+from jaxdebias.mitigate._aug_cell.training import CANDIDATES
+from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
 from jaxdebias.report._page import Pictures, write_page
 from jaxdebias.results import build as content
@@ -47,10 +49,10 @@ from jaxdebias.train._run import FitConfig, fit
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Each for some data sets only; by default what suits the data set."""
+    """Options of some data sets only; by default what suits the data set."""
 
     conflicting: Float = None
-    """Share of bias-conflicting training samples (made sets)."""
+    """Share of bias-conflicting training samples."""
     attribute: Str = None
     """Bias attribute (adult, utkface, celeba, celeba-mask)."""
     target: Str = None
@@ -62,11 +64,11 @@ class DataOptions:
     limit: Int = None
     """The same for corrupted-cifar10."""
     held_out: Int = None
-    """Training pictures kept for repairs (the same, colored-mnist)."""
+    """Pictures kept for repairs (the same, colored-mnist)."""
     cache_dir: Folder = None
     """Folder for what corrupted-cifar10 computes."""
     proxies: Names = None
-    """Columns that change with the attribute (adult)."""
+    """Columns that change with it (adult)."""
     without: Names = None
     """Columns hidden from the model (adult)."""
 
@@ -106,7 +108,7 @@ class Train:
 class Trained(NamedTuple):
     """What training leaves behind."""
 
-    trainee: Trainee
+    network: Training
     params: Params
     loss: list[float]
     """Mean loss of each chunk of epochs; empty with AUG-CELL."""
@@ -131,7 +133,7 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
       ContractError: unknown names, missing files, or results of another call in `out`.
     """
     check_choice("data", config.data, registry.DATASETS)
-    check_choice("method", config.method, METHODS)
+    check_choice("method", config.method, choices(TRAINING))
     config = resolve(config)
     arguments = {**dataclasses.asdict(config), "options": dict(config.options)}
     with claim(out, "train", arguments, overwrite=overwrite) as run:
@@ -148,7 +150,7 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> dict[str
     save_params(run.folder / "params.npz", trained.params)
     clock.lap("train")
     *_, key_measure = jax.random.split(jax.random.key(config.seed), 3)
-    classifier = trained.trainee.classifier
+    classifier = trained.network.classifier
     before = auditing.measure(key_measure, classifier.apply, trained.params, dataset)
     write_predictions(run.folder, dataset, before, rows=input_fingerprint(dataset))
     findings = [*trained.findings, *auditing.findings(dataset, before)]
@@ -213,8 +215,10 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
     recipe, method = RECIPES[config.data], METHODS[config.method]
     data = dataset.splits["train"]._replace(twin=None, mask=None)
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
-    made = trainee(config.method, config.model, dataset, model_options(config))
-    augment = views(dataset, mirrored=recipe.mirrored, turned=made.fit is not None) if config.augment else None
+    made = build_training(config.method, config.model, dataset, model_options(config))
+    augment = None
+    if config.augment:
+        augment = default_augment(dataset, mirrored=recipe.mirrored, turned=made.fit is not None)
     key_init, key_train, _ = jax.random.split(jax.random.key(config.seed), 3)
     label = f"{config.method} on {config.data}"
     if made.fit is not None:
@@ -264,7 +268,7 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
             log=run.folder / "log.jsonl",
             observe=observe,
         )
-    drawn = None if made.vae is None else draw_shares.who_is_drawn(learner, trained.state, made.vae, dataset)
+    drawn = None if made.vae is None else draw_shares.audit_draws(learner, trained.state, made.vae, dataset)
     loss = [record.loss for record in trained.history]
     return Trained(made, trained.state.variables, loss, [], drawn, trained.history)
 

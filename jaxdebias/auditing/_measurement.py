@@ -3,8 +3,8 @@
 The functions here only call what `measure` and `explain` offer; what they return is for `jaxdebias.app.train` and for
 whoever wants the same answers about an own model:
 
-    said = measure(key, apply_fn, params, dataset)
-    said.groups.worst_group_accuracy, said.counterfactual_bias
+    measurement = measure(key, apply_fn, params, dataset)
+    measurement.groups.worst_group_accuracy, measurement.counterfactual_bias
 """
 
 from collections.abc import Callable
@@ -125,15 +125,16 @@ def measure_predictions(
         pairs = dataset.pairs[split]
         kind = "pair" if dataset.pairing == "counterfactual" else "gap"
         bias = counterfactual.counterfactual_bias_of_logits(
-            *pair_logits, pairs.label, key=key_pairs, kind=kind, unit=pairs.unit
+            *pair_logits, pairs.label, key=key_pairs, kind=kind, unit=pairs.unit, weight=pairs.weight
         )
         probability = np.stack(
             [np.asarray(counterfactual.true_class_probability(logits, pairs.label)) for logits in pair_logits], axis=1
         )
     fair = None
-    if classes == 2 and len(np.unique(batch.attribute[batch.attribute >= 0])) > 1:
+    attribute = known_attribute(batch)
+    if classes == 2 and len(np.unique(attribute[attribute >= 0])) > 1:
         fair = fairness.fairness_report(
-            key_fairness, logits, batch.label, batch.attribute, unit=batch.unit, attributes=attributes
+            key_fairness, logits, batch.label, attribute, unit=batch.unit, attributes=attributes
         )
     return Measurement(report, bias, fair, logits, probability)
 
@@ -144,7 +145,7 @@ def changes(
     """`after - before` of each accuracy and of the counterfactual bias, paired over the same test samples."""
     key_groups, key_pairs = jax.random.split(key)
     counts = train_counts(dataset)
-    found = groups.accuracy_differences(
+    differences = groups.accuracy_differences(
         key_groups,
         before.logits,
         after.logits,
@@ -153,9 +154,9 @@ def changes(
         train_counts=counts if counts.any() else None,
     )._asdict()
     if before.pair_probability is not None:
-        sides = [_bias_terms(said.pair_probability, dataset.pairing) for said in (before, after)]
-        found["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
-    return found
+        sides = [_bias_terms(measured.pair_probability, dataset.pairing) for measured in (before, after)]
+        differences["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
+    return differences
 
 
 def most_harmful(
@@ -165,7 +166,7 @@ def most_harmful(
     *,
     count: int = 12,
     damping: float = 1e-3,
-    head_path: tuple[str | int, ...] = ("params", "head"),
+    head_path: tuple[str | int, ...] | None = None,
 ) -> list[Harmful]:
     """The training samples whose removal would lower the counterfactual bias most; arguments as in `influential`."""
     return influential(split, params, dataset, count=count, damping=damping, head_path=head_path).harmful
@@ -178,7 +179,7 @@ def influential(
     *,
     count: int = 12,
     damping: float = 1e-3,
-    head_path: tuple[str | int, ...] = ("params", "head"),
+    head_path: tuple[str | int, ...] | None = None,
 ) -> Influential:
     """The training samples that do most for and most against the counterfactual bias, by influence on the last layer.
 
@@ -191,13 +192,13 @@ def influential(
       dataset: its train split and edit pairs are used; without edit pairs both lists are empty.
       count: how many of each.
       damping: on the curvature of the mean loss.
-      head_path: where the last layer lies in params.
+      head_path: where the last layer lies in params; None: as the split says.
     """
     if "edit" not in dataset.pairs:
         return Influential([], [])
     train, pairs = dataset.splits["train"], dataset.pairs["edit"]
     z, z_pairs, z_twins = (map_rows(split.features, params, jnp.asarray(x)) for x in (train.x, pairs.x, pairs.twin))
-    head, _ = influence.find_head(split.head, params, head_path, z.shape[1])
+    head, _ = influence.find_head(split.head, params, head_path or split.head_path, z.shape[1])
     problem = influence.head_problem(z, train.label, head)
     inverse = influence.factor(problem, damping=damping * len(train.label))
     bias_fn = influence.pair_bias if dataset.pairing == "counterfactual" else influence.pair_gap
@@ -214,11 +215,11 @@ def influential(
     )
 
 
-def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> list[str]:
+def findings(dataset: Dataset, measured: Measurement, *, split: str = "test") -> list[str]:
     """What a reader of the numbers must know, in plain sentences: guard rails, not results."""
     remarks = []
-    report, k = said.groups, len(dataset.label_names)
-    predicted = np.bincount(said.logits.argmax(axis=-1), minlength=k)
+    report, k = measured.groups, len(dataset.label_names)
+    predicted = np.bincount(measured.logits.argmax(axis=-1), minlength=k)
     if np.count_nonzero(predicted) == 1:
         name = dataset.label_names[int(predicted.argmax())]
         remarks.append(f"The model is constant: it answers {name!r} to everything. A bias of 0 then means nothing.")
@@ -233,9 +234,9 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
     averages = {name: getattr(report, field).value for name, field in AVERAGES.items()}
     known = [value for value in averages.values() if np.isfinite(value)]
     if known and max(known) - min(known) > AMBIGUOUS:
-        listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
-        remarks.append(f"The average is ambiguous: {listed}. Say which one is meant.")
-    if not said.groups.count[dataset.aligned].sum() or not said.groups.count[~dataset.aligned].sum():
+        values = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
+        remarks.append(f"The average is ambiguous: {values}. Say which one is meant.")
+    if not measured.groups.count[dataset.aligned].sum() or not measured.groups.count[~dataset.aligned].sum():
         remarks.append(
             "The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
             "be measured by accuracies alone."
@@ -259,17 +260,17 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
     return remarks
 
 
-def collapsed(name: str, said: Measurement, label: Array) -> str:
+def collapsed(name: str, measured: Measurement, label: Array) -> str:
     """A remark about a model that others are compared with and that has learned nothing; empty if it has.
 
     It answers one class to everything, or is no better than whoever answers the most frequent one.
     """
     label = np.asarray(label)
     guessing = np.bincount(label).max() / len(label)
-    constant = len(np.unique(said.logits.argmax(axis=-1))) == 1
+    constant = len(np.unique(measured.logits.argmax(axis=-1))) == 1
     if constant and len(np.unique(label)) > 1:
         return f"{name} has collapsed: it answers one class to everything. Being better than it means nothing."
-    if said.groups.accuracy.high <= guessing:
+    if measured.groups.accuracy.high <= guessing:
         return (
             f"{name} has collapsed: it is worse than answering the most frequent class. Being better than it means "
             "nothing."
@@ -282,14 +283,20 @@ def train_counts(dataset: Dataset) -> np.ndarray:
     if "train" not in dataset.splits:
         return np.zeros(dataset.aligned.shape, np.int64)
     train = dataset.splits["train"]
-    return cell_counts(train.label, train.attribute, *dataset.aligned.shape)
+    return cell_counts(train.label, known_attribute(train), *dataset.aligned.shape)
 
 
-def worst_rows(batch: Batch, said: Measurement, *, count: int = 12) -> np.ndarray:
+def known_attribute(batch: Batch) -> np.ndarray:
+    """`[n]`, the attribute; -1 where it is unknown, and in padding rows, so that they count in no table."""
+    attribute = np.asarray(batch.attribute)
+    return attribute if batch.weight is None else np.where(np.asarray(batch.weight) > 0, attribute, -1)
+
+
+def worst_rows(batch: Batch, measured: Measurement, *, count: int = 12) -> np.ndarray:
     """Rows of the worst group, wrongly classified ones first; `[m]`, m at most `count`."""
-    label, attribute = said.groups.worst_group
+    label, attribute = measured.groups.worst_group
     rows = np.flatnonzero((np.asarray(batch.label) == label) & (np.asarray(batch.attribute) == attribute))
-    wrong = said.logits[rows].argmax(axis=-1) != label
+    wrong = measured.logits[rows].argmax(axis=-1) != label
     return rows[np.argsort(~wrong, kind="stable")][:count]
 
 

@@ -5,7 +5,7 @@ on the other half, paired over samples. It is recommended only if the mean accur
 there and the counterfactual bias not separably worse; else the advice is to leave the model as it is. Better on
 bias-conflicting samples alone recommends nothing: that can be paid for with as many mistakes on bias-aligned ones. Nor
 does it that probabilities depend less on the attribute: a model that has become less sure of everything shows that,
-too. Both are reported. The test split is read once, by `verified`, after the choice has been made.
+too. Both are reported. The test split is read once, by `verify`, after the choice has been made.
 """
 
 import dataclasses
@@ -19,11 +19,12 @@ import numpy as np
 
 from jaxdebias.auditing._measurement import Measurement, changes, measure
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, take
+from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, repair_sets, take
 from jaxdebias.measure._groups import SMALL_GROUP
 from jaxdebias.measure._intervals import Interval, excludes_zero
 from jaxdebias.mitigate._dfr import DfrConfig, dfr
-from jaxdebias.mitigate._fmd.edit import FmdConfig, fmd
+from jaxdebias.mitigate._fmd.config import FmdConfig
+from jaxdebias.mitigate._fmd.edit import fmd
 
 LEAVE, UNTRIED = "leave it", "not tried"
 GAIN, HARM = "group_mean_accuracy", "counterfactual_bias"
@@ -65,7 +66,7 @@ class Advice(NamedTuple):
 
 
 def advise(
-    key: Key, split: Split, params: Params, dataset: Dataset, *, head_path: tuple[str | int, ...] = ("params", "head")
+    key: Key, split: Split, params: Params, dataset: Dataset, *, head_path: tuple[str | int, ...] | None = None
 ) -> Advice:
     """Tries Deep Feature Reweighting and Fast Model Debias, and says which to use, if any.
 
@@ -73,34 +74,25 @@ def advise(
       split: the model cut before its last layer.
       params: of the trained model, which come back untouched.
       dataset: its splits edit and accept, with known attributes, and their pairs are used; never test.
-      head_path: where the last layer lies in params.
+      head_path: where the last layer lies in params; None: as the split says.
     """
     lacks = _lacks(dataset)
     if lacks:
         return Advice(UNTRIED, (), lacks)
     key_halves, key_fmd, key_measure, key_changes = jax.random.split(key, 4)
     halved = _halved(key_halves, dataset)
-    splits, pairs = halved.splits, halved.pairs
+    sets = repair_sets(halved)
+    split = split if head_path is None else split._replace(head_path=head_path)
 
     def with_fmd() -> Params:
         config = FmdConfig(bias="pair" if dataset.pairing == "counterfactual" else "gap")
-        return fmd(
-            key_fmd,
-            split,
-            params,
-            splits["train"],
-            pairs["edit"],
-            splits["accept"],
-            pairs["accept"],
-            config,
-            head_path=head_path,
-        )[0]
+        return fmd(key_fmd, split, params, sets, config)[0]
 
     def with_dfr() -> Params:
-        return dfr(split, params, splits["edit"], splits["accept"], DfrConfig(), head_path=head_path)[0]
+        return dfr(jax.random.fold_in(key_fmd, 1), split, params, sets, DfrConfig())[0]
 
     tried = {"dfr": with_dfr}
-    if all(name in pairs for name in ("edit", "accept")) and "train" in splits:
+    if all(batch is not None for batch in (sets.pairs, sets.accept_pairs, sets.train)):
         tried["fmd"] = with_fmd
     before = measure(key_measure, _logits(split), params, halved, split=ESTIMATE)
     options, refused = [], []
@@ -129,7 +121,7 @@ class Verified(NamedTuple):
     """What was expected to get better did, separably, and nothing judged got separably worse."""
 
 
-def verified(
+def verify(
     key: Key, split: Split, option: Option, dataset: Dataset, before: Measurement, *, measure_key: Key
 ) -> Verified:
     """Measures a repair on the test split.
@@ -139,8 +131,8 @@ def verified(
       before: of the trained model on the test split, made with `measure_key`, so that both see the same resamples.
     """
     after = measure(measure_key, _logits(split), option.params, dataset)
-    found = changes(key, before, after, dataset)
-    return Verified(after, found, worth_it(*_sorted(found)))
+    differences = changes(key, before, after, dataset)
+    return Verified(after, differences, worth_it(*_sorted(differences)))
 
 
 def worth_it(gains: Sequence[str], harm: Sequence[str]) -> bool:
@@ -196,13 +188,13 @@ def _without(pairs: Mapping[str, Batch], name: str) -> dict[str, Batch]:
     return {key: value for key, value in pairs.items() if key != name}
 
 
-def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _sorted(differences: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What gets separably better, and what separably worse."""
 
     def separably(name: str, better: bool) -> bool:
-        if name not in found or not np.isfinite(found[name].value) or not excludes_zero(found[name]):
+        if name not in differences or not np.isfinite(differences[name].value) or not excludes_zero(differences[name]):
             return False
-        return ((found[name].value > 0) == name.endswith("accuracy")) == better
+        return ((differences[name].value > 0) == name.endswith("accuracy")) == better
 
     gains, harm = (tuple(name for name in (GAIN, HARM) if separably(name, better)) for better in (True, False))
     return gains, harm

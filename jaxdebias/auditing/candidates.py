@@ -1,39 +1,30 @@
 """Candidate attributes of a data set: which of them does a model use as a shortcut?
 
-    listed = candidates(dataset, {"sex": {"train": sex, "test": sex_of_test}})
-    found = judged(key, logits, dataset, listed)
-    of_sex = with_attribute(dataset, "sex", listed["sex"])
+    candidates = list_candidates(dataset, {"sex": {"train": sex, "test": sex_of_test}})
+    verdicts = assess_candidates(key, logits, dataset, candidates)
+    dataset_of_sex = with_attribute(dataset, "sex", candidates["sex"])
 
 The attribute of the data set is itself the first candidate. Which one is a shortcut is decided by
 `measure.find_shortcuts`, from the direction of the mistakes.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from jaxdebias.contracts import check_choice, describe, expect
-from jaxdebias.core import Array, Dataset, Key, cell_counts
+from jaxdebias.contracts import check_choice, expect
+from jaxdebias.core import Array, Batch, Dataset, Key, cell_counts
 from jaxdebias.data._matching import matched_pairs
+from jaxdebias.data._values import cells, check_groups, column, different_values
 from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association
 
-MOST_VALUES = 12
-"""Numbers with more values than this are cut into quarters."""
 CHANCE = 0.01
 """Training counts of label and candidate that independence would give at least this often say nothing."""
 ORDER = ("shortcut", "explained", "none", "unknown")
 """Of verdicts, the most important first."""
-
-
-class Column(NamedTuple):
-    """The values of a candidate."""
-
-    value: Array
-    """`[n]` int32 from 0, -1 where unknown."""
-    names: tuple[str, ...]
 
 
 class Candidate(NamedTuple):
@@ -44,12 +35,14 @@ class Candidate(NamedTuple):
     names: tuple[str, ...]
     own: bool = False
     """It is the attribute of the data set, with its own aligned cells and pairs."""
+    remark: str = ""
+    """What a reader must know about the values: how many are unknown because of their text; empty if nothing."""
 
 
-def candidates(
+def list_candidates(
     dataset: Dataset, given: Mapping[str, Candidate | Mapping[str, Any]] | None = None
 ) -> dict[str, Candidate]:
-    """The data set's attribute, where it is known on the test split, and the given ones.
+    """Lists the data set's attribute, where it is known on the test split, and the given ones.
 
     Args:
       given: name -> split -> `[n]` values, or a Candidate made before. Values are strings, or numbers, which are cut at
@@ -59,29 +52,37 @@ def candidates(
     Raises:
       ContractError: a split that the data set has not, values that do not fit it, none for test.
     """
-    found = {}
+    candidates = {}
     if (np.asarray(dataset.splits["test"].attribute) >= 0).any():
-        found[own_name(dataset)] = Candidate(
+        candidates[own_name(dataset)] = Candidate(
             {name: np.asarray(batch.attribute) for name, batch in dataset.splits.items()},
             tuple(dataset.attribute_names),
             own=True,
         )
     for name, of_split in (given or {}).items():
         what = f"candidates[{name!r}]"
-        expect(name not in found, what, "another name than that of the data set's attribute", name)
+        expect(name not in candidates, what, "another name than that of the data set's attribute", name)
         if isinstance(of_split, Candidate):
-            found[name] = of_split
+            candidates[name] = of_split
             continue
         expect("test" in of_split, what, "values for the test split", ", ".join(of_split) or "nothing")
+        rows = {}
         for split, values in of_split.items():
             check_choice(f"{what}: split", split, dataset.splits)
             n = len(dataset.splits[split].label)
-            expect(np.shape(values) == (n,), f"{what}[{split!r}]", f"[n={n}]", describe(np.asarray(values)))
-        joined = column([text for values in of_split.values() for text in map(_cell, np.asarray(values).tolist())])
+            of_rows = [_unknown_as_none(value) for value in cells(values)]
+            expect(len(of_rows) == n, f"{what}[{split!r}]", f"[n={n}]", f"[{len(of_rows)}]")
+            rows[split] = of_rows
+        joined = column([value for of_rows in rows.values() for value in of_rows])
         expect(len(joined.names) > 1, what, "at least two values", ", ".join(joined.names) or "none")
-        ends = np.cumsum([len(values) for values in of_split.values()])[:-1]
-        found[name] = Candidate(dict(zip(of_split, np.split(joined.value, ends), strict=True)), joined.names)
-    return found
+        expect(not joined.problem, what, "values that samples share", joined.problem)
+        check_groups(what, len(dataset.label_names), len(joined.names))
+        ends = np.cumsum([len(of_rows) for of_rows in rows.values()])[:-1]
+        number = dict(zip(rows, np.split(joined.value, ends), strict=True))
+        difference = different_values(number, joined.names)
+        expect(not difference, what, "the same values in every split (or none for train)", difference)
+        candidates[name] = Candidate(number, joined.names, remark=joined.remark)
+    return candidates
 
 
 def own_name(dataset: Dataset) -> str:
@@ -97,42 +98,43 @@ def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
     shape = len(dataset.label_names), len(candidate.names)
     if "train" not in candidate.values or "train" not in dataset.splits:
         return np.zeros(shape, np.int64)
-    return cell_counts(dataset.splits["train"].label, candidate.values["train"], *shape)
+    train = dataset.splits["train"]
+    return cell_counts(train.label, _counted(train, candidate.values["train"]), *shape)
 
 
-def judged(
+def assess_candidates(
     key: Key,
     predicted: Shaped[Array, "n *k"],
     dataset: Dataset,
-    listed: Mapping[str, Candidate],
+    candidates: Mapping[str, Candidate],
     *,
     level: float = 0.95,
 ) -> list[Shortcut]:
-    """The verdict on every candidate that is known on the test split: shortcuts first, then by strength.
+    """Gives a verdict on every candidate that is known on the test split: shortcuts first, then by strength.
 
     A network learns what goes with the label by chance too, and its mistakes then lean that way, by a little. What goes
     with the label in training no more than chance would have it (`CHANCE`) is not called a shortcut for that.
     """
-    counts = {name: counts_of(dataset, one) for name, one in listed.items()}
+    counts = {name: counts_of(dataset, candidate) for name, candidate in candidates.items()}
     test = dataset.splits["test"]
     unit = None if test.unit is None else np.asarray(test.unit)
-    found = find_shortcuts(
+    verdicts = find_shortcuts(
         key,
         predicted,
         test.label,
-        {name: one.values["test"] for name, one in listed.items()},
+        {name: _counted(test, candidate.values["test"]) for name, candidate in candidates.items()},
         classes=len(dataset.label_names),
         unit=unit,
         level=level,
         train_counts={name: count for name, count in counts.items() if count.any()},
     )
-    found = [
-        one._replace(verdict="none", explained_by=None)
-        if one.verdict in ("shortcut", "explained") and by_chance(counts[one.name])
-        else one
-        for one in found
+    verdicts = [
+        verdict._replace(verdict="none", explained_by=None)
+        if verdict.verdict in ("shortcut", "explained") and by_chance(counts[verdict.name])
+        else verdict
+        for verdict in verdicts
     ]
-    return sorted(found, key=lambda one: ORDER.index(one.verdict))  # stable: by pull within a verdict
+    return sorted(verdicts, key=lambda verdict: ORDER.index(verdict.verdict))  # stable: by pull within a verdict
 
 
 def by_chance(counts: Int[np.ndarray, "k a"]) -> bool:
@@ -171,9 +173,9 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
         counts = cell_counts(splits["test"].label, splits["test"].attribute, *shape)
     aligned = label_association(counts) > 0
     pairs = {
-        split: found
+        split: matched
         for split in ("edit", "accept", "test")
-        if split in splits and (found := _pairs(splits[split], aligned)) is not None
+        if split in splits and (matched := _pairs(splits[split], aligned)) is not None
     }
     return dataclasses.replace(
         dataset,
@@ -186,63 +188,14 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
     )
 
 
-def entry(one: Shortcut) -> dict[str, Any]:
-    """A verdict as a Candidate of `jaxdebias.results.records`."""
-
-    def number(value: float) -> float | None:
-        return None if np.isnan(value) else float(value)
-
-    return {
-        "name": one.name,
-        "verdict": one.verdict,
-        "reason": one.reason,
-        "explained_by": one.explained_by,
-        "gap": None if np.isnan(one.gap.value) else one.gap._asdict(),
-        "pull": number(one.pull.value),
-        "z": number(one.pull.z),
-        "p_value": one.p_value,
-        "n": one.pull.n,
-    }
+def _counted(batch: Batch, values: Array) -> np.ndarray:
+    """Values `[n]`, unknown in padding rows."""
+    return np.asarray(values) if batch.weight is None else np.where(np.asarray(batch.weight) > 0, values, -1)
 
 
-def column(cells: Sequence[str]) -> Column:
-    """Cells as an attribute: by name, or numbers with many values by quarter.
-
-    >>> column(["b", "a", "", "b"])
-    Column(value=array([ 1,  0, -1,  1], dtype=int32), names=('a', 'b'))
-    >>> column([str(i) for i in range(20)]).names
-    ('up to 4.75', 'up to 9.5', 'up to 14.25', 'above 14.25')
-    """
-    names = in_order({text for text in cells if text})
-    if len(names) > MOST_VALUES and all(map(_number, names)):
-        known = np.array([float(text) if text else np.nan for text in cells])
-        cuts = np.unique(np.quantile(known[~np.isnan(known)], [0.25, 0.5, 0.75]))
-        value = np.where(np.isnan(known), -1, np.searchsorted(cuts, known)).astype(np.int32)
-        return Column(value, (*(f"up to {cut:g}" for cut in cuts), f"above {cuts[-1]:g}"))
-    number_of = {name: i for i, name in enumerate(names)}
-    return Column(np.array([number_of.get(text, -1) for text in cells], np.int32), tuple(names))
-
-
-def in_order(names: set[str]) -> list[str]:
-    """Numbers by value, everything else by name."""
-    return sorted(names, key=float) if all(map(_number, names)) else sorted(names)
-
-
-def _cell(value: Any) -> str:
-    """
-    >>> [_cell(value) for value in ("red", 3, -1, 2.5, float("nan"), None, True)]
-    ['red', '3', '', '2.5', '', '', 'True']
-    """
-    if value is None or (isinstance(value, float) and np.isnan(value)) or (value == -1 and value is not True):
-        return ""
-    return str(value).strip()
-
-
-def _number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
+def _unknown_as_none(value: Any) -> Any:
+    """-1 is unknown where it is a number, as everywhere in arrays of attributes; as text it is a value."""
+    return None if isinstance(value, int | float | np.number) and value == -1 else value
 
 
 def _pairs(batch: Any, aligned: np.ndarray) -> Any:

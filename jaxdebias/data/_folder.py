@@ -13,7 +13,9 @@ from jaxtyping import Bool, Int, UInt8
 from jaxdebias.contracts import ContractError, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import aligned_cells
+from jaxdebias.data._values import canonical_all, check_groups, in_order, is_number
 from jaxdebias.data.csv_files import read_csv
+from jaxdebias.data.decode import as_rgb
 from jaxdebias.data.streams import named_rng
 from jaxdebias.files import write_arrays
 
@@ -34,8 +36,9 @@ def folder(
     """A folder of images with `metadata.csv`: columns `filename, split, y` and `a`, a header line, one row per image.
 
     Columns: `filename` (or `img_filename`) relative to the folder; `split` 0/1/2 or train/val/test; `y` the label;
-    `a` (or `place`) the bias attribute, -1 everywhere without that column. Labels and attributes are integers or names;
-    values are numbered in sorted order (0, 1, ... keep their numbers). Further columns: see `further_columns`.
+    `a` (or `place`) the bias attribute, -1 everywhere without that column. Labels and attributes are numbers or names,
+    compared by value (`0` and `0.0` are one) and numbered in sorted order (0, 1, ... keep their numbers). Further
+    columns: see `further_columns`.
 
     Splits: train and test as given; val is divided into edit and accept, by seed, in the proportion edit_share to
     accept_share. Without a val split, these shares are taken from train.
@@ -56,7 +59,8 @@ def folder(
 
     Raises:
       ContractError: no metadata.csv, a missing column, no train or test rows; or a bad row, naming the csv line: a
-        missing or unreadable image, an unknown split, an empty value, a name in a column that begins with numbers.
+        missing or unreadable image, an unknown split, an empty value, a missing one spelled as text (NA, nan), a name
+        among numbers.
     """
     root = pathlib.Path(data_dir).expanduser()
     expect(image_size >= 1, "image_size", "at least 1 pixel", image_size)
@@ -68,6 +72,7 @@ def folder(
     attribute, attribute_names = (
         _numbered(rows, "a", [row.a for row in rows]) if known else (np.full(len(rows), -1, np.int32), ("unknown",))
     )
+    check_groups(f"{METADATA}: y and a", len(label_names), len(attribute_names))
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
 
     images = _cached_images(root, rows, image_size, pathlib.Path(cache_dir) if cache_dir else root / ".jaxdebias")
@@ -187,29 +192,18 @@ def matched_rows(
 
 
 def _numbered(rows: list[Row], column: str, values: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numbers 0.. of the sorted values, int32 `[n]`, and their names. Integers are sorted as such."""
-    if _integer(values[0]) is None:
-        names = sorted(set(values))
-    else:
-        for row, value in zip(rows, values, strict=True):
-            expect(
-                _integer(value) is not None,
-                f"{METADATA} line {row.line}",
-                f"an integer for {column}, like {values[0]!r}",
-                repr(value),
-            )
-        names = sorted(set(values), key=int)
-        seen = {int(name) for name in names}
-        expect(len(seen) == len(names), METADATA, f"one spelling of each integer in {column}", ", ".join(names[:10]))
-    number = {name: i for i, name in enumerate(names)}
-    return np.array([number[value] for value in values], np.int32), tuple(names)
-
-
-def _integer(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    """Numbers 0.. of the values in order, int32 `[n]`, and their names. Values are compared as numbers if most are."""
+    found = canonical_all(values)
+    for row, value, text in zip(rows, found, values, strict=True):
+        expect(value is not None, f"{METADATA} line {row.line}", f"a value for {column}", repr(text))
+    numbers = [is_number(value) for value in found]
+    if any(numbers) and 2 * sum(numbers) >= len(numbers):
+        like = repr(values[numbers.index(True)])
+        for row, number, text in zip(rows, numbers, values, strict=True):
+            expect(number, f"{METADATA} line {row.line}", f"a number for {column}, like {like}", repr(text))
+    names = in_order(found)
+    number_of = {value: i for i, value in enumerate(names)}
+    return np.array([number_of[value] for value in found], np.int32), tuple(names.values())
 
 
 def _parts(split: list[str], seed: int, edit_share: float, accept_share: float) -> dict[str, np.ndarray]:
@@ -233,7 +227,7 @@ def _cached_images(
     root: pathlib.Path, rows: list[Row], size: int, cache_dir: pathlib.Path
 ) -> UInt8[np.ndarray, "n h w 3"]:
     """The decoded images from the cache, or decoded now and then kept there."""
-    digest = hashlib.sha256(f"1 {size} ".encode() + (root / METADATA).read_bytes())
+    digest = hashlib.sha256(f"2 {size} ".encode() + (root / METADATA).read_bytes())
     for row in rows:
         status = row.file.stat()
         digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
@@ -271,6 +265,6 @@ def read_image(file: pathlib.Path, size: int, *, where: str) -> UInt8[np.ndarray
     try:
         with Image.open(file) as image:
             image.draft("RGB", (2 * size, 2 * size))  # lets JPEG decode at a smaller scale
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+            return np.asarray(as_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ContractError(f"`{where}`: expected a readable image, got {describe(file.name)}: {error}") from error

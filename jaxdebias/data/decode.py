@@ -2,13 +2,21 @@
 
 import io
 import pathlib
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxdebias.contracts import ContractError, expect
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held."""
 
 
 def decode_all(
@@ -42,12 +50,52 @@ def _decode(encoded: bytes | pathlib.Path, size: int, name: str) -> UInt8[np.nda
 
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            width, height = image.size
+            upright = as_rgb(image)
+            width, height = upright.size
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             square = (left, top, left + side, top + side)
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=square))
+            return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR, box=square))
     except FileNotFoundError as error:
         raise ContractError(f"`{name}`: expected an image file, got none") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ContractError(f"`{name}`: expected a readable image, got {error}") from error
+
+
+def as_rgb(image: "Picture") -> "Picture":
+    """A picture as viewers show it: upright, 8 bits, RGB.
+
+    Orientation is that of the EXIF tag, if there is one that can be read. 16-bit grey is divided by 257, so that its
+    range is kept. Transparent pixels are shown on white. Palettes, grey and CMYK are converted.
+
+    Args:
+      image: an open picture.
+
+    Raises:
+      ValueError: 32-bit pixels, integer or float, whose range is not known.
+
+    >>> from PIL import Image
+    >>> as_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0)), as_rgb(Image.new("LA", (1, 1))).getpixel((0, 0))
+    ((255, 255, 255), (255, 255, 255))
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow reads the latter
+        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {image.mode}), whose range is not known: save it with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _orientation(image: "Picture") -> int:
+    """The EXIF tag, 1 (upright) where there is none or a damaged one: the picture itself may be sound."""
+    try:
+        tag = image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+        return 1
+    return tag if isinstance(tag, int) else 1

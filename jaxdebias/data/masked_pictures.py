@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jaxdebias.contracts import ContractError, describe, expect
+from jaxdebias.data.decode import as_rgb
 
 CENTRE = 224 / 256
 """The share of each side that the usual "resize to 256, cut out the middle 224" keeps."""
@@ -34,7 +35,7 @@ def read_pictures(
     def one(i: int) -> None:
         def resized(image: Any) -> np.ndarray:
             image.draft("RGB", (round(2 * image_size / crop),) * 2)  # lets JPEG decode at a smaller scale
-            return _resized(image.convert("RGB"), image_size, crop, smooth=True)
+            return _resized(as_rgb(image), image_size, crop, smooth=True)
 
         pictures[i] = _opened(files[i], name(i), resized)
 

@@ -107,7 +107,8 @@ def find_cells(
     Reads `data.x` and `data.label`, never `data.attribute`. The label of a sample does not enter its own guess.
 
     Args:
-      learner: of the judges. Recommended: `mitigate.gce(classifier, config.optimizer, augment=random_affine())`.
+      learner: of the judges. Recommended: `mitigate.gce(classifier,
+        optimizer=config.optimizer, augment=random_affine())`.
       data: n samples; folds are drawn without regard to the labels.
       shared, view: as in `train.sweep`.
 

@@ -240,4 +240,7 @@ def _rows(path: str | pathlib.Path, delimiter: str, columns: Iterable[str]) -> l
 def _text(path: str | pathlib.Path) -> str:
     path = pathlib.Path(path)
     expect(path.is_file(), "path", "a file", f"no file at {path}")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ContractError(f"`{path}`: expected text in UTF-8, got byte {error.object[error.start]:#04x}") from None

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import (
+    ONE_LOGIT,
     check_choice,
     check_finite,
     check_integers,
@@ -68,7 +69,18 @@ def pair_gap(
 
 
 def flip_rate(logits: Float[Array, "n k"], logits_twin: Float[Array, "n k"]) -> Float[jax.Array, ""]:
-    """Share of pairs whose predicted class changes with the attribute."""
+    """Share of pairs whose predicted class changes with the attribute.
+
+    Args:
+      logits: `[n k]` at x, two classes or more.
+      logits_twin: `[n k]` at the twin.
+
+    >>> float(flip_rate(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[0.0, 1.0], [0.0, 2.0]])))
+    0.5
+    """
+    for name, value in (("logits", logits), ("logits_twin", logits_twin)):
+        check_numbers(name, value, "n k")
+        expect(np.shape(value)[1] >= 2, name, "two classes or more", f"{describe(value)} ({ONE_LOGIT})")
     return jnp.mean(jnp.argmax(logits, axis=-1) != jnp.argmax(logits_twin, axis=-1))
 
 

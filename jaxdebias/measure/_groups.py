@@ -203,7 +203,7 @@ def accuracy_differences(
 def predicted_class(what: str, predicted: Any, n: int, classes: int) -> np.ndarray:
     """Predicted classes `[n]` on the host, from themselves or from logits `[n k]`; `what` names them in an error."""
     if np.ndim(predicted) == 2:
-        check_logits(predicted, n, classes=classes, what=what)
+        check_logits(predicted, n, classes=classes, what=what, probabilities=True)
         predicted = np.argmax(predicted, axis=-1)
     check_integers(what, predicted, n, 0, classes)
     return np.asarray(predicted)

@@ -23,21 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.batching import map_rows
 from jaxdebias.contracts import (
-    check_batch,
     check_choice,
     check_counted,
     check_finite,
     check_integers,
-    describe,
+    check_type,
     expect,
     row_count,
 )
-from jaxdebias.core import Array, Batch, Key, Params, Split, group_of
-from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, group_of
 from jaxdebias.explain.influence._objective import AffineHead, HeadProblem, head_logits, head_problem
 from jaxdebias.explain.influence._refit import refit
+from jaxdebias.mitigate._last_layer import as_split, frozen_features, last_layer, needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,47 +91,38 @@ class DfrInfo(NamedTuple):
 
 
 def dfr(
-    split: Split,
+    key: Key,
+    model: Classifier | Split,
     params: Params,
-    edit: Batch,
-    accept: Batch,
+    sets: RepairSets,
     config: DfrConfig = DfrConfig(),
     *,
-    head_path: tuple[str | int, ...] = ("params", "head"),
-    batch_size: int = 1024,
-    key: Key | None = None,
+    batch_size: int = 256,
 ) -> tuple[Params, DfrInfo]:
-    """Replaces the last layer by one that is fitted on held-out examples.
+    """Replace the last layer by one that is fitted on held-out samples.
 
     Args:
-      split: the model cut before its last layer; the head must be affine.
+      key: draws the subsamples of `balance_by="subsamples"`.
+      model: a classifier, or a model cut before its last layer; the head must be affine.
       params: of the trained model.
-      edit: held-out examples in which the attribute does not go with the label, or whose groups are known and
-        all present. `weight`, if there, multiplies.
-      accept: other held-out examples, for the choice of the penalty.
-      config: see there.
-      head_path: where the last layer lies in params, see `influence.find_head`.
+      sets: `edit`, held-out samples in which the attribute is not associated with the label, or whose groups are known
+        and all present, whose `weight` multiplies; `accept`, for the choice of the penalty.
+      config: penalties, how groups are balanced, and what chooses.
       batch_size: rows at a time through the network.
-      key: draws the subsamples; needed for balance_by="subsamples" only.
 
     Returns:
       (params, info): only the leaves of the head are new.
 
     Raises:
-      ContractError: malformed batches, a head that is not affine, penalties that are not positive, subsamples without
-        a key or of examples whose attribute is unknown.
+      ContractError: sets that are missing or malformed, a head that is not affine, subsamples of samples whose
+        attribute is unknown.
     """
     began = time.perf_counter()
-    check_batch(edit, what="edit")
-    check_batch(accept, what="accept")
-
-    def features(x: Array) -> jax.Array:
-        z = map_rows(split.features, params, jnp.asarray(x), batch_size=batch_size)
-        expect(z.ndim == 2, "split.features", "vectors [n d] before the last layer", describe(z))
-        return z
-
-    z, z_accept = features(edit.x), features(accept.x)
-    head, replace = find_head(split.head, params, head_path, z.shape[1])
+    check_type("config", config, DfrConfig)
+    sets, split = needed(sets, "edit", "accept"), as_split(model)
+    edit, accept = sets.edit, sets.accept
+    z, z_accept = (frozen_features(split, params, batch.x, batch_size=batch_size) for batch in (edit, accept))
+    head, replace = last_layer(split, params, z.shape[1])
     subsampled = config.balance and config.balance_by == "subsamples"
     weighted = config.balance and not subsampled
     weight = balanced_weights(edit.label, edit.attribute) if weighted else np.ones(len(z), np.float32)
@@ -143,7 +132,6 @@ def dfr(
     problem = head_problem((z - mean[None, :]) / scale[None, :], np.asarray(edit.label), head, weight=weight)
     draws = None
     if subsampled:
-        expect(key is not None, "key", "a key, for balance_by='subsamples'", None)
         draws = balanced_subsamples(key, edit.label, edit.attribute, config.averaged)
 
     # From the largest penalty down: each fit starts where the one before it ended, near its own minimum.

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_rows, check_type, expect
 from jaxdebias.core import Array, Batch, Key, Learner, Params
 from jaxdebias.mitigate._loss_history import LossHistory, difficulty, empty_history, remember
 from jaxdebias.models._two_encoders import TwoEncoders
@@ -93,28 +94,38 @@ class DisentInfo(NamedTuple):
 
 
 def disent(
-    networks: TwoEncoders,
-    optimizer: Optimizer = Optimizer(learning_rate=1e-2),
+    network: TwoEncoders,
     config: DisentConfig = DisentConfig(),
+    optimizer: Optimizer = Optimizer(learning_rate=1e-2),
     *,
-    samples: int,
     augment: Callable[[Key, Array], Array] | None = None,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """Debiased and biased heads, each on both codes but with a gradient to its own encoder only.
+    """Train debiased and biased heads, each on both codes but with a gradient to its own encoder only.
 
-    Equal arguments give the same learner. `networks.classifier` takes `state.variables`. A plateau schedule multiplies
+    Equal arguments give the same learner. `network.classifier` takes `state.variables`. A plateau schedule multiplies
     the method's own learning rate.
 
     Args:
-      samples: n, rows of the training set. With fewer than there are, the loss is NaN, at which the loop stops.
+      network: `models.mlp_two_encoders` or `models.resnet_two_encoders`.
+      config: weights of the losses, when swapping begins, and the learning rate's steps.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch.
+      rows: n, rows of the training set. With fewer than there are, the loss is NaN, at which the loop stops.
+      groups: not used; every training method takes them.
+
+    Raises:
+      ContractError: no rows; a config or an optimizer of another type.
     """
-    expect(samples >= 1, "samples", "rows of the training set, at least 1", samples)
-    return _disent(networks, optimizer, config, int(samples), augment)
+    del groups
+    check_type("config", config, DisentConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    return _disent(network, config, optimizer, check_rows(rows), augment)
 
 
 @functools.cache
-def _disent(networks: TwoEncoders, optimizer: Optimizer, config: DisentConfig, samples: int, augment) -> Learner:
+def _disent(networks: TwoEncoders, config: DisentConfig, optimizer: Optimizer, rows: int, augment) -> Learner:
     def init(key: Key, batch: Batch) -> DisentState:
         variables = networks.init(key, batch.x)
         return DisentState(
@@ -122,7 +133,7 @@ def _disent(networks: TwoEncoders, optimizer: Optimizer, config: DisentConfig, s
             opt_state=optimizer.build().init(trainable(variables)),
             lr_scale=jnp.ones((), jnp.float32),
             hyper=DisentHyper(*(jnp.float32(getattr(config, name)) for name in DisentHyper._fields)),
-            history=empty_history(samples),
+            history=empty_history(rows),
             steps=jnp.zeros((), jnp.int32),
         )
 

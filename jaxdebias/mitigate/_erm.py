@@ -2,16 +2,36 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params
 from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErmConfig:
+    """The loss."""
+
+    class_weights: tuple[float, ...] | None = None
+    """One positive number per class, k of them; None: all 1."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes, 0 to below 1."""
+
+    def __post_init__(self):
+        good = 0 <= self.label_smoothing < 1
+        expect(good, "config.label_smoothing", "a share in [0, 1)", self.label_smoothing)
+        if self.class_weights is not None:
+            weights = tuple(float(weight) for weight in self.class_weights)
+            expect(all(weight > 0 for weight in weights), "config.class_weights", "positive numbers", weights)
+            object.__setattr__(self, "class_weights", weights)
 
 
 class State(NamedTuple):
@@ -32,35 +52,42 @@ class Info(NamedTuple):
 
 
 def erm(
-    classifier: Classifier,
+    network: Classifier,
+    config: ErmConfig = ErmConfig(),
     optimizer: Optimizer = Optimizer(),
     *,
-    class_weights: tuple[float, ...] | None = None,
     augment: Callable[[Key, Array], Array] | None = None,
-    label_smoothing: float = 0.0,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """Minimises the weighted mean cross-entropy. Equal arguments give the same learner, so nothing compiles again.
+    """Minimise the weighted mean cross-entropy. Equal arguments give the same learner, so nothing compiles again.
 
     The loss of a step is `sum_i w_i c_{y_i} l_i / sum_i w_i c_{y_i}` with w the rows' weights and c the class weights.
     Which part of the variables is trained: see `jaxdebias.train.trainable`. In a model with batch normalisation, rows
     of weight 0 still enter the batch statistics; train such a model with `drop_last=True`.
 
-    To start from trained variables: `learner.init(key, batch)._replace(variables=...)`, given to `run(state=...)`.
+    To start from trained variables: `learner.init(key, batch)._replace(variables=...)`, given to `fit(state=...)`.
 
     Args:
-      class_weights: one positive number per class, k of them; None: all 1.
+      network: the classifier to train.
+      config: weights of the classes, label smoothing.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch (see `jaxdebias.train.random_flip`, `random_shift`).
-      label_smoothing: share of the target that is spread over all classes, 0 to below 1.
+      rows, groups: not used; every training method takes them.
+
+    Raises:
+      ContractError: a config or an optimizer of another type.
     """
-    expect(0 <= label_smoothing < 1, "label_smoothing", "a share in [0, 1)", label_smoothing)
-    if class_weights is not None:
-        class_weights = tuple(float(weight) for weight in class_weights)
-        expect(all(weight > 0 for weight in class_weights), "class_weights", "positive numbers", class_weights)
-    return _erm(classifier, optimizer, class_weights, augment, float(label_smoothing))
+    del rows, groups
+    check_type("config", config, ErmConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    return _erm(network, config, optimizer, augment)
 
 
 @functools.cache
-def _erm(classifier: Classifier, optimizer: Optimizer, class_weights, augment, label_smoothing) -> Learner:
+def _erm(classifier: Classifier, config: ErmConfig, optimizer: Optimizer, augment) -> Learner:
+    class_weights, label_smoothing = config.class_weights, float(config.label_smoothing)
+
     def init(key: Key, batch: Batch) -> State:
         variables = classifier.init(key, batch.x)
         opt_state = optimizer.build().init(trainable(variables))

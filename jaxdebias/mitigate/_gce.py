@@ -9,17 +9,30 @@ truncated variant is left out.
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params
 from jaxdebias.mitigate._erm import Info
 from jaxdebias.train._losses import correct, generalised_cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class GceConfig:
+    """The loss."""
+
+    q: float = 0.7
+    """Exponent, 0 to 1; 0 is cross-entropy."""
+
+    def __post_init__(self):
+        expect(0 <= self.q <= 1, "config.q", "a number in [0, 1]", self.q)
 
 
 class GceHyper(NamedTuple):
@@ -37,24 +50,34 @@ class GceState(NamedTuple):
 
 
 def gce(
-    classifier: Classifier,
+    network: Classifier,
+    config: GceConfig = GceConfig(),
     optimizer: Optimizer = Optimizer(),
     *,
-    q: float = 0.7,
     augment: Callable[[Key, Array], Array] | None = None,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """Minimises the weighted mean of `(1 - p_y^q) / q`. Equal arguments give the same learner.
+    """Minimise the weighted mean of `(1 - p_y^q) / q`. Equal arguments give the same learner.
 
     Args:
-      q: 0 to 1; 0 is cross-entropy.
+      network: the classifier to train.
+      config: the exponent q.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch.
+      rows, groups: not used; every training method takes them.
+
+    Raises:
+      ContractError: a config or an optimizer of another type.
     """
-    expect(0 <= q <= 1, "q", "a number in [0, 1]", q)
-    return _gce(classifier, optimizer, float(q), augment)
+    del rows, groups
+    check_type("config", config, GceConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    return _gce(network, float(config.q), optimizer, augment)
 
 
 @functools.cache
-def _gce(classifier: Classifier, optimizer: Optimizer, q: float, augment) -> Learner:
+def _gce(classifier: Classifier, q: float, optimizer: Optimizer, augment) -> Learner:
     def init(key: Key, batch: Batch) -> GceState:
         variables = classifier.init(key, batch.x)
         opt_state = optimizer.build().init(trainable(variables))

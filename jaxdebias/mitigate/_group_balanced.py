@@ -15,41 +15,63 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.contracts import check_batch, expect
+from jaxdebias.contracts import check_batch, check_type, describe, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, group_of
 from jaxdebias.mitigate._dfr import balanced_weights
-from jaxdebias.mitigate._erm import State, erm
+from jaxdebias.mitigate._erm import ErmConfig, State, erm
 from jaxdebias.train._optimizer import Optimizer
 
 
 def group_balanced(
-    classifier: Classifier,
+    network: Classifier,
+    config: ErmConfig = ErmConfig(),
     optimizer: Optimizer = Optimizer(),
     *,
-    classes: int,
-    attributes: int,
     augment: Callable[[Key, Array], Array] | None = None,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
     """ERM on batches in which every group present is equally likely. Equal arguments give the same learner.
 
     An epoch is as many draws, with replacement, as there are rows. Data in memory only.
 
     Args:
-      classes: k.
-      attributes: a, values of the bias attribute.
+      network: the classifier to train.
+      config: as in `erm`.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch.
+      rows: not used; every training method takes it.
+      groups: `[k a]`, training samples of each (label, attribute) group, see `core.cell_counts`. Only its shape is
+        used: what a group's rows weigh is counted from the data.
+
+    Raises:
+      ContractError: no groups; a config or an optimizer of another type.
     """
-    expect(classes >= 1 and attributes >= 1, "classes, attributes", "at least 1", (classes, attributes))
-    return _group_balanced(classifier, optimizer, int(classes), int(attributes), augment)
+    del rows
+    check_type("config", config, ErmConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    return _group_balanced(network, config, optimizer, *check_groups(groups).shape, augment)
+
+
+def check_groups(groups: Int[np.ndarray, "k a"] | None) -> Int[np.ndarray, "k a"]:
+    """The counts of the groups, or one line that says that the method needs the attribute."""
+    expected = "training samples of each (label, attribute) group, int [k a]: this method needs the attribute"
+    expect(groups is not None, "groups", expected, None)
+    table = np.asarray(groups)
+    good = table.ndim == 2 and table.size > 0 and np.issubdtype(table.dtype, np.integer) and int(table.min()) >= 0
+    expect(bool(good), "groups", expected, describe(groups))
+    return table
 
 
 @functools.cache
-def _group_balanced(classifier: Classifier, optimizer: Optimizer, classes: int, attributes: int, augment) -> Learner:
+def _group_balanced(
+    classifier: Classifier, config: ErmConfig, optimizer: Optimizer, classes: int, attributes: int, augment
+) -> Learner:
     def weights(state: State, data: Batch) -> jax.Array:
         del state
         return balanced_draws(data.label, data.attribute, classes, attributes)
 
-    return erm(classifier, optimizer, augment=augment)._replace(weights=weights)
+    return erm(classifier, config, optimizer, augment=augment)._replace(weights=weights)
 
 
 def balanced_draws(

@@ -10,19 +10,36 @@ too; here it enters the weights alone, as in the paper. A group without training
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from jaxdebias.contracts import describe, expect
+from jaxdebias.contracts import check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params, group_of
-from jaxdebias.mitigate._group_balanced import balanced_draws
+from jaxdebias.mitigate._group_balanced import balanced_draws, check_groups
 from jaxdebias.train._losses import correct, cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupDroConfig:
+    """The defaults are those of the paper's code."""
+
+    eta: float = 0.01
+    """How fast the weights follow the losses."""
+    adjustment: float = 0.0
+    """C; a group's loss counts C / sqrt(n_g) more in the weights, against overfitted small groups."""
+    balanced: bool = True
+    """Draw every group equally often, as the paper does (data in memory only); else every row once an epoch."""
+
+    def __post_init__(self):
+        expect(self.eta >= 0, "config.eta", "at least 0", self.eta)
+        expect(self.adjustment >= 0, "config.adjustment", "at least 0", self.adjustment)
 
 
 class GroupDroHyper(NamedTuple):
@@ -51,44 +68,43 @@ class GroupDroInfo(NamedTuple):
 
 
 def group_dro(
-    classifier: Classifier,
+    network: Classifier,
+    config: GroupDroConfig = GroupDroConfig(),
     optimizer: Optimizer = Optimizer(),
     *,
-    counts: Sequence[Sequence[int]] | np.ndarray,
-    eta: float = 0.01,
-    adjustment: float = 0.0,
-    balanced: bool = True,
     augment: Callable[[Key, Array], Array] | None = None,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """Minimises `sum_g q_g L_g`, where L_g is the batch's mean loss in group g and q rises by `exp(eta L_g)` a step.
+    """Minimise `sum_g q_g L_g`, where L_g is the batch's mean loss in group g and q rises by `exp(eta L_g)` a step.
 
     Equal arguments give the same learner.
 
     Args:
-      counts: `[k a]`, training samples of each (label, attribute) group; see `jaxdebias.auditing.train_counts`.
-      eta: how fast the weights follow the losses; the paper's code has 0.01.
-      adjustment: C; a group's loss counts C / sqrt(n_g) more in the weights, against overfitted small groups. 0 in the
-        paper's code.
-      balanced: draw every group equally often, as the paper does (data in memory only); else every row once an epoch.
+      network: the classifier to train.
+      config: how fast the weights of the groups move, their adjustment, and how rows are drawn.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch.
+      rows: not used; every training method takes it.
+      groups: `[k a]`, training samples of each (label, attribute) group, see `core.cell_counts`.
+
+    Raises:
+      ContractError: no groups, or groups without samples; a config or an optimizer of another type.
     """
-    table = np.asarray(counts)
-    good = table.ndim == 2 and table.size > 0 and np.issubdtype(table.dtype, np.integer) and int(table.min()) >= 0
-    expect(bool(good and table.sum() > 0), "counts", "rows of each group, int [k a]", describe(counts))
-    expect(eta >= 0, "eta", "at least 0", eta)
-    expect(adjustment >= 0, "adjustment", "at least 0", adjustment)
-    counts = tuple(tuple(row) for row in table.tolist())
-    return _group_dro(classifier, optimizer, counts, float(eta), float(adjustment), balanced, augment)
+    del rows
+    check_type("config", config, GroupDroConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    table = check_groups(groups)
+    expect(bool(table.sum() > 0), "groups", "some sample whose attribute is known", "none")
+    return _group_dro(network, config, optimizer, tuple(tuple(row) for row in table.tolist()), augment)
 
 
 @functools.cache
 def _group_dro(
     classifier: Classifier,
+    config: GroupDroConfig,
     optimizer: Optimizer,
     counts: tuple[tuple[int, ...], ...],
-    eta: float,
-    adjustment: float,
-    balanced: bool,
     augment,
 ) -> Learner:
     classes, attributes = len(counts), len(counts[0])
@@ -98,13 +114,13 @@ def _group_dro(
     def init(key: Key, batch: Batch) -> GroupDroState:
         variables = classifier.init(key, batch.x)
         own = jax.eval_shape(classifier.apply, variables, batch.x).shape[-1]
-        expect(own == classes, "counts", f"[k={own} a], a row per class of the model", f"{classes} rows")
-        extra = np.where(count > 0, adjustment / np.sqrt(np.maximum(count, 1.0)), 0.0).astype(np.float32)
+        expect(own == classes, "groups", f"[k={own} a], a row per class of the model", f"{classes} rows")
+        extra = np.where(count > 0, config.adjustment / np.sqrt(np.maximum(count, 1.0)), 0.0).astype(np.float32)
         return GroupDroState(
             variables=variables,
             opt_state=optimizer.build().init(trainable(variables)),
             lr_scale=jnp.ones((), jnp.float32),
-            hyper=GroupDroHyper(jnp.float32(eta), jnp.asarray(extra)),
+            hyper=GroupDroHyper(jnp.float32(config.eta), jnp.asarray(extra)),
             group_weight=jnp.asarray((count > 0) / (count > 0).sum(), jnp.float32),
         )
 
@@ -134,7 +150,7 @@ def _group_dro(
         del state
         return balanced_draws(data.label, data.attribute, classes, attributes)
 
-    return Learner(init=init, step=step, predict=predict, weights=weights if balanced else None)
+    return Learner(init=init, step=step, predict=predict, weights=weights if config.balanced else None)
 
 
 def group_losses(

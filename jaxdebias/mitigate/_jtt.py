@@ -8,6 +8,8 @@ upweight 100, SGD of rate 1e-5 and weight decay 1; CelebA, 1 of 50 epochs, 50, 1
 Deviations: the paper puts `upweight` further copies of the error set into the training set. Here an epoch stays as long
 as the training set, and the error set either weighs 1 + upweight times as much in the loss (`by="weights"`) or is drawn
 so much more often, with replacement (`by="draws"`).
+
+Two trainings with a prediction between them are no `Learner`, which is one step of one training: `jtt` runs both.
 """
 
 import functools
@@ -22,8 +24,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import check_batch, check_choice, check_logits, expect
-from jaxdebias.core import Array, Batch, Classifier, Key, Learner
+from jaxdebias.contracts import check_batch, check_choice, check_logits, check_type, expect
+from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params
 from jaxdebias.mitigate._erm import erm
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._run import FitConfig, FitResult, fit
@@ -37,14 +39,16 @@ class JttConfig:
     first: FitConfig = field(default_factory=lambda: FitConfig(epochs=1, batch_size=64))
     """Of the model whose errors are taken: so short that it has learned the shortcut and not yet the exceptions."""
     second: FitConfig = field(default_factory=lambda: FitConfig(epochs=50, batch_size=64))
+    first_optimizer: Optimizer | None = None
+    """Of the first training; None: that of the second."""
     upweight: float = 50.0
     """lambda, what a sample of the error set counts beyond 1; 0 is plain training."""
     by: str = "weights"
     """`weights`: in the loss; `draws`: in how often a row is drawn."""
 
     def __post_init__(self):
-        expect(self.upweight >= 0, "upweight", "at least 0", self.upweight)
-        check_choice("by", self.by, ("weights", "draws"))
+        expect(self.upweight >= 0, "config.upweight", "at least 0", self.upweight)
+        check_choice("config.by", self.by, ("weights", "draws"))
 
 
 class JttInfo(NamedTuple):
@@ -52,47 +56,57 @@ class JttInfo(NamedTuple):
     """`[n]` bool, the training samples that the first model gets wrong."""
     first: FitResult
     """The run of the first model."""
+    second: FitResult
+    """The run of the second model, whose variables are returned."""
     seconds: float
 
 
 def jtt(
     key: Key,
-    classifier: Classifier,
-    optimizer: Optimizer,
+    network: Classifier,
     data: Batch,
     config: JttConfig = JttConfig(),
+    optimizer: Optimizer = Optimizer(),
     *,
-    first_optimizer: Optimizer | None = None,
     augment: Callable[[Key, Array], Array] | None = None,
     held_out: Batch | None = None,
     monitor: Monitor = HELD_OUT_LOSS,
-    batch_size: int = 1024,
-) -> tuple[FitResult, JttInfo]:
-    """Both stages. The trained model is `result.state.variables`.
+    batch_size: int = 256,
+) -> tuple[Params, JttInfo]:
+    """Train twice, the second time with what the first model gets wrong counting more.
 
-    With upweight 0 and by="weights" this is `fit(jax.random.split(key)[1], erm(classifier, optimizer), ...)`.
+    With upweight 0 and by="weights" this is `fit(jax.random.split(key)[1], erm(network, optimizer=optimizer), ...)`.
 
     Args:
+      key: of both trainings.
+      network: the classifier to train.
       data: training rows in memory; x, label and weight are used.
-      first_optimizer: of stage 1; None: `optimizer`.
+      config: length of both trainings, and how much the error set counts.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch of both stages.
       held_out: rows for `monitor` in stage 2; stage 1 does not see them.
       batch_size: rows at a time when the first model predicts.
 
     Returns:
-      (result of stage 2, info).
+      (variables of the second model, info).
+
+    Raises:
+      ContractError: a malformed batch, a config or an optimizer of another type.
     """
     began = time.perf_counter()
+    check_type("config", config, JttConfig)
+    check_type("optimizer", optimizer, Optimizer)
     check_batch(data)
     key_first, key_second = jax.random.split(key)
-    first = fit(key_first, erm(classifier, first_optimizer or optimizer, augment=augment), data, config.first)
-    logits = predict_rows(classifier.apply, first.state.variables, data.x, batch_size=batch_size)
+    brief = erm(network, optimizer=config.first_optimizer or optimizer, augment=augment)
+    first = fit(key_first, brief, data, config.first)
+    logits = predict_rows(network.apply, first.state.variables, data.x, batch_size=batch_size)
     errors = error_set(logits, data.label)
     weighted = data._replace(weight=jtt_weights(errors, config.upweight, data.weight))
-    learner = erm(classifier, optimizer, augment=augment)
+    learner = erm(network, optimizer=optimizer, augment=augment)
     learner = learner if config.by == "weights" else drawn_by_weight(learner)
     result = fit(key_second, learner, weighted, config.second, held_out=held_out, monitor=monitor)
-    return result, JttInfo(errors, first, time.perf_counter() - began)
+    return result.state.variables, JttInfo(errors, first, result, time.perf_counter() - began)
 
 
 def error_set(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Bool[np.ndarray, "n"]:

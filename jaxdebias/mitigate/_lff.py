@@ -11,17 +11,33 @@ not; two networks of one augmented view, as there.
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_rows, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Learner, Params
 from jaxdebias.mitigate._loss_history import LossHistory, difficulty, empty_history, remember
 from jaxdebias.train._losses import correct, cross_entropy, detached_generalised_cross_entropy, weighted_mean
 from jaxdebias.train._optimizer import Optimizer, trainable, update, with_trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class LffConfig:
+    """The defaults are those of the paper's code."""
+
+    q: float = 0.7
+    """Exponent of the biased network's generalised cross-entropy, 0 to 1."""
+    decay: float = 0.7
+    """What the moving averages of the losses keep of the past, in [0, 1)."""
+
+    def __post_init__(self):
+        expect(0 <= self.q <= 1, "config.q", "a number in [0, 1]", self.q)
+        expect(0 <= self.decay < 1, "config.decay", "a number in [0, 1)", self.decay)
 
 
 class LffHyper(NamedTuple):
@@ -54,43 +70,46 @@ class LffInfo(NamedTuple):
 
 
 def lff(
-    classifier: Classifier,
+    network: Classifier,
+    config: LffConfig = LffConfig(),
     optimizer: Optimizer = Optimizer(),
     *,
-    samples: int,
-    q: float = 0.7,
-    decay: float = 0.7,
     augment: Callable[[Key, Array], Array] | None = None,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """Minimises `mean(q sg(p_B^q) CE_B) + mean(W CE_D)`; W compares the running losses of B and D on each sample.
+    """Minimise `mean(q sg(p_B^q) CE_B) + mean(W CE_D)`; W compares the running losses of B and D on each sample.
 
     Equal arguments give the same learner. Of each training sample three numbers are kept; `difficulty(state.history,
     rows, classes)` gives the weights of any rows.
 
     Args:
-      classifier: of both networks, which share nothing.
+      network: the classifier of both networks, which share nothing.
+      config: exponent of the biased loss, decay of the running losses.
       optimizer: of each network.
-      samples: n, rows of the training set. With fewer than there are, the loss is NaN, at which the loop stops.
-      q: of the biased network's generalised cross-entropy.
-      decay: of the moving averages of the losses, what the past keeps.
       augment: `(key, x) -> x`, applied to each batch.
+      rows: n, rows of the training set. With fewer than there are, the loss is NaN, at which the loop stops.
+      groups: not used; every training method takes them.
+
+    Raises:
+      ContractError: no rows; a config or an optimizer of another type.
     """
-    expect(samples >= 1, "samples", "rows of the training set, at least 1", samples)
-    expect(0 <= q <= 1, "q", "a number in [0, 1]", q)
-    expect(0 <= decay < 1, "decay", "a number in [0, 1)", decay)
-    return _lff(classifier, optimizer, int(samples), float(q), float(decay), augment)
+    del groups
+    check_type("config", config, LffConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    return _lff(network, config, optimizer, check_rows(rows), augment)
 
 
 @functools.cache
-def _lff(classifier: Classifier, optimizer: Optimizer, samples: int, q: float, decay: float, augment) -> Learner:
+def _lff(classifier: Classifier, config: LffConfig, optimizer: Optimizer, rows: int, augment) -> Learner:
     def init(key: Key, batch: Batch) -> LffState:
         variables = tuple(classifier.init(key_init, batch.x) for key_init in jax.random.split(key))
         return LffState(
             *variables,
             opt_state=tuple(optimizer.build().init(trainable(one)) for one in variables),
             lr_scale=jnp.ones((), jnp.float32),
-            hyper=LffHyper(jnp.float32(q), jnp.float32(decay)),
-            history=empty_history(samples),
+            hyper=LffHyper(jnp.float32(config.q), jnp.float32(config.decay)),
+            history=empty_history(rows),
         )
 
     def step(key: Key, state: LffState, batch: Batch) -> tuple[LffState, LffInfo]:

@@ -1,187 +1,304 @@
-"""Training methods by the name that a user types: the network that each needs, and the learner that trains it.
+"""The table of methods: names, needs and how they are called. Commands and pages take their words from it.
 
-Only methods that need nothing beyond the training split are here. Code imports the learners themselves.
+A new method is a file, its export, and a row here. The signature follows from its kind, see `Kind`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from jaxdebias import auditing, models
+import numpy as np
+
 from jaxdebias.contracts import expect
-from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner, Params
-from jaxdebias.mitigate._aug_cell import AugCellConfig, AugCellInfo, aug_cell
+from jaxdebias.core import Dataset
+from jaxdebias.mitigate._aug_cell.training import aug_cell
 from jaxdebias.mitigate._dbvae.learner import dbvae
+from jaxdebias.mitigate._dfr import dfr
+from jaxdebias.mitigate._disent import disent
 from jaxdebias.mitigate._erm import erm
+from jaxdebias.mitigate._fine_tune import fine_tune, fine_tune_head, retrain_counterfactual, train_from_scratch
+from jaxdebias.mitigate._fine_tune_block import fine_tune_block
+from jaxdebias.mitigate._fmd.edit import fmd
 from jaxdebias.mitigate._gce import gce
 from jaxdebias.mitigate._group_balanced import group_balanced
 from jaxdebias.mitigate._group_dro import group_dro
+from jaxdebias.mitigate._jtt import jtt
 from jaxdebias.mitigate._lff import lff
+from jaxdebias.mitigate._patch_noise.learner import patch_noise
+from jaxdebias.mitigate._protected_column import protected_column
+from jaxdebias.mitigate._refit_head import refit_head
+from jaxdebias.mitigate._self_influence import self_influence
 from jaxdebias.mitigate._sih import sih
-from jaxdebias.models._vae_classifier import VaeClassifier
-from jaxdebias.train._augment import chain, random_affine, random_flip, random_shift
-from jaxdebias.train._optimizer import Optimizer
 
-Augment = Callable[[Key, Array], Any]
-LearnerOf = Callable[[Optimizer, Batch, Augment | None], Learner]
-"""(optimizer, training rows, augment) -> learner."""
-ENOUGH = 20_000
-"""Training samples of which AUG-CELL keeps a tenth to compare by; of fewer, a quarter."""
+Kind = Literal["training", "trainings", "wrapper", "repair"]
+"""How a method is called:
 
+    training   (network, config, optimizer, *, augment, rows, groups) -> Learner
+    trainings  (key, network, data, config, optimizer, *, augment) -> (params, info): several, one after the other
+    wrapper    (learner, ...) -> Learner
+    repair     (key, model, params, sets, config, *, batch_size) -> (params, info)
+"""
 
-class Trainee(NamedTuple):
-    """What a run trains."""
-
-    classifier: Classifier
-    """What predicts, of the variables that the learner's state holds: all of the network, whatever else is in it."""
-    learner: LearnerOf | None
-    """None where `fit` trains."""
-    vae: VaeClassifier | None = None
-    """Of DB-VAE."""
-    fit: Callable[..., tuple[Params, AugCellInfo]] | None = None
-    """Of AUG-CELL, which is several trainings: (key, training rows, augment, steps=, batch_size=, learning_rate=,
-    observe=) -> what `aug_cell` returns."""
+NEEDS = {
+    "groups": "the attribute of every training sample",
+    "training set": "the training set",
+    "held-out": "held-out samples",
+    "held-out groups": "held-out samples with their attribute",
+    "pairs": "held-out counterfactual pairs",
+    "twins": "a counterfactual of every training sample",
+    "masks": "a mask of the pixels to hide",
+    "column": "a table, and the name of its protected column",
+}
+"""What a method may need beyond training samples with their labels."""
 
 
 class Method(NamedTuple):
-    make: Callable[[str, Mapping[str, Any], Dataset], Trainee]
-    """(model, options of its builder, data) -> trainee."""
+    """A row of the table."""
+
+    name: str
+    """As a user types it."""
+    build: Callable[..., Any]
+    """The function, see `Kind`."""
+    title: str
+    """As a page writes it."""
+    help: str
+    """One line: what it does."""
+    needs: tuple[str, ...] = ()
+    """Keys of `NEEDS`."""
+    kind: Kind = "training"
+    network: Literal["classifier", "two encoders", "branches", "vae"] = "classifier"
+    """What a training method trains: a `Classifier`, `TwoEncoders`, `Branches` or a `VaeClassifier`."""
     model: str | None = None
-    """What it trains by default; None: what suits the data set."""
+    """Name of the network that it trains by default; None: what suits the data set."""
+    pictures: bool = False
+    """Whether it needs pictures."""
     augment: bool = False
     """Whether pictures are shifted and mirrored by default."""
     draws: Literal["independent", "systematic"] = "independent"
     """As in `FitConfig`."""
     one_network: bool = True
     """Whether the variables are those of one classifier, which may start from given weights."""
-    pictures: bool = False
-    """Whether it needs pictures."""
+    command: bool = True
+    """Whether `jaxdebias train` or `jaxdebias debias` offers it."""
 
 
-def _of_classifier(learner: Callable[[Classifier, Optimizer, Batch, Dataset, Augment | None], Learner]) -> Any:
-    """The `make` of a method that trains any classifier."""
-
-    def make(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
-        network = models.build(model, classes=len(dataset.label_names), **options)
-        return Trainee(network, lambda optimizer, data, augment: learner(network, optimizer, data, dataset, augment))
-
-    return make
+def _table(*rows: Method) -> dict[str, Method]:
+    return {row.name: row for row in rows}
 
 
-def _dbvae(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
-    """The encoder of our measurements, or any network by its name; latents as measured for faces of that size."""
-    image, classes = tuple(dataset.splits["train"].x.shape[1:]), len(dataset.label_names)
-    expect(
-        not model.startswith("resnet"), "model", "a network without batch normalisation, such as cnn, for dbvae", model
-    )
-    encoder = None if model == "cnn" else models.build(model, classes=classes, **options)
-    vae = models.vae_classifier(image=image, classes=classes, latent=8 if max(image[:2]) <= 32 else 16, encoder=encoder)
-    return Trainee(vae.classifier, lambda optimizer, data, augment: dbvae(vae, optimizer, augment=augment), vae)
-
-
-def _sih(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
-    del options  # the branches' layers are their own
-    image, classes = tuple(dataset.splits["train"].x.shape[1:]), len(dataset.label_names)
-    expect(model in ("mlp", "resnet18"), "model", "mlp or resnet18, for the branches of sih", model)
-    expect(model == "mlp" or image == (32, 32, 3), "model", "mlp for pictures other than 32 x 32 in colour", model)
-    branches = models.mlp_vae(image=image, classes=classes) if model == "mlp" else models.resnet_vae(classes=classes)
-    return Trainee(
-        branches.signal, lambda optimizer, data, augment: sih(branches, optimizer=optimizer, augment=augment)
-    )
-
-
-def _aug_cell(model: str, options: Mapping[str, Any], dataset: Dataset) -> Trainee:
-    """The judges are those of an audit: what it suspects is what is trained against."""
-    classes = len(dataset.label_names)
-    network, judge = models.build(model, classes=classes, **options), models.mlp(hidden=(100, 100), classes=classes)
-
-    def fit(
-        key: Key,
-        data: Batch,
-        augment: Augment,
-        *,
-        steps: int,
-        batch_size: int,
-        learning_rate: float,
-        observe: Callable[[Any], None],
-    ) -> tuple[Params, AugCellInfo]:
-        config = AugCellConfig(
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            held_out=0.1 if len(data.label) >= ENOUGH else 0.25,
-            cleaning_steps=min(1000, steps),
-        )
-        return aug_cell(key, network, data, config, judge=judge, augment=augment, observe=observe)
-
-    return Trainee(network, None, fit=fit)
-
-
-METHODS: dict[str, Method] = {
-    "erm": Method(
-        _of_classifier(lambda network, optimizer, data, dataset, augment: erm(network, optimizer, augment=augment))
-    ),
-    "gce": Method(
-        _of_classifier(lambda network, optimizer, data, dataset, augment: gce(network, optimizer, augment=augment))
-    ),
-    "group-balanced": Method(
-        _of_classifier(
-            lambda network, optimizer, data, dataset, augment: group_balanced(
-                network,
-                optimizer,
-                classes=dataset.aligned.shape[0],
-                attributes=dataset.aligned.shape[1],
-                augment=augment,
-            )
-        )
-    ),
-    "group-dro": Method(
-        _of_classifier(
-            lambda network, optimizer, data, dataset, augment: group_dro(
-                network, optimizer, counts=auditing.train_counts(dataset), augment=augment
-            )
-        )
-    ),
-    "lff": Method(
-        _of_classifier(
-            lambda network, optimizer, data, dataset, augment: lff(
-                network, optimizer, samples=len(data.label), augment=augment
-            )
-        ),
+METHODS = _table(
+    Method("erm", erm, "ERM", "plain training, with which every method is compared"),
+    Method("gce", gce, "GCE", "down-weights samples that it gets wrong: robust to wrong labels, more biased alone"),
+    Method("group-balanced", group_balanced, "Group balancing", "draws every group equally often", ("groups",)),
+    Method("group-dro", group_dro, "GroupDRO", "minimises the loss of the worst group", ("groups",)),
+    Method(
+        "lff",
+        lff,
+        "LfF",
+        "weighs samples by how a deliberately biased network fails on them",
         one_network=False,
     ),
-    "sih": Method(_sih, model="mlp", one_network=False, pictures=True),
-    "aug-cell": Method(_aug_cell, augment=True, one_network=False, pictures=True),
-    "dbvae": Method(_dbvae, model="cnn", augment=True, draws="systematic", one_network=False, pictures=True),
-}
-"""Their schedule is the data set's recipe, for all alike: the protocols of the papers' tables are in `reproduce`."""
+    Method(
+        "disent",
+        disent,
+        "DisEnt",
+        "separates the code of the bias from that of the label and swaps it between samples",
+        network="two encoders",
+        model="mlp",
+        pictures=True,
+        one_network=False,
+        command=False,
+    ),
+    Method(
+        "sih",
+        sih,
+        "Signal is Harder",
+        "two autoencoders: one learns the bias, the other what the first gets wrong",
+        network="branches",
+        model="mlp",
+        pictures=True,
+        one_network=False,
+    ),
+    Method(
+        "dbvae",
+        dbvae,
+        "DB-VAE",
+        "draws samples that are rare in a latent code more often",
+        network="vae",
+        model="cnn",
+        pictures=True,
+        augment=True,
+        draws="systematic",
+        one_network=False,
+    ),
+    Method(
+        "aug-cell",
+        aug_cell,
+        "AUG-CELL",
+        "guesses the attribute, balances the guessed groups, and returns plain training if in doubt",
+        kind="trainings",
+        pictures=True,
+        augment=True,
+        one_network=False,
+    ),
+    Method(
+        "jtt",
+        jtt,
+        "JTT",
+        "trains twice, the second time with the first model's errors counting more",
+        kind="trainings",
+        command=False,
+    ),
+    Method(
+        "patch-noise",
+        patch_noise,
+        "Hidden pixels",
+        "trains any method on pictures in which the pixels that carry the bias are hidden",
+        ("masks",),
+        kind="wrapper",
+        pictures=True,
+        command=False,
+    ),
+    Method(
+        "fmd",
+        fmd,
+        "FMD",
+        "edits the last layer by influence and keeps the edit only if the bias drops",
+        ("training set", "pairs", "held-out"),
+        kind="repair",
+    ),
+    Method(
+        "dfr",
+        dfr,
+        "DFR",
+        "fits the last layer again on held-out samples with balanced groups",
+        ("held-out groups",),
+        kind="repair",
+    ),
+    Method(
+        "mixing",
+        fine_tune_block,
+        "Mixing",
+        "trains the first layer's channel mixing and the last two layers",
+        ("pairs", "held-out"),
+        kind="repair",
+        pictures=True,
+    ),
+    Method(
+        "fine-tune",
+        fine_tune,
+        "Fine-tuning",
+        "trains all layers further on held-out samples",
+        ("pairs", "held-out"),
+        kind="repair",
+        command=False,
+    ),
+    Method(
+        "fine-tune-head",
+        fine_tune_head,
+        "Fine-tuning of the head",
+        "trains the last layer further on held-out samples",
+        ("pairs", "held-out"),
+        kind="repair",
+        command=False,
+    ),
+    Method(
+        "from-scratch",
+        train_from_scratch,
+        "From scratch",
+        "trains a fresh model on held-out samples alone",
+        ("pairs", "held-out"),
+        kind="repair",
+        command=False,
+    ),
+    Method(
+        "refit-head",
+        refit_head,
+        "Refitted head",
+        "fits the last layer again on the training set joined by counterfactuals",
+        ("training set", "pairs"),
+        kind="repair",
+        command=False,
+    ),
+    Method(
+        "self-influence",
+        self_influence,
+        "Self-influence",
+        "fine-tunes on the training samples that contradict the shortcut, found without the attribute",
+        ("training set",),
+        kind="repair",
+        command=False,
+    ),
+    Method(
+        "retrain-counterfactual",
+        retrain_counterfactual,
+        "Counterfactual augmentation",
+        "trains a fresh model on the training set joined by counterfactuals of it",
+        ("training set", "twins", "held-out"),
+        kind="repair",
+        command=False,
+    ),
+    Method(
+        "protected-column",
+        protected_column,
+        "Protected column",
+        "holds a column of a table at its mean, exactly",
+        ("training set", "column"),
+        kind="repair",
+        command=False,
+    ),
+)
+"""By the name that a user types."""
+
+TRAINING = {name: method for name, method in METHODS.items() if method.kind != "repair"}
+REPAIRS = {name: method for name, method in METHODS.items() if method.kind == "repair"}
 
 
-def trainee(method: str, model: str, dataset: Dataset, options: Mapping[str, Any] | None = None) -> Trainee:
-    """What `method` trains with the network called `model`.
+def choices(table: dict[str, Method]) -> tuple[str, ...]:
+    """The names that a command offers."""
+    return tuple(name for name, method in table.items() if method.command)
 
-    Args:
-      options: of the network's builder.
+
+def help_text(table: dict[str, Method]) -> str:
+    """What the methods of a command do, one line each, for its help."""
+    offered = [method for method in table.values() if method.command]
+    return "; ".join(f"{method.name}: {method.help}{_needs(method)}" for method in offered)
+
+
+def _needs(method: Method) -> str:
+    return f" (needs {', '.join(NEEDS[need] for need in method.needs)})" if method.needs else ""
+
+
+def refuse_unmet(method: Method, dataset: Dataset) -> None:
+    """Refuse, in one line, a method that needs what the data set lacks; name those that do without.
 
     Raises:
-      ContractError: a network that is not known or does not fit the method or the data.
+      ContractError: naming the method, what it needs and what to use instead.
     """
-    of, pictures = METHODS[method], dataset.splits["train"].x.ndim == 4
-    expect(pictures or not of.pictures, "method", "one for tables: erm, gce, group-balanced, group-dro or lff", method)
-    expect(pictures or model == "mlp", "model", "mlp for a table", model)
-    return of.make(model, options or {}, dataset)
+    train, others = dataset.splits["train"], choices(TRAINING if method.kind != "repair" else REPAIRS)
+    lacking = {
+        "groups": not (np.asarray(train.attribute) >= 0).any(),
+        "held-out": "accept" not in dataset.splits,
+        "held-out groups": "edit" not in dataset.splits or "accept" not in dataset.splits,
+        "pairs": not any(len(batch.label) for name, batch in dataset.pairs.items() if name == "edit"),
+        "twins": train.twin is None,
+        "column": train.x.ndim != 2,
+    }
+    for need in method.needs:
+        without = [name for name in others if need not in METHODS[name].needs]
+        expected = f"one that needs no {NEEDS[need].removeprefix('the ').removeprefix('a ')}: {', '.join(without)}"
+        expect(not lacking.get(need, False), "method", expected, f"{method.name}, which needs {NEEDS[need]}")
+    tables = ", ".join(name for name in others if not METHODS[name].pictures)
+    good = train.x.ndim == 4 or not method.pictures
+    expect(good, "method", f"one for tables: {tables}", f"{method.name}, which needs pictures")
 
 
-def views(dataset: Dataset, *, mirrored: bool, turned: bool = False) -> Augment:
-    """Random shifts by some 4 % of a picture, and mirror images where these still show the label.
-
-    Args:
-      turned: turned and stretched as well, and shifted by a tenth: what breaks shapes for AUG-CELL.
-
-    Raises:
-      ContractError: a table.
-    """
-    x = dataset.splits["train"].x
-    expect(x.ndim == 4, "augment", "pictures", f"{dataset.name}, a table")
-    size = max(x.shape[1:3])
-    moved = random_affine(shift=3 * size / 28) if turned else random_shift(max(2, size // 24))
-    return chain(random_flip, moved) if mirrored else moved
+def markdown_table() -> str:
+    """The table of `docs/which_method.md`."""
+    lines = ["| method | call | what it does | needs |", "| --- | --- | --- | --- |"]
+    for method in METHODS.values():
+        needs = ", ".join(NEEDS[need] for need in method.needs) or "nothing more"
+        command = "debias" if method.kind == "repair" else "train"
+        offered = f", `jaxdebias {command} --method {method.name}`" if method.command else ""
+        called = f"`mitigate.{method.build.__name__}`{offered}"
+        lines.append(f"| {method.title} | {called} | {method.help} | {needs} |")
+    return "\n".join(lines) + "\n"

@@ -6,13 +6,77 @@ it does not touch are proxies, the other columns from which the protected one ca
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdebias.contracts import describe, expect
-from jaxdebias.core import Array, Batch, Params
+from jaxdebias.contracts import check_type, describe, expect
+from jaxdebias.core import Array, Batch, Key, Params, RepairSets
+from jaxdebias.explain.influence._cut import layers_in_order
+from jaxdebias.mitigate._last_layer import Model, as_function, needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtectedColumnConfig:
+    """Which column, and where it enters."""
+
+    column: int
+    """Which input is protected, 0..d-1."""
+    kernel_path: tuple[str | int, ...] | None = None
+    """Where the first layer lies in params, see `zero_column`; None: the first layer that the model's program uses."""
+
+    def __post_init__(self):
+        expect(self.column >= 0, "config.column", "at least 0", self.column)
+
+
+class ProtectedColumnInfo(NamedTuple):
+    """What was put in place of the column."""
+
+    mean: float
+    """Mean of the column in the training set."""
+    kernel_path: tuple[str | int, ...]
+    """Where the first layer was found."""
+
+
+def protected_column(
+    key: Key,
+    model: Model,
+    params: Params,
+    sets: RepairSets,
+    config: ProtectedColumnConfig,
+    *,
+    batch_size: int = 256,
+) -> tuple[Params, ProtectedColumnInfo]:
+    """Hold a protected column of a table at its training mean, exactly: see `zero_column`.
+
+    Args:
+      key, batch_size: not used; every repair takes them.
+      model: a classifier, a model cut in two, or any `(params, x) -> logits`.
+      params: of the trained model.
+      sets: `train`, the training set, for the mean of the column.
+      config: the column, and where its layer lies.
+
+    Returns:
+      (params, info): only the leaves of the first layer are new.
+
+    Raises:
+      ContractError: no table, a column that it has not, a model that sees the column in more than one layer.
+    """
+    del key, batch_size
+    check_type("config", config, ProtectedColumnConfig)
+    train, apply_fn = needed(sets, "train").train, as_function(model)
+    x = np.asarray(train.x)
+    expect(x.ndim == 2, "sets.train.x", "a table [n d]", describe(x))
+    path = config.kernel_path
+    if path is None:
+        path = tuple(layers_in_order(apply_fn, params, train.x[:2])[0].split("/"))
+    expect(config.column < x.shape[1], "config.column", f"0..{x.shape[1] - 1}", config.column)
+    mean = float(np.average(x[:, config.column], weights=train.weight))
+    new = zero_column(params, path, config.column, mean, columns=x.shape[1], apply_fn=apply_fn)
+    return new, ProtectedColumnInfo(mean, path)
 
 
 def zero_column(

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_batch, check_integers, describe, expect
-from jaxdebias.core import Array, Batch, Params, Split, take
-from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.contracts import check_batch, check_integers, check_type, expect
+from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, counted, take
 from jaxdebias.explain.influence._objective import AffineHead, head_problem
 from jaxdebias.explain.influence._refit import refit
+from jaxdebias.mitigate._last_layer import as_split, frozen_features, last_layer, needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,39 +46,54 @@ class RefitHeadInfo(NamedTuple):
 
 
 def refit_head(
-    split: Split,
+    key: Key,
+    model: Classifier | Split,
     params: Params,
-    train: Batch,
-    counterfactual: Batch,
+    sets: RepairSets,
     config: RefitHeadConfig = RefitHeadConfig(),
     *,
+    counterfactual: Batch | None = None,
     replaced: Int[Array, "m"] | None = None,
-    head_path: tuple[str | int, ...] = ("params", "head"),
-    batch_size: int = 1024,
+    batch_size: int = 256,
 ) -> tuple[Params, RefitHeadInfo]:
-    """Replaces the last layer by the minimum of the training objective on edited data.
+    """Replace the last layer by the minimum of the training objective on edited data.
 
     Args:
-      split: the model cut before its last layer; the head must be affine.
+      key: not used; every repair takes it.
+      model: a classifier, or a model cut before its last layer; the head must be affine.
       params: of the trained model.
-      train: the training set, or random rows of it. x, label and weight are used.
-      counterfactual: rows with the attribute changed, `m` of them.
-      config: see there.
-      replaced: the rows of `train` in whose place the counterfactual rows stand, in their order and with their weight;
-        None: all counterfactual rows join the training rows.
-      head_path: where the last layer lies in params, see `influence.find_head`.
+      sets: `train`, the training set or random rows of it, of which x, label and weight are used; `pairs`, whose twins
+        join them, unless `counterfactual` is given.
+      config: damping, and when the fit ends.
+      counterfactual: rows with the attribute changed, `m` of them, instead of the twins of the pairs.
+      replaced: the rows of `sets.train` in whose place the counterfactual rows stand, in their order and with their
+        weight; None: all counterfactual rows join the training rows.
       batch_size: rows at a time through the network.
 
     Returns:
       (params, info): only the leaves of the head are new.
 
     Raises:
-      ContractError: malformed batches, rows to replace that are no rows of `train` or appear twice, a head that is not
-        affine.
+      ContractError: sets that are missing or malformed, rows to replace that are no rows of the training set or appear
+        twice, a head that is not affine.
     """
+    del key
     began = time.perf_counter()
-    check_batch(train, what="train")
-    check_batch(counterfactual, what="counterfactual")
+    check_type("config", config, RefitHeadConfig)
+    split = as_split(model)
+    if counterfactual is None:
+        expect(replaced is None, "counterfactual", "the rows that stand in place of `replaced`", None)
+        sets = needed(sets, "train", "pairs")
+        pairs = sets.pairs
+        counterfactual = pairs._replace(x=pairs.twin, twin=None)
+    elif replaced is None:
+        check_batch(counterfactual, what="counterfactual")
+        sets, counterfactual = needed(sets, "train"), counted(counterfactual)
+    else:
+        # Rows are named by their number: padding stays, and weighs nothing.
+        check_batch(counterfactual, what="counterfactual")
+        needed(sets, "train")
+    train = sets.train
     n, m = len(train.label), len(counterfactual.label)
     kept, weight = train, _weight(counterfactual)
     if replaced is not None:
@@ -95,16 +109,14 @@ def refit_head(
         kept = take(train, np.setdiff1d(np.arange(n), replaced))
 
     def features(x: Array) -> jax.Array:
-        z = map_rows(split.features, params, jnp.asarray(x), batch_size=batch_size)
-        expect(z.ndim == 2, "split.features", "vectors [n d] before the last layer", describe(z))
-        return z
+        return frozen_features(split, params, x, batch_size=batch_size)
 
     z = features(counterfactual.x)
     label = np.asarray(counterfactual.label)
     if len(kept.label) > 0:
         z = jnp.concatenate([features(kept.x), z])
         label, weight = np.concatenate([kept.label, label]), np.concatenate([_weight(kept), weight])
-    head, replace = find_head(split.head, params, head_path, z.shape[1])
+    head, replace = last_layer(split, params, z.shape[1])
     problem = head_problem(z, label, head, weight=weight, l2=config.damping * float(weight.sum()))
     fitted, info = refit(problem, tolerance=config.tolerance, max_steps=config.max_steps)
     fitted = AffineHead(*(None if leaf is None else jnp.asarray(leaf, z.dtype) for leaf in fitted))

@@ -21,12 +21,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_batch, check_finite, expect
-from jaxdebias.core import Array, Batch, Classifier, Key, Params, take
-from jaxdebias.explain.influence._find_head import find_head
+from jaxdebias.contracts import check_finite, check_type, expect
+from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, take
 from jaxdebias.explain.influence._objective import HIGHEST, HeadProblem, design, error, head_problem, hessian
 from jaxdebias.mitigate._erm import erm
-from jaxdebias.mitigate._gce import gce
+from jaxdebias.mitigate._gce import GceConfig, gce
+from jaxdebias.mitigate._last_layer import frozen_features, last_layer, needed
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
 from jaxdebias.train._run import FitConfig, fit
@@ -78,34 +78,37 @@ class SelfInfluenceInfo(NamedTuple):
     seconds: float
 
 
-def self_influence_tuning(
+def self_influence(
     key: Key,
-    classifier: Classifier,
+    model: Classifier,
     params: Params,
-    train: Batch,
+    sets: RepairSets,
     config: SelfInfluenceConfig = SelfInfluenceConfig(),
     *,
-    batch_size: int = 1024,
+    batch_size: int = 256,
 ) -> tuple[Params, SelfInfluenceInfo]:
-    """Fine-tunes a biased model on the training samples that contradict its shortcut. Uses no attribute and no pairs.
+    """Fine-tune a biased model on the training samples that contradict its shortcut. Uses no attribute and no pairs.
 
     Args:
       key: for the biased models, the draw of the rest and the order of the samples.
-      classifier: the model.
+      model: the classifier.
       params: of the trained, biased model.
-      train: its training set; x, label and weight are used.
-      config: see there.
+      sets: `train`, the training set, of which x, label and weight are used. `info.pivotal` counts its rows without
+        padding.
+      config: how the pivotal set is found, and how the model is fine-tuned.
       batch_size: rows at a time through the network, when features are computed.
 
     Returns:
       (params, info).
 
     Raises:
-      ContractError: a malformed batch, fewer samples of a class than `per_class` asks for twice over, a pivotal set
-        that is empty.
+      ContractError: no training set or a malformed one, a model that is no Classifier, fewer samples of a class
+        than `per_class` asks for twice over, a pivotal set that is empty.
     """
     began = time.perf_counter()
-    check_batch(train, what="train")
+    check_type("config", config, SelfInfluenceConfig)
+    check_type("model", model, Classifier)
+    train, classifier = needed(sets, "train").train, model
     label = np.asarray(train.label)
     one_row = jax.ShapeDtypeStruct((1, *train.x.shape[1:]), train.x.dtype)
     classes = jax.eval_shape(classifier.apply, params, one_row).shape[-1]
@@ -120,14 +123,14 @@ def self_influence_tuning(
     key_models, key_draw, key_tune = jax.random.split(key, 3)
     data = train._replace(twin=None, mask=None, attribute=np.full(len(label), -1, np.int32))
 
-    learner = gce(classifier, Optimizer(learning_rate=config.learning_rate), q=config.q)
+    learner = gce(classifier, GceConfig(q=config.q), Optimizer(learning_rate=config.learning_rate))
     scores = []
     for key_model in jax.random.split(key_models, config.repeats):
         state = fit(key_model, learner, data, FitConfig(epochs=config.epochs, batch_size=config.batch_size)).state
-        z = map_rows(classifier.vector.features, state.variables, jnp.asarray(data.x), batch_size=batch_size)
-        head, _ = find_head(classifier.vector.head, state.variables, classifier.head_path, z.shape[1])
+        z = frozen_features(classifier.vector, state.variables, data.x, batch_size=batch_size)
+        head, _ = last_layer(classifier.vector, state.variables, z.shape[1])
         problem = head_problem(z, label, head, weight=data.weight)
-        scores.append(self_influence(problem, damping=config.damping * float(_total(data))))
+        scores.append(self_influence_scores(problem, damping=config.damping * float(_total(data))))
     scores = np.stack(scores)
     pivotal = np.flatnonzero(pivotal_set(scores, label, config.per_class))
     expect(len(pivotal) > 0, "per_class", "enough for the biased models to agree on some sample", config.per_class)
@@ -139,12 +142,10 @@ def self_influence_tuning(
     chosen = take(data, rows)
     chosen = chosen._replace(weight=weight if data.weight is None else weight * np.asarray(chosen.weight, np.float32))
     steps = config.tune_epochs * steps_per_epoch(len(rows), config.tune_batch_size)
-    tuner = erm(
-        classifier,
-        Optimizer(
-            name="adamw", learning_rate=config.tune_learning_rate, weight_decay=1e-4, schedule="cosine", steps=steps
-        ),
+    optimizer = Optimizer(
+        name="adamw", learning_rate=config.tune_learning_rate, weight_decay=1e-4, schedule="cosine", steps=steps
     )
+    tuner = erm(classifier, optimizer=optimizer)
     start = tuner.init(key_tune, take(chosen, slice(0, 1)))
     # The loop donates its state; the caller keeps the parameters that came in.
     start = start._replace(variables=jax.tree.map(jnp.array, params))
@@ -156,7 +157,7 @@ def self_influence_tuning(
     )
 
 
-def self_influence(problem: HeadProblem, *, damping: float) -> Float[np.ndarray, "n"]:
+def self_influence_scores(problem: HeadProblem, *, damping: float) -> Float[np.ndarray, "n"]:
     """`grad l_i^T (H + damping I)^-1 grad l_i` of every row of a head's objective, never negative.
 
     With L the Cholesky factor of H + damping I and grad l_i = phi_i (x) (p_i - y_i), the score is |L^-1 grad l_i|^2:

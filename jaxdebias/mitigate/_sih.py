@@ -19,9 +19,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int, Scalar
 
-from jaxdebias.contracts import check_choice, expect
+from jaxdebias.contracts import check_choice, check_type, expect
 from jaxdebias.core import Array, Batch, Key, Learner, Params, as_float
 from jaxdebias.models._vae import Branches, Code, Codes
 from jaxdebias.train._augment import Augment
@@ -115,25 +116,36 @@ class Terms(NamedTuple):
 
 
 def sih(
-    branches: Branches,
+    network: Branches,
     config: SihConfig = SihConfig(),
     optimizer: Optimizer = Optimizer(),
     *,
     augment: Augment | None = None,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """Trains both branches and the decoder with one optimiser. Equal arguments give the same learner.
+    """Train both branches and the decoder with one optimiser. Equal arguments give the same learner.
 
-    `predict` are the signal branch's logits of the mean code; the bias branch's are `branches.bias.apply(
-    state.variables, x)`. Both branches are classifiers of `state.variables`, so `branches.signal` goes where a
+    `predict` are the signal branch's logits of the mean code; the bias branch's are `network.bias.apply(
+    state.variables, x)`. Both branches are classifiers of `state.variables`, so `network.signal` goes where a
     trained classifier is wanted (audit, FMD, DFR). `signal_weight` tells which rows the signal branch learns from.
 
     The published runs: `sih_run_config`, `sih_monitor`, and a random tenth of the training rows held out.
 
     Args:
-      branches: `models.mlp_vae` or `models.resnet_vae`.
+      network: `models.mlp_vae` or `models.resnet_vae`.
+      config: exponents and weights of the loss.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x` of each batch; what is rebuilt is the augmented image.
+      rows, groups: not used; every training method takes them.
+
+    Raises:
+      ContractError: a config or an optimizer of another type.
     """
-    return _sih(branches, config, optimizer, augment)
+    del rows, groups
+    check_type("config", config, SihConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    return _sih(network, config, optimizer, augment)
 
 
 @functools.cache

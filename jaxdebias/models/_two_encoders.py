@@ -93,8 +93,7 @@ def _two_encoders(encoder: Network, classes: int, input_scale: float = 1.0) -> T
         init=init,
         apply=lambda variables, x: intrinsic(variables, both(variables, x)),
         train=train_logits,
-        vector=Split(both, intrinsic),
-        head_path=("params", "intrinsic_head"),
+        vector=Split(both, intrinsic, ("params", "intrinsic_head")),
     )
     return TwoEncoders(init, encode, train, intrinsic, biased, predicts)
 

@@ -316,9 +316,8 @@ def _branches(network: _Branches) -> Branches:
             )
             return head(variables, nn.relu(code.mean)), {**variables, **_merged(variables, changed)}
 
-        return Classifier(
-            init=init, apply=apply, train=train, vector=Split(features, head), head_path=("params", f"{branch}_head")
-        )
+        vector = Split(features, head, ("params", f"{branch}_head"))
+        return Classifier(init=init, apply=apply, train=train, vector=vector)
 
     return Branches(init, encode, decode, encode_train, decode_train, classifier("signal"), classifier("bias"))
 

@@ -159,7 +159,9 @@ def _of_encoder(init: Callable[[Key, Array], Params], encoder: Classifier) -> Cl
 
     def split(parts: Split) -> Split:
         return Split(
-            lambda variables, x: parts.features(own(variables), x), lambda variables, z: parts.head(own(variables), z)
+            lambda variables, x: parts.features(own(variables), x),
+            lambda variables, z: parts.head(own(variables), z),
+            ("params", "encoder", *encoder.head_path),
         )
 
     def train(key: Key, variables: Params, x: Array) -> tuple[jax.Array, Params]:
@@ -172,5 +174,4 @@ def _of_encoder(init: Callable[[Key, Array], Params], encoder: Classifier) -> Cl
         train=train,
         vector=split(encoder.vector),
         spatial=None if encoder.spatial is None else split(encoder.spatial),
-        head_path=("params", "encoder", *encoder.head_path),
     )

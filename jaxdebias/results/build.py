@@ -12,9 +12,9 @@ from jaxdebias.auditing import class_maps, draw_shares, patch_places
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.files import read_arrays
-from jaxdebias.mitigate._aug_cell import AugCellInfo
+from jaxdebias.mitigate._aug_cell.info import AugCellInfo
 from jaxdebias.mitigate._dbvae.diagnostics import RATIO_EDGES
-from jaxdebias.mitigate._fmd.edit import FmdConfig, FmdInfo
+from jaxdebias.mitigate._fmd.config import FmdConfig, FmdInfo
 from jaxdebias.report._page import Pictures
 from jaxdebias.report.formats import percent, points
 from jaxdebias.results.provenance import device_name, versions
@@ -113,7 +113,7 @@ def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> di
     taken = sum(r.u != 0.0 for r in info.rounds)
     if not info.accepted and taken:
         reason = (
-            f"The bias of the acceptance pairs fell by {info.fall:.1f} standard errors, less than the "
+            f"The bias of the acceptance pairs fell by {info.bias_drop_z:.1f} standard errors, less than the "
             f"{config.significance:g} asked for: rolled back."
         )
     elif not info.accepted:
@@ -147,7 +147,7 @@ def maps(seen: class_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
     test = dataset.splits["test"]
     k, a = dataset.aligned.shape
     sets = [
-        ("all", None, None, seen.everything),
+        ("all", None, None, seen.overall),
         ("aligned", None, None, seen.aligned),
         ("conflicting", None, None, seen.conflicting),
         *(
@@ -157,7 +157,7 @@ def maps(seen: class_maps.MapAudit, dataset: Dataset) -> dict[str, Any]:
         ),
     ]
 
-    def row(kind: str, label: int | None, attribute: int | None, looked: class_maps.Looked) -> dict[str, Any]:
+    def row(kind: str, label: int | None, attribute: int | None, looked: class_maps.MapSummary) -> dict[str, Any]:
         seen_any = looked.rows > looked.without_map
         return {
             "kind": kind,
@@ -276,7 +276,7 @@ def aug_cell(info: AugCellInfo, items: str) -> list[str]:
             f"{percent(plain.cell_accuracy)}: {points(chosen.lead)} more, standard error "
             f"{points(chosen.lead_error)}."
         )
-    return said + info.said
+    return said + info.findings
 
 
 def with_draws(shown: Pictures | None, results: Mapping[str, Any], dataset: Dataset, kept: Path) -> Pictures | None:

@@ -99,10 +99,10 @@ def test_maps_are_added_to_a_run(tmp_path):
 @pytest.mark.slow
 @pytest.mark.unoptimised
 def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
-    find = patch_places.find_places
+    find = patch_places.audit_patches
     monkeypatch.setattr(
         patch_places,
-        "find_places",
+        "audit_patches",
         lambda key, dataset: find(key, dataset, patch_places.PlacesConfig(steps=20, train=120, examples=8)),
     )
     folder = tmp_path / "scenes"

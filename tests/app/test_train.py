@@ -13,7 +13,7 @@ from jaxdebias.app.show import show
 from jaxdebias.app.train import _in_all, train
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import reconstructions
-from jaxdebias.mitigate._aug_cell import Stage
+from jaxdebias.mitigate._aug_cell.info import Stage
 from jaxdebias.results.records import check_results
 
 KEYS = ("dataset", "variant", "seed", "device", "versions", "seconds", "before", "after")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from auditing.toys import linear, looking_at, table
 
-from jaxdebias.auditing.candidates import candidates, counts_of, entry, judged, own_name, with_attribute
+from jaxdebias.auditing.candidates import assess_candidates, counts_of, list_candidates, own_name, with_attribute
 from jaxdebias.contracts import ContractError, check_dataset
 
 
@@ -17,8 +17,8 @@ def sizes(dataset):
 def test_the_own_attribute_comes_first_and_others_are_numbered():
     dataset = table()
     text = {name: np.where(np.arange(n) % 2, "b", "a") for name, n in sizes(dataset).items()}
-    number = {"test": [-1, *range(399)]}
-    found = candidates(dataset, {"text": text, "number": number})
+    number = {"test": [-1, *(0.5 * i for i in range(399))]}  # 0, 1, 2, ... would be row numbers
+    found = list_candidates(dataset, {"text": text, "number": number})
     assert list(found) == ["attribute", "text", "number"]
     assert found["attribute"].own
     assert found["attribute"].names == ("blue", "red")
@@ -36,7 +36,7 @@ def test_an_unknown_attribute_is_no_candidate():
         dataset,
         splits={name: batch._replace(attribute=np.full(400, -1, np.int32)) for name, batch in dataset.splits.items()},
     )
-    assert candidates(blind) == {}
+    assert list_candidates(blind) == {}
     assert own_name(dataclasses.replace(dataset, variant={"attribute": "colour"})) == "colour"
 
 
@@ -46,13 +46,13 @@ def test_an_unknown_attribute_is_no_candidate():
         ({"attribute": {"test": np.zeros(400)}}, "another name than that of the data set's attribute"),
         ({"a": {"train": np.arange(400)}}, "values for the test split, got train"),
         ({"a": {"test": np.arange(3)}}, r"expected \[n=400\]"),
-        ({"a": {"test": np.ones(400)}}, "at least two values, got 1.0"),
+        ({"a": {"test": np.ones(400)}}, "at least two values, got 1"),
         ({"a": {"tset": np.ones(400), "test": np.ones(400)}}, "tset"),
     ],
 )
 def test_refused(given, message):
     with pytest.raises(ContractError, match=message):
-        candidates(table(), given)
+        list_candidates(table(), given)
 
 
 def test_a_decoy_is_told_from_the_shortcut(key):
@@ -63,13 +63,13 @@ def test_a_decoy_is_told_from_the_shortcut(key):
     }
     noise = {name: rng.integers(0, 2, 400) for name in dataset.splits}
     logits = linear(looking_at(0.0, 10.0), dataset.splits["test"].x)
-    found = judged(key, logits, dataset, candidates(dataset, {"near": near, "noise": noise}))
+    found = assess_candidates(key, logits, dataset, list_candidates(dataset, {"near": near, "noise": noise}))
     assert [(one.name, one.verdict) for one in found] == [
         ("attribute", "shortcut"),
         ("near", "explained"),
         ("noise", "none"),
     ]
-    assert entry(found[0])["gap"]["value"] == 1.0
+    assert found[0].gap.value == 1.0
 
 
 def test_the_data_set_of_a_candidate(key):
@@ -81,7 +81,7 @@ def test_the_data_set_of_a_candidate(key):
         for name, batch in dataset.splits.items()
     }
     age["test"][:50] = ""
-    listed = candidates(dataset, {"age": age})
+    listed = list_candidates(dataset, {"age": age})
     made = with_attribute(dataset, "age", listed["age"])
     check_dataset(made)
     assert made.attribute_names == ("old", "young")
@@ -100,6 +100,6 @@ def test_the_data_set_of_a_candidate(key):
 def test_without_samples_of_both_sides_there_are_no_pairs():
     dataset = table()
     one = {name: np.where(batch.label, "x", "y") for name, batch in dataset.splits.items()}
-    made = with_attribute(dataset, "one", candidates(dataset, {"one": one})["one"])
+    made = with_attribute(dataset, "one", list_candidates(dataset, {"one": one})["one"])
     assert made.pairs == {}
     assert made.pairing == "none"

@@ -8,15 +8,15 @@ import pytest
 
 from jaxdebias import FitConfig, data, erm, fit, models
 from jaxdebias.auditing import discovery
-from jaxdebias.auditing.candidates import Candidate, judged
+from jaxdebias.auditing.candidates import Candidate, assess_candidates
 from jaxdebias.auditing.discovery import (
     CELLS,
     ErrorGroup,
     Guesses,
-    biased_branch,
+    augmented_judges,
     error_groups,
     guess_cells,
-    shapeless,
+    sih_judges,
     suspected,
 )
 from jaxdebias.core import Batch, Dataset
@@ -112,7 +112,7 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
         aligned=np.zeros((classes, 1), bool),
     )
     predicted = np.where(contrary & (np.arange(n) % 10 > 0), guess, label)
-    judges = shapeless(models.mlp(hidden=(4,), classes=classes))._replace(followed=taken)
+    judges = augmented_judges(models.mlp(hidden=(4,), classes=classes))._replace(followed=taken)
     said = guess_cells(key, dataset, judges, predicted)
     assert said.plain == plain
     assert said.followed.value == (pytest.approx(0.9) if said.followed.n else pytest.approx(np.nan, nan_ok=True))
@@ -120,9 +120,9 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
 
 def test_equal_judges_are_one_program():
     branches = models.mlp_vae(image=(4, 4, 3), latent=4, hidden=(4,), decoder=(4,), classes=3)
-    assert biased_branch(branches, 3).learner is biased_branch(branches, 3).learner
+    assert sih_judges(branches, 3).learner is sih_judges(branches, 3).learner
     classifier = models.mlp(hidden=(4,), classes=3)
-    assert shapeless(classifier).learner is shapeless(classifier).learner
+    assert augmented_judges(classifier).learner is augmented_judges(classifier).learner
 
 
 def trained_blind(key, conflicting):
@@ -145,9 +145,9 @@ def trained_blind(key, conflicting):
 @pytest.mark.parametrize(("conflicting", "expected"), [(0.02, True), (0.1, True), (0.89, False)])
 def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
     blind, classifier, logits, colour = trained_blind(key, conflicting)
-    guesses = guess_cells(key, blind, shapeless(classifier, CellsConfig(batch_size=64)), logits.argmax(1))
+    guesses = guess_cells(key, blind, augmented_judges(classifier, CellsConfig(batch_size=64)), logits.argmax(1))
     assert guesses.plain == expected
-    assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    assert suspected(guesses, assess_candidates(key, logits, blind, {CELLS: guesses.candidate})) == expected
     if expected:
         guess = guesses.candidate.values["test"]
         assert (guess[guess >= 0] == colour[guess >= 0]).mean() > 0.95
@@ -158,9 +158,9 @@ def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
 def test_the_biased_branch_is_a_judge_by_itself(key, conflicting, expected):
     blind, _, logits, colour = trained_blind(key, conflicting)
     branches = models.mlp_vae(image=blind.splits["train"].x.shape[1:], latent=32, decoder=(256,))
-    guesses = guess_cells(key, blind, biased_branch(branches, 10), logits.argmax(1))
+    guesses = guess_cells(key, blind, sih_judges(branches, 10), logits.argmax(1))
     assert guesses.plain == expected
-    assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    assert suspected(guesses, assess_candidates(key, logits, blind, {CELLS: guesses.candidate})) == expected
     if expected:
         guess, label = guesses.candidate.values["test"], blind.splits["test"].label
         contrary = (guess >= 0) & (guess != label)

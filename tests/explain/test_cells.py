@@ -1,4 +1,5 @@
 import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,14 +11,14 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import all_digits, tinted_mnist
-from jaxdebias.explain import Cells, CellsConfig, find_cells, reweighing
+from jaxdebias.explain import Cells, CellsConfig, _cells, find_cells, reweighing
 from jaxdebias.explain._cells import plain_from
 from jaxdebias.mitigate import gce
 from jaxdebias.train import random_affine
 
 COUNTS = np.array([[90, 10], [20, 80]])
 CONFIG = CellsConfig(steps=40, batch_size=64)
-JUDGE = gce(models.mlp(hidden=(32,), classes=4), CONFIG.optimizer, augment=random_affine(shift=1.0))
+JUDGE = gce(models.mlp(hidden=(32,), classes=4), optimizer=CONFIG.optimizer, augment=random_affine(shift=1.0))
 KEY = jax.random.key(0)
 
 
@@ -108,7 +109,7 @@ def test_finds_the_colours_of_real_digits_and_hesitates_without_bias(data_dir):
     for conflicting in (0.005, 0.9):  # 0.9: colours mean nothing
         train, _ = tinted_mnist(digits, conflicting=conflicting, seed=0)
         config = CellsConfig()
-        judges = gce(models.mlp(), config.optimizer, augment=random_affine())
+        judges = gce(models.mlp(), optimizer=config.optimizer, augment=random_affine())
         cells = find_cells(KEY, judges, train, config, shared=digits.gray, view=draw_tints)
         flagged, apart = cells.guess != train.label, train.attribute != train.label
         sure, _ = cells.confidence(train.label)
@@ -125,3 +126,19 @@ def test_confidence_of_flagged_and_other_samples():
     cells = Cells(np.array([0, 1, 1]), probability, np.zeros((1, 3), int), np.array([[1, 1], [0, 1]]))
     assert cells.confidence(np.array([0, 0, 1])) == pytest.approx((0.6, 0.85))
     assert np.isnan(cells.confidence(np.array([0, 1, 1]))[0])
+
+
+def test_judges_do_not_learn_from_rows_of_weight_0(key, monkeypatch):
+    """The weights reach the judges' training; the attribute never does."""
+    seen = {}
+
+    def cross_fit(key, learner, data, **options):
+        seen["data"] = data
+        return SimpleNamespace(probability=np.full((4, 2), 0.5), fold=np.zeros(4, np.int32))
+
+    monkeypatch.setattr(_cells, "cross_fit", cross_fit)
+    label, weight = np.array([0, 1, 0, 1], np.int32), np.array([1, 1, 0, 0], np.float32)
+    data = Batch(x=np.zeros((4, 3), np.float32), label=label, attribute=label, weight=weight)
+    find_cells(key, gce(models.mlp(hidden=(2,), classes=2)), data, CellsConfig(steps=1))
+    np.testing.assert_array_equal(seen["data"].weight, weight)
+    assert (seen["data"].attribute == -1).all()

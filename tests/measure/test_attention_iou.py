@@ -227,3 +227,9 @@ def test_all_pairs_of_forty_maps_of_4500_images_in_a_second():
         jax.block_until_ready(pairwise_attention_iou(maps))
         took.append(time.perf_counter() - start)
     assert statistics.median(took[1:]) < 1.0, took
+
+
+def test_as_many_top_pixels_count_as_the_region_has():
+    """The third pixel of the map lies in the region of two: it must not count."""
+    map, region = np.array([[4.0, 3.0], [2.0, 1.0]], np.float32), np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    assert float(top_pixel_iou(map, region)) == pytest.approx(1 / 3)

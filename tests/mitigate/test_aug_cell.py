@@ -14,13 +14,15 @@ from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.explain import Cells, CellsConfig, WrongLabels, find_cells
-from jaxdebias.mitigate import AugCellConfig, AugCellInfo, aug_cell, cell_balanced, cell_tables
-from jaxdebias.mitigate._aug_cell import CANDIDATES, Candidate, CandidateScore, choose, predictable, score
+from jaxdebias.mitigate import AugCellConfig, AugCellInfo, CellBalancedConfig, aug_cell, cell_balanced, cell_tables
+from jaxdebias.mitigate._aug_cell.comparison import CandidateScore, choose, predictable, score
+from jaxdebias.mitigate._aug_cell.training import CANDIDATES, Candidate
 from jaxdebias.train import FitConfig, Optimizer, fit, random_affine
 
 COUNTS = np.array([[90, 10], [20, 80]])
 MLP = models.mlp(hidden=(64, 64), classes=4)
 KEY = jax.random.key(0)
+FOUR = np.ones((4, 4), int)
 PLAIN, _, CELLS, _ = CANDIDATES
 SMALL = AugCellConfig(
     cells=CellsConfig(steps=10, batch_size=64), steps=20, cleaning_steps=20, batch_size=64, candidates=(PLAIN, CELLS)
@@ -74,7 +76,7 @@ def test_a_model_that_sees_only_the_guess_learns_nothing(tau):
 
 def test_draws_and_offsets_are_used():
     """A step with offset equals one on shifted logits; draws follow the table."""
-    learner = cell_balanced(MLP, Optimizer(name="sgd", learning_rate=0.1), classes=4, attributes=4)
+    learner = cell_balanced(MLP, optimizer=Optimizer(name="sgd", learning_rate=0.1), groups=FOUR)
     data = glyphs(64, conflicting=0.5)
     state = learner.init(KEY, data)
     tables = cell_tables(np.arange(1, 17).reshape(4, 4))
@@ -88,11 +90,11 @@ def test_draws_and_offsets_are_used():
 
 @pytest.mark.slow
 def test_input_dropout_keeps_the_mean():
-    learner = cell_balanced(MLP, classes=4, attributes=4, input_dropout=0.5)
+    learner = cell_balanced(MLP, CellBalancedConfig(input_dropout=0.5), groups=FOUR)
     data = glyphs(64, conflicting=0.5)
     seen = []
     spy = MLP._replace(train=lambda key, params, x: (seen.append(x), MLP.train(key, params, x))[1])
-    learner = cell_balanced(spy, classes=4, attributes=4, input_dropout=0.5)
+    learner = cell_balanced(spy, CellBalancedConfig(input_dropout=0.5), groups=FOUR)
     state = learner.init(KEY, data)
     with jax.disable_jit():
         learner.step(KEY, state, data)
@@ -154,7 +156,7 @@ def test_finds_and_removes_the_colour_of_glyphs():
     flagged, conflicting = info.cells.guess != data.label, data.attribute != data.label
     assert flagged[conflicting].mean() >= 0.9
     test = glyphs(2000, conflicting=0.75, seed=1)
-    plain = fit(KEY, cell_balanced(MLP, Optimizer(), classes=4, attributes=4), data, FitConfig(epochs=30))
+    plain = fit(KEY, cell_balanced(MLP, groups=FOUR), data, FitConfig(epochs=30))
 
     def accuracy(variables):
         return float((predict_rows(MLP.apply, variables, test.x).argmax(1) == test.label).mean())
@@ -169,7 +171,7 @@ def test_where_colours_mean_nothing_plain_training_is_returned():
     config = AugCellConfig(cells=CellsConfig(steps=100), steps=200, candidates=(PLAIN, CELLS))
     params, info = aug_cell(KEY, MLP, data, config, augment=random_affine(shift=1.0))
     assert (info.hesitant, info.chosen) == (True, "erm")
-    assert info.said[0].startswith("No structured bias found")
+    assert info.findings[0].startswith("No structured bias found")
     jax.tree.map(np.testing.assert_array_equal, params, info.trained["erm"])
 
 
@@ -211,22 +213,22 @@ def info(cells=None, *, chosen="aug-cell", confidence=(0.95, 0.99), hesitant=Fal
 
 
 def test_says_what_is_odd():
-    assert info().said == []
-    hesitant, plain = info(chosen="erm", confidence=(0.69, 0.90), hesitant=True).said
+    assert info().findings == []
+    hesitant, plain = info(chosen="erm", confidence=(0.69, 0.90), hesitant=True).findings
     assert "No structured bias found" in hesitant
     assert "0.69" in hesitant
     assert "position, size, orientation" in hesitant
     assert plain == "Plain training is returned."
-    (wrong,) = info(suspect=4).said
+    (wrong,) = info(suspect=4).findings
     assert wrong.startswith("4 of 10 flagged samples look wrongly labelled")
-    assert info(suspect=1).said == []
-    (kept,) = info(cleared=4).said
+    assert info(suspect=1).findings == []
+    (kept,) = info(cleared=4).findings
     assert kept.startswith("4 of 10 flagged samples looked wrongly labelled and were kept")
     scores = {"erm": candidate(0.5, 0.0, 0.0), "aug-cell": candidate(0.9, 0.4, 0.02)._replace(accuracy=0.7)}
-    (loss,) = info(scores=scores).said
+    (loss,) = info(scores=scores).findings
     assert "20 points below plain training" in loss
     scores = {"erm": candidate(0.8, 0.0, 0.0), "a": candidate(0.9, 0.1, 0.02, refused=True)}
-    refused, plain = info(chosen="erm", scores=scores).said
+    refused, plain = info(chosen="erm", scores=scores).findings
     assert refused.startswith("Refused: a;")
     assert "plain training" in plain
 
@@ -317,7 +319,7 @@ def test_refuses():
     with pytest.raises(ContractError, match="tau"):
         cell_tables(COUNTS, 2.0)
     with pytest.raises(ContractError, match="input_dropout"):
-        cell_balanced(MLP, classes=4, attributes=4, input_dropout=1.0)
+        CellBalancedConfig(input_dropout=1.0)
     assert {one.name for one in CANDIDATES} >= {"erm", "aug-cell"}
 
 

@@ -52,22 +52,22 @@ def trained(learner, train=None):
 
 @functools.cache
 def plain() -> float:
-    return trained(erm(NET, ADAM))[1]
+    return trained(erm(NET, optimizer=ADAM))[1]
 
 
 @pytest.mark.parametrize("name", ["drawn", "weighted", "group_dro"])
 def test_group_labels_help(name):
     learner = {
-        "drawn": lambda: group_balanced(NET, ADAM, classes=10, attributes=10),
-        "weighted": lambda: erm(NET, ADAM),
-        "group_dro": lambda: group_dro(NET, ADAM, counts=train_counts(data())),
+        "drawn": lambda: group_balanced(NET, optimizer=ADAM, groups=train_counts(data())),
+        "weighted": lambda: erm(NET, optimizer=ADAM),
+        "group_dro": lambda: group_dro(NET, optimizer=ADAM, groups=train_counts(data())),
     }[name]()
     train = group_weighted(data().splits["train"]) if name == "weighted" else None
     assert trained(learner, train)[1] > plain() + 0.05
 
 
 def test_generalised_cross_entropy_alone_makes_it_worse():
-    assert trained(gce(NET, ADAM))[1] < plain() - 0.05
+    assert trained(gce(NET, optimizer=ADAM))[1] < plain() - 0.05
 
 
 def weights_of(state) -> tuple[float, float]:
@@ -79,7 +79,7 @@ def weights_of(state) -> tuple[float, float]:
 
 
 def test_lff_finds_the_conflicting_samples_and_learns_from_them():
-    state, accuracy = trained(lff(NET, ADAM, samples=1000))
+    state, accuracy = trained(lff(NET, optimizer=ADAM, rows=1000))
     conflicting, aligned = weights_of(state)
     assert conflicting > 10 * aligned
     assert accuracy > plain() + 0.05
@@ -87,7 +87,7 @@ def test_lff_finds_the_conflicting_samples_and_learns_from_them():
 
 def test_disent_finds_the_conflicting_samples():
     config = DisentConfig(swap_after=200, rate_after=300, rate_steps=200)
-    state, accuracy = trained(disent(mlp_two_encoders(hidden=(100, 16)), config=config, samples=1000))
+    state, accuracy = trained(disent(mlp_two_encoders(hidden=(100, 16)), config=config, rows=1000))
     conflicting, aligned = weights_of(state)
     assert conflicting > 10 * aligned
     assert accuracy > 0.5
@@ -97,6 +97,7 @@ def test_disent_finds_the_conflicting_samples():
 def test_jtt_helps(by):
     train = data().splits["train"]
     first = FitConfig(epochs=10, batch_size=100, epochs_per_chunk=10)
-    result, info = jtt(jax.random.key(0), NET, ADAM, train, JttConfig(first=first, second=CONFIG, upweight=20.0, by=by))
+    config = JttConfig(first=first, second=CONFIG, upweight=20.0, by=by)
+    params, info = jtt(jax.random.key(0), NET, train, config, ADAM)
     assert (train.label != train.attribute)[info.errors].mean() > 0.5  # conflicting, of the error set
-    assert conflicting_accuracy(lambda x: NET.apply(result.state.variables, x)) > plain() + 0.05
+    assert conflicting_accuracy(lambda x: NET.apply(params, x)) > plain() + 0.05

@@ -8,14 +8,20 @@ from oracles import softmax_head
 from oracles.fmd_toy import toy
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Split, group_of
+from jaxdebias.core import Batch, RepairSets, Split, group_of
 from jaxdebias.mitigate import DfrConfig, balanced_subsamples, balanced_weights, dfr
 from jaxdebias.mitigate._dfr import fit_l1
 
 AFFINE = Split(
-    features=lambda params, x: x, head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :]
+    features=lambda params, x: x,
+    head=lambda params, z: z @ params["head"]["kernel"] + params["head"]["bias"][None, :],
+    head_path=("head",),
 )
-PATH = ("head",)
+KEY = jax.random.key(3)
+
+
+def held_out(edit, accept):
+    return RepairSets(edit=edit, accept=accept)
 
 
 def batch(data, attributes=True):
@@ -33,7 +39,7 @@ def test_is_the_logistic_regression_of_scikit_learn(balance):
 
     edit = batch(toy(1, n=600))
     config = DfrConfig(penalties=(6.0,), balance=balance)
-    fitted, info = dfr(AFFINE, params(), edit, batch(toy(2, n=300, agreement=0.5)), config, head_path=PATH)
+    fitted, info = dfr(KEY, AFFINE, params(), held_out(edit, batch(toy(2, n=300, agreement=0.5))), config)
     x = (edit.x - edit.x.mean(0)) / edit.x.std(0)
     x = np.concatenate([x, np.ones((600, 1))], axis=1)  # our regulariser counts the bias
     weight = np.ones(600)
@@ -52,7 +58,7 @@ def test_is_the_logistic_regression_of_scikit_learn(balance):
 def test_only_the_head_changes_and_the_best_penalty_is_kept():
     before, accept = params(), batch(toy(2, n=300, agreement=0.5))
     config = DfrConfig(penalties=(0.1, 10.0, 1e6))
-    fitted, info = dfr(AFFINE, before, batch(toy(1, n=600)), accept, config, head_path=PATH)
+    fitted, info = dfr(KEY, AFFINE, before, held_out(batch(toy(1, n=600)), accept), config)
     assert fitted["trunk"] is before["trunk"]
     right = np.asarray(AFFINE.head(fitted, accept.x)).argmax(1) == accept.label
     assert info.accuracy_after == pytest.approx(right.mean(), abs=1e-6)
@@ -101,19 +107,19 @@ def test_l1_satisfies_the_optimality_conditions(penalty):
 
 def test_a_huge_l1_penalty_leaves_nothing_and_too_few_steps_are_said():
     edit, accept = batch(toy(1, n=300)), batch(toy(2, n=100))
-    fitted, info = dfr(AFFINE, params(), edit, accept, DfrConfig(penalty_kind="l1", penalties=(1e5,)), head_path=PATH)
+    fitted, info = dfr(KEY, AFFINE, params(), held_out(edit, accept), DfrConfig(penalty_kind="l1", penalties=(1e5,)))
     assert info.zeros == 1.0
     assert (np.asarray(fitted["head"]["kernel"]) == 0).all()
     assert info.converged
     config = DfrConfig(penalty_kind="l1", penalties=(0.1,), max_steps=1)
-    assert not dfr(AFFINE, params(), edit, accept, config, head_path=PATH)[1].converged
+    assert not dfr(KEY, AFFINE, params(), held_out(edit, accept), config)[1].converged
 
 
 def test_l1_finds_the_sparse_head(key):
     """Eight of the toy's ten features are noise; an L1 penalty that is chosen on accept drops most of them."""
     edit, accept = batch(toy(1, n=2000)), batch(toy(2, n=1000, agreement=0.5))
     config = DfrConfig(penalty_kind="l1", penalties=(100.0, 30.0, 10.0), balance_by="subsamples", averaged=3)
-    _, info = dfr(AFFINE, params(), edit, accept, config, head_path=PATH, key=key)
+    _, info = dfr(key, AFFINE, params(), held_out(edit, accept), config)
     assert info.converged
     assert info.accuracy_after > 0.8
     assert info.zeros > 0.3
@@ -124,7 +130,7 @@ def test_l1_finds_the_sparse_head(key):
 def test_averaged_heads_are_the_mean_of_the_fits_on_each_subsample(key, kind):
     edit, accept = batch(toy(1, n=500)), batch(toy(2, n=200))
     config = DfrConfig(penalty_kind=kind, penalties=(3.0,), balance_by="subsamples", averaged=3, tolerance=1e-4)
-    fitted, info = dfr(AFFINE, params(), edit, accept, config, head_path=PATH, key=key)
+    fitted, info = dfr(key, AFFINE, params(), held_out(edit, accept), config)
     x = (edit.x - edit.x.mean(0)) / edit.x.std(0)
     phi = np.concatenate([x, np.ones((500, 1))], axis=1).astype(np.float32)
     rows = balanced_subsamples(key, edit.label, edit.attribute, 3)
@@ -156,17 +162,17 @@ def test_subsamples_have_groups_of_the_size_of_the_smallest(key):
 def test_nothing_compiles_again(key):
     edit, accept = batch(toy(1, n=300)), batch(toy(2, n=100))
     config = DfrConfig(penalty_kind="l1", penalties=(5.0, 1.0), balance_by="subsamples", averaged=2)
-    dfr(AFFINE, params(), edit, accept, config, head_path=PATH, key=key)
+    dfr(key, AFFINE, params(), held_out(edit, accept), config)
     before = fit_l1._cache_size()
-    dfr(AFFINE, params(), edit, accept, config, head_path=PATH, key=jax.random.key(0))
+    dfr(jax.random.key(0), AFFINE, params(), held_out(edit, accept), config)
     assert fit_l1._cache_size() == before
 
 
 def test_balancing_undoes_the_shortcut_and_needs_attributes():
     edit, accept = toy(1, n=2000), batch(toy(2, n=1000, agreement=0.5))
     config = DfrConfig(penalties=(1.0,))
-    _, balanced = dfr(AFFINE, params(), batch(edit), accept, config, head_path=PATH)
-    _, unknown = dfr(AFFINE, params(), batch(edit, attributes=False), accept, config, head_path=PATH)
+    _, balanced = dfr(KEY, AFFINE, params(), held_out(batch(edit), accept), config)
+    _, unknown = dfr(KEY, AFFINE, params(), held_out(batch(edit, attributes=False), accept), config)
     assert balanced.accuracy_after > unknown.accuracy_after + 0.08
 
 
@@ -181,7 +187,7 @@ def test_balanced_weights_give_groups_the_same_total():
 
 def test_worst_group_selection_looks_at_the_worst_group():
     edit, accept = batch(toy(1, n=600)), batch(toy(2, n=1000))
-    fitted, info = dfr(AFFINE, params(), edit, accept, DfrConfig(select="worst_group"), head_path=PATH)
+    fitted, info = dfr(KEY, AFFINE, params(), held_out(edit, accept), DfrConfig(select="worst_group"))
     right = np.asarray(AFFINE.head(fitted, accept.x)).argmax(1) == accept.label
     groups = group_of(accept.label, accept.attribute, 2)
     assert max(info.scores) == pytest.approx(min(right[groups == g].mean() for g in range(4)), abs=1e-6)
@@ -193,7 +199,7 @@ def test_dead_features_and_heads_without_bias():
         head=lambda p, z: z @ p["head"]["kernel"],
     )
     data = {"head": {"kernel": jnp.zeros((11, 2))}}
-    fitted, info = dfr(split, data, batch(toy(1)), batch(toy(2, n=500, agreement=0.5)), head_path=PATH)
+    fitted, info = dfr(KEY, split, data, held_out(batch(toy(1)), batch(toy(2, n=500, agreement=0.5))))
     assert np.isfinite(np.asarray(fitted["head"]["kernel"])).all()
     assert info.accuracy_after > 0.6
 
@@ -208,17 +214,10 @@ def test_bad_input_is_one_line():
         DfrConfig(penalty_kind="L2")
     with pytest.raises(ContractError, match="averaged"):
         DfrConfig(averaged=20)
-    with pytest.raises(ContractError, match="`key`: expected a key"):
-        dfr(AFFINE, params(), edit, edit, DfrConfig(balance_by="subsamples"), head_path=PATH)
+    unknown = edit._replace(attribute=np.full(100, -1))
     with pytest.raises(ContractError, match=r"`edit.attribute`: expected known .* 100 unknown"):
-        dfr(
-            AFFINE,
-            params(),
-            edit._replace(attribute=np.full(100, -1)),
-            edit,
-            DfrConfig(balance_by="subsamples"),
-            head_path=PATH,
-            key=jax.random.key(0),
-        )
+        dfr(KEY, AFFINE, params(), held_out(unknown, edit), DfrConfig(balance_by="subsamples"))
     with pytest.raises(ContractError, match=r"edit\.label"):
-        dfr(AFFINE, params(), edit._replace(label=edit.label[:3]), edit, head_path=PATH)
+        dfr(KEY, AFFINE, params(), held_out(edit._replace(label=edit.label[:3]), edit))
+    with pytest.raises(ContractError, match=r"`sets.accept`: expected held-out samples for choices, got None"):
+        dfr(KEY, AFFINE, params(), RepairSets(edit=edit))

@@ -99,7 +99,7 @@ def by_hand(net, partners):
 
 @pytest.mark.slow
 def test_steps_equal_the_steps_by_hand(key):
-    learner = disent(BARE_TWO, SGD, CONFIG, samples=10)
+    learner = disent(BARE_TWO, CONFIG, SGD, rows=10)
     step = jax.jit(learner.step)
     state = learner.init(key, DATA)
     keys = jax.random.split(key, 3)
@@ -118,7 +118,7 @@ def test_steps_equal_the_steps_by_hand(key):
 
 
 def test_swapped_codes_count_from_step_10001_on_and_equal_the_others_where_nothing_is_swapped(key):
-    learner = disent(BARE_TWO, SGD, samples=10)
+    learner = disent(BARE_TWO, optimizer=SGD, rows=10)
     step = jax.jit(learner.step)
     batch = DATA._replace(index=np.arange(10, dtype=np.int32), weight=np.ones(10, np.float32))
     state = learner.init(key, batch)
@@ -167,7 +167,7 @@ def test_rate_halves_from_step_20000_on():
 def test_learns_through_the_loop_and_its_classifier_predicts_the_same(key):
     data = table(64)
     networks = mlp_two_encoders(hidden=(8,), classes=3)
-    learner = disent(networks, Optimizer(learning_rate=0.02), DisentConfig(swap_after=20), samples=64)
+    learner = disent(networks, DisentConfig(swap_after=20), Optimizer(learning_rate=0.02), rows=64)
     result = fit(key, learner, data, FitConfig(epochs=30, batch_size=24, epochs_per_chunk=30))
     logits = learner.predict(result.state, data.x)
     assert (np.argmax(logits, axis=1) == data.label).mean() > 0.8
@@ -176,8 +176,8 @@ def test_learns_through_the_loop_and_its_classifier_predicts_the_same(key):
 
 
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused():
-    assert disent(BARE_TWO, samples=5) is disent(BARE_TWO, Optimizer(learning_rate=0.01), DisentConfig(), samples=5)
-    with pytest.raises(ContractError, match="`samples`"):
-        disent(BARE_TWO, samples=0)
+    assert disent(BARE_TWO, rows=5) is disent(BARE_TWO, DisentConfig(), Optimizer(learning_rate=0.01), rows=5)
+    with pytest.raises(ContractError, match="`rows`"):
+        disent(BARE_TWO, rows=0)
     with pytest.raises(ContractError, match=r"`config.q`"):
         DisentConfig(q=2.0)

@@ -5,7 +5,7 @@ import pytest
 from train.tiny import BARE, NORMED, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate import erm
+from jaxdebias.mitigate import ErmConfig, erm
 from jaxdebias.train import Optimizer
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
@@ -31,7 +31,7 @@ def by_hand(params, weight):
 
 @pytest.mark.parametrize("class_weights", [None, (1.0, 5.0, 0.5)])
 def test_step_equals_the_step_by_hand(key, class_weights):
-    learner = erm(BARE, SGD, class_weights=class_weights)
+    learner = erm(BARE, ErmConfig(class_weights=class_weights), SGD)
     state = learner.init(key, DATA)
     row_weight = np.linspace(0, 2, 12).astype(np.float32)
     new, info = learner.step(key, state, DATA._replace(weight=row_weight))
@@ -42,7 +42,7 @@ def test_step_equals_the_step_by_hand(key, class_weights):
 
 
 def test_lr_scale_scales_the_step(key):
-    learner = erm(BARE, SGD)
+    learner = erm(BARE, optimizer=SGD)
     state = learner.init(key, DATA)
     whole, _ = learner.step(key, state, DATA)
     tenth, _ = learner.step(key, state._replace(lr_scale=jnp.float32(0.1)), DATA)
@@ -53,7 +53,7 @@ def test_lr_scale_scales_the_step(key):
 
 
 def test_batch_statistics_follow_the_data_and_not_the_gradient(key):
-    learner = erm(NORMED, SGD)
+    learner = erm(NORMED, optimizer=SGD)
     state = learner.init(key, DATA)
     new, _ = learner.step(key, state, DATA)
     stats = new.variables["batch_stats"]["BatchNorm_0"]
@@ -64,14 +64,14 @@ def test_batch_statistics_follow_the_data_and_not_the_gradient(key):
 
 
 def test_the_optimizer_of_collections_sees_params_only(key):
-    state = erm(NORMED, Optimizer()).init(key, DATA)
+    state = erm(NORMED, optimizer=Optimizer()).init(key, DATA)
     moments = jax.tree.leaves(state.opt_state)
     assert len(moments) == 1 + 2 * len(jax.tree.leaves(state.variables["params"]))
 
 
 def test_augment_gets_a_key_of_its_own_each_step_and_leaves_predict_alone(key):
     keys = []
-    learner = erm(BARE, SGD, augment=lambda key, x: (keys.append(key), 0.0 * x)[1])
+    learner = erm(BARE, optimizer=SGD, augment=lambda key, x: (keys.append(key), 0.0 * x)[1])
     state = learner.init(key, DATA)
     new, _ = learner.step(jax.random.key(1), state, DATA)
     learner.step(jax.random.key(2), state, DATA)
@@ -81,7 +81,7 @@ def test_augment_gets_a_key_of_its_own_each_step_and_leaves_predict_alone(key):
 
 
 def test_label_smoothing_raises_the_loss_of_a_sure_model(key):
-    plain, smooth = erm(BARE, SGD), erm(BARE, SGD, label_smoothing=0.2)
+    plain, smooth = erm(BARE, optimizer=SGD), erm(BARE, ErmConfig(label_smoothing=0.2), SGD)
     state = plain.init(key, DATA)
     state = state._replace(variables=jax.tree.map(lambda leaf: 50 * leaf, state.variables))
     sure = DATA._replace(label=plain.predict(state, DATA.x).argmax(axis=1))
@@ -89,16 +89,16 @@ def test_label_smoothing_raises_the_loss_of_a_sure_model(key):
 
 
 def test_equal_arguments_give_one_learner():
-    assert erm(BARE) is erm(BARE, Optimizer())
-    assert erm(BARE, class_weights=(1.0, 2.0, 3.0)) is erm(BARE, class_weights=(1.0, 2.0, 3.0))
-    assert erm(BARE) is not erm(BARE, label_smoothing=0.1)
+    assert erm(BARE) is erm(BARE, ErmConfig(), Optimizer(), rows=3)
+    assert erm(BARE, ErmConfig(class_weights=(1.0, 2.0, 3.0))) is erm(BARE, ErmConfig(class_weights=(1.0, 2.0, 3.0)))
+    assert erm(BARE) is not erm(BARE, ErmConfig(label_smoothing=0.1))
 
 
 def test_refuses(key):
     with pytest.raises(ContractError, match="label_smoothing"):
-        erm(BARE, label_smoothing=1.0)
+        ErmConfig(label_smoothing=1.0)
     with pytest.raises(ContractError, match="positive"):
-        erm(BARE, class_weights=(1.0, 0.0))
-    learner = erm(BARE, class_weights=(1.0, 2.0))
+        ErmConfig(class_weights=(1.0, 0.0))
+    learner = erm(BARE, ErmConfig(class_weights=(1.0, 2.0)))
     with pytest.raises(ContractError, match="3 numbers, one per class"):
         learner.step(key, learner.init(key, DATA), DATA)

@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 
 from jaxdebias import models
-from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch
+from jaxdebias.core import Batch, RepairSets
 from jaxdebias.data import digits
 from jaxdebias.explain import influence
 from jaxdebias.mitigate import (
     FineTuneConfig,
-    both_sides,
     fine_tune,
     fine_tune_block,
     fine_tune_head,
-    joined,
     retrain_counterfactual,
     train_from_scratch,
 )
@@ -33,6 +30,10 @@ def data(seed, n=200):
     return Batch(x=x.astype(np.float32), label=label, attribute=np.zeros(n, np.int32))
 
 
+def held_out(edit=None, accept=None):
+    return RepairSets(edit=data(0) if edit is None else edit, accept=data(1) if accept is None else accept)
+
+
 @pytest.fixture(scope="module")
 def classifier():
     return models.mlp(hidden=(8,), classes=2)
@@ -41,7 +42,7 @@ def classifier():
 def test_the_better_rate_is_kept_and_the_parameters_stay(key, classifier):
     params = classifier.init(key, data(0).x)
     kept = jax.tree.map(np.array, params)
-    tuned, info = fine_tune(key, classifier, params, data(0), data(1), CONFIG)
+    tuned, info = fine_tune(key, classifier, params, held_out(), CONFIG)
     assert info.learning_rate == 1e-2
     assert set(info.accept_accuracy) == {1e-2, 1e-7}
     assert info.accept_accuracy[1e-2] > 0.95
@@ -52,12 +53,12 @@ def test_the_better_rate_is_kept_and_the_parameters_stay(key, classifier):
 
 def test_a_tiny_rate_stays_where_it_started(key, classifier):
     params = classifier.init(key, data(0).x)
-    tuned, _ = fine_tune(key, classifier, params, data(0), data(1), FineTuneConfig(epochs=1, learning_rates=(1e-9,)))
+    tuned, _ = fine_tune(key, classifier, params, held_out(), FineTuneConfig(epochs=1, learning_rates=(1e-9,)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned, params)
 
 
 def test_from_scratch_learns(key, classifier):
-    _, info = train_from_scratch(key, classifier, data(0), data(1), CONFIG)
+    _, info = train_from_scratch(key, classifier, None, held_out(), CONFIG)
     assert info.accept_accuracy[info.learning_rate] > 0.95
 
 
@@ -65,8 +66,8 @@ def test_only_the_head_is_tuned_and_as_in_the_whole_model(key, classifier):
     """Full batches, no decay: a step of the head on cached features is the head's part of a step of the model."""
     params, batch = classifier.init(key, data(0).x), data(0)
     config = FineTuneConfig(epochs=1, batch_size=200, learning_rates=(1e-2,), weight_decay=0.0)
-    tuned, info = fine_tune_head(key, classifier.vector, params, batch, data(1), config)
-    whole, _ = fine_tune(key, classifier, params, batch, data(1), config)
+    tuned, info = fine_tune_head(key, classifier.vector, params, held_out(batch), config)
+    whole, _ = fine_tune(key, classifier, params, held_out(batch), config)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tuned["params"]["head"], whole["params"]["head"]
     )
@@ -83,7 +84,7 @@ def test_only_the_head_is_tuned_and_as_in_the_whole_model(key, classifier):
 def test_the_head_alone_learns_and_keeps_the_better_rate(key, classifier):
     params = classifier.init(key, data(0).x)
     config = FineTuneConfig(epochs=20, batch_size=32, learning_rates=(1e-7, 1e-1))
-    _, info = fine_tune_head(key, classifier.vector, params, data(0), data(1), config)
+    _, info = fine_tune_head(key, classifier.vector, params, held_out(), config)
     assert info.learning_rate == 1e-1
     assert info.accept_accuracy[1e-1] > 0.9
 
@@ -98,47 +99,35 @@ def test_counterfactual_retraining_unlearns_a_column_that_flips(key, classifier)
     biased, augmented = train._replace(x=x), train._replace(x=turned)
     accept = data(1)
     params, info = retrain_counterfactual(
-        key, classifier, biased, augmented, accept, FineTuneConfig(epochs=20, batch_size=64, learning_rates=(1e-2,))
+        key,
+        classifier,
+        None,
+        RepairSets(train=biased, accept=accept),
+        FineTuneConfig(epochs=20, batch_size=64, learning_rates=(1e-2,)),
+        counterfactual=augmented,
     )
     assert info.accept_accuracy[1e-2] > 0.9
     same = np.asarray(classifier.apply(params, jnp.asarray(x))).argmax(1)
     assert (same == np.asarray(classifier.apply(params, jnp.asarray(turned))).argmax(1)).mean() > 0.95
 
 
-def test_joined_rows_keep_their_order_and_weights():
-    one, two = data(0, n=3), data(1, n=2)
-    both = joined(one, two._replace(weight=np.array([0.0, 2.0], np.float32)))
-    np.testing.assert_array_equal(both.x, np.concatenate([one.x, two.x]))
-    np.testing.assert_array_equal(both.label, np.concatenate([one.label, two.label]))
-    assert both.weight.tolist() == [1, 1, 1, 0, 2]
-    assert joined(one, two).weight is None
-    with pytest.raises(ContractError, match="`x of the batches to join`: expected one dtype and shape of a row"):
-        joined(one, two._replace(x=two.x[:, :4]))
-
-
-def test_both_sides_needs_twins():
-    with pytest.raises(ContractError, match=r"`pairs.twin`: expected the other rendering of x"):
-        both_sides(data(0))
-
-
 def test_a_block_is_trained_and_nothing_else(key, classifier):
     params = classifier.init(key, data(0).x)
     where = ["params/head/kernel", "params/head/bias"]
-    tuned, info = fine_tune_block(key, classifier.apply, params, data(0), data(1), where, CONFIG)
+    tuned, info = fine_tune_block(key, classifier.apply, params, held_out(), CONFIG, block=where)
     assert info.learning_rate == 1e-2
     assert info.accept_accuracy[1e-2] > info.accept_accuracy[1e-7]
     right = np.asarray(classifier.apply(tuned, data(1).x)).argmax(-1) == data(1).label
     assert right.mean() == pytest.approx(info.accept_accuracy[1e-2], abs=1e-6)
     assert tuned["params"]["layers_0"]["kernel"] is params["params"]["layers_0"]["kernel"]
     # The same as the head trained on features by itself, from the same place in the same order.
-    alone, _ = fine_tune_head(key, classifier.vector, params, data(0), data(1), CONFIG)
+    alone, _ = fine_tune_head(key, classifier.vector, params, held_out(), CONFIG)
     # A rate does the same whichever was tried first.
     second, _ = fine_tune_head(
         key,
         classifier.vector,
         params,
-        data(0),
-        data(1),
+        held_out(),
         dataclasses.replace(CONFIG, learning_rates=CONFIG.learning_rates[::-1]),
     )
     for other in (alone, second):
@@ -150,10 +139,10 @@ def test_a_block_is_trained_and_nothing_else(key, classifier):
 def test_mixed_channels_take_a_colour_out(key):
     """Real digits whose colour is their class: with the mixing the head alone can do much better."""
     dataset = digits(conflicting=0.02, seed=0)
-    train, held_out, accept = (dataset.splits[name] for name in ("train", "edit", "accept"))
+    train, edit, accept = (dataset.splits[name] for name in ("train", "edit", "accept"))
     classifier = models.mlp(hidden=(32,), classes=10)
     biased, _ = train_from_scratch(
-        key, classifier, train, train, FineTuneConfig(epochs=20, batch_size=64, learning_rates=(3e-3,))
+        key, classifier, None, held_out(train, train), FineTuneConfig(epochs=20, batch_size=64, learning_rates=(3e-3,))
     )
 
     def accuracy(params):
@@ -163,7 +152,8 @@ def test_mixed_channels_take_a_colour_out(key):
     mix = {"params/layers_0/kernel": influence.Mix(3), "params/layers_0/bias": None, **dict.fromkeys(head)}
     config = FineTuneConfig(epochs=20, batch_size=32, learning_rates=(3e-3,))
     tuned, without = (
-        fine_tune_block(key, classifier.apply, biased, held_out, accept, block, config)[0] for block in (mix, head)
+        fine_tune_block(key, classifier.apply, biased, held_out(edit, accept), config, block=block)[0]
+        for block in (mix, head)
     )
     assert accuracy(biased) < 0.7
     assert accuracy(tuned) > accuracy(without) + 0.03 > accuracy(biased) + 0.1

@@ -6,7 +6,7 @@ from oracles import tiny_network as oracle
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate import erm, gce
+from jaxdebias.mitigate import GceConfig, erm, gce
 from jaxdebias.train import Optimizer
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
@@ -14,7 +14,7 @@ DATA = table(12)
 
 
 def test_step_equals_the_step_by_hand(key):
-    learner = gce(BARE, SGD, q=0.6)
+    learner = gce(BARE, GceConfig(q=0.6), SGD)
     state = learner.init(key, DATA)
     weight = np.linspace(0, 2, 12).astype(np.float32)
     new, info = learner.step(key, state, DATA._replace(weight=weight))
@@ -30,7 +30,7 @@ def test_step_equals_the_step_by_hand(key):
 
 
 def test_q_0_is_erm_and_q_can_be_swept(key):
-    learner, plain = gce(BARE, SGD, q=0.7), erm(BARE, SGD)
+    learner, plain = gce(BARE, optimizer=SGD), erm(BARE, optimizer=SGD)
     state = learner.init(key, DATA)
     many = state.hyper._replace(q=jnp.array([0.0, 0.7]))
     swept, _ = jax.vmap(lambda hyper: learner.step(key, state._replace(hyper=hyper), DATA))(many)
@@ -42,6 +42,6 @@ def test_q_0_is_erm_and_q_can_be_swept(key):
 
 
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused():
-    assert gce(BARE) is gce(BARE, Optimizer(), q=0.7)
-    with pytest.raises(ContractError, match="`q`"):
-        gce(BARE, q=1.5)
+    assert gce(BARE) is gce(BARE, GceConfig(q=0.7), Optimizer())
+    with pytest.raises(ContractError, match=r"`config.q`"):
+        GceConfig(q=1.5)

@@ -14,6 +14,7 @@ SIZES = {  # (label, attribute): rows
     (1, 1): 40,
     (2, 0): 8,
 }
+COUNTS = np.array([[50, 2], [0, 40], [8, 0]])
 LABELS = np.repeat([k for k, _ in SIZES], list(SIZES.values())).astype(np.int32)
 ATTRIBUTES = np.repeat([a for _, a in SIZES], list(SIZES.values())).astype(np.int32)
 
@@ -30,7 +31,7 @@ def test_chances_are_one_over_the_size_of_the_group():
 
 def test_groups_are_drawn_equally_often(key):
     data = table(100)._replace(label=LABELS, attribute=ATTRIBUTES)
-    learner = group_balanced(BARE, classes=3, attributes=2)
+    learner = group_balanced(BARE, groups=COUNTS)
     chances = learner.weights(learner.init(key, data), data)
     keys = jax.random.split(key, 40)
     rows = np.concatenate([epoch_plan(one, 100, 100, draw_weights=chances).index.ravel() for one in keys])
@@ -40,9 +41,9 @@ def test_groups_are_drawn_equally_often(key):
 
 
 def test_the_step_is_that_of_erm_and_equal_arguments_give_one_learner():
-    learner = group_balanced(BARE, classes=3, attributes=2)
+    learner = group_balanced(BARE, groups=COUNTS)
     assert learner.step is erm(BARE).step
-    assert learner is group_balanced(BARE, classes=3, attributes=2)
+    assert learner is group_balanced(BARE, groups=COUNTS)
 
 
 def test_weighted_groups_have_equal_totals():
@@ -56,5 +57,5 @@ def test_weighted_groups_have_equal_totals():
 def test_refuses_unknown_attributes():
     with pytest.raises(ContractError, match="1 unknown"):
         group_weighted(table(4)._replace(attribute=np.array([0, 0, -1, 1], np.int32)))
-    with pytest.raises(ContractError, match="at least 1"):
-        group_balanced(BARE, classes=3, attributes=0)
+    with pytest.raises(ContractError, match=r"`groups`.*this method needs the attribute, got int64"):
+        group_balanced(BARE, groups=np.zeros((3, 0), int))

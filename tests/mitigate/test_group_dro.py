@@ -6,7 +6,7 @@ from oracles import tiny_network as oracle
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate import group_dro
+from jaxdebias.mitigate import GroupDroConfig, group_dro
 from jaxdebias.mitigate._group_dro import GroupDroHyper, group_losses, raised_weights
 from jaxdebias.train import FitConfig, Optimizer, fit
 
@@ -44,7 +44,7 @@ def test_group_losses_of_absent_groups_and_unknown_attributes():
 
 @pytest.mark.slow
 def test_two_steps_equal_the_steps_by_hand(key):
-    learner = group_dro(BARE, SGD, counts=COUNTS, eta=0.5, adjustment=2.0)
+    learner = group_dro(BARE, GroupDroConfig(eta=0.5, adjustment=2.0), SGD, groups=np.array(COUNTS))
     state, step = learner.init(key, table(1)), jax.jit(learner.step)
     params = oracle.double(state.variables)
     weight = np.array([0.2, 0.2, 0.2, 0.2, 0.0, 0.2])
@@ -83,19 +83,21 @@ def test_trains_through_the_loop_with_balanced_draws(key):
     data = data._replace(attribute=np.where(np.arange(64) < 60, 0, 1).astype(np.int32))
     counts = np.zeros((3, 2), int)
     np.add.at(counts, (data.label, data.attribute), 1)
-    learner = group_dro(BARE, Optimizer(learning_rate=0.03), counts=counts)
+    learner = group_dro(BARE, optimizer=Optimizer(learning_rate=0.03), groups=counts)
     chances = np.asarray(learner.weights(learner.init(key, data), data))
     np.testing.assert_allclose(chances, 1 / counts[data.label, data.attribute], rtol=1e-6)
     result = fit(key, learner, data, FitConfig(epochs=20, batch_size=32, epochs_per_chunk=10))
     assert result.history[-1].loss < 0.5 * result.history[0].loss
-    assert group_dro(BARE, counts=counts, balanced=False).weights is None
+    assert group_dro(BARE, GroupDroConfig(balanced=False), groups=counts).weights is None
 
 
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused(key):
-    assert group_dro(BARE, counts=COUNTS) is group_dro(BARE, counts=np.array(COUNTS))
-    with pytest.raises(ContractError, match="`counts`"):
-        group_dro(BARE, counts=np.array([1, 2]))
-    with pytest.raises(ContractError, match="`eta`"):
-        group_dro(BARE, counts=COUNTS, eta=-1.0)
+    assert group_dro(BARE, groups=np.array(COUNTS)) is group_dro(BARE, groups=np.array(COUNTS, np.int32))
+    with pytest.raises(ContractError, match=r"`groups`.*this method needs the attribute, got None"):
+        group_dro(BARE)
+    with pytest.raises(ContractError, match="some sample whose attribute is known"):
+        group_dro(BARE, groups=np.zeros((3, 2), int))
+    with pytest.raises(ContractError, match=r"`config.eta`"):
+        GroupDroConfig(eta=-1.0)
     with pytest.raises(ContractError, match="a row per class"):
-        group_dro(BARE, counts=COUNTS[:2]).init(key, table(1))
+        group_dro(BARE, groups=np.array(COUNTS[:2])).init(key, table(1))

@@ -31,9 +31,9 @@ def test_weights_have_mean_1_and_multiply():
 
 @pytest.mark.slow
 def test_upweight_0_reproduces_erm(key):
-    result, info = jtt(key, BARE, ADAM, DATA, JttConfig(upweight=0.0, **RUNS))
-    plain = fit(jax.random.split(key)[1], erm(BARE, ADAM), DATA, RUNS["second"])
-    jax.tree.map(np.testing.assert_array_equal, result.state.variables, plain.state.variables)
+    params, info = jtt(key, BARE, DATA, JttConfig(upweight=0.0, **RUNS), ADAM)
+    plain = fit(jax.random.split(key)[1], erm(BARE, optimizer=ADAM), DATA, RUNS["second"])
+    jax.tree.map(np.testing.assert_array_equal, params, plain.state.variables)
     logits = BARE.apply(info.first.state.variables, DATA.x)
     np.testing.assert_array_equal(info.errors, np.argmax(logits, axis=1) != DATA.label)
     assert 0 < info.errors.sum() < 60
@@ -48,14 +48,14 @@ def test_the_error_set_is_learned_better(key, by):
     data = DATA._replace(x=x, label=label)
     length = FitConfig(epochs=20, batch_size=20, epochs_per_chunk=20)
     config = JttConfig(upweight=50.0, by=by, first=length, second=length)
-    result, info = jtt(key, BARE, Optimizer(learning_rate=0.03), data, config)
-    right = np.argmax(BARE.apply(result.state.variables, data.x), axis=1) == data.label
+    params, info = jtt(key, BARE, data, config, Optimizer(learning_rate=0.03))
+    right = np.argmax(BARE.apply(params, data.x), axis=1) == data.label
     assert 6 <= info.errors.sum() < 20
     assert right[info.errors].mean() > 0.8
 
 
 def test_drawn_rows_count_once_and_as_often_as_their_weight_says(key):
-    plain = erm(BARE, ADAM)
+    plain = erm(BARE, optimizer=ADAM)
     learner = drawn_by_weight(plain)
     data = DATA._replace(weight=jtt_weights(np.arange(60) < 10, 9.0))
     state, step = learner.init(key, data), jax.jit(learner.step)
@@ -68,7 +68,7 @@ def test_drawn_rows_count_once_and_as_often_as_their_weight_says(key):
     jax.tree.map(np.testing.assert_array_equal, step(key, state, padded), expected)
     spoiled = data._replace(weight=np.full(60, np.nan, np.float32))
     assert np.isnan(step(key, state, spoiled)[1].loss)
-    assert learner is drawn_by_weight(erm(BARE, ADAM))
+    assert learner is drawn_by_weight(erm(BARE, optimizer=ADAM))
 
 
 def test_refuses():

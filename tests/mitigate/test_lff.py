@@ -6,7 +6,7 @@ from train.tiny import BARE, NORMED, table
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import take
-from jaxdebias.mitigate import difficulty, lff
+from jaxdebias.mitigate import LffConfig, difficulty, lff
 from jaxdebias.train import FitConfig, Optimizer, fit
 
 SGD = Optimizer(name="sgd", learning_rate=0.1, momentum=0.0)
@@ -48,7 +48,7 @@ def by_hand(nets, rate, q, decay):
 
 
 def test_steps_equal_the_steps_by_hand(key):
-    learner = lff(BARE, SGD, samples=10, q=0.6, decay=0.8)
+    learner = lff(BARE, LffConfig(q=0.6, decay=0.8), SGD, rows=10)
     step = jax.jit(learner.step)
     state = learner.init(key, DATA)
     nets = {"d": oracle.double(state.variables), "b": oracle.double(state.biased_variables)}
@@ -69,7 +69,7 @@ def test_steps_equal_the_steps_by_hand(key):
 
 
 def test_predicts_with_the_debiased_network(key):
-    learner = lff(BARE, samples=10)
+    learner = lff(BARE, rows=10)
     state = learner.init(key, DATA)
     np.testing.assert_array_equal(learner.predict(state, DATA.x), BARE.apply(state.variables, DATA.x))
 
@@ -77,7 +77,7 @@ def test_predicts_with_the_debiased_network(key):
 @pytest.mark.slow
 def test_through_the_loop_every_sample_is_visited_and_statistics_move(key):
     data = table(22)
-    result = fit(key, lff(NORMED, SGD, samples=22), data, FitConfig(epochs=2, batch_size=8, epochs_per_chunk=2))
+    result = fit(key, lff(NORMED, optimizer=SGD, rows=22), data, FitConfig(epochs=2, batch_size=8, epochs_per_chunk=2))
     np.testing.assert_array_equal(result.state.history.label, data.label)
     assert (np.asarray(result.state.history.biased) > 0).all()
     for variables in (result.state.variables, result.state.biased_variables):
@@ -87,17 +87,17 @@ def test_through_the_loop_every_sample_is_visited_and_statistics_move(key):
 
 
 def test_too_small_a_history_gives_a_loss_at_which_the_loop_stops(key):
-    learner = lff(BARE, SGD, samples=5)
+    learner = lff(BARE, optimizer=SGD, rows=5)
     batch = DATA._replace(index=np.arange(10, dtype=np.int32))
     assert np.isnan(jax.jit(learner.step)(key, learner.init(key, batch), batch)[1].loss)
 
 
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused(key):
-    assert lff(BARE, samples=5) is lff(BARE, Optimizer(), samples=5, q=0.7)
-    with pytest.raises(ContractError, match="`samples`"):
-        lff(BARE, samples=0)
-    with pytest.raises(ContractError, match="`decay`"):
-        lff(BARE, samples=5, decay=1.0)
-    learner = lff(BARE, samples=10)
+    assert lff(BARE, rows=5) is lff(BARE, LffConfig(q=0.7), Optimizer(), rows=5)
+    with pytest.raises(ContractError, match="`rows`"):
+        lff(BARE, rows=0)
+    with pytest.raises(ContractError, match=r"`config.decay`"):
+        LffConfig(decay=1.0)
+    learner = lff(BARE, rows=10)
     with pytest.raises(ContractError, match=r"`batch.index`"):
         learner.step(key, learner.init(key, DATA), DATA)

@@ -1,145 +1,52 @@
-"""Training methods by name: what each trains, and what is refused."""
+"""The table of methods: every method follows the signature of its kind, and the guide shows the table."""
 
+import inspect
 from pathlib import Path
-from typing import get_args, get_type_hints
 
-import numpy as np
 import pytest
 
-from jaxdebias import models
-from jaxdebias.app import cli
-from jaxdebias.app.recipes import RECIPES, TrainConfig, resolve
-from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Dataset
-from jaxdebias.mitigate import AugCellInfo
-from jaxdebias.mitigate import _methods as run_methods
-from jaxdebias.mitigate._methods import METHODS, trainee, views
-from jaxdebias.report import _tables as tables
-from jaxdebias.train import Optimizer, random_shift
+from jaxdebias import mitigate
+from jaxdebias.mitigate._methods import METHODS, NEEDS, REPAIRS, TRAINING, choices, help_text, markdown_table
+
+GUIDE = Path(__file__).parents[2] / "docs" / "which_method.md"
+SIGNATURES = {
+    "training": (["network", "config", "optimizer"], ["augment", "rows", "groups"]),
+    "trainings": (["key", "network", "data", "config", "optimizer"], ["augment"]),
+    "wrapper": (["learner"], []),
+    "repair": (["key", "model", "params", "sets", "config"], ["batch_size"]),
+}
 
 
-def toy(shape):
-    batch = Batch(
-        x=np.zeros((6, *shape), np.float32), label=np.arange(6, dtype=np.int32) % 2, attribute=np.zeros(6, np.int32)
-    )
-    return Dataset(
-        name="toy",
-        variant={},
-        splits={"train": batch},
-        pairs={},
-        label_names=("no", "yes"),
-        attribute_names=("blue", "red"),
-        aligned=np.eye(2, dtype=bool),
-    )
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_the_signature_of_its_kind(name):
+    method = METHODS[name]
+    parameters = inspect.signature(method.build).parameters.values()
+    positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    first, named = SIGNATURES[method.kind]
+    assert positional[: len(first)] == first
+    assert method.kind == "wrapper" or positional == first
+    assert set(named) <= set(keywords)
+    assert all(one.default is not one.empty for one in parameters if one.kind is one.KEYWORD_ONLY)
 
 
-def test_the_command_line_names_them_all():
-    assert set(get_args(get_type_hints(cli.Train)["method"])) == set(METHODS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_row_names_a_public_function_and_known_needs(name):
+    method = METHODS[name]
+    assert getattr(mitigate, method.build.__name__) is method.build
+    assert set(method.needs) <= set(NEEDS)
+    assert method.help
+    assert method.help == method.help.strip()
+    assert not method.help.endswith(".")
 
 
-def test_the_command_line_passes_them_on(monkeypatch):
-    given = []
-    monkeypatch.setattr(runs, "train", lambda config, out, **more: given.append(config))
-    monkeypatch.setattr(tables, "print_summary", lambda results: None)
-    cli.main(["train", "--data", "faces", "--out", "x", "--method", "dbvae", "--augment", "False"])
-    cli.main(["train", "--data", "faces", "--out", "x"])
-    assert [(config.method, config.augment) for config in given] == [("dbvae", False), ("erm", None)]
+def test_training_and_repairs_are_all_methods_and_help_names_those_that_are_offered():
+    assert {**TRAINING, **REPAIRS} == METHODS
+    for table in (TRAINING, REPAIRS):
+        assert [line.partition(":")[0] for line in help_text(table).split("; ")] == list(choices(table))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_what_is_trained_predicts_and_is_one_object(method):
-    dataset = toy((16, 16, 3))
-    model = METHODS[method].model or "cnn"
-    made, again = trainee(method, model, dataset), trainee(method, model, dataset)
-    data = dataset.splits["train"]
-    assert made.classifier is again.classifier
-    assert (made.learner is None) == (made.fit is not None) == (method == "aug-cell")
-    if made.learner is not None:
-        assert made.learner(Optimizer(), data, None) is again.learner(Optimizer(), data, None)
-    assert (made.vae is not None) == (method == "dbvae")
-    assert made.classifier.apply is (made.vae.classifier if made.vae else made.classifier).apply
-
-
-@pytest.mark.parametrize(
-    ("method", "model", "shape", "message"),
-    [
-        ("dbvae", "cnn", (7,), "`method`: expected one for tables: erm, gce"),
-        ("sih", "mlp", (7,), "`method`: expected one for tables"),
-        ("gce", "cnn", (7,), "`model`: expected mlp for a table, got cnn"),
-        ("dbvae", "resnet18", (32, 32, 3), "without batch normalisation"),
-        ("sih", "cnn", (32, 32, 3), "mlp or resnet18, for the branches"),
-        ("sih", "resnet18", (16, 16, 3), "mlp for pictures other than 32 x 32"),
-        ("erm", "mpl", (8, 8, 1), "did you mean 'mlp'"),
-    ],
-)
-def test_what_does_not_fit_is_refused_in_one_line(method, model, shape, message):
-    with pytest.raises(ContractError, match=message):
-        trainee(method, model, toy(shape))
-
-
-def test_the_encoder_of_dbvae_may_be_any_network():
-    vae = trainee("dbvae", "pooled-cnn", toy((48, 40, 1))).vae
-    assert vae.encoder is models.pooled_cnn(classes=2)
-    assert (vae.latent, trainee("dbvae", "cnn", toy((32, 32, 1))).vae.latent) == (16, 8)
-
-
-def test_defaults_of_the_method_come_before_those_of_the_data():
-    config = resolve(TrainConfig(data="digits", method="dbvae"))
-    assert (config.model, config.augment, config.epochs) == ("cnn", True, RECIPES["digits"].epochs)
-    config = resolve(TrainConfig(data="digits", method="gce", augment=True))
-    assert (config.model, config.augment) == ("mlp", True)
-    assert resolve(TrainConfig(data="digits", method="dbvae", model="mlp", augment=False)).augment is False
-    with pytest.raises(ContractError, match="`weights`: expected a method that trains one classifier, got lff"):
-        resolve(TrainConfig(data="utkface", method="lff", model="resnet18", weights=Path("w.npz")))
-
-
-def test_what_aug_cell_cannot_do_without_or_with_is_refused():
-    assert resolve(TrainConfig(data="digits", method="aug-cell")).augment is True
-    with pytest.raises(ContractError, match="`augment`: expected left on"):
-        resolve(TrainConfig(data="digits", method="aug-cell", augment=False))
-    with pytest.raises(ContractError, match="`weight_decay`: expected none with aug-cell"):
-        resolve(TrainConfig(data="digits", method="aug-cell", weight_decay=0.1))
-
-
-def test_aug_cell_compares_on_more_of_few_samples(monkeypatch, key):
-    given = []
-
-    def noted(key, network, data, config, **more):
-        given.append(config)
-        return {}, AugCellInfo("erm", {}, None, 0.0, None, None, 0, {}, (0.0, 0.0), False)
-
-    monkeypatch.setattr(run_methods, "aug_cell", noted)
-    fit = trainee("aug-cell", "mlp", toy((8, 8, 1))).fit
-    for n in (19_999, 20_000):
-        rows = Batch(x=np.zeros((n, 8, 8, 1), np.uint8), label=np.zeros(n, np.int32), attribute=np.zeros(n, np.int32))
-        fit(key, rows, random_shift(1), steps=600, batch_size=32, learning_rate=0.01, observe=print)
-    assert [config.held_out for config in given] == [0.25, 0.1]
-    one = given[0]
-    assert (one.steps, one.batch_size, one.learning_rate, one.cleaning_steps) == (600, 32, 0.01, 600)
-
-
-def test_views_mirror_only_where_the_label_survives(key):
-    dataset = toy((48, 48, 1))
-    ramp = np.tile(np.arange(48, dtype=np.float32)[None, None, :, None], (64, 48, 1, 1))
-    middle = slice(8, 40)
-
-    def falls(mirrored):
-        seen = np.asarray(views(dataset, mirrored=mirrored)(key, ramp))[:, 24, middle, 0]
-        return (np.diff(seen, axis=1) < 0).all(axis=1)
-
-    turned = np.asarray(views(dataset, mirrored=False, turned=True)(key, np.ones_like(ramp)))
-    np.testing.assert_allclose(turned[:, 24, 24], 1, rtol=1e-5)
-    assert (turned == 0).any(axis=(1, 2, 3)).mean() > 0.9  # from outside
-    assert not falls(False).any()
-    assert 10 < falls(True).sum() < 54
-    with pytest.raises(ContractError, match="`augment`: expected pictures, got toy, a table"):
-        views(toy((7,)), mirrored=False)
-    assert {name for name, recipe in RECIPES.items() if recipe.mirrored} <= set(RECIPES) - {
-        "digits",
-        "colored-mnist",
-        "glyphs",
-        "adult",
-        "folder",
-        "utkface-planted",
-    }
-    assert RECIPES["faces"].mirrored
+def test_the_guide_shows_the_table():
+    begin, end = "<!-- methods -->\n", "<!-- /methods -->"
+    text = GUIDE.read_text()
+    assert text.partition(begin)[2].partition(end)[0] == markdown_table(), "docs/which_method.md is not current"

@@ -8,10 +8,10 @@ from oracles import softmax_head
 
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch
+from jaxdebias.core import Batch, RepairSets
 from jaxdebias.data import digits
 from jaxdebias.explain.influence import AffineHead, head_problem
-from jaxdebias.mitigate import SelfInfluenceConfig, erm, self_influence, self_influence_tuning
+from jaxdebias.mitigate import SelfInfluenceConfig, erm, self_influence, self_influence_scores
 from jaxdebias.mitigate._self_influence import pivotal_set
 from jaxdebias.train import FitConfig, Optimizer, cross_entropy, fit
 
@@ -28,7 +28,7 @@ def test_is_the_quadratic_form_of_each_gradient(biased):
     expected = [g @ inverse @ g for g in softmax_head.example_gradients(theta, phi, label)]
     head = AffineHead(theta[:d].astype(np.float32), theta[d].astype(np.float32) if biased else None)
     problem = head_problem(z.astype(np.float32), label, head, weight=weight.astype(np.float32), l2=0.3)
-    np.testing.assert_allclose(self_influence(problem, damping=damping), expected, rtol=2e-4)
+    np.testing.assert_allclose(self_influence_scores(problem, damping=damping), expected, rtol=2e-4)
 
 
 def test_the_head_without_the_sample_does_worse_on_it_by_about_its_self_influence():
@@ -40,7 +40,7 @@ def test_the_head_without_the_sample_does_worse_on_it_by_about_its_self_influenc
     problem = head_problem(
         x[:, :4].astype(np.float32), label, AffineHead(*(a.astype(np.float32) for a in (theta[:4], theta[4]))), l2=3.0
     )
-    score = self_influence(problem, damping=0.0)
+    score = self_influence_scores(problem, damping=0.0)
     rows = np.argsort(score)[::30]
     actual = []
     for i in rows:
@@ -63,11 +63,11 @@ def tuned():
     """A biased model of coloured digits, one sample in fifty conflicting, and what the tuning made of it."""
     train = digits(conflicting=0.02, seed=0).splits["train"]
     classifier = models.mlp(hidden=(32,), classes=10)
-    learner = erm(classifier, Optimizer(learning_rate=1e-3))
+    learner = erm(classifier, optimizer=Optimizer(learning_rate=1e-3))
     params = fit(jax.random.key(0), learner, train, FitConfig(epochs=20, batch_size=64)).state.variables
     kept = jax.tree.map(np.array, params)
     config = SelfInfluenceConfig(per_class=5, epochs=10, batch_size=64, tune_epochs=100)
-    new, info = self_influence_tuning(jax.random.key(1), classifier, params, train, config)
+    new, info = self_influence(jax.random.key(1), classifier, params, RepairSets(train=train), config)
     jax.tree.map(np.testing.assert_array_equal, params, kept)
     return train, classifier, params, new, info
 
@@ -92,7 +92,7 @@ def test_the_bias_labels_are_not_used(tuned):
     train, classifier, params, new, info = tuned
     config = SelfInfluenceConfig(per_class=5, epochs=10, batch_size=64, tune_epochs=100)
     unknown = train._replace(attribute=np.full(len(train.label), -1, np.int32))
-    again, info_again = self_influence_tuning(jax.random.key(1), classifier, params, unknown, config)
+    again, info_again = self_influence(jax.random.key(1), classifier, params, RepairSets(train=unknown), config)
     np.testing.assert_array_equal(info.pivotal, info_again.pivotal)
     jax.tree.map(np.testing.assert_array_equal, new, again)
 
@@ -115,7 +115,7 @@ def test_bad_input_is_one_line(key):
     )
     classifier = models.mlp(hidden=(4,), classes=2)
     with pytest.raises(ContractError, match="`per_class`: expected at most half of the smallest class"):
-        self_influence_tuning(key, classifier, classifier.init(key, train.x), train)
+        self_influence(key, classifier, classifier.init(key, train.x), RepairSets(train=train))
     with pytest.raises(ContractError, match="`damping`"):
         SelfInfluenceConfig(damping=0.0)
     with pytest.raises(ContractError, match="`q`"):

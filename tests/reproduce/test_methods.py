@@ -9,7 +9,7 @@ from jaxdebias import models
 from jaxdebias.core import Batch
 from jaxdebias.explain import CellsConfig
 from jaxdebias.mitigate import AugCellConfig, sih, sih_monitor
-from jaxdebias.mitigate._aug_cell import CANDIDATES
+from jaxdebias.mitigate._aug_cell.training import CANDIDATES
 from jaxdebias.reproduce import METHODS, Case, Cases, accuracies
 from jaxdebias.reproduce import _methods as methods
 from jaxdebias.reproduce._cases import colored_mnist_pictures, corrupted_cifar10_pictures

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxdebias.explain import Cells
 from jaxdebias.mitigate import AugCellInfo
-from jaxdebias.mitigate._aug_cell import CandidateScore
+from jaxdebias.mitigate._aug_cell.comparison import CandidateScore
 from jaxdebias.results.build import aug_cell
 
 

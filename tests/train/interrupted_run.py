@@ -18,7 +18,7 @@ CONFIG = FitConfig(
 
 def train(folder: pathlib.Path | None):
     arguments = {} if folder is None else {"checkpoint": folder / "run", "log": folder / "log.jsonl"}
-    learner = erm(BARE, Optimizer(learning_rate=0.01))
+    learner = erm(BARE, optimizer=Optimizer(learning_rate=0.01))
     return fit(jax.random.key(7), learner, table(100), CONFIG, held_out=table(50, seed=1), **arguments)
 
 

@@ -16,13 +16,13 @@ from train.interrupted_run import EPOCHS, bits, train
 from train.tiny import BARE, table
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.mitigate import erm, gce, group_balanced
+from jaxdebias.mitigate import GceConfig, erm, gce, group_balanced
 from jaxdebias.train import HELD_OUT_LOSS, EarlyStop, FitConfig, Monitor, Optimizer, fit, load_params, save_params
 from jaxdebias.train._checkpoint import Checkpoints, Saved, fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA, HELD_OUT = table(50), table(40, seed=1)
-ERM = erm(BARE, Optimizer(learning_rate=0.05))
+ERM = erm(BARE, optimizer=Optimizer(learning_rate=0.05))
 
 
 class State(NamedTuple):
@@ -100,7 +100,7 @@ def test_a_run_refuses_the_checkpoint_of_another(tmp_path):
     cases = {
         "config.batch_size=8": changed(config=FitConfig(epochs=1, batch_size=8)),
         "config.early_stop": changed(config=FitConfig(epochs=1, batch_size=16, early_stop=EarlyStop(patience=1))),
-        "method.optimizer.learning_rate=0.5": changed(learner=erm(BARE, Optimizer(learning_rate=0.5))),
+        "method.optimizer.learning_rate=0.5": changed(learner=erm(BARE, optimizer=Optimizer(learning_rate=0.5))),
         "key": changed(key=jax.random.key(1)),
         "data=": changed(data=table(50, seed=3)),
         "held_out=": changed(held_out=None),
@@ -113,10 +113,10 @@ def test_a_run_refuses_the_checkpoint_of_another(tmp_path):
 
 def test_settings_that_only_init_or_weights_know_are_part_of_a_run(tmp_path):
     """As `state.hyper`, or how rows are drawn."""
-    fit(**changed(learner=gce(BARE, q=0.7)), checkpoint=tmp_path / "gce")
+    fit(**changed(learner=gce(BARE, GceConfig(q=0.7))), checkpoint=tmp_path / "gce")
     with pytest.raises(ContractError, match=r"method\.q=0.5"):
-        fit(**changed(learner=gce(BARE, q=0.5)), checkpoint=tmp_path / "gce")
-    drawn = group_balanced(BARE, classes=3, attributes=2)
+        fit(**changed(learner=gce(BARE, GceConfig(q=0.5))), checkpoint=tmp_path / "gce")
+    drawn = group_balanced(BARE, groups=np.ones((3, 2), int))
     fit(**changed(learner=drawn), checkpoint=tmp_path / "drawn")
     with pytest.raises(ContractError, match="weights="):
         fit(**changed(learner=erm(BARE)), checkpoint=tmp_path / "drawn")

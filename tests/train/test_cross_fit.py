@@ -10,7 +10,7 @@ from jaxdebias.train import Optimizer, cross_fit
 
 KEY = jax.random.key(0)
 MLP = models.mlp(hidden=(32,), classes=4)
-PLAIN = erm(MLP, Optimizer(learning_rate=1e-2))
+PLAIN = erm(MLP, optimizer=Optimizer(learning_rate=1e-2))
 
 
 def test_neither_label_nor_attribute_of_a_sample_enters_what_is_said_of_it():

@@ -48,7 +48,7 @@ class Rows:
 
 
 def train(mesh, traces, stream=False, batch_size=16):
-    learner = erm(BARE, Optimizer(learning_rate=0.05))
+    learner = erm(BARE, optimizer=Optimizer(learning_rate=0.05))
 
     def step(key, state, batch):
         new, info = learner.step(key, state, batch)

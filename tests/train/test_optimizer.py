@@ -107,3 +107,11 @@ def test_trainable_is_the_whole_of_any_other_tree():
     assert trainable(tree) is tree
     doubled = jax.tree.map(lambda leaf: 2 * leaf, tree)
     assert with_trainable(tree, doubled) is doubled
+
+
+def test_adamw_decays_by_its_own_setting():
+    """Without a gradient, AdamW takes rate * decay of every parameter; optax's default decay is 1e-4."""
+    transform = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5).build()
+    params = {"w": jnp.array([2.0, -4.0])}
+    updates, _ = transform.update({"w": jnp.zeros(2)}, transform.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.1 * 0.5 * params["w"], rtol=1e-6)

@@ -16,7 +16,7 @@ from jaxdebias.train import HELD_OUT_ACCURACY, EarlyStop, FitConfig, Monitor, Op
 from jaxdebias.train._run import _init
 
 DATA, HELD_OUT = table(50), table(40, seed=1)
-ERM = erm(BARE, Optimizer(learning_rate=0.05))
+ERM = erm(BARE, optimizer=Optimizer(learning_rate=0.05))
 CONFIG = FitConfig(epochs=4, batch_size=16)
 
 
@@ -71,7 +71,9 @@ def test_learns():
 
 def test_equals_a_loop_of_single_steps(key):
     """Same plan, same keys, without scan, chunks or donation."""
-    learner = erm(BARE, Optimizer(learning_rate=0.05), augment=lambda key, x: x + jax.random.normal(key, x.shape))
+    learner = erm(
+        BARE, optimizer=Optimizer(learning_rate=0.05), augment=lambda key, x: x + jax.random.normal(key, x.shape)
+    )
     result = fit(key, learner, DATA, CONFIG)
     key_init, key_run = jax.random.split(key)
     key_epochs, key_steps = jax.random.split(key_run)

@@ -12,7 +12,7 @@ from jaxdebias.mitigate import erm
 from jaxdebias.train import EarlyStop, FitConfig, Optimizer, fit
 from jaxdebias.train.stream import RowStream
 
-ERM = erm(BARE, Optimizer(learning_rate=0.05))
+ERM = erm(BARE, optimizer=Optimizer(learning_rate=0.05))
 
 
 class Endless:

@@ -20,7 +20,7 @@ from jaxdebias.train._sweep import Books, judge
 sweep_room = importlib.import_module("jaxdebias.train._sweep")  # the package gives the function this name
 DATA = [table(50, seed=i) for i in range(3)]
 HELD_OUT = table(40, seed=9)
-ERM = erm(BARE, Optimizer(learning_rate=0.05))
+ERM = erm(BARE, optimizer=Optimizer(learning_rate=0.05))
 CONFIG = FitConfig(epochs=6, batch_size=16, plateau=Plateau(patience=0), early_stop=EarlyStop(patience=2), keep="best")
 KEYS = jax.random.split(jax.random.key(3), 3)
 

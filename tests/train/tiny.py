@@ -35,8 +35,7 @@ BARE = Classifier(
     init=_init,
     apply=_apply,
     train=lambda key, params, x: (_apply(params, x), params),
-    vector=Split(_features, _head),
-    head_path=("head",),
+    vector=Split(_features, _head, ("head",)),
 )
 
 

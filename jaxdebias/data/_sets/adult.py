@@ -155,7 +155,7 @@ def adult_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The columns as arrays of text or float, and the labels. adult.test has a comment line and dots after labels."""
     rows = []
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.reader(file, skipinitialspace=True), start=1):
             if not row or row[0].startswith("|"):
                 continue

@@ -183,7 +183,7 @@ def read_attributes(path: pathlib.Path) -> tuple[tuple[str, ...], list[tuple[int
 def _lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     """Line numbers and words of the lines that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"`{path}`: expected a readable text file, got {error}") from error
     return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]

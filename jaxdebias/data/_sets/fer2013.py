@@ -146,7 +146,7 @@ def _read_table(path: pathlib.Path) -> Faces:
     pixels, labels, usages = [], [], []
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**20)))  # a row's pixels are one long field
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
             expect(

@@ -185,6 +185,6 @@ def _pairs(split: Batch, bits: np.ndarray, aligned: np.ndarray) -> Batch:
 
 def _lines(path: pathlib.Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"`{path}`: expected a readable text file, got {error}") from error

@@ -155,9 +155,17 @@ def _the_same(made: Cut) -> Cut:
 
 
 def layers_in_order(apply_fn: ApplyFn, params: Params, x: Array) -> list[str]:
-    """The nodes of the parameter tree that hold arrays, in the order in which their arrays first meet the data.
+    """Names the layers of a model in the order in which their parameters first meet the data.
 
-    Running statistics of batch normalisation (Linen's collection `batch_stats`) are no parameters and are left out.
+    A layer is a node of the parameter tree that holds arrays (of an nnx state, a node that holds variables). Arrays
+    that lie side by side at the root of a bare dict are told apart by their shapes: a matrix or a kernel opens a layer
+    of its own name, and the vectors that meet the data after it belong to it. Running statistics of batch
+    normalisation (Linen's collection `batch_stats`) are no parameters and are left out.
+
+    Args:
+      apply_fn: (params, x) -> logits `[n k]`.
+      params: any pytree.
+      x: `[n ...]`, gives shape and dtype only.
 
     >>> def apply_fn(params, x):
     ...     return jax.nn.relu(x @ params["zeroth"]["w"]) @ params["head"]["w"]
@@ -165,6 +173,34 @@ def layers_in_order(apply_fn: ApplyFn, params: Params, x: Array) -> list[str]:
     >>> layers_in_order(apply_fn, params, jnp.ones((2, 5)))
     ['zeroth', 'head']
     """
+    return list(dict.fromkeys(_layer_of(apply_fn, params, x).values()))
+
+
+def last_layers(apply_fn: ApplyFn, params: Params, x: Array, count: int) -> list[str]:
+    """Lists the paths of all parameters of the last `count` layers: what to give as `where` to edit the top of a model.
+
+    Args:
+      apply_fn, params, x: as of `layers_in_order`.
+      count: layers, at least 1.
+    """
+    layer_of = _layer_of(apply_fn, params, x)
+    order = list(dict.fromkeys(layer_of.values()))
+    expect(1 <= count <= len(order), "count", f"1..{len(order)} layers", count)
+    return [name for name in paths(params) if layer_of.get(name) in order[-count:]]
+
+
+def _layer_of(apply_fn: ApplyFn, params: Params, x: Array) -> dict[str, str]:
+    """Path of a parameter -> the name of its layer, in the order in which the parameters meet the data."""
+    leaves, layer_of, opened = paths(params), {}, ""
+    for name in _parameters_in_order(apply_fn, params, x):
+        node = name.removesuffix("/value").rpartition("/")[0]  # nnx keeps an array as `kernel/value`
+        if not node and (leaves[name].ndim > 1 or not opened):
+            opened = name
+        layer_of[name] = node or opened
+    return layer_of
+
+
+def _parameters_in_order(apply_fn: ApplyFn, params: Params, x: Array) -> list[str]:
     names = list(paths(params))
     whole = Cut(apply_fn, tuple((name, None) for name in names), tuple(x.shape[1:]), str(x.dtype))
     program = _program(whole, params, 2)
@@ -177,15 +213,8 @@ def layers_in_order(apply_fn: ApplyFn, params: Params, x: Array) -> list[str]:
             source.update(dict.fromkeys(operation.outputs, used))
         else:
             data.update(operation.outputs)
-            order += [name.rpartition("/")[0] for name in names if name in used and not name.startswith("batch_stats/")]
+            order += [name for name in names if name in used and not name.startswith("batch_stats/")]
     return list(dict.fromkeys(order))
-
-
-def last_layers(apply_fn: ApplyFn, params: Params, x: Array, count: int) -> list[str]:
-    """Paths of all parameters of the last `count` layers: what to give as `where` to edit the top of a model."""
-    order = layers_in_order(apply_fn, params, x)
-    expect(1 <= count <= len(order), "count", f"1..{len(order)} layers", count)
-    return [name for name in paths(params) if name.rpartition("/")[0] in order[-count:]]
 
 
 def _program(made: Cut, params: Params, n: int) -> _Program:

@@ -1,4 +1,4 @@
-"""Where the last affine layer of a model lies: found by its parameters and checked on a probe."""
+"""Where in a model's parameters its last affine layer lies, found by calling the head instead of by names."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxdebias.contracts import describe, expect
-from jaxdebias.core import Array, Params
+from jaxdebias.contracts import ContractError, describe, expect
+from jaxdebias.core import HEAD_PATH, Array, Params
 from jaxdebias.explain.influence._objective import AffineHead, head_logits
 
 
 def find_head(
     head_fn: Callable[[Params, Array], Array],
     params: Params,
-    path: tuple[str | int, ...],
+    path: tuple[str | int, ...] | None,
     d: int,
 ) -> tuple[AffineHead, Callable[[Params, AffineHead], Params]]:
     """The affine head in a pytree of parameters, and the function that puts another one in its place.
@@ -28,7 +28,8 @@ def find_head(
       head_fn: `(params, z [n d]) -> logits [n k]`, for instance `split.head`.
       params: any pytree.
       path: where the head lies: keys, attribute names or positions from the root of params, for instance
-        `("params", "head")` or `("layers", 2)`. Below it: one matrix and at most one vector.
+        `("params", "head")` or `("layers", 2)`. Below it: one matrix and at most one vector. None: `HEAD_PATH`, where
+        our own models have it; or, where nothing lies there, every node with a matrix is tried.
       d: number of features.
 
     Returns:
@@ -47,6 +48,8 @@ def find_head(
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     names = [tuple(jax.tree_util.keystr((key,), simple=True) for key in keys) for keys, _ in leaves]
+    if path is None:
+        path = _likely_path(head_fn, params, names, d)
     wanted = tuple(str(step) for step in path)
     below = [i for i, name in enumerate(names) if name[: len(wanted)] == wanted and hasattr(leaves[i][1], "ndim")]
     matrices = [i for i in below if leaves[i][1].ndim == 2]
@@ -94,6 +97,21 @@ def find_head(
         return jax.tree.unflatten(structure, flat)
 
     return head, replace
+
+
+def _likely_path(head_fn: Callable, params: Params, names: list[tuple[str, ...]], d: int) -> tuple[str, ...]:
+    """Our own models' path, or the only node below which the head is found."""
+    if any(name[: len(HEAD_PATH)] == HEAD_PATH for name in names):
+        return HEAD_PATH
+    found = []
+    for path in dict.fromkeys(name[:-1] for name in names):
+        try:
+            find_head(head_fn, params, path, d)
+        except ContractError:
+            continue
+        found.append(path)
+    expect(len(found) == 1, "head_path", "where in params the last affine layer lies", None)
+    return found[0]
 
 
 def _probe(d: int) -> Float[Array, "n d"]:

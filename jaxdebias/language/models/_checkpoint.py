@@ -16,9 +16,10 @@ import numpy as np
 
 from jaxdebias.contracts import check_choice, check_finite, describe, expect
 from jaxdebias.core import Params
-from jaxdebias.files import read_object, replacing, write_text
+from jaxdebias.files import replacing, write_text
 from jaxdebias.language.models._bert import BertConfig, bert
 from jaxdebias.language.models._gpt2 import Gpt2Config, gpt2
+from jaxdebias.language.models._json import count, read_object, share
 from jaxdebias.language.models._model import LanguageModel
 from jaxdebias.language.models._tokenizer import Tokenizer
 from jaxdebias.models._torchvision_weights import read_safetensors
@@ -96,7 +97,7 @@ def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> t
         "a folder with model.safetensors (in PyTorch: model.save_pretrained(folder, safe_serialization=True))",
         f"no file at {path}",
     )
-    model = _built(read_object("config.json", folder / "config.json"), head_bias)
+    model = _built(read_object("config.json", (folder / "config.json").read_bytes()), head_bias)
     arrays = _tidied(read_safetensors(path), model)
 
     template = jax.eval_shape(model.init, jax.random.key(0))
@@ -169,7 +170,7 @@ def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def _built(settings: Mapping[str, Any], head_bias: bool) -> LanguageModel:
+def _built(settings: dict[str, Any], head_bias: bool) -> LanguageModel:
     kind = str(settings.get("model_type"))
     check_choice("model_type in config.json", kind, ["gpt2", "bert"])
     for (of, key), values in _ONLY.items():
@@ -179,24 +180,24 @@ def _built(settings: Mapping[str, Any], head_bias: bool) -> LanguageModel:
             )
     absent = [key for key in _KEYS[kind].values() if key not in settings]
     expect(not absent, "config.json", f"an entry {absent[:1]}", "none")
-    sizes = {ours: settings[key] for ours, key in _KEYS[kind].items()}
-    whole = {key: settings[key] for ours, key in _KEYS[kind].items() if ours not in _REAL}
-    whole |= {"intermediate_size": settings.get("intermediate_size")} if kind == "bert" else {}
-    whole |= {key: settings[key] for key in ("n_inner", "type_vocab_size", "pad_token_id") if settings.get(key)}
-    for key, value in whole.items():
-        good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        expect(good, f"{key} in config.json", "a number above 0", describe(value))
-    for ours in _REAL:
-        good = isinstance(sizes[ours], int | float) and not isinstance(sizes[ours], bool) and 0 <= sizes[ours] < 1
-        expect(good, f"{_KEYS[kind][ours]} in config.json", "a number in [0, 1)", describe(sizes[ours]))
+    read = {name: share if name in _SHARES else count for name in _KEYS[kind]}
+    sizes = {ours: read[ours]("config.json", settings, key) for ours, key in _KEYS[kind].items()}
+    whole = sizes["width"] % sizes["heads"] == 0
+    got = f"{sizes['heads']} heads for width {sizes['width']}"
+    expect(whole, "config.json", "a number of heads that divides the width", got)
     if kind == "bert":
         expect(not head_bias, "head_bias", "False: BERT's logits have a bias anyway", head_bias)
-        rest = {"types": settings.get("type_vocab_size", 2), "pad": settings.get("pad_token_id", 0)}
-        return bert(BertConfig(**sizes, hidden=settings["intermediate_size"], **rest))
-    return gpt2(Gpt2Config(**sizes, hidden=settings.get("n_inner") or 4 * settings["n_embd"], head_bias=head_bias))
+        rest = {
+            "hidden": count("config.json", settings, "intermediate_size"),
+            "types": count("config.json", settings, "type_vocab_size", 2),
+            "pad": count("config.json", settings, "pad_token_id", 0, least=0),
+        }
+        return bert(BertConfig(**sizes, **rest))
+    hidden = count("config.json", settings, "n_inner", 4 * sizes["width"])
+    return gpt2(Gpt2Config(**sizes, hidden=hidden, head_bias=head_bias))
 
 
-_REAL = ("dropout", "attention_dropout", "epsilon")
+_SHARES = ("dropout", "attention_dropout", "epsilon")
 _KEYS = {
     "gpt2": {
         "vocabulary": "vocab_size",

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxdebias.contracts import ContractError, describe, expect
-from jaxdebias.files import one_line, read_object
+from jaxdebias.contracts import ContractError, expect
+from jaxdebias.files import one_line
+from jaxdebias.language.models._json import POINTER, read_object
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 GPT2_END = "<|endoftext|>"
@@ -106,12 +107,16 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
     folder = pathlib.Path(folder)
     files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
     if "tokenizer.json" in files:
-        content = read_object("tokenizer.json", folder / "tokenizer.json")
-        kind = content.get("model")
-        expect(isinstance(kind, dict), "tokenizer.json", "an entry model, an object", describe(kind))
-        if kind.get("type") == "WordLevel" and content.get("added_tokens") == _ADDED:
-            vocabulary = content["model"]["vocab"]
-            return _word_tokenizer(tuple(sorted(vocabulary, key=vocabulary.get)), content["normalizer"] is not None)
+        content = read_object("tokenizer.json", files["tokenizer.json"])
+        model = content.get("model")
+        expect(isinstance(model, dict), "model in tokenizer.json", "an object {...}", type(model).__name__)
+        if model.get("type") == "WordLevel" and content.get("added_tokens") == _ADDED:
+            vocabulary = model.get("vocab")
+            numbers = [repr(number) for number in vocabulary.values()] if isinstance(vocabulary, dict) else []
+            numbered = bool(numbers) and set(numbers) == {repr(i) for i in range(len(numbers))}
+            expect(numbered, "vocab in tokenizer.json", "words with their numbers 0, 1, ...", type(vocabulary).__name__)
+            words = tuple(sorted(vocabulary, key=vocabulary.get))
+            return _word_tokenizer(words, content.get("normalizer") is not None)
     found = "tokenizer.json" in files or "vocab.txt" in files or {"vocab.json", "merges.txt"} <= set(files)
     expect(found, "folder", "a folder with tokenizer.json, vocab.txt, or vocab.json and merges.txt", folder)
     try:
@@ -120,20 +125,19 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
         raise ContractError(
             "`tokenizers`: expected the library (pip install tokenizers), got an environment without it"
         ) from None
-    named = folder / "tokenizer_config.json"
-    settings = read_object(named.name, named) if named.name in files else {}
+    settings = read_object("tokenizer_config.json", files.get("tokenizer_config.json", b"{}"))
+    source = "tokenizer.json" if "tokenizer.json" in files else "vocab.txt" if "vocab.txt" in files else "vocab.json"
+    expect(not files[source].startswith(POINTER), source, "a vocabulary", "a Git LFS pointer")
     try:
-        if "tokenizer.json" in files:
-            library = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode("utf-8-sig"))
-        elif "vocab.txt" in files:
+        if source == "tokenizer.json":
+            library = tokenizers.Tokenizer.from_str(files[source].decode("utf-8-sig"))
+        elif source == "vocab.txt":
             lowercase = bool(settings.get("do_lower_case", True))
-            library = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase)
+            library = tokenizers.BertWordPieceTokenizer(str(folder / source), lowercase=lowercase)
         else:
-            library = tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    except Exception as error:  # the library raises plain Exception
-        raise ContractError(
-            f"`tokenizer`: expected files of the tokenizers library in {folder}, got {one_line(error)}"
-        ) from None
+            library = tokenizers.ByteLevelBPETokenizer(str(folder / source), str(folder / "merges.txt"))
+    except Exception as error:  # the library raises nothing narrower
+        raise ContractError(f"`{source}`: expected a tokenizer, got {one_line(error)}") from None
     library.no_padding()
     library.no_truncation()
     return _from_library(library, files)

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_choice, describe, expect
+from jaxdebias.contracts import check_choice, check_rows, check_type, describe, expect
 from jaxdebias.core import Array, Batch, Key, Learner, Params, as_float
 from jaxdebias.mitigate._dbvae.blocks import class_prior, temper, within_blocks
 from jaxdebias.mitigate._dbvae.rarity import RarityConfig, kl_of_latents, latent_weights
@@ -61,6 +61,8 @@ class DbVaeConfig:
     stale: bool = False
     """Codes and losses are remembered from the training steps instead of computed anew for each epoch. They are then
     those of augmented rows, and of a row that is no longer drawn they stay as old as its last draw."""
+    encode_rows: int = 512
+    """Rows at a time when all are encoded."""
 
     def __post_init__(self):
         check_choice("config.reconstruction", self.reconstruction, ("absolute", "squared"))
@@ -129,35 +131,42 @@ class Terms(NamedTuple):
 
 
 def dbvae(
-    model: VaeClassifier,
-    optimizer: Optimizer = Optimizer(),
+    network: VaeClassifier,
     config: DbVaeConfig = DbVaeConfig(),
+    optimizer: Optimizer = Optimizer(),
     *,
-    samples: int | None = None,
     augment: Callable[[Key, Array], Array] | None = None,
-    encode_rows: int = 512,
+    rows: int | None = None,
+    groups: Int[np.ndarray, "k a"] | None = None,
 ) -> Learner:
-    """The method as a learner. Equal arguments give the same learner, so nothing compiles again.
+    """Train a classifier with a code on draws that favour what is rare in the code.
 
-    Train it with `FitConfig(draws="systematic")`: less noise, and equal weights are an ordinary epoch. Data in memory
-    only, except for `uniform`.
+    Equal arguments give the same learner, so nothing compiles again. Train it with `FitConfig(draws="systematic")`:
+    less noise, and equal weights are an ordinary epoch. Data in memory only, except for `uniform`.
 
     Args:
-      samples: n, rows of the training set; needed for stale codes only.
+      network: `models.vae_classifier`.
+      config: weights of the loss, and how rows are drawn.
+      optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch; the target of the reconstruction is what it returns.
-      encode_rows: rows at a time when all are encoded.
+      rows: n, rows of the training set; needed for stale codes only.
+      groups: not used; every training method takes them.
+
+    Raises:
+      ContractError: classes to debias that the network lacks, stale codes without rows, a config or an optimizer of
+        another type.
     """
-    known = config.debiased is None or all(0 <= one < model.classes for one in config.debiased)
-    expect(known, "config.debiased", f"classes in 0..{model.classes - 1}", config.debiased)
+    del groups
+    check_type("config", config, DbVaeConfig)
+    check_type("optimizer", optimizer, Optimizer)
+    known = config.debiased is None or all(0 <= one < network.classes for one in config.debiased)
+    expect(known, "config.debiased", f"classes in 0..{network.classes - 1}", config.debiased)
     needed = config.stale and config.sampling in ("latent", "loss")
-    expect(not needed or (samples or 0) >= 1, "samples", "rows of the training set, with stale codes", samples)
-    return _dbvae(model, optimizer, config, int(samples) if needed else None, augment, int(encode_rows))
+    return _dbvae(network, config, optimizer, check_rows(rows) if needed else None, augment)
 
 
 @functools.cache
-def _dbvae(
-    model: VaeClassifier, optimizer: Optimizer, config: DbVaeConfig, samples: int | None, augment, encode_rows: int
-) -> Learner:
+def _dbvae(model: VaeClassifier, config: DbVaeConfig, optimizer: Optimizer, samples: int | None, augment) -> Learner:
     debiased = tuple(range(model.classes)) if config.debiased is None else config.debiased
 
     def init(key: Key, batch: Batch) -> DbVaeState:
@@ -219,11 +228,11 @@ def _dbvae(
         if config.sampling == "class":
             return class_balanced_weights(data.label, counted, model.classes)
         if samples is None:
-            encoding = encode_all(model, state.variables, data.x, rows=encode_rows)
+            encoding = encode_all(model, state.variables, data.x, rows=config.encode_rows)
             mean, log_variance, kl = encoding.mean, encoding.log_variance, None
             loss = cross_entropy(encoding.logits, data.label) if config.sampling == "loss" else None
         else:
-            expect(data.label.shape == (samples,), "samples", f"the {data.label.shape[0]} rows of the data", samples)
+            expect(data.label.shape == (samples,), "rows", f"the {data.label.shape[0]} rows of the data", samples)
             (mean, kl, loss), log_variance = state.remembered, None
         if config.sampling == "loss":
             return loss_sampling_weights(loss, data.label, counted, config.rarity, classes=model.classes)

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from jaxdebias.batching import map_rows
 from jaxdebias.core import Array
 from jaxdebias.explain.influence._objective import AffineHead, HeadPairs
-from jaxdebias.measure._counterfactual import true_class_probability
 
 
 class AcceptView(NamedTuple):
@@ -134,45 +133,3 @@ def _logits(head: Any, features: Any) -> jax.Array:
 
 def _head_logits(head: Any, features: Any) -> jax.Array:
     return head.logits(features)
-
-
-@functools.partial(jax.jit, static_argnames=("bias",))
-def fall(before: Any, after: Any, data: Any, bias: str) -> Float[jax.Array, ""]:
-    """By how many of its standard errors the bias falls, on the same examples for both heads.
-
-    Args:
-      before, after: heads.
-      data: `HeadPairs` for the biases `pair` and `gap`, else `HeadRows`.
-      bias: its name.
-    """
-    if bias in ("pair", "gap"):
-        terms = []
-        for head in (before, after):
-            p, p_twin = (true_class_probability(head.logits(z), data.label) for z in (data.features, data.twin))
-            change = p - p_twin
-            terms.append(jnp.abs(change) if bias == "pair" else change * jnp.sign(change.mean()))
-        difference = terms[0] - terms[1]
-        return difference.mean() / jnp.maximum(difference.std(ddof=1) / jnp.sqrt(difference.size), 1e-12)
-    p, p_after = (jax.nn.softmax(head.logits(data.features))[:, 1] for head in (before, after))
-    members = {
-        "demographic_parity": [data.label >= 0],
-        "equal_opportunity": [data.label == 1],
-        "equalised_odds": [data.label == 0, data.label == 1],
-    }[bias]
-    gaps = [_gap_of(p, p_after, member, data.attribute) for member in members]
-    # Equalised odds is the larger gap of two: what counts is the one that was larger.
-    first = jnp.stack([gap for gap, _ in gaps]).argmax()
-    return jnp.stack([errors for _, errors in gaps])[first]
-
-
-def _gap_of(p: jax.Array, p_after: jax.Array, member: jax.Array, attribute: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(the gap between the attributes before, its fall in standard errors) among the members."""
-    gap, moved, variance = 0.0, 0.0, 0.0
-    for value, sign in ((0, 1.0), (1, -1.0)):
-        here = member & (attribute == value)
-        count = jnp.maximum(here.sum(), 1)
-        mean = (here * (p - p_after)).sum() / count
-        gap += sign * (here * p).sum() / count
-        moved += sign * mean
-        variance += (here * (p - p_after - mean) ** 2).sum() / count**2
-    return jnp.abs(gap), jnp.sign(gap) * moved / jnp.maximum(jnp.sqrt(variance), 1e-12)

@@ -269,7 +269,9 @@ class PatchNoiseState(NamedTuple):
 
 
 def patch_noise(learner: Learner, corruption: Corruption) -> Learner:
-    """The learner, trained on images whose regions are hidden: `batch.x` is corrupted before each of its steps.
+    """Wrap a learner: it is trained on images whose regions are hidden, `batch.x` being corrupted before each step.
+
+    It takes a learner instead of a network, as any method may be trained so: `patch_noise(erm(network), hidden)`.
 
     The corruption is drawn inside the step, from the step's key, before the learner's own augmentation; `init`,
     `predict` and `weights` do what they did, on images as they are. Nothing but `x` is touched, neither twins nor

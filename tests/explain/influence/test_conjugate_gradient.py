@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from explain.influence.test_block import example
 from explain.influence.test_solvers import problem_of
+from precision import enable_x64
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.explain import influence
@@ -80,3 +81,13 @@ def test_bad_settings_and_the_disk():
     inverse = influence.factor(problem, ConjugateGradient())
     with pytest.raises(ContractError, match="needs no training set"):
         influence.save("nowhere.npz", inverse)
+
+
+def test_it_stops_at_the_tolerance_and_not_before():
+    rng = np.random.default_rng(0)
+    x, label = rng.normal(size=(200, 6)) * np.logspace(0, 1, 6), rng.integers(0, 3, 200)
+    with enable_x64(True):
+        problem = influence.head_problem(x, label, influence.AffineHead(np.zeros((6, 3)), None), l2=0.1)
+        for tolerance in (1e-2, 1e-4, 1e-6):
+            inverse = influence.factor(problem, ConjugateGradient(tolerance=tolerance), damping=0.1)
+            assert inverse.solve(rng.normal(size=(18, 1))).residual <= 1.001 * tolerance

@@ -84,6 +84,37 @@ def test_the_parts_are_the_model(name, count):
     assert all(any(leaf is old for old in jax.tree.leaves(params)) for leaf in untouched)
 
 
+def test_a_layer_is_found_whole_in_an_nnx_state():
+    apply_fn, params, x = flax_nnx()
+    assert layers_in_order(apply_fn, params, x) == ["first", "second", "last"]
+    assert last_layers(apply_fn, params, x, 1) == ["last/bias/value", "last/kernel/value"]
+
+
+def test_a_layer_is_found_whole_in_a_bare_dict():
+    shapes = {"w": (6, 4), "b": (4,), "v": (4, 5), "u": (5, 3), "a": (3,)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+
+    def apply_fn(p, x):
+        return jnp.tanh(jnp.tanh(x @ p["w"] + p["b"][None]) @ p["v"]) @ p["u"] + p["a"][None]
+
+    assert layers_in_order(apply_fn, params, jnp.ones((2, 6))) == ["w", "v", "u"]
+    assert last_layers(apply_fn, params, jnp.ones((2, 6)), 1) == ["a", "u"]
+    assert last_layers(apply_fn, params, jnp.ones((2, 6)), 3) == ["a", "b", "u", "v", "w"]
+
+
+def test_running_statistics_are_no_layer():
+    params = {
+        "params": {"first": {"kernel": jnp.ones((6, 4))}, "head": {"kernel": jnp.ones((4, 3))}},
+        "batch_stats": {"norm": {"mean": jnp.ones(4)}},
+    }
+
+    def apply_fn(p, x):
+        z = x @ p["params"]["first"]["kernel"] - p["batch_stats"]["norm"]["mean"][None]
+        return z @ p["params"]["head"]["kernel"]
+
+    assert layers_in_order(apply_fn, params, jnp.ones((2, 6))) == ["params/first", "params/head"]
+
+
 @pytest.mark.slow
 def test_a_residual_network_with_batch_statistics():
     apply_fn, params, x = ours("resnet18")

@@ -135,3 +135,10 @@ def test_a_block_of_two_layers_with_and_without_batches():
     noisy = influence.factor(problem, Lissa(batch_size=40, depth=150), damping=4.0).solve(rhs)
     assert np.linalg.norm(noisy.value - wanted) < 0.3 * np.linalg.norm(wanted)
     assert noisy.residual > 1e-3  # and it says so
+
+
+def test_the_scale_covers_the_damping():
+    problem = setting()
+    largest = float(np.linalg.eigvalsh(hessian(problem)).max())
+    inverse = influence.factor(problem, Lissa(power_steps=100), damping=10 * largest)
+    assert inverse.scale == pytest.approx(1.1 * 11 * largest, rel=0.02)

@@ -58,7 +58,7 @@ def test_a_column_of_labels_is_refused():
 
 
 def test_rows_of_other_classes_send_nothing_to_decoder_and_code(key):
-    learner = dbvae(MODEL, PLAIN, DbVaeConfig(debiased=(1,), sampling="uniform"))
+    learner = dbvae(MODEL, DbVaeConfig(debiased=(1,), sampling="uniform"), PLAIN)
     step = jax.jit(learner.step)
     start = jax.jit(learner.init)(key, DATA)
 
@@ -88,7 +88,7 @@ def test_rows_of_other_classes_send_nothing_to_decoder_and_code(key):
 
 @pytest.mark.slow
 def test_draws_are_uniform_in_the_warm_up_and_then_follow_the_codes(key):
-    learner = dbvae(MODEL, PLAIN, DbVaeConfig(rarity=RARITY, warmup_epochs=2))
+    learner = dbvae(MODEL, DbVaeConfig(rarity=RARITY, warmup_epochs=2), PLAIN)
     state = jax.jit(learner.init)(key, DATA)
     weights = jax.jit(learner.weights)
     for seen in (0, 60, 89):
@@ -106,7 +106,7 @@ def test_draws_are_uniform_in_the_warm_up_and_then_follow_the_codes(key):
 def test_stale_codes_are_those_of_the_steps(key):
     """At a learning rate of nearly nothing, they are those of the encoder."""
     still = Optimizer(name="sgd", learning_rate=1e-12, momentum=0.0)
-    stale = dbvae(MODEL, still, DbVaeConfig(rarity=RARITY, warmup_epochs=1, stale=True), samples=N)
+    stale = dbvae(MODEL, DbVaeConfig(rarity=RARITY, warmup_epochs=1, stale=True), still, rows=N)
     state = fit(key, stale, DATA, FitConfig(epochs=1, batch_size=16, draws="systematic")).state
     assert int(state.seen) == N
     encoding = encode_all(MODEL, state.variables, DATA.x)
@@ -152,7 +152,7 @@ def test_the_loss_arm_draws_what_is_predicted_badly(key):
 @pytest.mark.slow
 def test_the_log_tells_how_unequal_the_draws_are(key):
     config = DbVaeConfig(rarity=RARITY, warmup_epochs=1)
-    result = fit(key, dbvae(MODEL, PLAIN, config), DATA, FitConfig(epochs=3, batch_size=16, draws="systematic"))
+    result = fit(key, dbvae(MODEL, config, PLAIN), DATA, FitConfig(epochs=3, batch_size=16, draws="systematic"))
     said = [progress.info for progress in result.history]
     assert said[0]["draw_ess"] == pytest.approx(1, rel=1e-4)
     assert said[0]["draw_never"] == pytest.approx(0, abs=1e-5)
@@ -163,7 +163,7 @@ def test_the_log_tells_how_unequal_the_draws_are(key):
 
 
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused():
-    assert dbvae(MODEL) is dbvae(MODEL, Optimizer(), DbVaeConfig(rarity=RarityConfig()), samples=5)
+    assert dbvae(MODEL) is dbvae(MODEL, DbVaeConfig(rarity=RarityConfig()), Optimizer(), rows=5)
     for bad in (
         {"kl_weight": -1.0},
         {"debiased": (1, 1)},
@@ -174,7 +174,7 @@ def test_equal_arguments_give_one_learner_and_bad_ones_are_refused():
             DbVaeConfig(**bad)
     with pytest.raises(ContractError, match=r"`config.debiased`: expected classes in 0..2"):
         dbvae(MODEL, config=DbVaeConfig(debiased=(3,)))
-    with pytest.raises(ContractError, match="`samples`"):
+    with pytest.raises(ContractError, match="`rows`"):
         dbvae(MODEL, config=DbVaeConfig(stale=True))
     assert is_in(jnp.array([0, 1, 2]), (2, 0), 3).tolist() == [1, 0, 1]
 
@@ -201,11 +201,11 @@ def test_a_rare_appearance_is_drawn_more_often(key):
         image=(16, 16, 1), latent=8, decoder=(16, 8), encoder=models.cnn(channels=(8, 16), dense=32, classes=2)
     )
     config = DbVaeConfig(rarity=RarityConfig(ess_target=0.5), stale=True)
-    learner = dbvae(model, Optimizer(learning_rate=2e-3), config, samples=600, augment=random_shift(2))
+    learner = dbvae(model, config, Optimizer(learning_rate=2e-3), rows=600, augment=random_shift(2))
     result = fit(key, learner, data, FitConfig(epochs=14, batch_size=64, epochs_per_chunk=14, draws="systematic"))
     report = draw_report(learner.weights(result.state, data), data.attribute, groups=2)
     assert report.ess == pytest.approx(0.5, abs=0.01)
     assert report.group_auc[1] > 0.9
     assert report.group_share[1] > 0.13
-    control = dbvae(model, Optimizer(learning_rate=2e-3), dataclasses.replace(config, sampling="uniform"))
+    control = dbvae(model, dataclasses.replace(config, sampling="uniform"), Optimizer(learning_rate=2e-3))
     assert control.weights is None

@@ -14,13 +14,17 @@ from oracles.fmd_toy import flip, l2, toy
 
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Split, as_float
+from jaxdebias.core import Batch, RepairSets, Split, as_float
 from jaxdebias.explain import influence
 from jaxdebias.measure import _counterfactual as counterfactual
 from jaxdebias.mitigate import FineTuneConfig, FmdConfig, fmd, train_from_scratch
 from jaxdebias.mitigate._fmd.line_search import candidates, near
 
-IDENTITY = Split(features=lambda params, x: x * params["scale"], head=lambda params, z: z @ params["head"]["kernel"])
+IDENTITY = Split(
+    features=lambda params, x: x * params["scale"],
+    head=lambda params, z: z @ params["head"]["kernel"],
+    head_path=("head",),
+)
 PATH = ("head",)
 
 
@@ -43,6 +47,10 @@ def setting(seed):
     return params, batch(train), pair_batch(toy(100 + seed, n=125)), batch(accept), pair_batch(accept)
 
 
+def repair(train, pairs, accept, accept_pairs):
+    return RepairSets(train=train, pairs=pairs, accept=accept, accept_pairs=accept_pairs)
+
+
 def report(params, seed):
     """(accuracy, conflicting accuracy, bias) on a large set on which colour says nothing."""
     test, theta = toy(900 + seed, n=5000, agreement=0.5), np.asarray(params["head"]["kernel"], np.float64)
@@ -59,7 +67,7 @@ TOY = FmdConfig(aligned_floor=None, steps_per_octave=4)
 @pytest.mark.parametrize("direction", ["ext", "gradB"])
 def test_end_to_end_on_the_toy(key, seed, direction):
     params, *sets = setting(seed)
-    edited, info = fmd(key, IDENTITY, params, *sets, dataclasses.replace(TOY, direction=direction), head_path=PATH)
+    edited, info = fmd(key, IDENTITY, params, repair(*sets), dataclasses.replace(TOY, direction=direction))
     before, after = report(params, seed), report(edited, seed)
     assert before[2] > 0.5
     assert info.accepted
@@ -83,12 +91,12 @@ def test_the_first_step_is_the_equation(key):
         oracle.example_gradients(theta, x.astype(np.float64), pairs.label).sum(0) for x in (pairs.x, pairs.twin)
     ]
     step = np.linalg.solve(curvature, gradients[0] - gradients[1]).reshape(theta.shape)
-    once, info = fmd(key, IDENTITY, params, train, pairs, accept, accept_pairs, FmdConfig(search=False), head_path=PATH)
+    once, info = fmd(key, IDENTITY, params, repair(train, pairs, accept, accept_pairs), FmdConfig(search=False))
     np.testing.assert_allclose(np.asarray(once["head"]["kernel"]) - theta, step, rtol=1e-3, atol=1e-4)
     assert info.rounds[0].t == 1.0
 
     one = FmdConfig(rounds=1, aligned_floor=None)
-    searched, info = fmd(key, IDENTITY, params, train, pairs, accept, accept_pairs, one, head_path=PATH)
+    searched, info = fmd(key, IDENTITY, params, repair(train, pairs, accept, accept_pairs), one)
     found = info.rounds[0]
     assert found.u in candidates(1)
     np.testing.assert_allclose(np.asarray(searched["head"]["kernel"]) - theta, found.t * step, rtol=1e-3, atol=1e-4)
@@ -106,11 +114,9 @@ def test_the_first_step_is_the_equation(key):
 def test_sign_the_papers_step_lowers_the_bias_and_its_opposite_raises_it(key):
     params, train, _, accept, accept_pairs = setting(0)
     pairs = pair_batch(toy(77, n=50))
-    _, paper = fmd(key, IDENTITY, params, train, pairs, accept, accept_pairs, FmdConfig(search=False), head_path=PATH)
+    _, paper = fmd(key, IDENTITY, params, repair(train, pairs, accept, accept_pairs), FmdConfig(search=False))
     swapped = pairs._replace(x=pairs.twin, twin=pairs.x)
-    _, opposite = fmd(
-        key, IDENTITY, params, train, swapped, accept, accept_pairs, FmdConfig(search=False), head_path=PATH
-    )
+    _, opposite = fmd(key, IDENTITY, params, repair(train, swapped, accept, accept_pairs), FmdConfig(search=False))
     assert paper.bias_after < paper.bias_before - 0.05
     assert opposite.bias_after > paper.bias_before + 0.05
 
@@ -130,7 +136,7 @@ def test_harmful_pairs_are_rolled_back_to_the_same_bits(key, seed):
     # Every label wrong, or every twin swapped: the step strengthens the shortcut, and no candidate is better.
     params, train, pairs, accept, accept_pairs = setting(seed)
     for bad in (pairs._replace(label=1 - pairs.label), pairs._replace(x=pairs.twin, twin=pairs.x)):
-        same, info = fmd(key, IDENTITY, params, train, bad, accept, accept_pairs, TOY, head_path=PATH)
+        same, info = fmd(key, IDENTITY, params, repair(train, bad, accept, accept_pairs), TOY)
         assert not info.accepted
         assert same is params
         assert [r.u for r in info.rounds] == [0.0]
@@ -143,7 +149,7 @@ def test_shuffled_labels_cannot_make_the_model_worse(key, seed):
     # conflicting colours with any label weakens the colour; then what it keeps has to hold on data it has not seen.
     params, train, pairs, *accept = setting(seed)
     shuffled = pairs._replace(label=np.random.default_rng(seed).permutation(pairs.label))
-    kept, info = fmd(key, IDENTITY, params, train, shuffled, *accept, TOY, head_path=PATH)
+    kept, info = fmd(key, IDENTITY, params, repair(train, shuffled, *accept), TOY)
     before, after = report(params, seed), report(kept, seed)
     assert info.accepted == (kept is not params)
     assert after[0] >= before[0] - 0.01
@@ -153,7 +159,7 @@ def test_shuffled_labels_cannot_make_the_model_worse(key, seed):
 def test_no_pairs_are_the_identity(key):
     params, train, pairs, *accept = setting(0)
     none = Batch(pairs.x[:0], pairs.label[:0], pairs.attribute[:0], twin=pairs.twin[:0])
-    same, info = fmd(key, IDENTITY, params, train, none, *accept, head_path=PATH)
+    same, info = fmd(key, IDENTITY, params, repair(train, none, *accept))
     assert same is params
     assert not info.accepted
     assert info.rounds == ()
@@ -161,7 +167,7 @@ def test_no_pairs_are_the_identity(key):
 
 def test_frozen_leaves_are_the_same_objects(key):
     params, *sets = setting(0)
-    edited, info = fmd(key, IDENTITY, params, *sets, TOY, head_path=PATH)
+    edited, info = fmd(key, IDENTITY, params, repair(*sets), TOY)
     assert info.accepted
     assert edited["scale"] is params["scale"]
     assert not np.array_equal(edited["head"]["kernel"], params["head"]["kernel"])
@@ -170,9 +176,9 @@ def test_frozen_leaves_are_the_same_objects(key):
 def test_equal_keys_give_equal_bits_and_limits_are_kept(key):
     params, *sets = setting(0)
     config = FmdConfig(aligned_floor=None, curvature_rows=300, pairs=40, rounds=2)
-    first, again = (fmd(key, IDENTITY, params, *sets, config, head_path=PATH)[0] for _ in range(2))
+    first, again = (fmd(key, IDENTITY, params, repair(*sets), config)[0] for _ in range(2))
     np.testing.assert_array_equal(first["head"]["kernel"], again["head"]["kernel"])
-    other, _ = fmd(jax.random.key(1), IDENTITY, params, *sets, config, head_path=PATH)
+    other, _ = fmd(jax.random.key(1), IDENTITY, params, repair(*sets), config)
     assert not np.array_equal(first["head"]["kernel"], other["head"]["kernel"])
 
 
@@ -181,9 +187,7 @@ def test_random_curvature_rows_stand_for_all(key):
     params, *sets = setting(0)
     full, half = (
         np.asarray(
-            fmd(key, IDENTITY, params, *sets, FmdConfig(search=False, curvature_rows=rows), head_path=PATH)[0]["head"][
-                "kernel"
-            ]
+            fmd(key, IDENTITY, params, repair(*sets), FmdConfig(search=False, curvature_rows=rows))[0]["head"]["kernel"]
             - params["head"]["kernel"]
         )
         for rows in (2000, 1000)
@@ -194,13 +198,13 @@ def test_random_curvature_rows_stand_for_all(key):
 def test_a_second_call_compiles_nothing(key):
     params, *sets = setting(0)
     config = FmdConfig(aligned_floor=None, rounds=3, curvature_rows=500, pairs=100)
-    fmd(key, IDENTITY, params, *sets, config, head_path=PATH)
+    fmd(key, IDENTITY, params, repair(*sets), config)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
     other = setting(1)
-    _, info = fmd(jax.random.key(5), IDENTITY, *other, config, head_path=PATH)
+    _, info = fmd(jax.random.key(5), IDENTITY, other[0], repair(*other[1:]), config)
     assert len(info.rounds) > 1
     assert compiled == []
     jax.jit(lambda x: x * 3 - 7)(jnp.ones(17))  # the listener does hear
@@ -219,7 +223,7 @@ def test_near_and_the_floor():
 def test_the_budget_on_aligned_images_is_released_in_equal_parts(key):
     params, *sets = setting(0)
     config = FmdConfig(aligned_floor=0.10, rounds=8)
-    _, info = fmd(key, IDENTITY, params, *sets, config, head_path=PATH)
+    _, info = fmd(key, IDENTITY, params, repair(*sets), config)
     assert any(r.u > 0 for r in info.rounds)
     for number, r in enumerate(info.rounds, 1):
         assert r.aligned_accuracy >= info.aligned_before - 0.10 * min(1, number / 4) - 1e-6
@@ -228,7 +232,7 @@ def test_the_budget_on_aligned_images_is_released_in_equal_parts(key):
 def test_the_floor_bounds_what_the_edit_costs_on_aligned_images(key):
     params, *sets = setting(0)
     for floor in (0.02, 0.10):
-        _, info = fmd(key, IDENTITY, params, *sets, FmdConfig(aligned_floor=floor), head_path=PATH)
+        _, info = fmd(key, IDENTITY, params, repair(*sets), FmdConfig(aligned_floor=floor))
         assert info.aligned_after >= info.aligned_before - floor - 1e-6
 
 
@@ -239,22 +243,16 @@ def test_the_floor_bounds_what_the_edit_costs_on_aligned_images(key):
         ({"accept_pairs": setting(0)[4]._replace(twin=None)}, "accept_pairs.twin"),
         ({"params": {"scale": jnp.ones(()), "head": {"kernel": jnp.full((11, 2), jnp.nan)}}}, "head"),
         ({"model": IDENTITY._replace(head=lambda p, z: jnp.tanh(z @ p["head"]["kernel"]))}, "affine"),
-        ({"head_path": ("haed",)}, "head_path"),
+        ({"model": IDENTITY._replace(head_path=("haed",))}, "head_path"),
     ],
 )
 def test_bad_input_is_one_line(key, change, message):
     params, train, pairs, accept, accept_pairs = setting(0)
-    good = {
-        "model": IDENTITY,
-        "params": params,
-        "train": train,
-        "pairs": pairs,
-        "accept": accept,
-        "accept_pairs": accept_pairs,
-        "head_path": PATH,
-    }
+    change = {"model": IDENTITY, "params": params} | change
+    sets = {"train": train, "pairs": pairs, "accept": accept, "accept_pairs": accept_pairs}
+    sets |= {name: change.pop(name) for name in sets if name in change}
     with pytest.raises(ContractError, match=message) as caught:
-        fmd(key, **(good | change))
+        fmd(key, sets=RepairSets(**sets), **change)
     assert "\n" not in str(caught.value)
 
 
@@ -313,13 +311,13 @@ def test_wrong_labels_are_rolled_back_on_coloured_digits(key, seed):
     rng = np.random.default_rng(seed)
     for label in (rng.permutation(pairs.label), rng.permutation(pairs.label), (pairs.label + 1) % 10):
         wrong = pairs._replace(label=label.astype(np.int32))
-        same, info = fmd(key, classifier.vector, params, data.splits["train"], wrong, *others)
+        same, info = fmd(key, classifier, params, repair(data.splits["train"], wrong, *others))
         assert not info.accepted
         assert same is params
         assert info.accuracy_after == info.accuracy_before
-    edited, info = fmd(key, classifier.vector, params, data.splits["train"], pairs, *others)
+    edited, info = fmd(key, classifier, params, repair(data.splits["train"], pairs, *others))
     assert info.accepted
-    assert info.fall > 3
+    assert info.bias_drop_z > 3
     assert edited is not params
 
 
@@ -369,7 +367,7 @@ def test_budget_of_a_factor_scores_pairs_and_an_edit(key, monkeypatch):
     monkeypatch.setattr(sys.modules[fmd.__module__], "near", lambda *_, **__: 1)  # so that all ten rounds are run
     infos = []
     cost["edit"] = seconds(
-        lambda: infos.append(fmd(key, split, params, rows[0], edit, rows[2], accept_pairs, head_path=("head",))[1])
+        lambda: infos.append(fmd(key, split, params, repair(rows[0], edit, rows[2], accept_pairs))[1])
     )
     assert len(infos[1].rounds) == 10
     assert cost["edit"] <= 4.0, cost
@@ -380,7 +378,11 @@ def biased_network(seed=0):
     _, train, pairs, accept, accept_pairs = setting(seed)
     classifier = models.mlp(hidden=(6,), classes=2)
     params, _ = train_from_scratch(
-        jax.random.key(seed), classifier, train, train, FineTuneConfig(epochs=5, learning_rates=(1e-2,))
+        jax.random.key(seed),
+        classifier,
+        None,
+        RepairSets(edit=train, accept=train),
+        FineTuneConfig(epochs=5, learning_rates=(1e-2,)),
     )
     return classifier, params, train, pairs, accept, accept_pairs
 
@@ -388,7 +390,7 @@ def biased_network(seed=0):
 def test_a_block_of_two_layers_is_edited(key):
     classifier, params, *sets = biased_network()
     block = influence.last_layers(classifier.apply, params, sets[0].x, 2)
-    edited, info = fmd(key, classifier.apply, params, *sets, FmdConfig(steps_per_octave=2), block=block)
+    edited, info = fmd(key, classifier.apply, params, repair(*sets), FmdConfig(steps_per_octave=2), block=block)
     assert info.accepted
     assert info.bias_after < 0.5 * info.bias_before
     assert info.accuracy_after > info.accuracy_before
@@ -413,12 +415,12 @@ def test_a_step_by_conjugate_gradients_is_that_of_a_dense_factor(key):
         key,
         classifier.apply,
         params,
-        *sets,
+        repair(*sets),
         dataclasses.replace(once, solver=influence.ConjugateGradient(max_steps=500, tolerance=1e-6)),
         block=block,
     )
     dense, _ = fmd(
-        key, classifier.apply, params, *sets, dataclasses.replace(once, solver=influence.Dense()), block=block
+        key, classifier.apply, params, repair(*sets), dataclasses.replace(once, solver=influence.Dense()), block=block
     )
     for one, other in zip(jax.tree.leaves(by_cg), jax.tree.leaves(dense), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
@@ -428,7 +430,7 @@ def test_only_the_row_of_a_column_is_edited(key):
     classifier, params, *sets = biased_network()
     row = {"params/layers_0/kernel": (0, (1,))}  # the colour enters here
     config = FmdConfig(direction="gradB", steps_per_octave=2)
-    edited, info = fmd(key, classifier.apply, params, *sets, config, block=row)
+    edited, info = fmd(key, classifier.apply, params, repair(*sets), config, block=row)
     assert info.accepted
     assert info.bias_after < 0.5 * info.bias_before
     before, after = (np.asarray(p["params"]["layers_0"]["kernel"]) for p in (params, edited))
@@ -443,19 +445,19 @@ def test_a_saved_factor_replaces_the_training_set(key, tmp_path):
     influence.save(tmp_path / "factor.npz", influence.factor(problem, damping=1e-3 * 2000))
     config = FmdConfig(steps_per_octave=4, aligned_floor=None)
     edited, info = fmd(
-        key, IDENTITY, params, None, *sets, config, head_path=PATH, inverse=influence.load(tmp_path / "factor.npz")
+        key, IDENTITY, params, repair(None, *sets), config, inverse=influence.load(tmp_path / "factor.npz")
     )
     assert info.accepted
     assert report(edited, 0)[2] < 0.15
     # One round is the same with and without the training set.
     one = dataclasses.replace(config, rounds=1)
     with_factor, without = (
-        fmd(key, IDENTITY, params, t, *sets, one, head_path=PATH, inverse=i)[0]["head"]["kernel"]
+        fmd(key, IDENTITY, params, repair(t, *sets), one, inverse=i)[0]["head"]["kernel"]
         for t, i in ((None, influence.load(tmp_path / "factor.npz")), (train, None))
     )
     np.testing.assert_allclose(with_factor, without, rtol=1e-5, atol=1e-6)
     with pytest.raises(ContractError, match=r"train.*inverse"):
-        fmd(key, IDENTITY, params, None, *sets, head_path=PATH)
+        fmd(key, IDENTITY, params, repair(None, *sets))
 
 
 @pytest.mark.parametrize("samples", ["replace", "remove"])
@@ -465,9 +467,9 @@ def test_training_samples_are_replaced_or_removed(key, samples, ranking):
     params, train, *sets = setting(0)
     train = train._replace(twin=flip(train.x))
     theta = np.asarray(params["head"]["kernel"], np.float64)
-    config = FmdConfig(samples=samples, ranking=ranking, pairs=20, search=False)
+    config = FmdConfig(edit_with=samples, ranking=ranking, pairs=20, search=False)
     aligned = np.eye(2, dtype=bool)
-    edited, info = fmd(key, IDENTITY, params, train, *sets, config, head_path=PATH, aligned=aligned)
+    edited, info = fmd(key, IDENTITY, params, repair(train, *sets), config, aligned=aligned)
     got = np.asarray(edited["head"]["kernel"]) - theta
 
     inverse = np.linalg.inv(oracle.hessian(theta, train.x.astype(np.float64), 2.0))
@@ -497,10 +499,11 @@ def test_training_samples_are_replaced_or_removed(key, samples, ranking):
 def test_biases_of_groups(key, bias):
     params, train, _, accept, accept_pairs = setting(0)
     held_out = batch(toy(77, n=400, agreement=0.9))
-    config = FmdConfig(direction="gradB", bias=bias, steps_per_octave=4, near=0.05)
-    edited, info = fmd(key, IDENTITY, params, train, held_out, accept, accept_pairs, config, head_path=PATH)
+    sets = RepairSets(train=train, edit=held_out, accept=accept, accept_pairs=accept_pairs)
+    config = FmdConfig(direction="gradB", bias=bias, steps_per_octave=4, accuracy_tolerance=0.05)
+    edited, info = fmd(key, IDENTITY, params, sets, config)
     assert info.accepted
-    assert info.fall > 3
+    assert info.bias_drop_z > 3
     assert info.bias_after < 0.6 * info.bias_before
     probability = oracle.probabilities(np.asarray(edited["head"]["kernel"], np.float64), accept.x)[:, 1]
 
@@ -518,7 +521,7 @@ def test_biases_of_groups(key, bias):
 
 def test_a_fixed_step_is_taken_in_every_round(key):
     params, *sets = setting(0)
-    edited, info = fmd(key, IDENTITY, params, *sets, FmdConfig(step=0.25, rounds=3), head_path=PATH)
+    edited, info = fmd(key, IDENTITY, params, repair(*sets), FmdConfig(step=0.25, rounds=3))
     assert [r.u for r in info.rounds] == [0.25] * 3
     assert info.accepted
     assert edited is not params
@@ -532,8 +535,8 @@ class Identity:
 @pytest.mark.parametrize(
     ("config", "changes", "message"),
     [
-        (FmdConfig(samples="replace"), {}, "train.twin"),
-        (FmdConfig(samples="remove"), {"train": None, "inverse": Identity()}, "train.*remove"),
+        (FmdConfig(edit_with="replace"), {}, "train.twin"),
+        (FmdConfig(edit_with="remove"), {"train": None, "inverse": Identity()}, "train.*remove"),
         (FmdConfig(direction="gradB", bias="demographic_parity"), {"accept": "labels"}, "accept.*attributes"),
         (FmdConfig(bias="demographic_parity"), {}, "gradB for the bias"),
     ],
@@ -542,19 +545,20 @@ def test_what_the_further_modes_need(key, config, changes, message):
     params, train, pairs, accept, accept_pairs = setting(0)
     if changes.get("accept") == "labels":
         changes = {"accept": accept._replace(attribute=np.zeros_like(accept.attribute))}
-    given = {"train": train, "pairs": pairs, "accept": accept, "accept_pairs": accept_pairs} | changes
+    given = {"train": train, "pairs": pairs, "edit": accept, "accept": accept, "accept_pairs": accept_pairs} | changes
+    inverse = given.pop("inverse", None)
     with pytest.raises(ContractError, match=message):
-        fmd(key, IDENTITY, params, config=config, head_path=PATH, **given)
+        fmd(key, IDENTITY, params, RepairSets(**given), config, inverse=inverse)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"samples": "replaced"}, "did you mean 'replace'"),
+        ({"edit_with": "replaced"}, "did you mean 'replace'"),
         ({"ranking": "action"}, "ranking"),
         ({"step": 0.0}, "step"),
-        ({"samples": "remove", "direction": "gradB"}, "direction"),
-        ({"edited": -1.0}, "edited"),
+        ({"edit_with": "remove", "direction": "gradB"}, "direction"),
+        ({"twin_weight": -1.0}, "twin_weight"),
     ],
 )
 def test_bad_modes_are_one_line(wrong, message):

@@ -1,0 +1,1 @@
+"""AUG-CELL (ours), in parts."""

@@ -1,0 +1,23 @@
+"""The refitted last layer is the minimum of the weighted objective: an oracle's gradient vanishes there."""
+
+import numpy as np
+import pytest
+from oracles import softmax_head as oracle
+from precision import enable_x64
+
+from jaxdebias.explain import influence
+from jaxdebias.explain.influence import AffineHead, refit, to_vector
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_the_weighted_objective_vanishes(weighted):
+    rng = np.random.default_rng(0)
+    x, label, l2 = rng.normal(size=(60, 4)), rng.integers(0, 3, 60), 0.5
+    weight = rng.uniform(0.0, 4.0, 60) if weighted else None
+    with enable_x64(True):
+        problem = influence.head_problem(x, label, AffineHead(np.zeros((4, 3)), None), l2=l2, weight=weight)
+        head, info = refit(problem, tolerance=1e-9)
+        theta = np.asarray(to_vector(head)).reshape(4, 3)
+    assert np.linalg.norm(oracle.gradient(theta, x, label, l2, weight)) < 1e-8
+    np.testing.assert_allclose(theta, oracle.fit(x, label, 3, l2, weight), atol=1e-7)
+    assert info.steps > 0
