@@ -10,7 +10,8 @@ from oracles import softmax_head as oracle
 from oracles.fmd_toy import flip, l2, toy
 
 from jaxdebias.app import features as feature_files
-from jaxdebias.app.features import FeatureConfig, debias_features, debias_sets, feature_sets, find_head_arrays
+from jaxdebias.app.feature_sets import feature_sets, find_head_arrays
+from jaxdebias.app.features import FeatureConfig, debias_features, debias_sets
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split
 from jaxdebias.explain import influence
@@ -315,9 +316,13 @@ def test_bad_files_are_named(arrays, tmp_path):
 
 def test_results_are_not_written_over(arrays, tmp_path):
     files = written(tmp_path, *arrays)
-    debias_features(*files, FeatureConfig(rounds=1))
-    with pytest.raises(ContractError, match="a folder without results"):
+    results = debias_features(*files, FeatureConfig(rounds=1))
+    assert debias_features(*files, FeatureConfig(rounds=1)) == results
+    with pytest.raises(ContractError, match=r"a folder without results.*made with rounds=1, not 2"):
+        debias_features(*files, FeatureConfig(rounds=2))
+    np.savez(files[0], **arrays[0] | {"test": arrays[0]["test"] + 1})
+    with pytest.raises(ContractError, match="made with features="):
         debias_features(*files, FeatureConfig(rounds=1))
-    debias_features(*files, FeatureConfig(rounds=1), overwrite=True)
+    debias_features(*files, FeatureConfig(rounds=2), overwrite=True)
     with pytest.raises(ContractError):
         read_results(files[2])  # another schema: not taken for a run

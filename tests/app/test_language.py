@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdebias.app import cli
-from jaxdebias.app.language import LanguageDebiasConfig, clear, debias_language, language_tests
+from jaxdebias.app.language import LanguageDebiasConfig, debias_language
+from jaxdebias.app.language_tests import language_tests
 from jaxdebias.contracts import ContractError
 from jaxdebias.language.models import (
     BertConfig,
@@ -17,6 +18,7 @@ from jaxdebias.language.models import (
     bert,
     gpt2,
     load_checkpoint,
+    read_tokenizer,
     save_checkpoint,
     word_tokenizer,
 )
@@ -79,33 +81,75 @@ def test_bad_input_is_one_line(tmp_path):
     with pytest.raises(ContractError, match="`data_dir`: expected a folder"):
         debias_language(LanguageDebiasConfig(data_dir=tmp_path / "no"), tmp_path / "out")
     (tmp_path / "results.json").write_text("{}")
-    (tmp_path / "model").mkdir()
-    with pytest.raises(ContractError, match="a folder without results"):
+    with pytest.raises(ContractError, match=r"a folder without results.*results of something else"):
         debias_language(LanguageDebiasConfig(), tmp_path)
-    clear(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--data", "language", "--checkpoint", "nowhere"), "a folder with config.json"),
-        (("--data", "language", "run"), "`--run`: expected none with --data language"),
-        (("--data", "language", "--method", "dfr"), "`--method`: expected fmd for a language model"),
-        (("--data", "language", "--block", "last-2"), "expected one of transform, mlp, top"),
-        (("run", "--checkpoint", "folder"), "`--checkpoint`: expected --data language beside it"),
-        (("--data", "langage"), "--data"),
+        (("debias-language", "--checkpoint", "nowhere"), "a folder with config.json"),
+        (("debias-language", "run"), "run"),
+        (("debias-language", "--method", "dfr"), "--method"),
+        (("debias-language", "--block", "last-2"), "expected one of transform, mlp, top"),
+        (("debias", "run", "--checkpoint", "folder"), "--checkpoint"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(capsys, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JAXDEBIAS_DATA", raising=False)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["debias", *arguments, "--out", "out"])
-    said = capsys.readouterr().err
+        cli.main([*arguments, "--out", "out"])
+    error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert said.count("\n") == 1
-    assert expected in said
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 665\n"
+
+
+def edited(**changes):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda folder: (folder / "config.json").write_text(LFS), "a pointer of Git LFS"),
+        (lambda folder: (folder / "config.json").write_text("<html>"), "`config.json`: expected JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "`config.json`: expected a JSON object"),
+        (edited(n_head=None), "`n_head in config.json`: expected a number above 0, got NoneType None"),
+        (edited(vocab_size="12"), "`vocab_size in config.json`: expected a number above 0"),
+        (edited(resid_pdrop=[]), "`resid_pdrop in config.json`: expected a number in [0, 1)"),
+        (lambda folder: (folder / "tokenizer.json").write_text(LFS), "a pointer of Git LFS"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"model": 3}'), "an entry model"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'), "files of the tokenizers library"),
+    ],
+)
+def test_damaged_checkpoints_are_one_line(capsys, tmp_path, monkeypatch, change, expected):
+    monkeypatch.delenv("JAXDEBIAS_DATA", raising=False)
+    folder = checkpoint("gpt2", tmp_path / "mine")
+    change(folder)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["debias-language", "--checkpoint", str(folder), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count("\n") == 1
+    assert expected in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    folder = checkpoint("gpt2", tmp_path / "mine")
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    load_checkpoint(folder)
+    read_tokenizer(folder)
 
 
 def test_sentences_that_do_not_fit_are_left_out(tmp_path):

@@ -57,8 +57,9 @@ def test_the_shortcut_is_named_and_the_page_written(tmp_path):
     assert results["advice"]["fix"] == "not tried"
     assert (out / "report.md").is_file()
     assert "background" in (out / "model_card.md").read_text()
-    with pytest.raises(ContractError, match="a folder without results"):
-        audit_predictions(tmp_path / "birds.csv", out)
+    assert audit_predictions(tmp_path / "birds.csv", out) == results
+    with pytest.raises(ContractError, match=r"a folder without results.*made with seed=0, not 1"):
+        audit_predictions(tmp_path / "birds.csv", out, seed=1)
 
 
 def test_without_a_shortcut_none_is_named(tmp_path):
