@@ -39,6 +39,18 @@ def test_changes_are_paired(key):
     assert all(interval[:3] == (0.0, 0.0, 0.0) for interval in same.values())
 
 
+def test_the_change_of_a_gap_does_not_depend_on_its_sign(key):
+    """A gap against the attribute is a bias too: taking it out lowers the bias."""
+    matched = dataclasses.replace(table(), pairing="matched")
+    before, after = (
+        auditing.measure(key, linear, looking_at(*weights), matched) for weights in ((1.0, -3.0), (1.0, 0.0))
+    )
+    assert np.mean(before.pair_probability[:, 0] - before.pair_probability[:, 1]) < -0.3
+    change = auditing.changes(key, before, after, matched)["counterfactual_bias"]
+    assert change.value == pytest.approx(after.counterfactual_bias.value - before.counterfactual_bias.value, abs=1e-5)
+    assert change.high < -0.3
+
+
 def test_the_gap_is_used_for_matched_pairs(key):
     dataset = table()
     pairs = dataset.pairs["test"]
