@@ -1,6 +1,8 @@
 """What is suspected without any attribute, where there is something and where there is nothing."""
 
 import dataclasses
+import json
+import pathlib
 
 import jax
 import numpy as np
@@ -11,8 +13,10 @@ from jaxdebias.auditing import discovery
 from jaxdebias.auditing.candidates import Candidate, assess_candidates
 from jaxdebias.auditing.discovery import (
     CELLS,
+    POWER,
     ErrorGroup,
     Guesses,
+    SearchPower,
     augmented_judges,
     error_groups,
     guess_cells,
@@ -116,6 +120,15 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
     said = guess_cells(key, dataset, judges, predicted)
     assert said.plain == plain
     assert said.followed.value == (pytest.approx(0.9) if said.followed.n else pytest.approx(np.nan, nan_ok=True))
+
+
+def test_the_power_of_the_search_is_the_measured_one():
+    """The words of an audit that suspects nothing quote these counts."""
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    for judges, part in (("aug-cell", "pictures only"), ("sih", "biased branch")):
+        planted = [row["suspected"] for row in rows if row["part"] == part and row["state"] == "biased"]
+        assert POWER[judges][0] == SearchPower("generated pictures", sum(planted), len(planted))
 
 
 def test_judges_learn_from_the_training_split_alone(key, monkeypatch):
