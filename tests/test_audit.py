@@ -99,6 +99,24 @@ def test_predictions_alone_answer_two_questions():
     assert report.results["before"]["counterfactual_bias"] is None
 
 
+def test_without_training_rows_the_association_is_unknown_and_said_so():
+    """A test split in which attribute and label are exactly independent has no aligned cell: that is no finding."""
+    label, value = np.tile([0, 0, 1, 1], 50).astype(np.int32), np.tile([0, 1], 100)
+    predicted = np.where(np.arange(200) % 7, label, value)
+    test = Batch(x=np.zeros((200, 1), np.float32), label=label, attribute=np.full(200, -1, np.int32))
+    dataset = dataclasses.replace(
+        table(), splits={"test": test}, pairs={}, pairing="none", aligned=np.zeros((2, 2), bool)
+    )
+    report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": {"test": value}})
+    findings = " ".join(report.results["findings"])
+    assert "only bias-aligned or only bias-conflicting" not in findings
+    assert "How tone and the label are associated in training is unknown" in findings
+    given = {"test": value, "train": value}
+    dataset = dataclasses.replace(dataset, splits={"test": test, "train": test._replace(x=test.x + 1)})
+    report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": given})
+    assert "associated in training is unknown" not in " ".join(report.results["findings"])
+
+
 def test_a_function_alone_has_pairs_too():
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(noise=0.1))
     assert report.results["before"]["counterfactual_bias"]["value"] > 0.3

@@ -9,7 +9,7 @@ it (`auditing.candidates`).
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,6 +34,26 @@ LEAST = 30
 """Samples of a group, in each half, below which it is not looked at."""
 CLUSTERS, DIMENSIONS = 4, 8
 """Groups per label, and principal components of the features in which they are sought."""
+
+
+class SearchPower(NamedTuple):
+    """How often a search without attributes suspects something where a cue was planted."""
+
+    pictures: str
+    """Kind of pictures."""
+    found: int
+    """Sets in which something was suspected."""
+    planted: int
+    """Sets with a planted cue that the model relied on."""
+
+
+POWER: Mapping[str, tuple[SearchPower, ...]] = {
+    "aug-cell": (SearchPower("generated pictures", 11, 14), SearchPower("photographs", 15, 49)),
+    "sih": (SearchPower("generated pictures", 9, 14), SearchPower("photographs", 8, 49)),
+}
+"""By judges. Generated pictures: `benchmarks/results/audit_power.json` (of 14 clean sets, 0 and 1 were suspected).
+Photographs: 49 sets of pairs of CIFAR-10 classes, UTKFace, FER2013 and composites, 32 to 64 pixels, 2,000 for training,
+13 kinds of cue (of 27 clean sets, 0 and 1 were suspected); measured once, not yet a committed benchmark."""
 
 
 class Judges(NamedTuple):

@@ -167,6 +167,17 @@ class Assessed(Predicted):
         return self.verdicts[0].name if self.verdicts else None
 
     @property
+    def aligned_from_test(self) -> bool:
+        """Whether aligned cells are those of the test split, because no training sample has a value of the strongest.
+
+        How attribute and label are associated in training is then unknown.
+        """
+        if self.strongest is None:
+            return False
+        candidate = self.candidates[self.strongest]
+        return not candidate.own and not counts_of(self.data.dataset, candidate).any()
+
+    @property
     def has_shortcut(self) -> bool:
         return bool(self.verdicts) and self.verdicts[0].verdict == "shortcut"
 

@@ -160,3 +160,16 @@ def test_padding_rows_count_in_no_verdict(key):
     (padded,) = assess_candidates(key, predicted[rows], with_padding, list_candidates(with_padding))
     assert padded.pull == pytest.approx(plain.pull)  # value, z and n
     assert padded.gap == pytest.approx(plain.gap)
+
+
+def test_a_cell_that_training_holds_as_often_as_by_chance_is_not_aligned():
+    """Of three values one says nothing about the label: both of its cells have an association of exactly 0."""
+    dataset = table(n=100)
+    label = np.arange(100, dtype=np.int32) % 2
+    value = np.where(np.arange(100) % 10 < 2, 2, np.where(np.arange(100) % 10 < 4, 1 - label, label))
+    splits = {name: batch._replace(label=label) for name, batch in dataset.splits.items()}
+    dataset = dataclasses.replace(dataset, splits=splits, pairs={})
+    candidate = list_candidates(dataset, {"tone": {name: np.array(["a", "b", "c"])[value] for name in splits}})["tone"]
+    assert counts_of(dataset, candidate).tolist() == [[30, 10, 10], [10, 30, 10]]
+    made = with_attribute(dataset, "tone", candidate)
+    assert made.aligned.tolist() == [[True, False, False], [False, True, False]]
