@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -140,30 +140,6 @@ def test_a_second_call_compiles_nothing(name):
     jax.monitoring.register_event_duration_secs_listener(listen)
     repair(name, key=0)
     assert compiled == []
-
-
-@every_repair
-def test_the_model_is_traced_once_for_two_calls(name):
-    case = REPAIRS[name]
-    network, _ = trained(case.pictures)
-
-    # One pass per shape of the sets (five at most) and per role in a training step; a second call adds none.
-    calls = []
-
-    def counted(fn: Callable) -> Callable:
-        def traced(*arguments: Any) -> Any:
-            calls.append(fn)
-            return fn(*arguments)
-
-        return traced
-
-    vector = Split(counted(network.vector.features), network.vector.head, network.vector.head_path)
-    model = network._replace(apply=counted(network.apply), train=counted(network.train), vector=vector)
-    repair(name, model=model)
-    first = len(calls)
-    repair(name, model=model)
-    # Shapes are found by abstract evaluation, which is a trace of no program: at most one more for each.
-    assert len(calls) - first <= first // 2
 
 
 @every_repair
