@@ -190,7 +190,7 @@ def test_padding_counts_in_no_number():
     args = linear, looking_at(0.5, 2.0)
     plain = jaxdebias.audit(*args, dataset, split=SPLIT, candidates={"scanner": NOISE}, **ways).results
     other = jaxdebias.audit(*args, padded, split=SPLIT, candidates={"scanner": noise}, **ways).results
-    for key in ("before", "candidates", "harmful", "helpful", "findings", "answers"):
+    for key in ("before", "candidates", "harmful", "helpful", "findings"):
         assert other[key] == plain[key]
     predicted = np.asarray(dataset.splits["test"].attribute)
     plain = jaxdebias.audit(None, None, dataset, predicted=predicted, **ways).results

@@ -1,5 +1,6 @@
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -235,12 +236,10 @@ def test_one_logit_is_refused_with_what_to_do():
 SOFTMAX = np.array([[0.2, 0.8], [0.999, 0.001]], np.float32)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
 def test_probabilities_are_no_logits(dtype):
     outputs = jnp.asarray(SOFTMAX, dtype)
-    with pytest.raises(
-        ContractError, match=r"expected logits, got probabilities \(every row is in 0..1 and sums to 1\)"
-    ):
+    with pytest.raises(ContractError, match=r"expected logits, got probabilities \(every row is in 0..1"):
         contracts.check_logits(outputs, 2)
     contracts.check_logits(outputs, 2, probabilities=True)
     contracts.check_logits(jnp.log(outputs), 2)
@@ -267,9 +266,7 @@ def test_a_split_is_the_model_cut_in_two():
         Split(right.features, lambda params, z: z @ params + 0.01),
         Split(right.features, lambda params, z: jax.nn.softmax(z @ params)),
     ):
-        with pytest.raises(
-            ContractError, match=r"`split`: expected the model cut in two: .* got logits that differ by"
-        ):
+        with pytest.raises(ContractError, match=r"`split`: expected the model cut .* got logits that differ by"):
             contracts.check_split(model, other, kernel, x)
     wide = Split(right.features, lambda params, z: jnp.concatenate([z @ params, z[:, :1]], 1))
     with pytest.raises(ContractError, match=r"logits \[8, 2\], got head\(features\(x\)\) \[8, 3\]"):
