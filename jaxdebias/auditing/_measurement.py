@@ -103,7 +103,10 @@ def measure_predictions(
     """The same from predictions that are there already, whatever made them.
 
     Args:
+      key: random key.
       predicted: on the split, logits `[n k]` float or classes `[n]` int.
+      dataset: the data set.
+      split: name of the split that was predicted.
       pair_logits: logits `[m k]` at x and at the twin of the split's pairs; None: no counterfactual bias.
     """
     check_choice("split", split, dataset.splits)

@@ -57,7 +57,8 @@ def from_arrays(
       name: of the data set.
       attribute_name: what the attribute is called.
       test_share: of all rows, where no test rows are named.
-      edit_share, accept_share: of the training rows, where neither these nor val is named.
+      edit_share: of the training rows, where neither these nor val is named.
+      accept_share: as `edit_share`.
       seed: of every draw.
 
     Raises:
@@ -152,10 +153,17 @@ def from_frame(
 
     Args:
       frame: of pandas, polars or another library that narwhals knows; a dictionary of columns.
-      label, attribute, split, unit, weight: names of columns, see `from_arrays`.
+      label: names of columns, see `from_arrays`.
+      attribute: names of columns, see `from_arrays`.
+      split: names of columns, see `from_arrays`.
+      unit: names of columns, see `from_arrays`.
+      weight: names of columns, see `from_arrays`.
       features: names of the columns of x; None: all that have no other role. The attribute is one only if named here.
       name: of the data set.
-      test_share, edit_share, accept_share, seed: see `from_arrays`.
+      test_share: see `from_arrays`.
+      edit_share: see `from_arrays`.
+      accept_share: see `from_arrays`.
+      seed: see `from_arrays`.
 
     Raises:
       ContractError: an unknown column, a feature with missing values or one that is an identifier, and what

@@ -51,7 +51,8 @@ def folder(
       data_dir: the folder.
       image_size: images are resized to this height and width (bilinear, antialiased, aspect not kept), as RGB.
       seed: fixes the division into edit and accept, and the pairs.
-      edit_share, accept_share: see above.
+      edit_share: the part of val, or of train, for the split edit.
+      accept_share: the same for accept.
       cache_dir: where the decoded images are kept for next time; default `data_dir/.jaxdebias`. A folder that cannot
         be written is used without a cache. The file's name is a hash of metadata.csv, image_size and the images'
         sizes and modification times, so a changed folder is decoded again; old files stay and may be deleted at any
@@ -120,7 +121,10 @@ def further_columns(
     """The columns of `metadata.csv` that `folder` does not read: name -> split -> the cells of its rows, as text.
 
     Args:
-      seed, edit_share, accept_share: as of `folder`, so that the rows are the same.
+      data_dir: the folder.
+      seed: as of `folder`, so that the rows are the same.
+      edit_share: as `seed`.
+      accept_share: as `seed`.
       image_size: makes no difference.
     """
     root = pathlib.Path(data_dir).expanduser()

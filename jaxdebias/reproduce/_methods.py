@@ -236,6 +236,9 @@ def aug_cell_said(
     """What a table keeps of a run of AUG-CELL, as JSON values; the true attribute is used here alone.
 
     Args:
+      info: of `aug_cell`.
+      train: the training rows.
+      test: the test rows.
       logits: from a candidate's parameters to its logits on the test rows.
     """
     flagged, conflicting = info.cells.guess != train.label, train.label != train.attribute

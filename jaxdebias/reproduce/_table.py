@@ -51,6 +51,7 @@ def reproduce_table(
     """Measures what is missing of the table, writes `out` after every row, and returns the table with its summary.
 
     Args:
+      config: settings, see the class.
       out: a JSON file, made if missing; rows that it has are kept.
       observe: called with a line of text now and then.
 

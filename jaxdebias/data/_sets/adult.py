@@ -70,7 +70,8 @@ def adult(
       data_dir: the folder with UCI's `adult.data` and `adult.test`, or its parent if they lie in `adult/`.
       attribute: `sex` (Male 1, Female 0) or `race` (White 1, other 0).
       seed: fixes which rows go to train, edit and accept.
-      edit, accept: sizes of those splits.
+      edit: samples of the split edit.
+      accept: samples of the split accept.
       proxies: categorical columns, by their names in `COLUMNS`, that change together with the attribute in pairs.
       without: columns that x does not have; the attribute may be one of them, and is known all the same. The two
         sides of a pair are then equal but for proxies.

@@ -70,7 +70,9 @@ def utkface(
       conflicting: share of training faces in a conflicting cell, per gender.
       seed: fixes the division and the pairs.
       image_size: height and width of the pictures, `3 * image_size**2` bytes each.
-      edit, accept, test: sizes of these splits, multiples of 4.
+      edit: sizes of these splits, multiples of 4.
+      accept: sizes of these splits, multiples of 4.
+      test: sizes of these splits, multiples of 4.
 
     Raises:
       ContractError: missing or damaged files (named), an unknown attribute, sizes beyond what the cells hold.
