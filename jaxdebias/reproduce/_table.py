@@ -17,7 +17,8 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.files import write_text
 from jaxdebias.measure._bootstrap import over_seeds, paired_over_seeds
 from jaxdebias.reproduce._cases import DATA, Cases
-from jaxdebias.reproduce._methods import METHODS, accuracies, method_of
+from jaxdebias.reproduce._fitting import accuracies
+from jaxdebias.reproduce._methods import METHODS, method_of
 from jaxdebias.reproduce.published import Published, published
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import to_json
