@@ -60,7 +60,7 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
         small, _corrupted_cifar10.GAUSSIAN, protocol="official", batch_size=4, augment=_corrupted_cifar10.CROPS
     )
     fit = _fitting.Swept(
-        learner_of=lambda case: sih(small, _corrupted_cifar10.GAUSSIAN, augment=_corrupted_cifar10.CROPS),
+        learner_of=lambda case: sih(small, gaussian, augment=crops),
         config=config,
         others={"bias_branch": _corrupted_cifar10._resnet_bias_branch},
         held_out=True,
