@@ -1,5 +1,4 @@
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import pytest
 from jaxdebias.app.predictions import audit_predictions
 from jaxdebias.contracts import ContractError
 from jaxdebias.data._predictions import read_predictions
-from jaxdebias.results.records import check_results
+from jaxdebias.results.codec import read_results
 
 
 def write(path, header, rows):
@@ -41,20 +40,19 @@ def birds(path, n=600, follows=0.5):
 def test_the_shortcut_is_named_and_the_page_written(tmp_path):
     out = tmp_path / "out"
     results = audit_predictions(birds(tmp_path / "birds.csv"), out)
-    check_results(results)
-    assert json.loads((out / "results.json").read_text()) == results
-    verdicts = {one["name"]: one["verdict"] for one in results["candidates"]}
+    assert read_results(out) == results
+    verdicts = {one.name: one.verdict for one in results.candidates}
     assert next(iter(verdicts)) == "background"
     assert verdicts == {"background": "shortcut", "weather": "none", "weight": "none"}
-    assert results["attribute"] == "background"
-    gap = results["candidates"][0]["gap"]
-    assert gap["low"] < 0.5 < gap["high"]
-    assert results["before"]["bias_aligned_accuracy"]["value"] > results["before"]["bias_conflicting_accuracy"]["value"]
+    assert results.attribute == "background"
+    gap = results.candidates[0].gap
+    assert gap.low < 0.5 < gap.high
+    assert results.before.bias_aligned_accuracy.value > results.before.bias_conflicting_accuracy.value
     page = (out / "report.html").read_text()
     assert "Which attribute is the shortcut" in page
     assert "no shortcut seen" in page
-    assert [one["said"] == "" for one in results["answers"]] == [False, False, True, True, False]
-    assert results["advice"]["fix"] == "not tried"
+    assert [one.said == "" for one in results.answers] == [False, False, True, True, False]
+    assert results.advice.fix == "not tried"
     assert (out / "report.md").is_file()
     assert "background" in (out / "model_card.md").read_text()
     assert audit_predictions(tmp_path / "birds.csv", out) == results
@@ -64,7 +62,7 @@ def test_the_shortcut_is_named_and_the_page_written(tmp_path):
 
 def test_without_a_shortcut_none_is_named(tmp_path):
     results = audit_predictions(birds(tmp_path / "birds.csv", follows=0.0), tmp_path / "out")
-    assert {one["verdict"] for one in results["candidates"]} == {"none"}
+    assert {one.verdict for one in results.candidates} == {"none"}
     assert "No sign that the model follows the candidates." in (tmp_path / "out" / "report.html").read_text()
 
 
