@@ -13,7 +13,7 @@ from jaxdebias.app import features as feature_files
 from jaxdebias.app.feature_sets import feature_sets, find_head_arrays
 from jaxdebias.app.features import FeatureConfig, debias_features, debias_sets
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Split
+from jaxdebias.core import Batch, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.mitigate import FmdConfig, fmd
 from jaxdebias.results.records import read_results
@@ -70,19 +70,18 @@ def test_result_is_that_of_fmd_in_the_layout_of_the_file(arrays, tmp_path):
     def batch(x, label, twin=None):
         return Batch(x.astype(np.float32), label.astype(np.int32), np.full(len(label), -1, np.int32), twin=twin)
 
-    split = Split(features=lambda p, x: x, head=lambda p, z: z @ p["head"]["w"].T + p["head"]["b"][None, :])
-    params = {"head": {"w": jnp.asarray(head["fc.weight"], jnp.float32), "b": jnp.zeros(2)}}
-    expected, info = fmd(
-        jax.random.split(jax.random.key(5), 3)[0],
-        split,
-        params,
-        batch(features["train"], features["train_label"]),
-        batch(features["edit"], features["edit_label"], features["edit_twin"]),
-        batch(features["accept"], features["accept_label"]),
-        batch(features["accept_pairs"], features["accept_pairs_label"], features["accept_twin"]),
-        FmdConfig(rounds=3),
-        head_path=("head",),
+    split = Split(
+        features=lambda p, x: x, head=lambda p, z: z @ p["head"]["w"].T + p["head"]["b"][None, :], head_path=("head",)
     )
+    params = {"head": {"w": jnp.asarray(head["fc.weight"], jnp.float32), "b": jnp.zeros(2)}}
+    sets = RepairSets(
+        train=batch(features["train"], features["train_label"]),
+        edit=None,
+        pairs=batch(features["edit"], features["edit_label"], features["edit_twin"]),
+        accept=batch(features["accept"], features["accept_label"]),
+        accept_pairs=batch(features["accept_pairs"], features["accept_pairs_label"], features["accept_twin"]),
+    )
+    expected, info = fmd(jax.random.split(jax.random.key(5), 3)[0], split, params, sets, FmdConfig(rounds=3))
     assert info.accepted
     np.testing.assert_allclose(edited["fc.weight"], expected["head"]["w"], rtol=1e-6)
     np.testing.assert_allclose(edited["fc.bias"], expected["head"]["b"], rtol=1e-6)
