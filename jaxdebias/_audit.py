@@ -330,7 +330,7 @@ def _inputs(state: Advised) -> dict[str, str]:
 
 def _findings(state: Advised) -> list[str]:
     """Remarks of a measurement, without those about an attribute or pairs that nothing was measured with."""
-    remarks = auditing.findings(state.data.dataset, state.before)
+    remarks = auditing.findings(state.data.dataset, state.before, aligned_from_test=state.aligned_from_test)
     if state.before.pair_probability is None:
         remarks = [remark for remark in remarks if not remark.startswith(("Pairs are", "No counterfactual"))]
     return remarks if state.strongest is not None else [remark for remark in remarks if "bias" not in remark]

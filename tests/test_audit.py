@@ -10,7 +10,7 @@ from auditing.toys import SPLIT, linear, looking_at, table
 
 import jaxdebias
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch
+from jaxdebias.core import Batch, Split, take
 from jaxdebias.results.records import check_results
 
 NOISE = {name: np.random.default_rng(3).integers(0, 2, 400) for name in ("train", "edit", "accept", "test")}
@@ -99,6 +99,24 @@ def test_predictions_alone_answer_two_questions():
     assert report.results["before"]["counterfactual_bias"] is None
 
 
+def test_without_training_rows_the_association_is_unknown_and_said_so():
+    """A test split in which attribute and label are exactly independent has no aligned cell: that is no finding."""
+    label, value = np.tile([0, 0, 1, 1], 50).astype(np.int32), np.tile([0, 1], 100)
+    predicted = np.where(np.arange(200) % 7, label, value)
+    test = Batch(x=np.zeros((200, 1), np.float32), label=label, attribute=np.full(200, -1, np.int32))
+    dataset = dataclasses.replace(
+        table(), splits={"test": test}, pairs={}, pairing="none", aligned=np.zeros((2, 2), bool)
+    )
+    report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": {"test": value}})
+    findings = " ".join(report.results["findings"])
+    assert "only bias-aligned or only bias-conflicting" not in findings
+    assert "How tone and the label are associated in training is unknown" in findings
+    given = {"test": value, "train": value}
+    dataset = dataclasses.replace(dataset, splits={"test": test, "train": test._replace(x=test.x + 1)})
+    report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": given})
+    assert "associated in training is unknown" not in " ".join(report.results["findings"])
+
+
 def test_a_function_alone_has_pairs_too():
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(noise=0.1))
     assert report.results["before"]["counterfactual_bias"]["value"] > 0.3
@@ -156,3 +174,58 @@ def test_a_classifier_brings_what_looks_inside(key):
     assert report.shortcuts == []
     assert report.results["inputs"]["model"] == "features and head"
     assert any("constant" in text for text in report.results["findings"])
+
+
+def test_padding_counts_in_no_number():
+    dataset = table(noise=0.1)
+    rows = {name: np.r_[np.arange(400), np.full(112, 399)] for name in dataset.splits}
+    weight = np.r_[np.ones(400), np.zeros(112)].astype(np.float32)
+    padded = dataclasses.replace(
+        dataset,
+        splits={name: take(batch, rows[name])._replace(weight=weight) for name, batch in dataset.splits.items()},
+        pairs={name: take(batch, rows[name])._replace(weight=weight) for name, batch in dataset.pairs.items()},
+    )
+    noise = {name: values[rows[name]] for name, values in NOISE.items()}
+    ways = {"pixels": "none", "discover": False}
+    args = linear, looking_at(0.5, 2.0)
+    plain = jaxdebias.audit(*args, dataset, split=SPLIT, candidates={"scanner": NOISE}, **ways).results
+    other = jaxdebias.audit(*args, padded, split=SPLIT, candidates={"scanner": noise}, **ways).results
+    for key in ("before", "candidates", "harmful", "helpful", "findings"):
+        assert other[key] == plain[key]
+    predicted = np.asarray(dataset.splits["test"].attribute)
+    plain = jaxdebias.audit(None, None, dataset, predicted=predicted, **ways).results
+    other = jaxdebias.audit(None, None, padded, predicted=predicted[rows["test"]], **ways).results
+    assert other["before"] == plain["before"]
+    assert other["candidates"] == plain["candidates"]
+
+
+def test_a_model_that_puts_out_probabilities_has_the_same_bias():
+    dataset, params = table(noise=0.1), looking_at(0.5, 2.0)
+    ways = {"pixels": "none", "discover": False}
+    softmax = lambda params, x: jax.nn.softmax(linear(params, x))  # noqa: E731
+    plain = jaxdebias.audit(linear, params, dataset, **ways).results
+    other = jaxdebias.audit(softmax, params, dataset, **ways).results
+    bias = [one["before"]["counterfactual_bias"]["value"] for one in (plain, other)]
+    assert bias[1] == pytest.approx(bias[0], abs=1e-5)
+    said = "The model puts out probabilities, not logits: their logarithms were taken as logits."
+    assert (said in plain["findings"], said in other["findings"]) == (False, True)
+    outputs = softmax(params, dataset.splits["test"].x)
+    assert said in jaxdebias.audit(None, None, dataset, predicted=outputs, **ways).results["findings"]
+    cut = Split(SPLIT.features, softmax)
+    with pytest.raises(ContractError, match="`model`: expected logits, got probabilities"):
+        jaxdebias.audit(softmax, params, dataset, split=cut, **ways)
+
+
+def test_a_split_of_another_model_is_refused():
+    other = Split(SPLIT.features, lambda params, z: linear(params, z) + z[:, :1])
+    with pytest.raises(ContractError, match="`split`: expected the model cut in two"):
+        jaxdebias.audit(linear, looking_at(0.5, 2.0), table(), split=other, pixels="none", discover=False)
+
+
+def test_how_values_were_understood_is_a_finding():
+    text = {name: np.where(values == 0, "a", "NA") for name, values in NOISE.items()}
+    text["test"][::3] = "b"
+    text["train"][::3] = "b"
+    ways = {"pixels": "none", "discover": False}
+    report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(), candidates={"scanner": text}, **ways)
+    assert any("scanner: " in said and "cells with 'NA' are unknown." in said for said in report.results["findings"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import numpy as np
 from tyro.conf import Positional, arg
 
 from jaxdebias import auditing
@@ -19,11 +18,9 @@ from jaxdebias.app.recipes import RECIPES
 from jaxdebias.app.result_set import PICTURES, ResultSet, claim, file_digest, is_complete
 from jaxdebias.app.run_folder import check_trained, data_fingerprint, envelope, load
 from jaxdebias.auditing.candidates import own_name
-from jaxdebias.auditing.embedded import row_digests
-from jaxdebias.contracts import ContractError, check_choice, expect
+from jaxdebias.contracts import ContractError, expect
 from jaxdebias.core import Dataset
 from jaxdebias.data import _registry as registry
-from jaxdebias.data._folder import further_columns
 from jaxdebias.files import read_arrays, write_arrays, write_text
 from jaxdebias.report import _markdown as markdown
 from jaxdebias.report._page import Pictures, write_page
@@ -161,39 +158,12 @@ def write_report(run: ResultSet) -> dict[str, Any]:
     return results
 
 
-def _further(config: AuditConfig, made: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
+def _further(config: AuditConfig, made: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, list[str]]]:
     """The candidates by name, on the rows of the run's data set."""
     if not config.candidates:
         return {}
-    if made["data"] == "folder":
-        root = registry.files_of("folder", config.data_dir or made["data_dir"])
-        options = {name: value for name, value in made["options"].items() if name in ("edit_share", "accept_share")}
-        columns = further_columns(root, seed=made["seed"], **options)
-        for name in config.candidates:
-            check_choice("candidates", name, columns)
-        return {name: columns[name] for name in config.candidates}
-    expect(
-        "attribute" in registry.options_of(made["data"]),
-        "candidates",
-        "a data set with several attributes (folder, adult, utkface, celeba)",
-        made["data"],
-    )
-    found = {}
     for name in config.candidates:
-        expect(name != own_name(dataset), "candidates", "other attributes than that of the run", name)
-        other = registry.load(
-            made["data"],
-            data_dir=config.data_dir or made["data_dir"],
-            seed=made["seed"],
-            **{**made["options"], "attribute": name},
-        )
-        # Splits may depend on the attribute, so that rows are found by what is in them.
-        value = {
-            digest: other.attribute_names[a] if a >= 0 else ""
-            for batch in other.splits.values()
-            for digest, a in zip(row_digests(batch.x), np.asarray(batch.attribute), strict=True)
-        }
-        found[name] = {
-            split: [value.get(digest, "") for digest in row_digests(batch.x)] for split, batch in dataset.splits.items()
-        }
-    return found
+        other = name not in (own_name(dataset), dataset.variant.get("target"))
+        expect(other, "candidates", "other attributes than that of the run and than its label", name)
+    place = config.data_dir or made["data_dir"]
+    return registry.columns(made["data"], config.candidates, data_dir=place, seed=made["seed"], **made["options"])

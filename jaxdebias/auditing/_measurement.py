@@ -103,7 +103,10 @@ def measure_predictions(
     """The same from predictions that are there already, whatever made them.
 
     Args:
+      key: random key.
       predicted: on the split, logits `[n k]` float or classes `[n]` int.
+      dataset: the data set.
+      split: name of the split that was predicted.
       pair_logits: logits `[m k]` at x and at the twin of the split's pairs; None: no counterfactual bias.
     """
     check_choice("split", split, dataset.splits)
@@ -215,8 +218,17 @@ def influential(
     )
 
 
-def findings(dataset: Dataset, measured: Measurement, *, split: str = "test") -> list[str]:
-    """What a reader of the numbers must know, in plain sentences: guard rails, not results."""
+def findings(
+    dataset: Dataset, measured: Measurement, *, split: str = "test", aligned_from_test: bool = False
+) -> list[str]:
+    """Lists what a reader of the numbers must know, in plain sentences: guard rails, not results.
+
+    Args:
+      dataset: the data that were measured.
+      measured: the measurement.
+      split: name of the split that was measured.
+      aligned_from_test: the aligned cells were counted on the test split, because training could not say them.
+    """
     remarks = []
     report, k = measured.groups, len(dataset.label_names)
     predicted = np.bincount(measured.logits.argmax(axis=-1), minlength=k)
@@ -236,12 +248,23 @@ def findings(dataset: Dataset, measured: Measurement, *, split: str = "test") ->
     if known and max(known) - min(known) > AMBIGUOUS:
         values = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
         remarks.append(f"The average is ambiguous: {values}. Say which one is meant.")
-    if not measured.groups.count[dataset.aligned].sum() or not measured.groups.count[~dataset.aligned].sum():
+    counts, aligned = train_counts(dataset), dataset.aligned
+    declared = aligned.any() and not aligned.all() and not aligned_from_test
+    if not report.count.sum():
+        remarks.append("No test sample has a known attribute: groups cannot be compared.")
+    elif not counts.any() and not declared:
+        # Which samples are bias-aligned is then a guess, from which nothing may follow.
+        name = str(dataset.variant.get("attribute", "attribute"))
+        basis = " Samples are called bias-aligned by the association in the test set." if aligned.any() else ""
+        remarks.append(
+            f"How {name} and the label are associated in training is unknown: no training sample with a known value "
+            f"was given.{basis}"
+        )
+    elif not report.count[aligned].sum() or not report.count[~aligned].sum():
         remarks.append(
             "The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
             "be measured by accuracies alone."
         )
-    counts = train_counts(dataset)
     if (counts[~dataset.aligned].sum() == 0) and counts.sum():
         remarks.append(
             "No training sample is bias-conflicting: the attribute and the label are the same thing in "

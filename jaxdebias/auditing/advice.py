@@ -71,6 +71,7 @@ def advise(
     """Tries Deep Feature Reweighting and Fast Model Debias, and says which to use, if any.
 
     Args:
+      key: random key.
       split: the model cut before its last layer.
       params: of the trained model, which come back untouched.
       dataset: its splits edit and accept, with known attributes, and their pairs are used; never test.
@@ -128,7 +129,11 @@ def verify(
 
     Args:
       key: of the intervals of the differences.
+      split: the model cut before its last layer.
+      option: the repair.
+      dataset: the data set.
       before: of the trained model on the test split, made with `measure_key`, so that both see the same resamples.
+      measure_key: key with which `before` was measured.
     """
     after = measure(measure_key, _logits(split), option.params, dataset)
     differences = changes(key, before, after, dataset)

@@ -45,6 +45,7 @@ def list_candidates(
     """Lists the data set's attribute, where it is known on the test split, and the given ones.
 
     Args:
+      dataset: the data set.
       given: name -> split -> `[n]` values, or a Candidate made before. Values are strings, or numbers, which are cut at
         their quartiles if there are more than `MOST_VALUES`; None, NaN, "" and -1 are unknown. Needed for test; of use
         for train (how attribute and label go together), edit and accept (repairs).

@@ -9,7 +9,7 @@ it (`auditing.candidates`).
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,6 +36,26 @@ CLUSTERS, DIMENSIONS = 4, 8
 """Groups per label, and principal components of the features in which they are sought."""
 
 
+class SearchPower(NamedTuple):
+    """How often a search without attributes suspects something where a cue was planted."""
+
+    pictures: str
+    """Kind of pictures."""
+    found: int
+    """Sets in which something was suspected."""
+    planted: int
+    """Sets with a planted cue that the model relied on."""
+
+
+POWER: Mapping[str, tuple[SearchPower, ...]] = {
+    "aug-cell": (SearchPower("generated pictures", 11, 14), SearchPower("photographs", 15, 49)),
+    "sih": (SearchPower("generated pictures", 9, 14), SearchPower("photographs", 8, 49)),
+}
+"""By judges. Generated pictures: `benchmarks/results/audit_power.json` (of 14 clean sets, 0 and 1 were suspected).
+Photographs: 49 sets of pairs of CIFAR-10 classes, UTKFace, FER2013 and composites, 32 to 64 pixels, 2,000 for training,
+13 kinds of cue (of 27 clean sets, 0 and 1 were suspected); measured once, not yet a committed benchmark."""
+
+
 class Judges(NamedTuple):
     """Who guesses what a sample shows, from pictures and labels alone."""
 
@@ -56,6 +76,7 @@ def augmented_judges(
 
     Args:
       classifier: a small one: `models.mlp`, or a `models.cnn` for pictures that need it.
+      config: settings of their training.
       augment: a view of the pictures that breaks the true feature and leaves the suspected one; None: turning,
         stretching and shifting, `train.random_affine()`.
     """
@@ -76,6 +97,8 @@ def sih_judges(branches: Branches, classes: int, config: CellsConfig = CellsConf
 
     Args:
       branches: `models.mlp_vae` or `models.resnet_vae`, for so many classes.
+      classes: number of classes k.
+      config: settings of their training.
     """
     return Judges(_biased_learner(branches), config, hesitation=0.9 if classes < 5 else 0.5, followed=0.2)
 
@@ -132,7 +155,9 @@ def guess_cells(
     """Bias cells of every split, as a candidate attribute.
 
     Args:
+      key: random key.
       dataset: x and label of train are learned from, the rest is only predicted; attributes are not looked at.
+      judges: who judges the pictures.
       predicted: classes, by the model that is audited, of the test split.
       typical: so many samples of each label to show.
     """
@@ -197,9 +222,13 @@ def error_groups(
     components of their features; the other half says how often the model is wrong in each.
 
     Args:
+      key: random key.
       z: features before the last layer.
+      predicted: `[n]` int, predicted classes.
+      label: `[n]` int, 0..k-1.
       unit: samples of one unit are kept on one side.
       level: one minus the chance of naming any group where none is worse.
+      typical: samples to show of each group.
     """
     from scipy.cluster import vq  # a second to import, which only whoever asks should wait for
     from scipy.stats import fisher_exact

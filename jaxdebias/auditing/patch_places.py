@@ -223,6 +223,7 @@ def place(
       weight: of each image.
       unit: images of one number are not independent; 0..u-1.
       most: nats that there are to know.
+      classes: number of values that the maps are about.
     """
     expect(maps.shape[:1] == weight.shape == unit.shape, "maps", f"[n={len(weight)} h w]", describe(maps))
 

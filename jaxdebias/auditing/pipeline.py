@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
@@ -32,7 +33,7 @@ from jaxdebias.auditing.candidates import (
 )
 from jaxdebias.auditing.embedded import Embedded, embed, row_digests
 from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import are_probabilities, check_batch, check_choice, describe, expect
+from jaxdebias.contracts import NOT_LOGITS, are_probabilities, check_batch, check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
 from jaxdebias.measure._reliance import Shortcut
@@ -41,6 +42,8 @@ PIXELS = ("auto", "maps", "patches", "both", "none")
 JUDGES = ("aug-cell", "sih")
 SHOWN = 12
 """Training samples at each end of the influence ranking."""
+LEAST_PROBABILITY = 1e-12
+"""Probabilities below this count as this, so that their logarithm is finite."""
 HEAD_ROWS = 8192
 """Rows of features at a time through the last layer."""
 
@@ -164,6 +167,17 @@ class Assessed(Predicted):
         return self.verdicts[0].name if self.verdicts else None
 
     @property
+    def aligned_from_test(self) -> bool:
+        """Whether aligned cells are those of the test split, because no training sample has a value of the strongest.
+
+        How attribute and label are associated in training is then unknown.
+        """
+        if self.strongest is None:
+            return False
+        candidate = self.candidates[self.strongest]
+        return not candidate.own and not counts_of(self.data.dataset, candidate).any()
+
+    @property
     def has_shortcut(self) -> bool:
         return bool(self.verdicts) and self.verdicts[0].verdict == "shortcut"
 
@@ -218,7 +232,7 @@ def predict_test(request: AuditRequest) -> Predicted:
     """Computes the features of the data set, if the model can be cut, and what it answers on the test split."""
     dataset, model, embedded = request.dataset, request.model, None
     if model is None:
-        logits = _as_logits(np.asarray(request.predictions))
+        logits = request.predictions
     elif model.split is None:
         logits = predict_rows(model.apply_fn, model.params, dataset.splits["test"].x, batch_size=request.batch_size)
     else:
@@ -226,10 +240,17 @@ def predict_test(request: AuditRequest) -> Predicted:
         embedded = embed(model.split, model.params, dataset, spatial=spatial, batch_size=request.batch_size)
         features = embedded.dataset.splits["test"].x
         logits = predict_rows(model.split.head, model.params, features, batch_size=HEAD_ROWS)
+    logits = np.asarray(logits)
+    if logits.ndim == 2 and np.issubdtype(logits.dtype, np.floating) and are_probabilities(logits):
+        expect(model is None or (model.split is None and model.spatial is None), "model", "logits", NOT_LOGITS)
+        logits = np.log(np.maximum(logits, LEAST_PROBABILITY))
+        if model is not None:
+            model = dataclasses.replace(model, apply_fn=_logarithms_of(model.apply_fn))
+            request = dataclasses.replace(request, model=model)
     return Predicted(
         request=request,
         data=AuditData(dataset=dataset, embedded=embedded),
-        logits=np.asarray(logits),
+        logits=logits,
         repeated=_repeated_rows(dataset) if embedded is None else embedded.repeated,
     )
 
@@ -322,11 +343,9 @@ def _check_dataset(dataset: Dataset) -> None:
         check_batch(batch, classes=k, attributes=a, what=name)
 
 
-def _as_logits(predicted: np.ndarray) -> np.ndarray:
-    """Probabilities `[n k]` as their logarithms; classes and logits as they are."""
-    if predicted.ndim == 2 and np.issubdtype(predicted.dtype, np.floating) and are_probabilities(predicted):
-        return np.log(np.maximum(predicted, 1e-12))
-    return predicted
+def _logarithms_of(apply_fn: Callable[[Params, Array], jax.Array]) -> Callable[[Params, Array], jax.Array]:
+    """`(params, x) -> logits` of a model whose outputs are probabilities."""
+    return lambda params, x: jnp.log(jnp.maximum(apply_fn(params, x), LEAST_PROBABILITY))
 
 
 def _repeated_rows(dataset: Dataset) -> dict[str, int]:

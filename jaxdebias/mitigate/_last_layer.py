@@ -45,10 +45,10 @@ def _whole(split: Split) -> Callable[[Params, Array], jax.Array]:
 
 
 def frozen_features(split: Split, params: Params, x: Array, *, batch_size: int) -> Float[jax.Array, "n d"]:
-    """What the last layer sees, at least in float32: half precision is for the trunk, not for a regression on it."""
+    """What the last layer sees; floats in float32 at least: half precision is for the trunk, not for a fit on it."""
     z = map_rows(split.features, params, jnp.asarray(x), batch_size=batch_size)
     expect(z.ndim == 2, "split.features", "vectors [n d] before the last layer", describe(z))
-    return z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    return z.astype(jnp.promote_types(z.dtype, jnp.float32)) if jnp.issubdtype(z.dtype, jnp.floating) else z
 
 
 def last_layer(split: Split, params: Params, width: int) -> tuple[AffineHead, Callable[[Params, AffineHead], Params]]:

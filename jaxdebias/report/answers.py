@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxdebias.auditing.advice import LEAVE, UNTRIED
+from jaxdebias.auditing.discovery import POWER
 from jaxdebias.report import candidate_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import applies, percent
 
@@ -123,8 +124,8 @@ def _discovered(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[st
         )
     elif cells is not None:
         said.append(
-            f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: there is nothing plain "
-            f"that the model's mistakes follow. {UNSEEN[cells['judges']]} would not show this way."
+            f"Without any, pictures are judged by {wording.JUDGES[cells['judges']]}: nothing was suspected. "
+            f"{_power(cells['judges'])} {UNSEEN[cells['judges']]} would not show this way."
         )
     if found["groups"]:
         names = results["label_names"]
@@ -139,6 +140,19 @@ def _discovered(found: Mapping[str, Any], results: Mapping[str, Any]) -> list[st
             f"test samples that look alike to the model: {'; '.join(worst)}."
         )
     return said
+
+
+def _power(judges: str) -> str:
+    """How often such a search finds what is there.
+
+    >>> _power("aug-cell")[:84]
+    'This does not show that there is no shortcut: where a cue was planted, such a search'
+    """
+    shares = [f"{power.found} of {power.planted} sets of {power.pictures}" for power in POWER[judges]]
+    return (
+        "This does not show that there is no shortcut: where a cue was planted, such a search suspected something in "
+        f"{_listing(shares)}."
+    )
 
 
 def _how_strongly(results: Mapping[str, Any]) -> tuple[str, str]:

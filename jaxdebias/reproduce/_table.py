@@ -17,7 +17,8 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.files import write_text
 from jaxdebias.measure._bootstrap import over_seeds, paired_over_seeds
 from jaxdebias.reproduce._cases import DATA, Cases
-from jaxdebias.reproduce._methods import METHODS, accuracies, method_of
+from jaxdebias.reproduce._fitting import accuracies
+from jaxdebias.reproduce._methods import METHODS, method_of
 from jaxdebias.reproduce.published import Published, published
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.results.records import to_json
@@ -51,6 +52,7 @@ def reproduce_table(
     """Measures what is missing of the table, writes `out` after every row, and returns the table with its summary.
 
     Args:
+      config: settings, see the class.
       out: a JSON file, made if missing; rows that it has are kept.
       observe: called with a line of text now and then.
 

@@ -70,17 +70,14 @@ def test_result_is_that_of_fmd_in_the_layout_of_the_file(arrays, tmp_path):
     def batch(x, label, twin=None):
         return Batch(x.astype(np.float32), label.astype(np.int32), np.full(len(label), -1, np.int32), twin=twin)
 
-    split = Split(
-        features=lambda p, x: x, head=lambda p, z: z @ p["head"]["w"].T + p["head"]["b"][None, :], head_path=("head",)
-    )
-    params = {"head": {"w": jnp.asarray(head["fc.weight"], jnp.float32), "b": jnp.zeros(2)}}
+    split = Split(features=lambda p, x: x, head=lambda p, z: z @ p["head"]["w"].T + p["head"]["b"][None, :])
     sets = RepairSets(
         train=batch(features["train"], features["train_label"]),
-        edit=None,
         pairs=batch(features["edit"], features["edit_label"], features["edit_twin"]),
         accept=batch(features["accept"], features["accept_label"]),
         accept_pairs=batch(features["accept_pairs"], features["accept_pairs_label"], features["accept_twin"]),
     )
+    params = {"head": {"w": jnp.asarray(head["fc.weight"], jnp.float32), "b": jnp.zeros(2)}}
     expected, info = fmd(jax.random.split(jax.random.key(5), 3)[0], split, params, sets, FmdConfig(rounds=3))
     assert info.accepted
     np.testing.assert_allclose(edited["fc.weight"], expected["head"]["w"], rtol=1e-6)

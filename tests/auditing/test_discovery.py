@@ -1,6 +1,8 @@
 """What is suspected without any attribute, where there is something and where there is nothing."""
 
 import dataclasses
+import json
+import pathlib
 
 import jax
 import numpy as np
@@ -11,8 +13,10 @@ from jaxdebias.auditing import discovery
 from jaxdebias.auditing.candidates import Candidate, assess_candidates
 from jaxdebias.auditing.discovery import (
     CELLS,
+    POWER,
     ErrorGroup,
     Guesses,
+    SearchPower,
     augmented_judges,
     error_groups,
     guess_cells,
@@ -116,6 +120,51 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
     said = guess_cells(key, dataset, judges, predicted)
     assert said.plain == plain
     assert said.followed.value == (pytest.approx(0.9) if said.followed.n else pytest.approx(np.nan, nan_ok=True))
+
+
+def test_the_power_of_the_search_is_the_measured_one():
+    """The words of an audit that suspects nothing quote these counts."""
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    for judges, part in (("aug-cell", "pictures only"), ("sih", "biased branch")):
+        planted = [row["suspected"] for row in rows if row["part"] == part and row["state"] == "biased"]
+        assert POWER[judges][0] == SearchPower("generated pictures", sum(planted), len(planted))
+
+
+def test_judges_learn_from_the_training_split_alone(key, monkeypatch):
+    """All splits are predicted in one pass; only the rows of train have a weight, and no attribute is handed over."""
+    rows = {"test": 30, "train": 40, "edit": 20}  # as a data set may list them: train is not the first
+    splits = {
+        name: Batch(
+            x=np.full((n, 2, 2, 1), i, np.uint8), label=np.arange(n, dtype=np.int32) % 2, attribute=np.ones(n, np.int32)
+        )
+        for i, (name, n) in enumerate(rows.items())
+    }
+    dataset = Dataset(
+        name="by hand",
+        variant={},
+        splits=splits,
+        pairs={},
+        label_names=("0", "1"),
+        attribute_names=("a", "b"),
+        aligned=np.eye(2, dtype=bool),
+        pairing="none",
+    )
+    given = []
+
+    def find_cells(key, learner, data, config):
+        given.append(data)
+        n = len(data.label)
+        return Cells(data.label, np.eye(2)[data.label], np.zeros((1, n), np.int32), np.zeros((2, 2)))
+
+    monkeypatch.setattr(discovery, "find_cells", find_cells)
+    guesses = guess_cells(key, dataset, augmented_judges(models.mlp(hidden=(4,), classes=2)), splits["test"].label)
+    (data,) = given
+    of_train = data.x[:, 0, 0, 0] == 1
+    assert of_train.sum() == rows["train"]
+    np.testing.assert_array_equal(data.weight, of_train)
+    assert (data.attribute == -1).all()
+    assert {name: len(value) for name, value in guesses.candidate.values.items()} == rows
 
 
 def test_equal_judges_are_one_program():

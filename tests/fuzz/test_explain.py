@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxdebias import explain
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Split
+from jaxdebias.core import Batch, RepairSets, Split
 from jaxdebias.explain import fold, influence, patch_confidence, patch_logits
 from jaxdebias.explain._patches import grid_of
 from jaxdebias.mitigate import DfrConfig, FmdConfig, balanced_subsamples, balanced_weights, dfr, fmd
@@ -116,7 +116,7 @@ CALLS = {
         lambda change: influence.top_harmful(change, 2), {"change": Z[:, 0]}, ("change",), alone=("change",)
     ),
     "dfr": Call(
-        lambda **k: dfr(SPLIT, PARAMS, config=DfrConfig(penalties=(1.0,)), **k)[0],
+        lambda **k: dfr(KEY, SPLIT, PARAMS, RepairSets(**k), DfrConfig(penalties=(1.0,)))[0],
         {"edit": ROWS, "accept": HELD_OUT},
         ("edit.label", "edit.attribute", "edit.weight", "accept.label"),
         optional=("edit.weight",),
@@ -126,7 +126,7 @@ CALLS = {
         lambda **k: balanced_subsamples(KEY, **k), {"label": LABEL, "attribute": ATTRIBUTE}, ("label", "attribute")
     ),
     "fmd": Call(
-        lambda **k: fmd(KEY, SPLIT, PARAMS, config=FmdConfig(rounds=1), **k)[0],
+        lambda **k: fmd(KEY, SPLIT, PARAMS, RepairSets(**k), FmdConfig(rounds=1))[0],
         {"train": HELD_OUT, "pairs": PAIRS, "accept": HELD_OUT, "accept_pairs": PAIRS},
         ("train.label", "pairs.twin", "pairs.label", "accept.label", "accept_pairs.twin"),
     ),
@@ -184,8 +184,9 @@ def test_grids_of_any_size(height, width, patch, stride, flush):
 def test_floats_are_asked_for_where_the_curvature_needs_them():
     """A table of bytes as features of the last layer failed inside a loop of the Hessian."""
     bytes_ = HELD_OUT._replace(x=np.zeros((N, K), np.uint8))
+    sets = RepairSets(train=bytes_, pairs=PAIRS, accept=HELD_OUT, accept_pairs=PAIRS)
     with pytest.raises(ContractError, match=r"`features`: expected float \[n d\], got uint8"):
-        fmd(KEY, SPLIT, PARAMS, bytes_, PAIRS, HELD_OUT, PAIRS, FmdConfig(rounds=1))
+        fmd(KEY, SPLIT, PARAMS, sets, FmdConfig(rounds=1))
 
 
 def test_masks_that_do_not_fit_each_other():

@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,8 @@ TEXTS = ("results.json", "report.md", "model_card.md", "report.html")
 TIMES = ("seconds", "seconds_by_step")
 """Keys of results.json whose numbers depend on the machine, wherever they are."""
 MACHINE = ("device", "versions")
+PROGRESS = re.compile(r": epoch \d+/\d+, ")
+"""What is printed while one waits, as often as the machine is slow."""
 
 
 class Run(NamedTuple):
@@ -188,7 +191,7 @@ def execute(chain: Chain, folder: Path, out: Path) -> dict[str, float]:
 def _keep(run: Run, folder: Path, out: Path, printed: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "printed.txt", "a", encoding="utf-8") as file:
-        file.write(_anywhere(printed, folder))
+        file.writelines(line for line in _anywhere(printed, folder).splitlines(True) if not PROGRESS.search(line))
     made = folder / run.name
     if not made.is_dir():
         return

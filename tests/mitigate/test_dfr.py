@@ -204,6 +204,21 @@ def test_dead_features_and_heads_without_bias():
     assert info.accuracy_after > 0.6
 
 
+def test_rows_of_accept_count_by_their_weight():
+    edit, accept = batch(toy(1, n=300)), batch(toy(2, n=200))
+    weight = np.random.default_rng(0).integers(0, 4, 200).astype(np.float32)
+    config = DfrConfig(penalties=(10.0,))
+    fitted, info = dfr(KEY, AFFINE, params(), held_out(edit, accept._replace(weight=weight)), config)
+    right = np.asarray(AFFINE.head(fitted, accept.x)).argmax(1) == accept.label
+    assert info.scores[0] == info.accuracy_after == pytest.approx(np.average(right, weights=weight), abs=1e-6)
+    assert abs(info.scores[0] - right.mean()) > 1e-3
+    config = DfrConfig(penalties=(10.0,), select="worst_group")
+    _, worst = dfr(KEY, AFFINE, params(), held_out(edit, accept._replace(weight=weight)), config)
+    groups = group_of(accept.label, accept.attribute, 2)
+    expected = min(np.average(right[groups == g], weights=weight[groups == g]) for g in range(4))
+    assert worst.scores[0] == pytest.approx(expected, abs=1e-6)
+
+
 def test_bad_input_is_one_line():
     edit = batch(toy(1, n=100))
     with pytest.raises(ContractError, match="penalties"):

@@ -91,6 +91,12 @@ def test_trains_through_the_loop_with_balanced_draws(key):
     assert group_dro(BARE, GroupDroConfig(balanced=False), groups=counts).weights is None
 
 
+def test_the_adjustment_is_that_of_the_square_root_of_the_group(key):
+    learner = group_dro(BARE, GroupDroConfig(adjustment=2.0), groups=np.array([[100, 4], [25, 16], [1, 0]]))
+    hyper = learner.init(key, table(6)).hyper
+    np.testing.assert_allclose(hyper.adjustment, [0.2, 1.0, 0.4, 0.5, 2.0, 0.0], rtol=1e-6)
+
+
 def test_equal_arguments_give_one_learner_and_bad_ones_are_refused(key):
     assert group_dro(BARE, groups=np.array(COUNTS)) is group_dro(BARE, groups=np.array(COUNTS, np.int32))
     with pytest.raises(ContractError, match=r"`groups`.*this method needs the attribute, got None"):

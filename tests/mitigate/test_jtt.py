@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -69,6 +71,28 @@ def test_drawn_rows_count_once_and_as_often_as_their_weight_says(key):
     spoiled = data._replace(weight=np.full(60, np.nan, np.float32))
     assert np.isnan(step(key, state, spoiled)[1].loss)
     assert learner is drawn_by_weight(erm(BARE, optimizer=ADAM))
+
+
+def test_each_training_has_a_key_and_an_optimizer_of_its_own(key, monkeypatch):
+    given = []
+
+    def recorded(key, learner, data, config, **_):
+        given.append((key, learner, data, config))
+        return SimpleNamespace(state=SimpleNamespace(variables=BARE.init(key, DATA.x)))
+
+    monkeypatch.setattr("jaxdebias.mitigate._jtt.fit", recorded)
+    config = JttConfig(upweight=3.0, first_optimizer=Optimizer(learning_rate=0.5), **RUNS)
+    params, info = jtt(key, BARE, DATA, config, ADAM)
+    expected = jax.random.split(key)
+    for (used, *_), own in zip(given, expected, strict=True):
+        np.testing.assert_array_equal(jax.random.key_data(used), jax.random.key_data(own))
+    assert [learner for _, learner, *_ in given] == [
+        erm(BARE, optimizer=config.first_optimizer),
+        erm(BARE, optimizer=ADAM),
+    ]
+    assert [length for *_, length in given] == [config.first, config.second]
+    np.testing.assert_allclose(given[1][2].weight, jtt_weights(info.errors, 3.0))
+    assert params is info.second.state.variables
 
 
 def test_refuses():

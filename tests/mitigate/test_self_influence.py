@@ -1,5 +1,7 @@
 """Self-influence: against the definition, and what it finds among coloured digits."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,29 @@ def test_tuning_learns_the_pivotal_samples(tuned):
         return float(cross_entropy(classifier.apply(p, rows[0]), rows[1]).mean())
 
     assert loss(new) < 0.5 * loss(params)
+
+
+def test_the_drawn_rest_weighs_less_than_the_pivotal_set(key, monkeypatch):
+    rng = np.random.default_rng(0)
+    train = Batch(
+        rng.normal(size=(60, 4)).astype(np.float32),
+        (np.arange(60) % 2).astype(np.int32),
+        np.full(60, -1, np.int32),
+        weight=np.full(60, 2.0, np.float32),
+    )
+    classifier, given = models.mlp(hidden=(4,), classes=2), []
+
+    def recorded(key, learner, data, config, **more):
+        given.append(data)
+        state = more.get("state") or learner.init(key, data)
+        return SimpleNamespace(state=state)
+
+    monkeypatch.setattr("jaxdebias.mitigate._self_influence.fit", recorded)
+    config = SelfInfluenceConfig(repeats=1, per_class=5, rest=2.0, rest_weight=0.25)
+    _, info = self_influence(key, classifier, classifier.init(key, train.x), RepairSets(train=train), config)
+    assert len(info.pivotal) == 10
+    assert given[-1].weight.tolist() == [2.0] * 10 + [0.5] * 20
+    np.testing.assert_array_equal(given[-1].x[:10], train.x[info.pivotal])
 
 
 def test_bad_input_is_one_line(key):

@@ -1,6 +1,7 @@
 """CelebA: one of its 40 attributes to classify, another as the bias attribute, pairs matched on the other 38."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,27 +72,16 @@ def celeba(
     pictures of the validation split in their order, unmatched).
     """
     expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
-    expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
-    expect(0 < accept_share < 1, "accept_share", "a share above 0 and below 1", accept_share)
     folder = celeba_folder(data_dir)
     lists = read_lists(folder)
     for what, name in (("target", target), ("attribute", attribute)):
         check_choice(what, name, lists.names)
-    where = {name: np.flatnonzero(lists.part == number) for number, name in enumerate(PARTS)}
-    for name, rows in where.items():
-        expect(len(rows) > 0, PARTITION, f"at least one picture of {name}", "none")
-
-    train, held = where["train"], named_rng(seed, "celeba split").permutation(where["validation"])
-    if max_train is not None:
-        train = np.sort(named_rng(seed, "celeba train").permutation(train)[:max_train])
-    accept = round(len(held) * accept_share)
-    expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
-    parts = {"train": train, "edit": np.sort(held[accept:]), "accept": np.sort(held[:accept]), "test": where["test"]}
-
+    parts = _division(lists, seed, max_train, accept_share)
     label, value = (lists.values[:, lists.names.index(name)].astype(np.int32) for name in (target, attribute))
     others = lists.values[:, [i for i, name in enumerate(lists.names) if name not in (target, attribute)]]
     # Of all training pictures, so that `max_train` cannot turn the bias round.
-    aligned = aligned_cells(label[where["train"]], value[where["train"]], 2, 2)
+    train = lists.part == PARTS.index("train")
+    aligned = aligned_cells(label[train], value[train], 2, 2)
     expect(bool(aligned.any()), "attribute", f"one that goes with {target} in training", f"{attribute}, which does not")
     splits = {
         name: Batch(x=_pictures(folder, lists, rows, image_size), label=label[rows], attribute=value[rows])
@@ -120,6 +110,57 @@ def celeba(
     )
     check_dataset(dataset)
     return dataset
+
+
+def celeba_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    max_train: int | None = None,
+    accept_share: float = 1 / 3,
+) -> dict[str, dict[str, list[str]]]:
+    """Attributes on the rows of `celeba`, without reading a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `celeba`.
+      names: attributes, as in the header of `list_attr_celeba.txt`.
+      seed: as of `celeba`, so that the rows are the same.
+      max_train: as `seed`.
+      accept_share: as `seed`.
+    """
+    lists = read_lists(celeba_folder(data_dir))
+    return attribute_columns(lists.names, lists.values, names, _division(lists, seed, max_train, accept_share))
+
+
+def attribute_columns(
+    known: Sequence[str], values: Bool[np.ndarray, "n j"], names: Sequence[str], parts: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, list[str]]]:
+    """name -> split -> "NAME" or "not NAME" of each row of the split."""
+    for name in names:
+        check_choice("attribute", name, known)
+    return {
+        name: {
+            split: [name if there else f"not {name}" for there in values[rows, known.index(name)]]
+            for split, rows in parts.items()
+        }
+        for name in names
+    }
+
+
+def _division(lists: Annotations, seed: int, max_train: int | None, accept_share: float) -> dict[str, np.ndarray]:
+    """Split -> its rows of the lists."""
+    expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
+    expect(0 < accept_share < 1, "accept_share", "a share above 0 and below 1", accept_share)
+    where = {name: np.flatnonzero(lists.part == number) for number, name in enumerate(PARTS)}
+    for name, rows in where.items():
+        expect(len(rows) > 0, PARTITION, f"at least one picture of {name}", "none")
+    train, held = where["train"], named_rng(seed, "celeba split").permutation(where["validation"])
+    if max_train is not None:
+        train = np.sort(named_rng(seed, "celeba train").permutation(train)[:max_train])
+    accept = round(len(held) * accept_share)
+    expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
+    return {"train": train, "edit": np.sort(held[accept:]), "accept": np.sort(held[:accept]), "test": where["test"]}
 
 
 def celeba_folder(data_dir: str | pathlib.Path) -> pathlib.Path:

@@ -9,7 +9,7 @@ from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._matching import matched_pairs
-from jaxdebias.data._sets.celeba import IMAGES, PARTS, celeba_folder, read_lists
+from jaxdebias.data._sets.celeba import IMAGES, PARTS, Annotations, attribute_columns, celeba_folder, read_lists
 from jaxdebias.data.decode import decode_all
 from jaxdebias.data.streams import named_rng
 
@@ -62,52 +62,11 @@ def celeba_four_cells(
     Source: De Coninck et al. 2024 (released code): cells, sizes, target and attribute. That code draws no test
     pictures; ours are kept apart because it chose and reported on the same validation pictures.
     """
-    expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
-    cells = tuple(cells)
-    good = len(cells) == 4 and all(isinstance(n, int | np.integer) and n >= 0 for n in cells) and sum(cells) > 0
-    expect(good, "cells", "four numbers of pictures, of at least 0 and not all 0", cells)
-    expect(per_cell >= 2, "per_cell", "at least 2", per_cell)
-    expect(test_per_cell is None or test_per_cell >= 1, "test_per_cell", "at least 1, or None", test_per_cell)
     folder = celeba_folder(data_dir)
     lists = read_lists(folder)
-    for what, name in (("target", target), ("attribute", attribute)):
-        check_choice(what, name, lists.names)
+    parts = _division(lists, target, attribute, cells, per_cell, test_per_cell, seed)
     label, value = (lists.values[:, lists.names.index(name)].astype(np.int32) for name in (target, attribute))
-    group = 2 * label + value
     others = lists.values[:, [i for i, name in enumerate(lists.names) if name not in (target, attribute)]]
-
-    def drawn(part: str) -> list[np.ndarray]:
-        """The pictures of each cell in random order."""
-        rng = named_rng(seed, f"four cells {part}")
-        return [rng.permutation(np.flatnonzero((lists.part == PARTS.index(part)) & (group == g))) for g in range(4)]
-
-    def first(part: str, counts: Sequence[int]) -> list[np.ndarray]:
-        found = drawn(part)
-        for g, (rows, count) in enumerate(zip(found, counts, strict=True)):
-            expect(
-                len(rows) >= count,
-                "cells" if part == "train" else "per_cell",
-                f"at most the {len(rows)} pictures of {part} with {target} {g // 2} and {attribute} {g % 2}",
-                count,
-            )
-        return [rows[:count] for rows, count in zip(found, counts, strict=True)]
-
-    validation, found = first("validation", [per_cell] * 4), drawn("test")
-    scarcest = min(map(len, found))
-    expect(scarcest > 0, "test", f"pictures in all four cells of {target} and {attribute}", "an empty one")
-    test = [rows[: min(scarcest, test_per_cell or scarcest)] for rows in found]
-    cut = -(-2 * per_cell // 3)
-    parts = {
-        name: np.sort(np.concatenate(rows))
-        for name, rows in {
-            "train": first("train", cells),
-            "edit": [rows[:cut] for rows in validation],
-            "accept": [rows[cut:] for rows in validation],
-            "test": test,
-            "validation": validation,
-        }.items()
-    }
-
     aligned = aligned_cells(label[parts["train"]], value[parts["train"]], 2, 2)
     expect(bool(aligned.any()), "cells", f"sizes with which {attribute} goes with {target}", cells)
     used = np.unique(np.concatenate(list(parts.values())))
@@ -139,3 +98,85 @@ def celeba_four_cells(
     )
     check_dataset(dataset)
     return dataset
+
+
+def celeba_four_cells_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    target: str = "Male",
+    attribute: str = "Blond_Hair",
+    cells: Sequence[int] = CELLS,
+    per_cell: int = PER_CELL,
+    test_per_cell: int | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, list[str]]]:
+    """Attributes on the rows of `celeba_four_cells`, without reading a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `celeba_four_cells`.
+      names: attributes, as in the header of `list_attr_celeba.txt`.
+      target: as of `celeba_four_cells`, as all that follows: they decide on the rows.
+      attribute: as `target`.
+      cells: as `target`.
+      per_cell: as `target`.
+      test_per_cell: as `target`.
+      seed: as `target`.
+    """
+    lists = read_lists(celeba_folder(data_dir))
+    parts = _division(lists, target, attribute, cells, per_cell, test_per_cell, seed)
+    return attribute_columns(lists.names, lists.values, names, parts)
+
+
+def _division(
+    lists: Annotations,
+    target: str,
+    attribute: str,
+    cells: Sequence[int],
+    per_cell: int,
+    test_per_cell: int | None,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Split -> its rows of the lists."""
+    expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
+    cells = tuple(cells)
+    good = len(cells) == 4 and all(isinstance(n, int | np.integer) and n >= 0 for n in cells) and sum(cells) > 0
+    expect(good, "cells", "four numbers of pictures, of at least 0 and not all 0", cells)
+    expect(per_cell >= 2, "per_cell", "at least 2", per_cell)
+    expect(test_per_cell is None or test_per_cell >= 1, "test_per_cell", "at least 1, or None", test_per_cell)
+    for what, name in (("target", target), ("attribute", attribute)):
+        check_choice(what, name, lists.names)
+    label, value = (lists.values[:, lists.names.index(name)].astype(np.int32) for name in (target, attribute))
+    group = 2 * label + value
+
+    def drawn(part: str) -> list[np.ndarray]:
+        """The pictures of each cell in random order."""
+        rng = named_rng(seed, f"four cells {part}")
+        return [rng.permutation(np.flatnonzero((lists.part == PARTS.index(part)) & (group == g))) for g in range(4)]
+
+    def first(part: str, counts: Sequence[int]) -> list[np.ndarray]:
+        found = drawn(part)
+        for g, (rows, count) in enumerate(zip(found, counts, strict=True)):
+            expect(
+                len(rows) >= count,
+                "cells" if part == "train" else "per_cell",
+                f"at most the {len(rows)} pictures of {part} with {target} {g // 2} and {attribute} {g % 2}",
+                count,
+            )
+        return [rows[:count] for rows, count in zip(found, counts, strict=True)]
+
+    validation, found = first("validation", [per_cell] * 4), drawn("test")
+    scarcest = min(map(len, found))
+    expect(scarcest > 0, "test", f"pictures in all four cells of {target} and {attribute}", "an empty one")
+    test = [rows[: min(scarcest, test_per_cell or scarcest)] for rows in found]
+    cut = -(-2 * per_cell // 3)
+    return {
+        name: np.sort(np.concatenate(rows))
+        for name, rows in {
+            "train": first("train", cells),
+            "edit": [rows[:cut] for rows in validation],
+            "accept": [rows[cut:] for rows in validation],
+            "test": test,
+            "validation": validation,
+        }.items()
+    }

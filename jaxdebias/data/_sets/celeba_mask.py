@@ -1,6 +1,7 @@
 """CelebAMask-HQ: 30,000 faces with CelebA's 40 attributes and the parts of each face drawn by hand."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxdebias.contracts import check_choice, check_dataset, expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._matching import matched_pairs
-from jaxdebias.data._sets.celeba import read_attributes
+from jaxdebias.data._sets.celeba import attribute_columns, read_attributes
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
 from jaxdebias.data.streams import named_rng
 
@@ -127,35 +128,19 @@ def celeba_mask(
     Source: Lee, Liu, Wu and Luo 2020 (files); Serianni et al. 2025 (split and regions).
     """
     expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
-    expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
-    expect(0 < accept_share < 1, "accept_share", "a share above 0 and below 1", accept_share)
     folder = celeba_mask_folder(data_dir)
     listed = read_annotations(folder)
     for what, name in (("target", target), ("attribute", attribute)):
         check_choice(what, name, listed.names)
-    where = protocol_split(len(listed.number))
     label, value = (listed.values[:, listed.names.index(name)].astype(np.int32) for name in (target, attribute))
     others = listed.values[:, [i for i, name in enumerate(listed.names) if name not in (target, attribute)]]
     # Of all training pictures, so that `max_train` cannot turn the bias round.
-    aligned = aligned_cells(label[where["train"]], value[where["train"]], 2, 2)
+    train = protocol_split(len(listed.number))["train"]
+    aligned = aligned_cells(label[train], value[train], 2, 2)
     expect(bool(aligned.any()), "attribute", f"one that goes with {target} in training", f"{attribute}, which does not")
 
-    train = where["train"]
-    if max_train is not None:
-        train = named_rng(seed, "celeba-mask train").permutation(train)[:max_train]
-    held = named_rng(seed, "celeba-mask split").permutation(where["validation"])
-    accept = round(len(held) * accept_share)
-    expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
-    parts = {
-        name: np.sort(rows)
-        for name, rows in (
-            ("train", train),
-            ("edit", held[accept:]),
-            ("accept", held[:accept]),
-            ("test", where["test"]),
-        )
-    }
     splits, pairs = {}, {}
+    parts = _division(len(listed.number), seed, max_train, accept_share)
     for name, rows in parts.items():
         faces = read_faces(folder, listed, rows, image_size=image_size, crop=crop)
         splits[name] = Batch(x=faces.x, label=label[rows], attribute=value[rows], mask=faces.mask)
@@ -181,6 +166,43 @@ def celeba_mask(
     )
     check_dataset(dataset)
     return dataset
+
+
+def celeba_mask_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    max_train: int | None = None,
+    accept_share: float = 1 / 3,
+) -> dict[str, dict[str, list[str]]]:
+    """Attributes on the rows of `celeba_mask`, without reading a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `celeba_mask`.
+      names: attributes, as in the header of the attribute list.
+      seed: as of `celeba_mask`, so that the rows are the same.
+      max_train: as `seed`.
+      accept_share: as `seed`.
+    """
+    known = read_annotations(celeba_mask_folder(data_dir))
+    parts = _division(len(known.number), seed, max_train, accept_share)
+    return attribute_columns(known.names, known.values, names, parts)
+
+
+def _division(n: int, seed: int, max_train: int | None, accept_share: float) -> dict[str, np.ndarray]:
+    """Split -> its rows of the attribute list."""
+    expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
+    expect(0 < accept_share < 1, "accept_share", "a share above 0 and below 1", accept_share)
+    where = protocol_split(n)
+    train = where["train"]
+    if max_train is not None:
+        train = named_rng(seed, "celeba-mask train").permutation(train)[:max_train]
+    held = named_rng(seed, "celeba-mask split").permutation(where["validation"])
+    accept = round(len(held) * accept_share)
+    expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
+    parts = {"train": train, "edit": held[accept:], "accept": held[:accept], "test": where["test"]}
+    return {name: np.sort(rows) for name, rows in parts.items()}
 
 
 def celeba_mask_folder(data_dir: str | pathlib.Path) -> pathlib.Path:

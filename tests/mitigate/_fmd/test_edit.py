@@ -18,7 +18,9 @@ from jaxdebias.core import Batch, RepairSets, Split, as_float
 from jaxdebias.explain import influence
 from jaxdebias.measure import _counterfactual as counterfactual
 from jaxdebias.mitigate import FineTuneConfig, FmdConfig, fmd, train_from_scratch
-from jaxdebias.mitigate._fmd.line_search import candidates, near
+from jaxdebias.mitigate._fmd.edit import _rule
+from jaxdebias.mitigate._fmd.line_search import Judged, candidates, near
+from jaxdebias.mitigate._fmd.sources import External, Measured
 
 IDENTITY = Split(
     features=lambda params, x: x * params["scale"],
@@ -525,6 +527,70 @@ def test_a_fixed_step_is_taken_in_every_round(key):
     assert [r.u for r in info.rounds] == [0.25] * 3
     assert info.accepted
     assert edited is not params
+
+
+def test_a_fixed_step_is_kept_whatever_it_does(key):
+    params, train, pairs, *accept = setting(0)
+    opposite = pairs._replace(x=pairs.twin, twin=pairs.x)
+    kept, info = fmd(key, IDENTITY, params, repair(train, opposite, *accept), FmdConfig(step=0.25, rounds=1))
+    assert info.bias_drop_z < 0
+    assert info.accepted
+    assert kept is not params
+
+
+def test_a_drop_below_the_significance_asked_for_is_rolled_back(key):
+    params, *sets = setting(0)
+    config = dataclasses.replace(TOY, rounds=2, significance=1e6)
+    same, info = fmd(key, IDENTITY, params, repair(*sets), config)
+    assert 0 < info.bias_drop_z < 1e6
+    assert same is params
+    assert not info.accepted
+    assert info.bias_after == info.bias_before
+
+
+def test_renderings_of_few_units_are_few(key):
+    """Four hundred pairs of eight units: the same edit is no longer separable from chance."""
+    params, train, pairs, accept, accept_pairs = setting(0)
+    unit = (np.arange(len(accept_pairs.label)) % 8).astype(np.int32)
+    clustered = repair(train, pairs, accept, accept_pairs._replace(unit=unit))
+    assert fmd(key, IDENTITY, params, repair(train, pairs, accept, accept_pairs), TOY)[1].accepted
+    same, info = fmd(key, IDENTITY, params, clustered, TOY)
+    assert (info.accepted, same) == (False, params)
+    assert info.bias_drop_z < 3
+
+
+def test_the_damping_is_that_of_the_weighted_mean(key):
+    params, train, *sets = setting(0)
+    weighted = train._replace(weight=np.full(2000, 2.0, np.float32))
+    (one, plain), (two, double) = (
+        fmd(key, IDENTITY, params, repair(data, *sets), FmdConfig(search=False)) for data in (train, weighted)
+    )
+    assert double.rounds[0].smallest_pivot == pytest.approx(2 * plain.rounds[0].smallest_pivot, rel=1e-5)
+    step = [np.asarray(edited["head"]["kernel"] - params["head"]["kernel"]) for edited in (one, two)]
+    np.testing.assert_allclose(2 * step[1], step[0], rtol=1e-3, atol=1e-5)
+
+
+def test_directions_by_hand():
+    params, _, pairs, *_ = setting(0)
+    theta = np.asarray(params["head"]["kernel"], np.float64)
+    cached = influence.HeadPairs(jnp.asarray(pairs.x), jnp.asarray(pairs.twin), jnp.asarray(pairs.label))
+    head = influence.AffineHead(params["head"]["kernel"], None)
+    measured = Measured(influence.pair_bias, cached)
+    sides = [oracle.example_gradients(theta, np.asarray(x, float), pairs.label).sum(0) for x in (pairs.x, pairs.twin)]
+    slope = oracle.pair_bias_gradient(theta, *(np.asarray(x, float) for x in (pairs.x, pairs.twin)), pairs.label)
+    for direction, expected in (("ext", sides[0] - sides[1]), ("learn", -sides[1]), ("gradB", -slope)):
+        got = External(direction, cached, measured).right_hand_side(head, Identity())
+        np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_the_budget_is_whole_from_half_of_the_rounds_on():
+    choose = _rule(FmdConfig(aligned_floor=0.10, rounds=8), 0.95)
+    judged = Judged(bias=np.array([0.5, 0.1]), accuracy=np.array([0.8, 0.8]), aligned=np.array([0.95, 0.8501]))
+    assert [choose(number, judged) for number in (1, 3, 4, 8)] == [0, 0, 1, 1]
+
+
+def test_a_candidate_on_the_floor_is_allowed():
+    assert near(np.ones(2), np.array([0.5, 0.1]), np.array([1.0, 0.875]), floor=0.875, tolerance=0.0) == 1
 
 
 class Identity:

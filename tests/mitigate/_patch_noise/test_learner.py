@@ -166,9 +166,9 @@ def close(a, b):
 
 @pytest.mark.parametrize("make", [erm, pytest.param(gce, marks=pytest.mark.slow)], ids=["erm", "gce"])
 def test_a_step_is_the_learner_s_step_on_corrupted_images(key, make):
-    plain, c = make(MLP, SGD), of(MASKS)
+    plain, c = make(MLP, optimizer=SGD), of(MASKS)
     learner = patch_noise(plain, c)
-    assert learner is patch_noise(make(MLP, SGD), of(MASKS))
+    assert learner is patch_noise(make(MLP, optimizer=SGD), of(MASKS))
     assert learner is not patch_noise(plain, of(MASK))
     assert learner.weights is None
     state, of_plain = jax.jit(learner.init)(key, BATCH), jax.jit(plain.init)(key, BATCH)
@@ -210,7 +210,7 @@ def test_any_learner_and_its_weights(key):
 
 @pytest.mark.slow
 def test_a_start_from_trained_variables_and_another_wrapper(key):
-    drawn = patch_noise(drawn_by_weight(erm(MLP, SGD)), of(MASK))
+    drawn = patch_noise(drawn_by_weight(erm(MLP, optimizer=SGD)), of(MASK))
     init = jax.jit(drawn.init)
     started, other = init(key, BATCH), init(jax.random.key(1), BATCH).variables
     again, _ = jax.jit(drawn.step)(key, started._replace(variables=other, lr_scale=jnp.float32(0)), BATCH)
@@ -222,7 +222,7 @@ def test_a_sweep_of_corruptions_equals_runs_and_a_run_does_not_go_on_with_anothe
     data = BATCH._replace(index=None, weight=None)
     config = FitConfig(epochs=2, epochs_per_chunk=2, batch_size=4)
     arms = [of(MASK, "zero"), of(MASK), of(~MASK, "swap"), of(MASK, "keep")]
-    plain = gce(MLP, SGD)
+    plain = gce(MLP, optimizer=SGD)
     hyper = [PatchNoiseHyper(arm, GceHyper(jnp.float32(0.7))) for arm in arms]
     portions = list(sweep([key] * 4, patch_noise(plain, arms[0]), data, config, hyper=hyper))
     assert len(portions) == 4
