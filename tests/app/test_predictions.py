@@ -99,9 +99,9 @@ def test_how_the_file_was_understood_is_among_the_findings(tmp_path):
     results = audit_predictions(
         write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows), tmp_path / "out"
     )
-    assert results["before"]["accuracy"]["value"] == pytest.approx((label == sex).mean(), abs=1e-6)
-    assert [one["name"] for one in results["candidates"]] == ["sex"]
-    said = " ".join(results["findings"])
+    assert results.before.accuracy.value == pytest.approx((label == sex).mean(), abs=1e-6)
+    assert [one.name for one in results.candidates] == ["sex"]
+    said = " ".join(results.findings)
     assert "predicted holds probabilities: they were read as those of class '1'." in said
     assert "file was left out of the candidates: it is an identifier: 400 values in 400 rows." in said
 
@@ -117,7 +117,7 @@ def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
     found = []
     for number, table in enumerate((plain, floats, mixed)):
         results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
-        found.append((results["candidates"], results["before"]["accuracy"], results["label_names"]))
+        found.append((results.candidates, results.before.accuracy, results.label_names))
     assert found[0] == found[1] == found[2]
 
 
