@@ -169,6 +169,14 @@ def test_without_masks_there_are_maps_and_no_scores(key, dataset):
         class_maps.audit_maps(key, LAYER, AT_OBJECT, bare, regions=REGIONS)
 
 
+def test_the_data_set_names_its_regions(key, dataset):
+    named = dataclasses.replace(dataset, regions=REGIONS)
+    seen = class_maps.audit_maps(key, LAYER, AT_OBJECT, named)
+    given = class_maps.audit_maps(key, LAYER, AT_OBJECT, dataset, regions=REGIONS)
+    assert seen.regions == tuple(REGIONS)
+    np.testing.assert_array_equal(seen.overall.score.value, given.overall.score.value)
+
+
 def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
     test = dataset.splits["test"]
     only = dataclasses.replace(
