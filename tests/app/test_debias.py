@@ -78,7 +78,7 @@ def test_other_methods_are_read_back_and_repaired(method, tmp_path):
     test = run.dataset.splits["test"]
     right = np.asarray(run.classifier.apply(run.params, test.x)).argmax(-1) == test.label
     assert right.mean() == pytest.approx(results.before.accuracy.value)
-    fixed = debias(tmp_path / "run", DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
+    debias(tmp_path / "run", DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
 
 
 @pytest.mark.slow
