@@ -3,21 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdebias.batching import concatenate, unpair
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import (
-    Batch,
-    Classifier,
-    Dataset,
-    RepairSets,
-    Split,
-    as_float,
-    concatenate,
-    counted,
-    group_of,
-    repair_sets,
-    take,
-    unpair,
-)
+from jaxdebias.core import Batch, Classifier, Dataset, RepairSets, Split, as_float, counted, group_of, repair_sets, take
 
 
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
