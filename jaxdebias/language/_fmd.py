@@ -13,7 +13,7 @@ back. Candidates are 0 and 2^-9 .. 2, in root mean square change of the logits u
 u^2 / 2 is the Kullback-Leibler divergence from the present model, to second order, mean over positions.
 
 A text in which the bias is true is predicted less well without it: measure perplexity on texts that are not biased.
-Whether the edit holds beyond its pairs, only pairs from other templates and topics can tell. Source: FMD (Chen et al. 2023); its code for language models was never released.
+Only pairs from other templates and topics can tell whether the edit holds beyond its own. Source: FMD (Chen et al.).
 """
 
 import time
