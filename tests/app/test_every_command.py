@@ -1,4 +1,4 @@
-"""One folder of each command: `check` judges it or says that it cannot, `show` shows it, a second call has nothing to do."""
+"""One folder of each command: `check` judges it or says that it cannot, `show` shows it, again it has nothing to do."""
 
 import json
 from pathlib import Path
