@@ -133,6 +133,10 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
       ContractError: naming the field, what was expected and what was found.
     """
     expect(isinstance(batch, Batch), what, "a jaxdebias.Batch", type(batch).__name__)
+    for name, value in batch._asdict().items():
+        # A Series is indexed by its labels, not by position: it would give other rows without a word.
+        good = value is None or (isinstance(getattr(value, "dtype", None), np.dtype) and not hasattr(value, "iloc"))
+        expect(good, f"{what}.{name}", "an array, such as numpy.asarray(...) of it", type(value).__name__)
     x = batch.x
     expect(hasattr(x, "shape") and x.ndim in (2, 4), f"{what}.x", "images [n h w c] or a table [n d]", describe(x))
     n = x.shape[0]

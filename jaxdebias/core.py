@@ -10,7 +10,7 @@ Dimension letters, used in every signature of the library:
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +72,8 @@ class Dataset:
     the gap of the means is a bias, not the absolute difference of each pair)."""
     feature_names: tuple[str, ...] = field(default=())
     """Names of the columns, for tables."""
+    regions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Name of a region -> the labels of the masks that it unites, for data with masks."""
 
     @staticmethod
     def from_arrays(x: Any, label: Any, attribute: Any = None, **options: Any) -> "Dataset":

@@ -11,7 +11,7 @@ from auditing.toys import SPLIT, linear, looking_at, table
 import jaxdebias
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Split, take
-from jaxdebias.results.records import check_results
+from jaxdebias.results.codec import read_run
 
 NOISE = {name: np.random.default_rng(3).integers(0, 2, 400) for name in ("train", "edit", "accept", "test")}
 
@@ -39,7 +39,7 @@ def report():
 
 def test_the_shortcut_is_named_explained_and_taken_out(report):
     assert report.shortcuts == ["colour"]
-    assert {one["name"]: one["verdict"] for one in report.results["candidates"]} == {
+    assert {one.name: one.verdict for one in report.record.candidates} == {
         "colour": "shortcut",
         "scanner": "none",
     }
@@ -51,8 +51,8 @@ def test_the_shortcut_is_named_explained_and_taken_out(report):
     assert "do most for the dependence on the colour" in because.said
     assert "verified on the test set" in what.said
     assert report.fix in ("dfr", "fmd")
-    assert report.results["advice"]["verified"]["held"]
-    assert report.results["changes"]["group_mean_accuracy"]["low"] > 0.2
+    assert report.record.advice.verified.held
+    assert report.record.changes["group_mean_accuracy"].low > 0.2
     test = table(noise=0.1).splits["test"]
     right = np.asarray(linear(report.params, test.x)).argmax(-1) == test.label
     assert right[test.attribute != test.label].mean() > 0.8
@@ -67,9 +67,10 @@ def test_the_report_is_written_whole(report, tmp_path):
         "report.md",
         "results.json",
     ]
-    results = json.loads((out / "results.json").read_text())
-    check_results(results)
-    assert [one["question"] for one in results["answers"]] == [one.question for one in report.answers]
+    record = read_run(out)
+    assert record == report.record
+    assert record.answers == report.answers
+    assert json.loads((out / "results.json").read_text()) == report.results
     page = (out / "report.html").read_text()
     for one in report.answers:
         assert one.question in page
@@ -82,7 +83,7 @@ def test_the_report_is_written_whole(report, tmp_path):
 def test_a_sound_model_is_left_alone(tmp_path):
     report = jaxdebias.audit(linear, looking_at(4.0, 0.0), table(noise=0.1), split=SPLIT, fix=True)
     assert (report.shortcuts, report.fix) == ([], "leave it")
-    assert report.results["edit"] is None
+    assert report.record.edit is None
     assert "Leave it" in report.answers[4].said
     report.write(tmp_path / "out")
     assert not (tmp_path / "out" / "params.npz").exists()
@@ -96,7 +97,7 @@ def test_predictions_alone_answer_two_questions():
     assert report.fix == "not tried"
     assert [bool(one.said) for one in report.answers] == [True, True, False, False, True]
     assert "before its last layer" in report.answers[3].needs
-    assert report.results["before"]["counterfactual_bias"] is None
+    assert report.record.before.counterfactual_bias is None
 
 
 def test_without_training_rows_the_association_is_unknown_and_said_so():
@@ -108,18 +109,18 @@ def test_without_training_rows_the_association_is_unknown_and_said_so():
         table(), splits={"test": test}, pairs={}, pairing="none", aligned=np.zeros((2, 2), bool)
     )
     report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": {"test": value}})
-    findings = " ".join(report.results["findings"])
+    findings = " ".join(report.record.findings)
     assert "only bias-aligned or only bias-conflicting" not in findings
     assert "How tone and the label are associated in training is unknown" in findings
     given = {"test": value, "train": value}
     dataset = dataclasses.replace(dataset, splits={"test": test, "train": test._replace(x=test.x + 1)})
     report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": given})
-    assert "associated in training is unknown" not in " ".join(report.results["findings"])
+    assert "associated in training is unknown" not in " ".join(report.record.findings)
 
 
 def test_a_function_alone_has_pairs_too():
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(noise=0.1))
-    assert report.results["before"]["counterfactual_bias"]["value"] > 0.3
+    assert report.record.before.counterfactual_bias.value > 0.3
     assert report.fix == "not tried"
 
 
@@ -128,8 +129,8 @@ def test_without_any_attribute_nothing_is_claimed():
     assert report.shortcuts == []
     assert "No attribute was given" in report.answers[0].said
     assert "column" in report.answers[0].needs
-    assert report.answers[1] == (report.answers[1].question, "", report.answers[1].needs)
-    assert report.results["before"]["accuracy"]["value"] > 0.4
+    assert report.answers[1].said == ""
+    assert report.record.before.accuracy.value > 0.4
 
 
 def test_test_rows_in_training_are_a_leak():
@@ -140,7 +141,7 @@ def test_test_rows_in_training_are_a_leak():
     )
     leaky = dataclasses.replace(dataset, splits={**dataset.splits, "train": both})
     classes = test.label.copy()
-    found = jaxdebias.audit(None, None, leaky, predicted=classes).results["findings"]
+    found = jaxdebias.audit(None, None, leaky, predicted=classes).record.findings
     assert any(text.startswith("Leakage: 7 samples of the split 'train'") for text in found)
 
 
@@ -172,8 +173,8 @@ def test_a_classifier_brings_what_looks_inside(key):
     params = classifier.init(key, dataset.splits["train"].x[:2])
     report = jaxdebias.audit(classifier, jax.tree.map(lambda leaf: leaf * 0, params), dataset)
     assert report.shortcuts == []
-    assert report.results["inputs"]["model"] == "features and head"
-    assert any("constant" in text for text in report.results["findings"])
+    assert report.record.inputs.model == "features and head"
+    assert any("constant" in text for text in report.record.findings)
 
 
 def test_padding_counts_in_no_number():
@@ -228,4 +229,4 @@ def test_how_values_were_understood_is_a_finding():
     text["train"][::3] = "b"
     ways = {"pixels": "none", "discover": False}
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(), candidates={"scanner": text}, **ways)
-    assert any("scanner: " in said and "cells with 'NA' are unknown." in said for said in report.results["findings"])
+    assert any("scanner: " in said and "cells with 'NA' are unknown." in said for said in report.record.findings)

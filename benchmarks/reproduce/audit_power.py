@@ -169,6 +169,10 @@ def judged(
     """Whether the verdict and the advice are right.
 
     Args:
+      state: what the oracle says of the set: clean, weak or strong.
+      planted: name of the planted attribute.
+      shortcuts: names that the audit calls shortcuts.
+      fix: what the audit advises.
       held: of a fix, whether the audit verified it.
       gain: the best to be had, where a strong set is left as it is.
     """

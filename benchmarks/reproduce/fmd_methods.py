@@ -148,6 +148,7 @@ def baseline_methods(
     """The honest alternatives.
 
     Args:
+      setup: the trained model and its data.
       held_out: what to fine-tune on, made of the edit split.
       every: what to train on from scratch: the edit split in every rendering that the data set can draw.
       select: what chooses DFR's L1 penalty on the accept split; `worst_group` needs groups of some size.

@@ -32,6 +32,8 @@ SIMULATIONS = 2000
 FEW_UNITS = 10
 LEAST_POWER = 0.95
 """Of the largest difference."""
+WRITE_EVERY = 60.0
+"""Seconds."""
 
 
 def plan(parts: Sequence[str] = tuple(PARTS)) -> list[Design]:
@@ -174,14 +176,16 @@ def main() -> int:
         planned = {tuple(design) for design in plan()}
         kept = {tuple(row[name] for name in Design._fields): row for row in table["rows"]}
         kept = {key: row for key, row in kept.items() if key in planned and row["simulations"] == args.simulations}
-        for number, design in enumerate(designs):
-            if tuple(design) in kept:
-                continue
+        missing = [design for design in designs if tuple(design) not in kept]
+        written = time.perf_counter()
+        for number, design in enumerate(missing):
             row = kept[tuple(design)] = measured(design, args.simulations)
-            table = finished({"rows": list(kept.values())}, len(plan()))
-            write(args.out, table)
+            if design == missing[-1] or time.perf_counter() - written > WRITE_EVERY:
+                table = finished({"rows": list(kept.values())}, len(planned))
+                write(args.out, table)
+                written = time.perf_counter()
             counts = ", ".join(f"{name} {row[name]:.3f}" for name in ("coverage", "claimed", "power") if name in row)
-            print(f"{number + 1} of {len(designs)}: {', '.join(map(str, design))}: {counts}", flush=True)
+            print(f"{number + 1} of {len(missing)}: {', '.join(map(str, design))}: {counts}", flush=True)
     figure(table["rows"], args.figure)
     for part in table["summary"]:
         verdict = "MISSED" if part["missed"] else "met   " if part["bounded"] else "no margin"

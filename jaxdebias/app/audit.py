@@ -1,10 +1,9 @@
 """`jaxdebias audit RUN`: the five answers about a trained or a repaired run."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 from tyro.conf import Positional, arg
@@ -14,17 +13,19 @@ from jaxdebias._audit import AuditReport, audit
 from jaxdebias.app.ending import print_ending
 from jaxdebias.app.option_types import Bool, Folder, Names, Str
 from jaxdebias.app.predicted import input_fingerprint, write_predictions
-from jaxdebias.app.recipes import RECIPES
+from jaxdebias.app.recipes import RECIPES, TrainConfig
 from jaxdebias.app.result_set import PICTURES, ResultSet, claim, file_digest, is_complete
-from jaxdebias.app.run_folder import check_trained, data_fingerprint, envelope, load
+from jaxdebias.app.run_folder import check_trained, load
 from jaxdebias.auditing.candidates import own_name
 from jaxdebias.contracts import ContractError, expect
 from jaxdebias.core import Dataset
 from jaxdebias.data import _registry as registry
 from jaxdebias.files import read_arrays, write_arrays, write_text
 from jaxdebias.report import _markdown as markdown
-from jaxdebias.report._page import Pictures, write_page
-from jaxdebias.results.records import read_results, write_results
+from jaxdebias.report._page import write_page
+from jaxdebias.report.pictures import Pictures
+from jaxdebias.results.codec import from_json, read_run, to_json, write_results
+from jaxdebias.results.records import RunResults
 from jaxdebias.train._checkpoint import save_params
 
 
@@ -80,9 +81,7 @@ class Audit:
         return 0
 
 
-def audit_run(
-    folder: Path, out: Path, config: AuditConfig = AuditConfig(), *, overwrite: bool = False
-) -> dict[str, Any]:
+def audit_run(folder: Path, out: Path, config: AuditConfig = AuditConfig(), *, overwrite: bool = False) -> RunResults:
     """Answers the five questions about a trained or a repaired run and writes the report to `out`.
 
     Args:
@@ -92,7 +91,7 @@ def audit_run(
       overwrite: replace what is there, once the new report is complete.
 
     Returns:
-      The content of results.json.
+      What results.json holds.
 
     Raises:
       ContractError: no run there, unknown candidates, or results of another call in `out`.
@@ -107,11 +106,10 @@ def audit_run(
     }
     with claim(out, "audit", arguments, overwrite=overwrite) as run:
         if run.complete:
-            return read_results(run.folder)
+            return read_run(run.folder)
         if "results" not in run.measured:
-            results, dataset, classifier, params, _ = load(folder, data_dir=config.data_dir, repaired=True)
-            made = results["config"]
-            recipe = RECIPES[made["data"]]
+            record, made, dataset, classifier, params, _ = load(folder, data_dir=config.data_dir, repaired=True)
+            recipe = RECIPES[made.data]
             report = audit(
                 classifier,
                 params,
@@ -119,7 +117,7 @@ def audit_run(
                 candidates=_further(config, made, dataset),
                 attribute=config.attribute or dataset.variant.get("attribute", recipe.attribute),
                 items=recipe.items,
-                name=results["model"],
+                name=record.model,
                 pixels=config.pixels,
                 discover=config.discover,
                 judges=config.judges,
@@ -128,42 +126,49 @@ def audit_run(
             )
             measured = auditing.measure(jax.random.key(config.seed), classifier.apply, report.params, dataset)
             write_predictions(run.folder, dataset, measured, rows=input_fingerprint(dataset))
-            report.results.update(config=made, trained=str(folder.resolve()))
-            keep_report(run, report, data_fingerprint(dataset))
+            found = dataclasses.replace(report.record, config=record.config, trained=str(folder.resolve()))
+            keep_report(run, dataclasses.replace(report, record=found))
         return write_report(run)
 
 
-def keep_report(run: ResultSet, report: AuditReport, data: str | None) -> None:
-    """Saves all that an audit found before anything of it is drawn: repaired weights, pictures, results."""
-    results = report.results
-    if results["after"] is not None and results["edit"]["accepted"]:
+def keep_report(run: ResultSet, report: AuditReport, data: str | None = None) -> None:
+    """Saves all that an audit found before anything of it is drawn: repaired weights, pictures, results.
+
+    Args:
+      run: the claimed folder, with the arguments of the command.
+      report: what was found.
+      data: fingerprint of the data; None: the report has it.
+    """
+    record = report.record
+    if record.after is not None and record.edit.accepted:
         save_params(run.folder / "params.npz", report.params)
     if report.pictures is not None:
         kept = {name: value for name, value in report.pictures._asdict().items() if value is not None}
         write_arrays(run.folder / PICTURES, kept)
-    run.keep(results={**envelope(run, results["seconds_by_step"], results["seed"], data), **results})
+    whence = dataclasses.replace(record.provenance, arguments=run.arguments, data=data or record.provenance.data)
+    run.keep(results=to_json(dataclasses.replace(record, command=run.command, provenance=whence)))
 
 
-def write_report(run: ResultSet) -> dict[str, Any]:
+def write_report(run: ResultSet) -> RunResults:
     """Draws and writes what `keep_report` saved; results.json comes last."""
-    results, path = run.measured["results"], run.folder / PICTURES
+    record, path = from_json(run.measured["results"]), run.folder / PICTURES
     try:
         pictures = Pictures(**read_arrays("pictures", path)) if path.is_file() else None
-        write_page(results, pictures, run.folder / "report.html")
+        write_page(record, pictures, run.folder / "report.html")
     except ContractError as error:
-        results["findings"].append(f"The page was not drawn: {error}.")
-    write_text(run.folder / "report.md", markdown.table(results))
-    write_text(run.folder / "model_card.md", markdown.model_card(results))
-    write_results(results, run.folder / "results.json")
-    return results
+        record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    write_text(run.folder / "report.md", markdown.table(record))
+    write_text(run.folder / "model_card.md", markdown.model_card(record))
+    write_results(run.folder / "results.json", record)
+    return record
 
 
-def _further(config: AuditConfig, made: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, list[str]]]:
+def _further(config: AuditConfig, made: TrainConfig, dataset: Dataset) -> dict[str, dict[str, list[str]]]:
     """The candidates by name, on the rows of the run's data set."""
     if not config.candidates:
         return {}
     for name in config.candidates:
         other = name not in (own_name(dataset), dataset.variant.get("target"))
         expect(other, "candidates", "other attributes than that of the run and than its label", name)
-    place = config.data_dir or made["data_dir"]
-    return registry.columns(made["data"], config.candidates, data_dir=place, seed=made["seed"], **made["options"])
+    place = config.data_dir or made.data_dir
+    return registry.columns(made.data, config.candidates, data_dir=place, seed=made.seed, **made.options)

@@ -1,18 +1,19 @@
 """`jaxdebias check`: hold a result to bounds, for continuous integration."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from tyro.conf import Positional, arg
 
 from jaxdebias.app.option_types import Float
 from jaxdebias.app.result_set import MEASUREMENTS, is_complete
-from jaxdebias.app.run_folder import read_set
 from jaxdebias.contracts import expect
 from jaxdebias.report import formats
 from jaxdebias.report.formats import applies
+from jaxdebias.report.wording import METRIC
+from jaxdebias.results.codec import read_results
+from jaxdebias.results.records import FeatureResults, GroupRate, Metrics, Results, RunResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Check:
         if not is_complete(self.run) and (self.run / MEASUREMENTS).is_file():
             verdict = Verdict(False, f"cannot be judged: {self.run} is unfinished; its command, once more, finishes it")
         else:
-            verdict = gate(read_set(self.run), **bounds)
+            verdict = gate(read_results(self.run), **bounds)
         print(verdict.reason)
         return 0 if verdict.passed else 1
 
@@ -63,7 +64,7 @@ def check_bounds(**bounds: float | None) -> None:
 
 
 def gate(
-    results: Mapping[str, Any],
+    record: Results,
     *,
     max_gap: float | None = None,
     min_accuracy: float | None = None,
@@ -74,7 +75,7 @@ def gate(
     The numbers themselves are judged, not their intervals: a bound inside the interval is said to be so.
 
     Args:
-      results: of any command.
+      record: of any command.
       max_gap: largest fall of accuracy from bias-aligned to bias-conflicting samples, as a fraction.
       min_accuracy: lowest accuracy.
       min_worst_group: lowest accuracy of the worst group.
@@ -83,12 +84,12 @@ def gate(
       ContractError: no bound, or one outside 0..1.
     """
     check_bounds(max_gap=max_gap, min_accuracy=min_accuracy, min_worst_group=min_worst_group)
-    measured = results.get("after") or results.get("before") or {}
+    measured = (record.after or record.before) if isinstance(record, RunResults | FeatureResults) else None
     found, held = [], True
     if max_gap is not None:
-        gap = _gap(measured)
+        gap = None if measured is None else _gap(measured)
         if gap is None:
-            return _unknown("accuracy of bias-aligned and of bias-conflicting samples", results)
+            return _unknown("accuracy of bias-aligned and of bias-conflicting samples", record)
         value, low, high = gap
         held &= value <= max_gap
         found.append(
@@ -102,26 +103,25 @@ def gate(
     ):
         if bound is None:
             continue
-        rate = measured.get(key)
+        rate = None if measured is None else METRIC[key].of(measured)
         if not formats.interval(rate):
-            return _unknown(name, results)
-        group = f", {rate['group']}," if rate.get("group") else ""
-        held &= rate["value"] >= bound
+            return _unknown(name, record)
+        group = f", {rate.group}," if isinstance(rate, GroupRate) and rate.group else ""
+        held &= rate.value >= bound
         found.append(
-            f"{name}{group} is {formats.percent(rate['value'])} ({formats.interval(rate)}), "
-            f"at least {formats.percent(bound)} asked" + _inside(rate["low"], bound, rate["high"])
+            f"{name}{group} is {formats.percent(rate.value)} ({formats.interval(rate)}), "
+            f"at least {formats.percent(bound)} asked" + _inside(rate.low, bound, rate.high)
         )
     return Verdict(held, f"{'passed' if held else 'failed'}: {'; '.join(found)}")
 
 
-def _unknown(what: str, results: Mapping[str, Any]) -> Verdict:
-    command = results.get("command", "this command")
-    return Verdict(False, f"cannot be judged: {command} measured no {what} here")
+def _unknown(what: str, record: Results) -> Verdict:
+    return Verdict(False, f"cannot be judged: {record.command} measured no {what} here")
 
 
-def _gap(measured: Mapping[str, Any]) -> tuple[float, float, float] | None:
+def _gap(measured: Metrics) -> tuple[float, float, float] | None:
     """Aligned minus conflicting accuracy with the interval of a difference of two rates (Newcombe 1998, method 10)."""
-    aligned, conflicting = (measured.get(f"bias_{side}_accuracy") for side in ("aligned", "conflicting"))
+    aligned, conflicting = measured.bias_aligned_accuracy, measured.bias_conflicting_accuracy
     if not all(applies(rate) and formats.interval(rate) for rate in (aligned, conflicting)):
         return None
     gap = formats.change(conflicting, aligned)

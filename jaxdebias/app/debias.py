@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from jaxdebias.app.option_types import Folder, Int
 from jaxdebias.app.predicted import input_fingerprint, write_predictions
 from jaxdebias.app.recipes import RECIPES
 from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
-from jaxdebias.app.run_folder import Run, Watch, check_trained, data_fingerprint, envelope, load, watching
+from jaxdebias.app.run_folder import Run, Watch, check_trained, load, watching
 from jaxdebias.app.train import write_page_and_seal
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Key, Params, repair_sets, unpair
@@ -27,9 +28,11 @@ from jaxdebias.mitigate._fine_tune_block import fine_tune_block, mixing_block
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
 from jaxdebias.mitigate._methods import METHODS, REPAIRS, choices, help_text, refuse_unmet
-from jaxdebias.results import build as content
-from jaxdebias.results.provenance import Clock, timing
-from jaxdebias.results.records import read_results, to_json
+from jaxdebias.report.pictures import pictures
+from jaxdebias.results import build
+from jaxdebias.results.codec import convert, read_run
+from jaxdebias.results.provenance import Clock, fingerprint, provenance
+from jaxdebias.results.records import Baseline, Edit, RunResults
 from jaxdebias.train._checkpoint import load_params, save_params
 
 BLOCKS = ("head", "last-2", "last-3", "input-row")
@@ -91,7 +94,7 @@ class Debias:
 
 def debias(
     folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None
-) -> dict[str, Any]:
+) -> RunResults:
     """Repairs a trained run, measures before and after on the test split, writes the result to `out` and returns it.
 
     A repair that was stopped is carried on by the same call; a complete one is returned as it is.
@@ -118,21 +121,22 @@ def debias(
     }
     with claim(out, "debias", arguments, overwrite=overwrite) as run:
         if run.complete:
-            return read_results(run.folder)
+            return read_run(run.folder)
         return _debias(folder, config, run, watch)
 
 
-def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | None) -> dict[str, Any]:
+def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | None) -> RunResults:
     clock = Clock()
     trained = load(folder, data_dir=config.data_dir)
-    _, dataset, classifier, params, _ = trained
+    dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     auditing.check_repairable(dataset)
     refuse_unmet(METHODS[config.method], dataset)
     clock.lap("data")
-    recipe = RECIPES[trained.results["config"]["data"]]
+    recipe = RECIPES[trained.config.data]
     key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
     if "edit" in run.measured:
-        edited, edit = load_params(run.folder / "params.npz", params), run.measured["edit"]
+        edited = load_params(run.folder / "params.npz", params)
+        edit = convert(run.measured["edit"], Edit, f"{run.folder / 'measurements.json'}: edit")
         clock.laps["edit"] = run.measured["seconds"]
     else:
         edited, edit = _repaired(key_edit, config, trained)
@@ -144,56 +148,59 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
     changes = auditing.changes(key_changes, before, after, dataset)
     write_predictions(run.folder, dataset, after, rows=input_fingerprint(dataset))
-    run.keep(before=content.measurement(before, dataset), after=content.measurement(after, dataset), changes=changes)
+    run.keep(before=build.measurement(before, dataset), after=build.measurement(after, dataset), changes=changes)
     clock.lap("measure")
     baselines = _baselines(key_baselines, trained, run, config, key_measure, watch) if config.baselines else {}
     remarks = [one["remark"] for one in baselines.values() if one["remark"]]
     clock.lap("baselines")
-    harmful, helpful = (
-        [auditing.Harmful(**sample) for sample in trained.results.get(name, [])] for name in ("harmful", "helpful")
+    of_run = trained.record
+    record = build.run_results(
+        "debias",
+        provenance(clock.laps, seed=config.seed, arguments=run.arguments, data=fingerprint(dataset)),
+        dataset,
+        method=config.method,
+        model=of_run.model,
+        attribute=recipe.attribute,
+        items=recipe.items,
+        before=build.measurement(before, dataset),
+        after=build.measurement(after, dataset),
+        edit=edit,
+        baselines={name: _baseline(name, one) for name, one in baselines.items()},
+        training=of_run.training,
+        harmful=of_run.harmful,
+        helpful=of_run.helpful,
+        findings=list(
+            dict.fromkeys(
+                [
+                    *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
+                    *auditing.findings(dataset, after),
+                    *remarks,
+                ]
+            )
+        ),
     )
-    seed, model = trained.results["seed"], trained.results["model"]
-    results = to_json(
-        {
-            **envelope(run, clock.laps, config.seed, data_fingerprint(dataset)),
-            **content.identity(dataset, recipe.attribute, recipe.items, config.method, seed, model),
-            **timing(clock),
-            "config": trained.results["config"],
-            "trained": str(folder.resolve()),
-            "edit_config": dataclasses.asdict(config),
-            "before": content.measurement(before, dataset),
-            "after": content.measurement(after, dataset),
-            "changes": changes,
-            "baselines": {
-                name: {key: value for key, value in one.items() if key != "remark"} for name, one in baselines.items()
-            },
-            "edit": edit,
-            "harmful": trained.results["harmful"],
-            "harmful_rows": content.table_rows(dataset, harmful),
-            "helpful": trained.results.get("helpful", []),
-            "helpful_rows": content.table_rows(dataset, helpful),
-            "training": trained.results["training"],
-            "findings": list(
-                dict.fromkeys(
-                    [
-                        *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
-                        *auditing.findings(dataset, after),
-                        *remarks,
-                    ]
-                )
-            ),
-        }
+    record = dataclasses.replace(
+        record,
+        changes=build.changes(changes),
+        config=of_run.config,
+        edit_config=build.plain(dataclasses.asdict(config), "edit_config"),
+        trained=str(folder.resolve()),
     )
-    write_page_and_seal(results, content.pictures(dataset, harmful, before, after, helpful=helpful), run.folder)
-    return results
+    shown = pictures(dataset, of_run.harmful, before, after, helpful=of_run.helpful)
+    return write_page_and_seal(record, shown, run.folder)
 
 
-def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, dict[str, Any]]:
-    """The repaired parameters, and what was done, as the Edit of `jaxdebias.results.records`."""
-    _, dataset, classifier, params, _ = trained
+def _baseline(name: str, kept: Mapping[str, Any]) -> Baseline:
+    """A baseline as it was kept, but for the remark about it."""
+    return convert({key: value for key, value in kept.items() if key != "remark"}, Baseline, f"baselines.{name}")
+
+
+def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edit]:
+    """The repaired parameters, and what was done."""
+    dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     splits, sets = dataset.splits, repair_sets(dataset)
     if config.method == "fmd":
-        recipe = RECIPES[trained.results["config"]["data"]]
+        recipe = RECIPES[trained.config.data]
         fmd_config = FmdConfig(
             rounds=config.rounds,
             direction=config.direction or recipe.direction,
@@ -204,7 +211,7 @@ def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, dic
         )
         block = _block(config.block, dataset, classifier, params)
         edited, info = fmd(key, classifier, params, sets, fmd_config, block=block)
-        return edited, content.edit(info, params, edited, fmd_config)
+        return edited, build.edit(info, params, edited, fmd_config)
     if config.method == "mixing":
         block = mixing_block(classifier.apply, params, splits["accept"].x)
         edited, info = fine_tune_block(key, classifier, params, sets, block=block)
@@ -216,12 +223,7 @@ def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, dic
     else:
         edited, info = dfr(key, classifier, params, sets)
         reason = f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split."
-    return edited, {
-        "accepted": True,
-        "reason": reason,
-        **content.parameter_counts(params, edited),
-        "rounds": [],
-    }
+    return edited, build.refit(reason, params, edited)
 
 
 def _baselines(
@@ -264,7 +266,7 @@ def _baselines(
                 seconds = time.perf_counter() - start
                 measured = auditing.measure(measure_key, classifier.apply, fitted, dataset)
                 done[name] = {
-                    "measurement": to_json(content.measurement(measured, dataset)),
+                    "measurement": build.plain(build.measurement(measured, dataset)),
                     "seconds": seconds,
                     "needs": needs,
                     "remark": auditing.collapsed(f"The baseline {title}", measured, splits["test"].label),

@@ -4,30 +4,15 @@ For models that are not in JAX. Whoever can write the inputs of a last layer (Py
 layer) and its weights to `.npz` files (`feature_sets` lists the arrays) gets the weights back under the same names, in
 the same shapes and dtypes.
 
-`results.json`, whose keys are named as in `jaxdebias.results.records` where they mean the same:
-
-| key | value |
-| --- | --- |
-| `method`, `bias`, `seed`, `device`, `versions` | what was done, with what |
-| `seconds` | of the edit |
-| `features`, `classes`, `head` | d, k, and a dict name -> shape of each array of the head |
-| `rows` | set -> number of rows, as they were used |
-| `factor` | true: the curvature came from a saved factor |
-| `split` | "test", or "accept" where no test array was given |
-| `before`, `after` | metrics: each {`value`, `low`, `high`, `n`}, or null where it does not apply |
-| `changes` | metric -> {`value`, `low`, `high`}: after minus before, paired over the rows |
-| `edit` | {`accepted`, `reason`, `parameters_changed`, `parameters`, `rounds`, ...} |
-| `findings` | remarks in plain language |
-
-The metrics: `accuracy` of the examples, and where their attribute is known `worst_group_accuracy` and
-`group_mean_accuracy`; `bias_aligned_accuracy` and `bias_conflicting_accuracy`, of the two sides of the pairs;
-`counterfactual_bias` of the pairs.
+`results.json` holds a `results.records.FeatureResults`. Its metrics: `accuracy` of the examples, and where their
+attribute is known `worst_group_accuracy` and `group_mean_accuracy`; `bias_aligned_accuracy` and
+`bias_conflicting_accuracy`, of the two sides of the pairs; `counterfactual_bias` of the pairs.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,19 +27,19 @@ from jaxdebias.app.ending import print_ending
 from jaxdebias.app.feature_sets import FeatureSets, HeadFile, feature_sets
 from jaxdebias.app.option_types import Folder, Int
 from jaxdebias.app.result_set import claim, file_digest, is_complete
-from jaxdebias.app.run_folder import envelope, read_set
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, RepairSets, Split, unpair
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import InverseHessian
-from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays, write_text
+from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays
 from jaxdebias.measure._bootstrap import Interval, paired_difference, rate_intervals
 from jaxdebias.mitigate._dfr import dfr
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
-from jaxdebias.results import build as content
-from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.results.records import to_json
+from jaxdebias.results import build
+from jaxdebias.results.codec import read_results, write_results
+from jaxdebias.results.provenance import provenance
+from jaxdebias.results.records import FeatureResults, GroupRate, Metrics
 from jaxdebias.train._checkpoint import fingerprint
 
 METRICS = ("accuracy", "worst_group_accuracy", "group_mean_accuracy")
@@ -140,7 +125,7 @@ def debias_features(
     factor: str | os.PathLike | None = None,
     save_factor: str | os.PathLike | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> FeatureResults:
     """Repairs the last layer in a file; writes `head.npz` and `results.json` to the folder `out`.
 
     A repair that was not accepted gives the very numbers back that went in.
@@ -157,7 +142,7 @@ def debias_features(
       overwrite: replace what is in `out`.
 
     Returns:
-      The content of `results.json`.
+      What `results.json` holds.
 
     Raises:
       ContractError: files that are missing or damaged, arrays that are missing, unknown, of the wrong shape, out of
@@ -182,14 +167,13 @@ def debias_features(
             expect(folder.is_dir(), "save_factor", "a path in a folder that exists", save_factor)
             influence.save(save_factor, training_factor(sets.train, found, damping=config.fmd().damping))
         if run.complete:
-            return read_set(run.folder)
-        edited, results = debias_sets(jax.random.key(config.seed), sets, found, config, inverse=inverse)
-        results = {**envelope(run, {"edit": results["seconds"]}, config.seed, arguments["features"]), **results}
+            return read_results(run.folder)
+        edited, record = debias_sets(jax.random.key(config.seed), sets, found, config, inverse=inverse)
+        whence = dataclasses.replace(record.provenance, arguments=run.arguments, data=arguments["features"])
+        record = dataclasses.replace(record, provenance=whence)
         write_arrays(run.folder / "head.npz", edited)
-        write_text(
-            run.folder / "results.json", json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        )
-        return results
+        write_results(run.folder / "results.json", record)
+        return record
 
 
 def debias_sets(
@@ -199,7 +183,7 @@ def debias_sets(
     config: FeatureConfig = FeatureConfig(),
     *,
     inverse: InverseHessian | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], FeatureResults]:
     """The same without files.
 
     Returns:
@@ -219,43 +203,44 @@ def debias_sets(
             _check_size(inverse, params)
         fmd_config = config.fmd()
         edited, info = fmd(key_edit, split, params, held_out, fmd_config, inverse=inverse)
-        edit = content.edit(info, params, edited, fmd_config)
+        edit = build.edit(info, params, edited, fmd_config)
     else:
         edited, info = dfr(key_edit, split, params, held_out._replace(edit=unpair(sets.edit)))
-        edit = {
-            "accepted": True,
-            "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance set.",
-            **content.parameter_counts(params, edited),
-            "rounds": [],
-        }
-    arrays = head.with_params(edited) if edit["accepted"] else head.arrays
+        reason = f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance set."
+        edit = build.refit(reason, params, edited)
+    arrays = head.with_params(edited) if edit.accepted else head.arrays
     reported = "test" if sets.test is not None or sets.test_pairs is not None else "accept"
     examples, pairs = (sets.test, sets.test_pairs) if reported == "test" else (sets.accept, sets.accept_pairs)
     # What is written is measured, in the dtype of the file.
     models = [head.params, head._replace(arrays=arrays).params]
     before, after, changes = _measured(key_measure, key_changes, models, examples, pairs, config.bias)
     kernel = params["head"]["kernel"]
-    return arrays, to_json(
-        {
-            "method": config.method,
-            "bias": config.bias,
-            "seed": config.seed,
-            "device": device_name(),
-            "versions": versions(),
-            "seconds": info.seconds,
-            "features": kernel.shape[0],
-            "classes": kernel.shape[1],
-            "head": {name: list(array.shape) for name, array in head.arrays.items()},
-            "rows": {name: None if batch is None else len(batch.label) for name, batch in sets._asdict().items()},
-            "factor": inverse is not None,
-            "split": reported,
-            "before": before,
-            "after": after,
-            "changes": changes,
-            "edit": edit,
-            "findings": _findings(sets, reported, config, fixed=inverse is not None),
-        }
+    return arrays, FeatureResults(
+        command="debias-features",
+        provenance=provenance({"edit": info.seconds}, seed=config.seed, arguments=config),
+        method=config.method,
+        bias=config.bias,
+        features=kernel.shape[0],
+        classes=kernel.shape[1],
+        head={name: tuple(array.shape) for name, array in head.arrays.items()},
+        rows={name: None if batch is None else len(batch.label) for name, batch in sets._asdict().items()},
+        factor=inverse is not None,
+        split=reported,
+        before=_metrics(before),
+        after=_metrics(after),
+        changes=build.changes(changes),
+        edit=edit,
+        findings=tuple(_findings(sets, reported, config, fixed=inverse is not None)),
     )
+
+
+def _metrics(found: Mapping[str, Interval | None]) -> Metrics:
+    """The metrics that apply, None where they do not."""
+    rates = {name: build.rate(one) for name, one in found.items()}
+    worst = rates["worst_group_accuracy"]
+    if worst is not None:
+        rates["worst_group_accuracy"] = GroupRate(value=worst.value, low=worst.low, high=worst.high, n=worst.n)
+    return Metrics(**rates)
 
 
 def training_factor(train: Batch, head: HeadFile, *, damping: float = FmdConfig.damping) -> InverseHessian:

@@ -8,7 +8,6 @@ The folder that `debias_language` writes:
 """
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +24,6 @@ from jaxdebias.app.ending import print_ending
 from jaxdebias.app.language_tests import language_tests
 from jaxdebias.app.option_types import Folder
 from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
-from jaxdebias.app.run_folder import envelope, read_set
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Params
 from jaxdebias.data._registry import VARIABLE
@@ -37,7 +35,7 @@ from jaxdebias.language._baselines import (
     language_tuning,
 )
 from jaxdebias.language._evaluation import LanguageReport, LanguageTests, language_changes, language_report
-from jaxdebias.language._fmd import LanguageFmdConfig, influence_on_bias, language_fmd
+from jaxdebias.language._fmd import LanguageFmdConfig, LanguageFmdInfo, influence_on_bias, language_fmd
 from jaxdebias.language._positions import BLOCKS
 from jaxdebias.language._text_scores import Scorer
 from jaxdebias.language._training import LanguageTraining, train_language_model
@@ -51,9 +49,11 @@ from jaxdebias.language.models import (
     word_tokenizer,
 )
 from jaxdebias.language.training_sets import LanguageSets, checkpoint_sets, planted_sets
+from jaxdebias.measure._bootstrap import Interval
 from jaxdebias.report.language_markdown import markdown
-from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.results.records import to_json
+from jaxdebias.results import build, records
+from jaxdebias.results.codec import read_results, write_results
+from jaxdebias.results.provenance import provenance
 from jaxdebias.train._checkpoint import fingerprint
 
 SMALL = {
@@ -122,7 +122,7 @@ def debias_language(
     *,
     overwrite: bool = False,
     observe: Callable[[str], None] = lambda said: None,
-) -> dict[str, Any]:
+) -> records.LanguageResults:
     """Repairs a language model, measures before and after, writes the folder `out` and returns the results.
 
     Args:
@@ -147,10 +147,10 @@ def debias_language(
         expect(Path(config.checkpoint).is_dir(), "checkpoint", "a folder with config.json", config.checkpoint)
         arguments["weights"] = file_digest(config.checkpoint)
     with claim(out, "debias-language", arguments, overwrite=overwrite) as run:
-        return read_set(run.folder) if run.complete else _debias(config, run, observe)
+        return read_results(run.folder) if run.complete else _debias(config, run, observe)
 
 
-def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str], None]) -> dict[str, Any]:
+def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str], None]) -> records.LanguageResults:
     laps, last = {}, time.perf_counter()
 
     def lap(name: str) -> None:
@@ -171,7 +171,7 @@ def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str
     )
     lap("edit")
     save_checkpoint(run.folder / "model", model, edited, tokenizer)
-    run.keep(before=_content(before), edit=info._asdict())
+    run.keep(before=_measurement(before), edit=_edit(info, params))
     after = language_report(key_measure, _scorer(model, edited, tokenizer), tests)
     changes = language_changes(key_measure, before, after, tests)
     lap("measure after")
@@ -182,48 +182,37 @@ def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str
 
     kind = "gpt2" if model.causal else "bert"
     data = fingerprint({"texts": np.array(sum(map(len, sets.train))), "pairs": np.array(len(sets.pairs))})
-    results = to_json(
-        {
-            **envelope(run, laps, config.seed, data),
-            "dataset": "language",
-            "model": kind if config.checkpoint is None else Path(config.checkpoint).name,
-            "variant": {"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
-            "method": "fmd",
-            "seed": config.seed,
-            "device": device_name(),
-            "versions": versions(),
-            "seconds": sum(laps.values()),
-            "seconds_by_step": laps,
-            "edit_config": {
-                **dataclasses.asdict(config),
-                "checkpoint": config.checkpoint and str(config.checkpoint),
-                "data_dir": config.data_dir and str(config.data_dir),
+    harmful, helpful = _sentences(found.change, sets.train)
+    record = records.LanguageResults(
+        command="debias-language",
+        provenance=provenance(laps, seed=config.seed, arguments=run.arguments, data=data),
+        dataset="language",
+        variant={"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
+        method="fmd",
+        model=kind if config.checkpoint is None else Path(config.checkpoint).name,
+        edit_config=build.plain(dataclasses.asdict(config), "edit_config"),
+        before=_measurement(before),
+        after=_measurement(after),
+        changes=records.LanguageChanges(
+            pairs=_intervals(changes.pairs),
+            perplexity=_interval(changes.perplexity),
+            stereoset={
+                name: records.StereoSetChanges(
+                    ss=build.interval(one.ss), lms=build.interval(one.lms), icat=build.interval(one.icat)
+                )
+                for name, one in changes.stereoset.items()
             },
-            "before": _content(before),
-            "after": _content(after),
-            "changes": {
-                "pairs": _dicts(changes.pairs),
-                "perplexity": _dict(changes.perplexity),
-                "stereoset": {
-                    name: {part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}
-                    for name, one in changes.stereoset.items()
-                },
-                "crows": _dicts(changes.crows),
-            },
-            "baselines": baselines,
-            "edit": {
-                **{name: value for name, value in info._asdict().items() if name != "rounds"},
-                "parameters_changed": info.parameters if info.accepted else 0,
-                "parameters_of_model": sum(leaf.size for leaf in jax.tree.leaves(params)),
-                "rounds": [{"round": number, **one._asdict()} for number, one in enumerate(info.rounds, 1)],
-            },
-            **_examples(found.change, sets.train),
-            "findings": _findings(before, after, info.accepted),
-        }
+            crows=_intervals(changes.crows),
+        ),
+        baselines=baselines,
+        edit=_edit(info, params),
+        harmful=harmful,
+        helpful=helpful,
+        findings=tuple(_findings(before, after, info.accepted)),
     )
-    write_text(run.folder / "report.md", markdown(results))
-    write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
-    return results
+    write_text(run.folder / "report.md", markdown(record))
+    write_results(run.folder / "results.json", record)
+    return record
 
 
 def _loaded(key: Any, config: LanguageDebiasConfig) -> tuple[LanguageModel, Tokenizer, Params, LanguageSets]:
@@ -257,7 +246,7 @@ def _baselines(
     sets: LanguageSets,
     tests: LanguageTests,
     key_measure: Any,
-) -> dict[str, Any]:
+) -> dict[str, records.LanguageBaseline]:
     """name -> what is measured after it, its seconds, what it needs."""
     if not config.baselines:
         return {}
@@ -265,12 +254,8 @@ def _baselines(
 
     def add(name: str, needs: str, scorer: Scorer, chosen: str, began: float) -> None:
         took = time.perf_counter() - began
-        said[name] = {
-            "measurement": _content(language_report(key_measure, scorer, tests)),
-            "seconds": took,
-            "needs": needs,
-            "chosen": chosen,
-        }
+        measured = _measurement(language_report(key_measure, scorer, tests))
+        said[name] = records.LanguageBaseline(measurement=measured, seconds=took, needs=needs, chosen=chosen)
 
     began = time.perf_counter()
     split, fitted, info = language_projection(model, tokenizer, params, sets.pairs, *held_out)
@@ -295,53 +280,87 @@ def _baselines(
     return said
 
 
-def _content(report: LanguageReport) -> dict[str, Any]:
-    return {
-        "pairs": {
-            name: {
-                "absolute": _dict(one.absolute),
-                "signed": _dict(one.signed),
-                "preferred": _dict(report.preferred[name]),
-            }
+def _measurement(report: LanguageReport) -> records.LanguageMeasurement:
+    return records.LanguageMeasurement(
+        pairs={
+            name: records.PairScores(
+                absolute=build.interval(one.absolute),
+                signed=build.interval(one.signed),
+                preferred=build.interval(report.preferred[name]),
+            )
             for name, one in report.pairs.items()
         },
-        "perplexity": _dict(report.perplexity),
-        "stereoset": {
-            name: {**{part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}, "items": one.items}
+        perplexity=_interval(report.perplexity),
+        stereoset={
+            name: records.StereoSet(
+                ss=build.interval(one.ss),
+                lms=build.interval(one.lms),
+                icat=build.interval(one.icat),
+                items=int(one.items),
+            )
             for name, one in report.stereoset.items()
         },
-        "crows": {
-            name: {
-                **{part: _dict(getattr(one, part)) for part in ("score", "stereo", "antistereo")},
-                "neutral": one.neutral,
-            }
+        crows={
+            name: records.CrowsPairs(
+                score=build.interval(one.score),
+                stereo=build.interval(one.stereo),
+                antistereo=build.interval(one.antistereo),
+                neutral=int(one.neutral),
+            )
             for name, one in report.crows.items()
         },
-    }
+    )
 
 
-def _dict(interval: Any) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value
-        for name, value in interval._asdict().items()
-    }
+def _interval(found: Interval | None) -> records.Interval | None:
+    return None if found is None else build.interval(found)
 
 
-def _dicts(intervals: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _dict(one) for name, one in intervals.items()}
+def _intervals(found: Mapping[str, Interval]) -> dict[str, records.Interval]:
+    return {name: build.interval(one) for name, one in found.items()}
 
 
-def _examples(change: np.ndarray, texts: list[str], count: int = 8) -> dict[str, Any]:
+def _edit(info: LanguageFmdInfo, params: Params) -> records.LanguageEdit:
+    return records.LanguageEdit(
+        accepted=bool(info.accepted),
+        bias_before=build.finite(info.bias_before),
+        bias_after=build.finite(info.bias_after),
+        perplexity_before=build.finite(info.perplexity_before),
+        perplexity_after=build.finite(info.perplexity_after),
+        fall=build.finite(info.fall),
+        parameters=int(info.parameters),
+        seconds=float(info.seconds),
+        parameters_changed=int(info.parameters) if info.accepted else 0,
+        parameters_of_model=int(sum(leaf.size for leaf in jax.tree.leaves(params))),
+        rounds=tuple(
+            records.LanguageRound(
+                round=number,
+                u=build.finite(one.u),
+                t=build.finite(one.t),
+                predicted_change=build.finite(one.predicted_change),
+                achieved_change=build.finite(one.achieved_change),
+                bias=build.finite(one.bias),
+                perplexity=build.finite(one.perplexity),
+                residual=build.finite(one.residual),
+                iterations=int(one.iterations),
+                seconds=float(one.seconds),
+            )
+            for number, one in enumerate(info.rounds, 1)
+        ),
+    )
+
+
+def _sentences(
+    change: np.ndarray, texts: list[str], count: int = 8
+) -> tuple[tuple[records.Sentence, ...], tuple[records.Sentence, ...]]:
     """The most harmful and most helpful training sentences, each text once; scores as in `influence.scores`."""
     _, once = np.unique(texts, return_index=True)
     order = once[np.argsort(change[once], kind="stable")]
 
-    def rows(index: np.ndarray) -> list[dict[str, Any]]:
-        return [{"index": int(i), "text": texts[i], "score": -float(change[i])} for i in index]
+    def rows(index: np.ndarray) -> tuple[records.Sentence, ...]:
+        return tuple(records.Sentence(index=int(i), text=texts[i], score=-float(change[i])) for i in index)
 
-    return {"harmful": rows(order[:count]), "helpful": rows(order[::-1][:count])}
+    return rows(order[:count]), rows(order[::-1][:count])
 
 
 def _findings(before: LanguageReport, after: LanguageReport, accepted: bool) -> list[str]:

@@ -9,9 +9,10 @@ What predictions alone cannot answer (on which pixels, because of which training
 said there, with what would be needed.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -27,7 +28,8 @@ from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._predictions import Predictions, read_predictions
-from jaxdebias.results.records import read_results
+from jaxdebias.results.codec import read_run
+from jaxdebias.results.records import RunResults
 from jaxdebias.train._checkpoint import fingerprint
 
 
@@ -58,7 +60,7 @@ class AuditPredictions:
         return 0
 
 
-def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool = False) -> RunResults:
     """Audits a file of predictions, writes results.json, report.html, report.md and model_card.md to `out` and returns
     the results.
 
@@ -72,7 +74,7 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
     arguments = {"predictions": str(path.resolve()), "rows": file_digest(path), "seed": seed}
     with claim(out, "audit-predictions", arguments, overwrite=overwrite) as run:
         if run.complete:
-            return read_results(run.folder)
+            return read_run(run.folder)
         if "results" not in run.measured:
             _audit(path, run, seed)
         return write_report(run)
@@ -107,7 +109,8 @@ def _audit(path: Path, run: ResultSet, seed: int) -> None:
     }
     predicted = outputs(read, rows["test"])
     report = audit(None, None, dataset, predicted=predicted, candidates=listed, seed=seed)
-    report.results["findings"][:0] = read.remarks
+    record = report.record
+    report = dataclasses.replace(report, record=dataclasses.replace(record, findings=(*read.remarks, *record.findings)))
     inputs = fingerprint({name: one.value for name, one in read.columns.items()} | {"label": read.label})
     measured = measure_predictions(jax.random.key(seed), predicted, dataset)
     write_predictions(run.folder, dataset, measured, rows=inputs)

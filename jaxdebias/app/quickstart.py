@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxdebias.app import progress
 from jaxdebias.app.debias import DebiasConfig, debias
@@ -11,6 +10,7 @@ from jaxdebias.app.recipes import TrainConfig
 from jaxdebias.app.result_set import is_complete
 from jaxdebias.app.run_folder import Watch
 from jaxdebias.app.train import train
+from jaxdebias.results.records import RunResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Quickstart:
 
 def quickstart(
     out: Path, *, conflicting: float = 0.02, seed: int = 0, overwrite: bool = False, watch: Watch | None = None
-) -> dict[str, Any]:
+) -> RunResults:
     """`train` on the embedded digits into OUT/trained, then `debias` into OUT, with every comparison."""
     out = Path(out)
     config = TrainConfig(data="digits", options={"conflicting": conflicting}, seed=seed)

@@ -36,7 +36,7 @@ class Reproduce:
 
     def execute(self) -> int:
         from jaxdebias import reproduce
-        from jaxdebias.report._tables import print_reproduced
+        from jaxdebias.reproduce.view import print_reproduced
 
         check_choice("table", self.table, reproduce.DATA)
         config = reproduce.TableConfig(

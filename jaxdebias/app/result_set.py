@@ -19,7 +19,7 @@ from typing import Any
 
 from jaxdebias.contracts import expect
 from jaxdebias.files import write_text
-from jaxdebias.results.records import to_json
+from jaxdebias.results.build import plain
 
 RESULTS, MEASUREMENTS, CHECKPOINTS, PICTURES = "results.json", "measurements.json", "checkpoints", "pictures.npz"
 NEW, MOVING = ".new", ".moving"
@@ -60,7 +60,7 @@ class ResultSet:
 
     def keep(self, **measured: Any) -> None:
         """Saves values at once, for the call that carries on if this one is stopped."""
-        self.measured |= to_json(measured)
+        self.measured |= plain(measured)
         content = {"command": self.command, "arguments": self.arguments, "measured": self.measured}
         write_text(self.folder / MEASUREMENTS, json.dumps(content, indent=1) + "\n")
 
@@ -87,7 +87,7 @@ def claim(out: Path, command: str, arguments: Mapping[str, Any], *, overwrite: b
     Raises:
       ContractError: a folder that cannot be written, or one with a result of other arguments.
     """
-    out, arguments = Path(out), to_json(arguments)
+    out, arguments = Path(out), plain(arguments)
     expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
     _replace(out)
     sealed = _read(out / RESULTS)

@@ -4,7 +4,7 @@ show the bias, which is then added to the results and to the page.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -14,14 +14,16 @@ from jaxdebias import auditing
 from jaxdebias.app.compare import markdown
 from jaxdebias.app.ending import print_ending
 from jaxdebias.app.option_types import Folder
-from jaxdebias.app.run_folder import RUNS, check_trained, load, read_set
+from jaxdebias.app.run_folder import check_trained, load
 from jaxdebias.auditing import class_maps, patch_places
 from jaxdebias.contracts import expect
 from jaxdebias.files import read_arrays, write_arrays
 from jaxdebias.report._page import write_page
-from jaxdebias.results import build as content
+from jaxdebias.report.pictures import pictures, with_draws
+from jaxdebias.results import build
+from jaxdebias.results.codec import read_results, write_results
 from jaxdebias.results.provenance import Clock
-from jaxdebias.results.records import to_json, write_results
+from jaxdebias.results.records import CompareResults, FeatureResults, LanguageResults, Results, RunResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +51,24 @@ class Show:
         return 0
 
 
-def print_results(results: dict[str, Any]) -> None:
+def print_results(record: Results) -> None:
     """Prints the results of any command as that command does."""
     from jaxdebias.report import _tables, answers, language_markdown
 
-    command = results.get("command", "train")
-    if command == "debias-features":
-        _tables.print_repair(results)
-    elif command == "debias-language":
-        print(language_markdown.markdown(results))
-    elif command == "compare":
-        print(markdown(results))
-    elif results.get("answers"):
-        print(answers.text(results))
-    else:
-        expect(command in RUNS, "show", "results of train, debias, audit or compare", command)
-        _tables.print_summary(results)
+    match record:
+        case FeatureResults():
+            _tables.print_repair(record)
+        case LanguageResults():
+            print(language_markdown.markdown(record))
+        case CompareResults():
+            print(markdown(record))
+        case RunResults(answers=None):
+            _tables.print_summary(record)
+        case _:
+            print(answers.text(record))
 
 
-def show(folder: Path, *, maps: bool = False, patches: bool = False, data_dir: Path | None = None) -> dict[str, Any]:
+def show(folder: Path, *, maps: bool = False, patches: bool = False, data_dir: Path | None = None) -> Results:
     """What a folder holds; of a run, with `maps` or `patches`, also what these say, added to its results and its page.
 
     Args:
@@ -84,52 +85,50 @@ def show(folder: Path, *, maps: bool = False, patches: bool = False, data_dir: P
     """
     folder = Path(folder)
     if not (maps or patches):
-        return read_set(folder)
+        return read_results(folder)
     check_trained(folder)
     clock = Clock()
-    results, dataset, classifier, params, _ = load(folder, data_dir=data_dir, repaired=True)
-    if not patches and results.get("patches") is not None and (folder / "patches.npz").is_file():
+    record, _, dataset, classifier, params, _ = load(folder, data_dir=data_dir, repaired=True)
+    if not patches and record.patches is not None and (folder / "patches.npz").is_file():
         read_arrays("patches", folder / "patches.npz")  # refused before anything is measured
     original = params
-    if results["edit"] is not None:
+    if record.edit is not None:
+        trained = Path(record.trained or "")
         expect(
-            (Path(results["trained"]) / "params.npz").is_file(),
+            (trained / "params.npz").is_file(),
             "run",
             "the trained run that it was repaired from, in the same place as then",
-            results["trained"],
+            trained,
         )
-        original = load(Path(results["trained"]), data_dir=data_dir).params
-    maps = maps or results.get("maps") is not None  # their pictures are only on the page
+        original = load(trained, data_dir=data_dir).params
+    maps = maps or record.maps is not None  # their pictures are only on the page
     if maps:
         expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
         expect(
             classifier.spatial is not None,
             "maps",
             "a model whose last layers keep places (train with --model cnn or pooled-cnn)",
-            results["model"],
+            record.model,
         )
     if patches:
         patch_places.check_pictures(dataset)
     clock.lap("data")
-    harmful, helpful = (
-        [auditing.Harmful(*(sample[field] for field in auditing.Harmful._fields)) for sample in results.get(name, [])]
-        for name in ("harmful", "helpful")
-    )
     count = len(dataset.splits["train"].label)
-    for sample in (*harmful, *helpful):
+    for sample in (*record.harmful, *record.helpful):
         expect(0 <= sample.index < count, f"{folder / 'results.json'}: harmful", f"rows 0..{count - 1}", sample.index)
     # As in `train`: the same keys, so that the pictures of the page are the same.
-    _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
+    _, _, key_measure = jax.random.split(jax.random.key(record.provenance.seed), 3)
     before = auditing.measure(key_measure, classifier.apply, original, dataset)
-    after = None if results["edit"] is None else auditing.measure(key_measure, classifier.apply, params, dataset)
-    pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
-    laps = dict(results["seconds_by_step"])
+    after = None if record.edit is None else auditing.measure(key_measure, classifier.apply, params, dataset)
+    shown = pictures(dataset, record.harmful, before, after, helpful=record.helpful)
+    kept = folder / "patches.npz"
+    laps = dict(record.provenance.seconds_by_step)
     if maps:
         seen = class_maps.audit_maps(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
-        pictures = pictures._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
+        shown = shown._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
         clock.lap("maps")
         laps["maps"] = sum(clock.laps.values())
-        results = {**results, "maps": content.maps(seen, dataset)}
+        record = dataclasses.replace(record, maps=build.maps(seen, dataset))
     if patches:
         places = patch_places.audit_patches(jax.random.fold_in(key_measure, 2), dataset)
         write_arrays(
@@ -144,18 +143,19 @@ def show(folder: Path, *, maps: bool = False, patches: bool = False, data_dir: P
         )
         clock.lap("patches")
         laps["patches"] = clock.laps["patches"] if maps else sum(clock.laps.values())
-        results = {**results, "patches": content.patches(places, dataset)}
-    if results.get("patches") is not None and kept.is_file():
-        shown, said = read_arrays("patches", kept), results["patches"]
+        record = dataclasses.replace(record, patches=build.patches(places, dataset))
+    if record.patches is not None and kept.is_file():
+        arrays = read_arrays("patches", kept)
         wanted = {"example_attribute", "example_label"}
-        expect(wanted <= set(shown), str(kept), f"arrays {' and '.join(sorted(wanted))}", ", ".join(shown) or "none")
-        pictures = pictures._replace(
-            patch=dataset.splits[said["split"]].x[np.array([one["row"] for one in said["examples"]], int)],
-            patch_attribute=shown["example_attribute"],
-            patch_label=shown["example_label"],
+        expect(wanted <= set(arrays), str(kept), f"arrays {' and '.join(sorted(wanted))}", ", ".join(arrays) or "none")
+        shown = shown._replace(
+            patch=dataset.splits[record.patches.split].x[np.array([one.row for one in record.patches.examples], int)],
+            patch_attribute=arrays["example_attribute"],
+            patch_label=arrays["example_label"],
         )
-    pictures = content.with_draws(pictures, results, dataset, folder / "draws.npz")
-    results = to_json({**results, "seconds": sum(laps.values()), "seconds_by_step": laps})
-    write_page(results, pictures, folder / "report.html")
-    write_results(results, folder / "results.json")
-    return results
+    shown = with_draws(shown, record, dataset, folder / "draws.npz")
+    timed = dataclasses.replace(record.provenance, seconds=sum(laps.values()), seconds_by_step=laps)
+    record = dataclasses.replace(record, provenance=timed)
+    write_page(record, shown, folder / "report.html")
+    write_results(folder / "results.json", record)
+    return record

@@ -26,7 +26,7 @@ from jaxdebias.app.option_types import Float, Folder, Int, Names, Str
 from jaxdebias.app.predicted import input_fingerprint, write_predictions
 from jaxdebias.app.recipes import RECIPES, TrainConfig, model_options, resolve
 from jaxdebias.app.result_set import ResultSet, claim, is_complete
-from jaxdebias.app.run_folder import Watch, data_fingerprint, envelope, watching
+from jaxdebias.app.run_folder import Watch, watching
 from jaxdebias.app.training import Training, build_training, default_augment
 from jaxdebias.auditing import draw_shares
 from jaxdebias.contracts import ContractError, check_choice
@@ -37,10 +37,13 @@ from jaxdebias.mitigate._aug_cell.info import Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
-from jaxdebias.report._page import Pictures, write_page
-from jaxdebias.results import build as content
-from jaxdebias.results.provenance import Clock, timing
-from jaxdebias.results.records import read_results, to_json, write_results
+from jaxdebias.report import wording
+from jaxdebias.report._page import write_page
+from jaxdebias.report.pictures import Pictures, pictures, with_draws
+from jaxdebias.results import build, records
+from jaxdebias.results.codec import read_run, write_results
+from jaxdebias.results.provenance import Clock, fingerprint, provenance
+from jaxdebias.results.records import RunResults
 from jaxdebias.train._checkpoint import load_params, save_params
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
@@ -117,7 +120,7 @@ class Trained(NamedTuple):
     history: tuple
 
 
-def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> dict[str, Any]:
+def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> RunResults:
     """Trains, measures on the test split, writes the run to `out` and returns its results.
 
     A run that was stopped is carried on by the same call (AUG-CELL's candidates are trained again); a complete one is
@@ -138,11 +141,11 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
     arguments = {**dataclasses.asdict(config), "options": dict(config.options)}
     with claim(out, "train", arguments, overwrite=overwrite) as run:
         if run.complete:
-            return read_results(run.folder)
+            return read_run(run.folder)
         return _train(config, run, watch)
 
 
-def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> dict[str, Any]:
+def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResults:
     recipe, clock = RECIPES[config.data], Clock()
     dataset = registry.load(config.data, data_dir=config.data_dir, seed=config.seed, **config.options)
     clock.lap("data")
@@ -154,7 +157,7 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> dict[str
     before = auditing.measure(key_measure, classifier.apply, trained.params, dataset)
     write_predictions(run.folder, dataset, before, rows=input_fingerprint(dataset))
     findings = [*trained.findings, *auditing.findings(dataset, before)]
-    run.keep(before=content.measurement(before, dataset), findings=findings)
+    run.keep(before=build.measurement(before, dataset), findings=findings)
     clock.lap("measure")
     # From here on nothing may cost what has been measured.
     if trained.draws is not None:
@@ -176,38 +179,37 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> dict[str
     except ContractError as error:
         findings.append(f"Influence of training samples was not computed: {error}.")
     clock.lap("influence")
-    results = to_json(
-        {
-            **envelope(run, clock.laps, config.seed, data_fingerprint(dataset)),
-            **content.identity(dataset, recipe.attribute, recipe.items, config.method, config.seed, config.model),
-            "config": run.arguments,
-            **timing(clock),
-            "before": content.measurement(before, dataset),
-            "after": None,
-            "baselines": {},
-            "edit": None,
-            "harmful": [sample._asdict() for sample in harmful],
-            "harmful_rows": content.table_rows(dataset, harmful),
-            "helpful": [sample._asdict() for sample in helpful],
-            "helpful_rows": content.table_rows(dataset, helpful),
-            "training": {"epochs": config.epochs, "loss": trained.loss},
-            "findings": findings,
-            **({} if trained.draws is None else {"draws": content.draws(trained.draws, dataset, trained.history)}),
-        }
+    record = build.run_results(
+        "train",
+        provenance(clock.laps, seed=config.seed, arguments=run.arguments, data=fingerprint(dataset)),
+        dataset,
+        method=config.method,
+        model=config.model,
+        attribute=recipe.attribute,
+        items=recipe.items,
+        before=build.measurement(before, dataset),
+        training=records.Training(epochs=config.epochs, loss=tuple(map(build.finite, trained.loss))),
+        harmful=harmful,
+        helpful=helpful,
+        findings=findings,
     )
-    pictures = content.pictures(dataset, harmful, before, helpful=helpful)
-    pictures = content.with_draws(pictures, results, dataset, run.folder / "draws.npz")
-    write_page_and_seal(results, pictures, run.folder)
-    return results
+    record = dataclasses.replace(
+        record,
+        config=run.arguments,
+        draws=None if trained.draws is None else build.draws(trained.draws, dataset, trained.history),
+    )
+    shown = pictures(dataset, harmful, before, helpful=helpful)
+    return write_page_and_seal(record, with_draws(shown, record, dataset, run.folder / "draws.npz"), run.folder)
 
 
-def write_page_and_seal(results: dict[str, Any], pictures: Pictures | None, folder: Path) -> None:
+def write_page_and_seal(record: RunResults, shown: Pictures | None, folder: Path) -> RunResults:
     """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept."""
     try:
-        write_page(results, pictures, folder / "report.html")
+        write_page(record, shown, folder / "report.html")
     except ContractError as error:
-        results["findings"].append(f"The page was not drawn: {error}.")
-    write_results(results, folder / "results.json")
+        record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    write_results(folder / "results.json", record)
+    return record
 
 
 def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch | None) -> Trained:
@@ -236,7 +238,7 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
                 learning_rate=config.learning_rate,
                 observe=_in_all(observe, config.epochs),
             )
-        findings = content.aug_cell(info, recipe.items)
+        findings = wording.aug_cell(info, recipe.items)
         save_params(run.folder / "params.npz", params)
         run.keep(training=findings)
         return Trained(made, params, [], findings, None, ())

@@ -51,6 +51,7 @@ def pair_bias(
     >>> float(pair_bias(jnp.array([1.0, 0.5]), jnp.array([0.0, 0.75])))
     0.625
     """
+    _check_pairs(p, p_twin, weight)
     return _mean(_absolute(jnp.asarray(p) - jnp.asarray(p_twin), smooth), weight)
 
 
@@ -65,6 +66,7 @@ def pair_gap(
     >>> float(pair_gap(jnp.array([1.0, 0.5]), jnp.array([0.0, 0.75])))
     0.375
     """
+    _check_pairs(p, p_twin, weight)
     return _absolute(_mean(jnp.asarray(p) - jnp.asarray(p_twin), weight), smooth)
 
 
@@ -185,6 +187,13 @@ def counterfactual_bias_of_logits(
         level=level,
     )
     return signed._replace(low=max(signed.low, 0.0))
+
+
+def _check_pairs(p: Array, p_twin: Array, weight: Array | None) -> None:
+    """Both sides and the weights are `[n]`: a column beside a row would broadcast to `[n n]`."""
+    expect(np.ndim(p) == 1, "p", "an array [n]", describe(p))
+    for name, value in (("p_twin", p_twin), ("weight", weight)):
+        expect(value is None or np.shape(value) == np.shape(p), name, f"an array {list(np.shape(p))}", describe(value))
 
 
 def _weighted_mean(sums: Float[Array, "1 2"]) -> Float[Array, ""]:

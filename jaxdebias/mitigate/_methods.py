@@ -285,7 +285,7 @@ def refuse_unmet(method: Method, dataset: Dataset) -> None:
     }
     for need in method.needs:
         without = [name for name in others if need not in METHODS[name].needs]
-        expected = f"one that needs no {NEEDS[need].removeprefix('the ').removeprefix('a ')}: {', '.join(without)}"
+        expected = f"one that does without {NEEDS[need]}: {', '.join(without)}"
         expect(not lacking.get(need, False), "method", expected, f"{method.name}, which needs {NEEDS[need]}")
     tables = ", ".join(name for name in others if not METHODS[name].pictures)
     good = train.x.ndim == 4 or not method.pictures

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from jaxdebias.batching import map_rows
 from jaxdebias.contracts import check_finite, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, take
+from jaxdebias.explain.influence._dense import LARGEST
 from jaxdebias.explain.influence._objective import HIGHEST, HeadProblem, design, error, head_problem, hessian
 from jaxdebias.mitigate._erm import erm
 from jaxdebias.mitigate._gce import GceConfig, gce
@@ -168,10 +169,11 @@ def self_influence_scores(problem: HeadProblem, *, damping: float) -> Float[np.n
       damping: added to the diagonal of H of the SUM of losses.
 
     Raises:
-      ContractError: a Hessian that is not positive definite.
+      ContractError: a Hessian that is not positive definite, or too large to be formed.
     """
     from scipy import linalg
 
+    expect(problem.size <= LARGEST, "head", f"at most {LARGEST} parameters for a dense factor", problem.size)
     matrix = np.array(hessian(problem), np.float64)
     check_finite("hessian", matrix)
     matrix[np.diag_indices(len(matrix))] += damping

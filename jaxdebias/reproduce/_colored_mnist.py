@@ -23,7 +23,7 @@ from jaxdebias.mitigate._sih import sih, sih_monitor, sih_run_config
 from jaxdebias.models import cnn, mlp, mlp_two_encoders, mlp_vae
 from jaxdebias.reproduce._cases import Case, Cases
 from jaxdebias.reproduce._fitting import Fit, Fitted, Method, Observe, Swept, accuracies
-from jaxdebias.results.records import to_json
+from jaxdebias.results.build import plain
 from jaxdebias.train._augment import Augment
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._run import FitConfig
@@ -106,7 +106,7 @@ def aug_cell_said(
       logits: from a candidate's parameters to its logits on the test rows.
     """
     flagged, conflicting = info.cells.guess != train.label, train.label != train.attribute
-    return to_json(
+    return plain(
         {
             "chosen": info.chosen,
             "said": info.findings,

@@ -20,8 +20,8 @@ from jaxdebias.reproduce._cases import DATA, Cases
 from jaxdebias.reproduce._fitting import accuracies
 from jaxdebias.reproduce._methods import METHODS, method_of
 from jaxdebias.reproduce.published import Published, published
+from jaxdebias.results.build import plain
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.results.records import to_json
 
 RATIOS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -120,7 +120,7 @@ def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> l
             row["published"] = compare(100 * np.array([one["accuracy"] for one in of_cell]), beside)
         found.append(row)
     return sorted(
-        to_json(found),
+        plain(found),
         key=lambda row: (order.index(row["method"].partition("@")[0]), row["method"], row["conflicting"]),
     )
 
@@ -182,4 +182,4 @@ def paired(rows: Sequence[Mapping[str, Any]], baseline: str = "erm") -> list[dic
                 "verdict": ("above" if gain.value > 0 else "below") if certain else "not separable",
             }
         )
-    return to_json(found)
+    return plain(found)

@@ -24,6 +24,7 @@ from jaxdebias.language.models import (
 )
 from jaxdebias.language.training_sets import checkpoint_sets
 from jaxdebias.report.language_markdown import markdown, side_by_side
+from jaxdebias.results.codec import read_results, to_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZE = {"positions": 64, "width": 8, "depth": 2, "heads": 2, "hidden": 16}
@@ -178,22 +179,22 @@ def test_a_random_checkpoint_end_to_end(kind, tmp_path, monkeypatch, capsys):
     page = capsys.readouterr().out
     assert page.count("| mine | gender, SS |") == 1
     assert "## CrowS-Pairs" in page
-    results = json.loads((tmp_path / "out" / "mine" / "results.json").read_text())
-    assert json.loads((tmp_path / "out" / "stereosets.json").read_text())["mine"] == results
+    results = read_results(tmp_path / "out" / "mine")
+    assert json.loads((tmp_path / "out" / "stereosets.json").read_text())["mine"] == to_json(results)
     assert markdown(results) == (tmp_path / "out" / "mine" / "report.md").read_text()
     assert side_by_side({"mine": results}) + "\n" == page
-    assert set(results["before"]["stereoset"]) == {"gender"}
-    assert set(results["before"]["crows"]) == {"all", "gender"}
-    assert len(results["harmful"]) == len({one["text"] for one in results["harmful"]}) == 8
-    assert set(results["baselines"]) == {"projection"}
+    assert set(results.before.stereoset) == {"gender"}
+    assert set(results.before.crows) == {"all", "gender"}
+    assert len(results.harmful) == len({one.text for one in results.harmful}) == 8
+    assert set(results.baselines) == {"projection"}
     (model, params), (again, repaired) = load_checkpoint(folder), load_checkpoint(tmp_path / "out" / "mine" / "model")
     assert again is model
     changed = sum(
         int((np.asarray(a) != np.asarray(b)).sum())
         for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(repaired), strict=True)
     )
-    assert 0 <= changed <= results["edit"]["parameters"]
-    assert (changed > 0) == results["edit"]["accepted"]
+    assert 0 <= changed <= results.edit.parameters
+    assert (changed > 0) == results.edit.accepted
     # A second call keeps what is there.
     stamp = (tmp_path / "out" / "mine" / "results.json").stat().st_mtime_ns
     assert stereosets.main(arguments) == 0
@@ -206,7 +207,7 @@ def test_the_small_model_from_the_command_line(tmp_path):
     """A few steps only: that the whole way runs, and that what it writes can be repaired once more."""
     config = LanguageDebiasConfig(steps=2, rounds=1, sentences=150)
     results = debias_language(config, tmp_path / "one")
-    assert set(results["baselines"]) == {"projection", "cda"}
-    assert results["before"]["stereoset"] == {}
+    assert set(results.baselines) == {"projection", "cda"}
+    assert results.before.stereoset == {}
     assert "## StereoSet" not in markdown(results)
     load_checkpoint(tmp_path / "one" / "model", head_bias=True)

@@ -1,5 +1,4 @@
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import pytest
 from jaxdebias.app.predictions import audit_predictions
 from jaxdebias.contracts import ContractError
 from jaxdebias.data._predictions import read_predictions
-from jaxdebias.results.records import check_results
+from jaxdebias.results.codec import read_results
 
 
 def write(path, header, rows):
@@ -41,20 +40,19 @@ def birds(path, n=600, follows=0.5):
 def test_the_shortcut_is_named_and_the_page_written(tmp_path):
     out = tmp_path / "out"
     results = audit_predictions(birds(tmp_path / "birds.csv"), out)
-    check_results(results)
-    assert json.loads((out / "results.json").read_text()) == results
-    verdicts = {one["name"]: one["verdict"] for one in results["candidates"]}
+    assert read_results(out) == results
+    verdicts = {one.name: one.verdict for one in results.candidates}
     assert next(iter(verdicts)) == "background"
     assert verdicts == {"background": "shortcut", "weather": "none", "weight": "none"}
-    assert results["attribute"] == "background"
-    gap = results["candidates"][0]["gap"]
-    assert gap["low"] < 0.5 < gap["high"]
-    assert results["before"]["bias_aligned_accuracy"]["value"] > results["before"]["bias_conflicting_accuracy"]["value"]
+    assert results.attribute == "background"
+    gap = results.candidates[0].gap
+    assert gap.low < 0.5 < gap.high
+    assert results.before.bias_aligned_accuracy.value > results.before.bias_conflicting_accuracy.value
     page = (out / "report.html").read_text()
     assert "Which attribute is the shortcut" in page
     assert "no shortcut seen" in page
-    assert [one["said"] == "" for one in results["answers"]] == [False, False, True, True, False]
-    assert results["advice"]["fix"] == "not tried"
+    assert [one.said == "" for one in results.answers] == [False, False, True, True, False]
+    assert results.advice.fix == "not tried"
     assert (out / "report.md").is_file()
     assert "background" in (out / "model_card.md").read_text()
     assert audit_predictions(tmp_path / "birds.csv", out) == results
@@ -62,9 +60,27 @@ def test_the_shortcut_is_named_and_the_page_written(tmp_path):
         audit_predictions(tmp_path / "birds.csv", out, seed=1)
 
 
+def test_what_is_not_known_of_training_is_left_out_of_the_page(tmp_path):
+    """A file without a split column holds test rows alone."""
+    rng = np.random.default_rng(0)
+    rows = [[y := int(rng.integers(2)), y if rng.random() < 0.8 else 1 - y, "fm"[rng.integers(2)]] for _ in range(200)]
+    write(tmp_path / "p.csv", ["label", "predicted", "sex"], rows)
+    audit_predictions(tmp_path / "p.csv", tmp_path / "out")
+    page, card = ((tmp_path / "out" / name).read_text() for name in ("report.html", "model_card.md"))
+    for words in ("The training data", "In  of them", "0 samples", "in training,"):
+        assert words not in page
+    assert "How sex and the label are associated in training is unknown" in card
+    rows = [["test", *row] for row in rows] + [["train", *row] for row in rows]
+    write(tmp_path / "both.csv", ["split", "label", "predicted", "sex"], rows)
+    audit_predictions(tmp_path / "both.csv", tmp_path / "both")
+    page = (tmp_path / "both" / "report.html").read_text()
+    assert "The training data" in page
+    assert "in training," in page
+
+
 def test_without_a_shortcut_none_is_named(tmp_path):
     results = audit_predictions(birds(tmp_path / "birds.csv", follows=0.0), tmp_path / "out")
-    assert {one["verdict"] for one in results["candidates"]} == {"none"}
+    assert {one.verdict for one in results.candidates} == {"none"}
     assert "No sign that the model follows the candidates." in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -101,9 +117,9 @@ def test_how_the_file_was_understood_is_among_the_findings(tmp_path):
     results = audit_predictions(
         write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows), tmp_path / "out"
     )
-    assert results["before"]["accuracy"]["value"] == pytest.approx((label == sex).mean(), abs=1e-6)
-    assert [one["name"] for one in results["candidates"]] == ["sex"]
-    said = " ".join(results["findings"])
+    assert results.before.accuracy.value == pytest.approx((label == sex).mean(), abs=1e-6)
+    assert [one.name for one in results.candidates] == ["sex"]
+    said = " ".join(results.findings)
     assert "predicted holds probabilities: they were read as those of class '1'." in said
     assert "file was left out of the candidates: it is an identifier: 400 values in 400 rows." in said
 
@@ -119,7 +135,7 @@ def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
     found = []
     for number, table in enumerate((plain, floats, mixed)):
         results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
-        found.append((results["candidates"], results["before"]["accuracy"], results["label_names"]))
+        found.append((results.candidates, results.before.accuracy, results.label_names))
     assert found[0] == found[1] == found[2]
 
 

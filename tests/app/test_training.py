@@ -163,7 +163,8 @@ def test_methods_that_balance_groups_say_that_they_need_the_attribute(method):
     with pytest.raises(ContractError) as caught:
         build_training(method, "mlp", data)
     assert str(caught.value) == (
-        "`method`: expected one that needs no attribute of every training sample: erm, gce, lff, sih, dbvae, aug-cell, "
+        "`method`: expected one that does without the attribute of every training sample: "
+        "erm, gce, lff, sih, dbvae, aug-cell, "
         f"got {method}, which needs the attribute of every training sample"
     )
 

@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxdebias.contracts import check_finite, expect
+from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient
+from jaxdebias.explain.influence._dense import LARGEST
 from jaxdebias.explain.influence._objective import AffineHead, HeadProblem, hessian, to_head, to_vector
 
 
@@ -26,6 +29,9 @@ def refit(
     are taken in float64 on the host (cheap), the curvature in the dtype of the features on the device (dear, and its
     error costs only steps).
 
+    A head of more parameters than `Dense` takes is fitted without its Hessian: each step is then solved by conjugate
+    gradients, to a hundredth (an inexact Newton method).
+
     Args:
       problem: its head gives the shapes only; l2 must be positive, or separable data have no minimum.
       tolerance: on |grad F|, of the SUM of losses.
@@ -35,8 +41,6 @@ def refit(
     Returns:
       The head as float64 NumPy arrays, and the info.
     """
-    from scipy import linalg
-
     expect(problem.l2 > 0, "l2", "more than 0: separable data have no finite minimum without it", problem.l2)
     like, k = problem.head, problem.head.kernel.shape[1]
     phi = np.asarray(problem.features, np.float64)
@@ -61,13 +65,8 @@ def refit(
     gradient = gradient_at(theta, log_p)
     steps = 0
     while np.linalg.norm(gradient) > tolerance and steps < max_steps:
-        curvature = hessian(problem._replace(head=to_head(theta.reshape(-1).astype(problem.features.dtype), like)))
-        check_finite("hessian", curvature)
-        matrix = np.array(curvature, np.float64)
-        # The rounding error of the sum, as damping: it keeps the factor definite and costs a fraction of a step.
-        matrix[np.diag_indices(len(matrix))] += 10 * float(jnp.finfo(curvature.dtype).eps) * np.diag(matrix).max()
-        cholesky = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-        step = linalg.cho_solve(cholesky, -gradient.reshape(-1), check_finite=False).reshape(theta.shape)
+        here = problem._replace(head=to_head(theta.reshape(-1).astype(problem.features.dtype), like))
+        step = _newton_step(here, gradient.reshape(-1)).reshape(theta.shape)
         slope, size = (gradient * step).sum(), 1.0
         while (trial := value(theta + size * step))[0] > loss + 1e-4 * size * slope and size > 1e-10:
             size *= 0.5
@@ -79,3 +78,19 @@ def refit(
     norm = float(np.linalg.norm(gradient))
     check_finite("refitted head", theta)
     return to_head(theta.reshape(-1), like), RefitInfo(norm <= tolerance, steps, norm, float(loss))
+
+
+def _newton_step(problem: HeadProblem, gradient: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
+    """-H^-1 gradient, exact for a head of few parameters."""
+    from scipy import linalg
+
+    if problem.size > LARGEST:
+        inverse = ConjugateGradient(tolerance=1e-2, max_steps=200).factor(problem, damping=0.0)
+        return -np.asarray(inverse.solve(gradient[:, None]).value[:, 0], np.float64)
+    curvature = hessian(problem)
+    check_finite("hessian", curvature)
+    matrix = np.array(curvature, np.float64)
+    # The rounding error of the sum, as damping: it keeps the factor definite and costs a fraction of a step.
+    matrix[np.diag_indices(len(matrix))] += 10 * float(jnp.finfo(curvature.dtype).eps) * np.diag(matrix).max()
+    cholesky = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return linalg.cho_solve(cholesky, -gradient, check_finite=False)
