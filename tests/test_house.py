@@ -76,6 +76,16 @@ def test_no_module_is_shadowed_by_what_its_package_exports():
 
 
 def test_packages_have_what_they_export():
-    for name in ("data", "language", "measure", "mitigate", "models", "train", "explain", "explain.influence", "auditing"):
+    for name in (
+        "data",
+        "language",
+        "measure",
+        "mitigate",
+        "models",
+        "train",
+        "explain",
+        "explain.influence",
+        "auditing",
+    ):
         package = importlib.import_module(f"jaxdebias.{name}")
         assert [export for export in package.__all__ if not hasattr(package, export)] == [], name
