@@ -6,7 +6,7 @@ import pytest
 from jaxdebias.app.predictions import audit_predictions
 from jaxdebias.contracts import ContractError
 from jaxdebias.data._predictions import read_predictions
-from jaxdebias.results.codec import read_results
+from jaxdebias.results.codec import read_results, to_json
 
 
 def write(path, header, rows):
@@ -114,9 +114,8 @@ def test_how_the_file_was_understood_is_among_the_findings(tmp_path):
     label, sex = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
     score = np.clip(0.5 * sex + 0.25 + rng.uniform(-0.2, 0.2, 400), 0, 1).round(3)  # follows sex
     rows = [(f"{y}.0", p, bool(a), f"{i}.png") for i, (y, p, a) in enumerate(zip(label, score, sex, strict=True))]
-    results = audit_predictions(
-        write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows), tmp_path / "out"
-    )
+    table = write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows)
+    results = to_json(audit_predictions(table, tmp_path / "out"))
     assert results["before"]["accuracy"]["value"] == pytest.approx((label == sex).mean(), abs=1e-6)
     assert [one["name"] for one in results["candidates"]] == ["sex"]
     said = " ".join(results["findings"])
@@ -134,7 +133,7 @@ def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
     mixed = [[bool(int(y)), p and f"{p}.0", *rest] for y, p, *rest in plain]
     found = []
     for number, table in enumerate((plain, floats, mixed)):
-        results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
+        results = to_json(audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number)))
         found.append((results["candidates"], results["before"]["accuracy"], results["label_names"]))
     assert found[0] == found[1] == found[2]
 
