@@ -5,7 +5,7 @@ from typing import Any
 import table_parts
 from table_parts import markdown, milliseconds, percent, read, signed, source
 
-from jaxdebias.report._tables import reproduced_rows
+from jaxdebias.reproduce.view import reproduced_rows
 
 
 def reproduced() -> str:

@@ -1,147 +1,130 @@
-"""Writes what `results.json` holds, for people and for programs, from the module that checks it.
+"""Writes what `results.json` holds, for people and for programs, from the records and the docstrings of their fields.
 
 `python docs/results_schema.py` writes results.md and results.schema.json beside itself; with `--check` it changes
-nothing and exits with 1 where one of them has drifted from `jaxdebias.results.records`.
+nothing and exits with 1 where one of them is not current.
 """
 
 import argparse
+import ast
+import inspect
 import json
 import sys
-from collections.abc import Mapping
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from jaxdebias.results import records as module
+import msgspec
+
+from jaxdebias.results import codec, records
 
 HERE = Path(__file__).parent
-HEAD = """# What `results.json` holds
+KINDS = (records.RunResults, records.FeatureResults, records.LanguageResults, records.CompareResults)
+HEAD = f"""# What `results.json` holds
 
-Every run, repair and audit writes one: strict JSON (no NaN), whole or not at all. `jaxdebias.results.read_results`
-reads and checks it; [results.schema.json](results.schema.json) is the same for other programs (JSON Schema, 2020-12).
-Keys are added, not renamed; what is not listed may be there too. Written by `python docs/results_schema.py` from the
-docstring of `jaxdebias/results/records.py`.
+Every command writes one: strict JSON (no NaN), whole or not at all. `jaxdebias.results.codec.read_results` reads and
+checks it; [results.schema.json](results.schema.json) is the same for other programs (JSON Schema, 2020-12). Written by
+`python docs/results_schema.py` from `jaxdebias/results/records.py`.
 
+All keys lie at the top level: `schema`, the version of the format, {codec.SCHEMA}; `command` and `provenance`, the same
+for every command; then what the command found. A key marked *optional* is left out where it does not apply. Rates and
+differences are fractions in 0..1.
 """
 
 
-def kinds(kind: type | tuple[type, ...]) -> Any:
-    names = {
-        str: "string",
-        int: "integer",
-        bool: "boolean",
-        list: "array",
-        Mapping: "object",
-        type(None): "null",
-        module.Number: "number",
-    }
-    found = [names[one] for one in (kind if isinstance(kind, tuple) else (kind,))]
-    return found[0] if len(found) == 1 else found
-
-
-def table(keys: Mapping[str, Any], **inside: Any) -> dict[str, Any]:
-    """The schema of a dict that has these keys; `inside`: what more is known of some of them."""
-    properties = {key: {"type": kinds(kind)} for key, kind in keys.items()}
-    for key, more in inside.items():
-        properties[key] = {**properties.get(key, {}), **more}
-    return {"type": "object", "required": list(keys), "properties": properties}
-
-
-def rows(of: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": of}
-
-
-def or_null(of: Mapping[str, Any]) -> dict[str, Any]:
-    return {**of, "type": [of["type"], "null"]}
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Field -> the string below it, of a dataclass and those that it extends."""
+    found = {}
+    for base in reversed(kind.__mro__[:-1]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                found[field.target.id] = " ".join(ast.literal_eval(text.value).split())
+    return found
 
 
 def schema() -> dict[str, Any]:
-    """As JSON Schema. What it cannot say (shapes that depend on the names, matching numbers) the module checks."""
-    share = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-    rate = table(module._RATE, **dict.fromkeys(("value", "low", "high"), share))
-    change = table(dict.fromkeys(("value", "low", "high"), (module.Number, type(None))))
-    measurement = table(
-        dict.fromkeys(module.METRIC_KEYS, (Mapping, type(None))) | {"groups": list, "confusion_by_group": list},
-        **dict.fromkeys(module.METRIC_KEYS, or_null(rate)),
-        groups=rows(table(module._GROUP, accuracy=or_null(rate))),
-    )
-    texts, counts = rows({"type": "string"}), rows(rows({"type": "integer", "minimum": 0}))
-    ranked = rows(table(module._HARMFUL))
-    drawn_groups = rows(table(module._DRAWN_GROUP))
-    place = table(module._PLACE, information=table(module._RATE))
-    option = table(module._OPTION, expected={"additionalProperties": table(module._RATE)})
-    optional = {
-        "attribute": {"type": ["string", "null"]},
-        "items": {"type": ["string", "null"]},
-        "level": {"type": "number"},
-        "pairing": {"type": "string"},
-        "helpful": ranked,
-        "changes": {"type": "object", "additionalProperties": {"anyOf": [change, {"type": "null"}]}},
-        "maps": or_null(
-            table(
-                module._MAPS,
-                rows=rows(table(module._MAPS_ROW, regions=rows(table(module._REGION, score=rate, inside=rate)))),
-                examples=rows(table(module._EXAMPLE)),
-            )
-        ),
-        "patches": or_null(
-            table(module._PATCHES, attribute=place, label=place, examples=rows(table(module._PATCH_EXAMPLE)))
-        ),
-        "draws": or_null(
-            table(
-                module._DRAWS,
-                groups=drawn_groups,
-                conflicting=or_null(table(module._DRAWN_SET)),
-                rarest=rows(table(module._DRAWN)),
-                commonest=rows(table(module._DRAWN)),
-            )
-        ),
-        "answers": rows(table(module._ANSWER)),
-        "advice": or_null(table(module._ADVICE, options=rows(option))),
-        "discovered": or_null(
-            table(
-                {"cells": (Mapping, type(None)), "groups": list},
-                cells=or_null(table(module._CELLS, followed=rate)),
-                groups=rows(table(module._ERROR_GROUP)),
-            )
-        ),
+    """As JSON Schema. What it cannot say (tables that fit the names, indices that exist) reading checks."""
+    tops, parts = msgspec.json.schema_components(KINDS, ref_template="#/$defs/{name}")
+    for name, part in parts.items():
+        texts = field_docstrings(getattr(records, name))
+        part["description"] = " ".join(part["description"].split())
+        part["properties"] = {
+            codec.json_name(key): {**value, "description": texts[key]} for key, value in part["properties"].items()
+        }
+        part["required"] = [codec.json_name(key) for key in part["required"]]
+    for kind in KINDS:
+        part = parts[kind.__name__]
+        version = {"const": codec.SCHEMA, "description": "Version of the format."}
+        part["properties"] = {"schema": version, **part["properties"]}
+        part["required"] = ["schema", *part["required"]]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "results.json of jaxdebias",
+        "oneOf": list(tops),
+        "$defs": parts,
     }
-    found = table(
-        module._KEYS,
-        label_names={**texts, "minItems": 1},
-        attribute_names={**texts, "minItems": 1},
-        train_counts=counts,
-        aligned=rows(rows({"type": ["boolean", "integer"]})),
-        before=measurement,
-        after=or_null(measurement),
-        findings=texts,
-        harmful=ranked,
-        baselines={"additionalProperties": table(module._BASELINE, measurement=measurement)},
-        edit=or_null(table(module._EDIT, rounds=rows(table(module._ROUND)))),
-        training=table({"epochs": module.Number, "loss": list}, loss=rows({"type": ["number", "null"]})),
-        **optional,
-    )
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "results.json of jaxdebias", **found}
+
+
+def type_text(of: dict[str, Any]) -> str:
+    """A type as people read it: `number`, `Rate`, `list of Group`."""
+    if "$ref" in of:
+        name = of["$ref"].removeprefix("#/$defs/")
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in of:
+        return " or ".join(map(type_text, of["anyOf"]))
+    if "enum" in of:
+        return " or ".join(f"`{json.dumps(value)}`" for value in of["enum"])
+    if "const" in of:
+        return f"`{json.dumps(of['const'])}`"
+    if of.get("type") == "array":
+        inside = of.get("items") or (of.get("prefixItems") or [{}])[0]
+        return f"list of {type_text(inside)}" if inside else "list"
+    if of.get("type") == "object":
+        inside = of.get("additionalProperties")
+        return f"name → {type_text(inside)}" if inside else "object"
+    return of.get("type", "any value")
+
+
+def table(part: dict[str, Any]) -> list[str]:
+    """A row for each key."""
+    lines = ["| key | type | what it holds |", "| --- | --- | --- |"]
+    for key, of in part["properties"].items():
+        optional = "" if key in part["required"] else "*optional* "
+        if optional and "anyOf" in of:
+            of = {**of, "anyOf": [one for one in of["anyOf"] if one != {"type": "null"}]}
+        lines.append(f"| `{key}` | {optional}{type_text(of)} | {of['description']} |")
+    return lines
+
+
+def page() -> str:
+    """As Markdown: the three kinds, then every record that they hold."""
+    parts = schema()["$defs"]
+    lines = [HEAD]
+    tops = [kind.__name__ for kind in KINDS]
+    for name in (*tops, *(name for name in parts if name not in tops)):
+        heading = f"{'##' if name in tops else '###'} {name}"
+        lines += [heading, "", parts[name]["description"], "", *table(parts[name]), ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def files() -> dict[str, str]:
     """Name -> what it should hold."""
-    _, _, said = (module.__doc__ or "").partition("\n\n")
-    return {"results.md": HEAD + said.strip() + "\n", "results.schema.json": json.dumps(schema(), indent=1) + "\n"}
+    return {"results.md": page(), "results.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file has drifted")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not current")
     check = parser.parse_args().check
-    drifted = []
+    old = []
     for name, text in files().items():
         path = HERE / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            drifted.append(name)
+            old.append(name)
             if not check:
                 path.write_text(text, encoding="utf-8")
-    print(f"{', '.join(drifted) or 'nothing'} {'has drifted' if check else 'written'}")
-    return int(check and bool(drifted))
+    print(f"{', '.join(old) or 'nothing'} {'not current' if check else 'written'}")
+    return int(check and bool(old))
 
 
 if __name__ == "__main__":

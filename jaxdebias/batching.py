@@ -17,6 +17,7 @@ def map_rows(fn: Callable[[Params, Any], Any], params: Params, rows: Any, *, bat
     Args:
       fn: maps (params, pytree of arrays [b ...]) to a pytree of arrays [b ...], row by row: no row may influence
         another's result. It is a static argument, so pass the same function object again to reuse the compilation.
+      params: the model's parameters.
       rows: array or pytree of arrays that share the first axis n.
       batch_size: rows at a time. Peak memory is what `fn` needs for so many.
 

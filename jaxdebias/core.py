@@ -9,6 +9,7 @@ Dimension letters, used in every signature of the library:
     m  right-hand sides solved at once               r  bootstrap resamples
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -71,6 +72,21 @@ class Dataset:
     the gap of the means is a bias, not the absolute difference of each pair)."""
     feature_names: tuple[str, ...] = field(default=())
     """Names of the columns, for tables."""
+
+    @staticmethod
+    def from_arrays(x: Any, label: Any, attribute: Any = None, **options: Any) -> "Dataset":
+        """A data set of arrays, lists or Series of any library; see `jaxdebias.data.from_arrays`."""
+        return _room_above().from_arrays(x, label, attribute, **options)
+
+    @staticmethod
+    def from_frame(frame: Any, *, label: str, **options: Any) -> "Dataset":
+        """A data set of the columns of a pandas or polars frame; see `jaxdebias.data.from_frame`."""
+        return _room_above().from_frame(frame, label=label, **options)
+
+
+def _room_above() -> Any:
+    """`jaxdebias.data`, which imports this module: looked up when it is called, so that core depends on nothing."""
+    return importlib.import_module("jaxdebias.data")
 
 
 class RepairSets(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdebias import models
-from jaxdebias.auditing.candidates import candidates, judged
+from jaxdebias.auditing.candidates import assess_candidates, list_candidates
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.measure import Interval
 
@@ -220,7 +220,7 @@ def test_what_goes_with_the_label_by_chance_is_no_shortcut():
             attribute_names=("0", "1"),
             aligned=np.eye(2, dtype=bool),
         )
-        found = judged(jax.random.key(0), predicted, dataset, candidates(dataset))
+        found = assess_candidates(jax.random.key(0), predicted, dataset, list_candidates(dataset))
         assert [(one.name, one.verdict) for one in found] == [("frame", verdict)]
         assert found[0].p_value < 0.05
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import TrainConfig
 from jaxdebias.core import Batch, Dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -154,7 +154,7 @@ def test_a_table_shows_finished_runs_only(fmd_methods, tables, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_cell_carries_on(fmd_methods, tmp_path):
-    config = runs.TrainConfig(data="digits", epochs=2, seed=0)
+    config = TrainConfig(data="digits", epochs=2, seed=0)
     cell, path, called = fmd_methods.Cell("2 %", config), tmp_path / "rows.json", []
 
     def methods(setup):

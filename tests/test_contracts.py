@@ -1,12 +1,13 @@
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdebias import contracts
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Dataset
+from jaxdebias.core import Batch, Dataset, Split
 
 
 def batch(**change):
@@ -253,3 +254,51 @@ def test_an_object_of_another_class_is_named():
     with pytest.raises(ContractError, match="`rows`: expected rows of the training set, at least 1, got 0"):
         contracts.check_rows(0)
     assert contracts.check_rows(4) == 4
+
+
+def test_one_logit_is_refused_with_what_to_do():
+    with pytest.raises(ContractError, match=r"a single logit z is the two classes 0 and z") as caught:
+        contracts.check_logits(np.zeros((3, 1), np.float32), 3)
+    assert "float32 [3, 1]" in str(caught.value)
+    with pytest.raises(ContractError, match=r"a single logit z"):
+        contracts.check_logits(np.zeros((3, 1), np.float32), 3, classes=2)
+
+
+SOFTMAX = np.array([[0.2, 0.8], [0.999, 0.001]], np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_probabilities_are_no_logits(dtype):
+    outputs = jnp.asarray(SOFTMAX, dtype)
+    with pytest.raises(ContractError, match=r"expected logits, got probabilities \(every row is in 0..1"):
+        contracts.check_logits(outputs, 2)
+    contracts.check_logits(outputs, 2, probabilities=True)
+    contracts.check_logits(jnp.log(outputs), 2)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [np.eye(3), np.zeros((3, 3)), np.log(SOFTMAX), [[0.2, 0.8], [0.2, 0.9]], [[-0.1, 1.1]], [[0.2, 0.8], [3.0, -2.0]]],
+)
+def test_what_is_no_probability(logits):
+    assert not contracts.are_probabilities(np.asarray(logits))
+
+
+def test_a_split_is_the_model_cut_in_two():
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(3, 2)).astype(np.float32)
+    model = lambda params, x: jnp.maximum(x, 0) @ params  # noqa: E731
+    right = Split(lambda params, x: jnp.maximum(x, 0), lambda params, z: z @ params)
+    contracts.check_split(model, right, kernel, x)
+    coarse = Split(lambda params, x: jnp.maximum(x, 0).astype(jnp.bfloat16), lambda params, z: z @ params)
+    contracts.check_split(model, coarse, kernel.astype(jnp.bfloat16), x)
+    for other in (
+        Split(lambda params, x: x, right.head),  # without the last nonlinearity
+        Split(right.features, lambda params, z: z @ params + 0.01),
+        Split(right.features, lambda params, z: jax.nn.softmax(z @ params)),
+    ):
+        with pytest.raises(ContractError, match=r"`split`: expected the model cut .* got logits that differ by"):
+            contracts.check_split(model, other, kernel, x)
+    wide = Split(right.features, lambda params, z: jnp.concatenate([z @ params, z[:, :1]], 1))
+    with pytest.raises(ContractError, match=r"logits \[8, 2\], got head\(features\(x\)\) \[8, 3\]"):
+        contracts.check_split(model, wide, kernel, x)

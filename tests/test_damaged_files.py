@@ -10,8 +10,10 @@ import pytest
 from fuzz.mutations import REFUSED, outcome
 from report.fake_results import FAKES
 
-from jaxdebias.app import train as runs
+from jaxdebias.app.debias import DebiasConfig, debias
 from jaxdebias.app.recipes import TrainConfig, model_options
+from jaxdebias.app.run_folder import load
+from jaxdebias.app.show import show
 from jaxdebias.app.training import build_training
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
@@ -74,17 +76,17 @@ def folder(whole, tmp_path):
 
 
 def test_the_whole_run_is_read(folder):
-    assert runs.load(folder).results["config"]["data"] == "digits"
-    assert runs.audit_run(folder) == read_results(folder)
+    assert load(folder).results["config"]["data"] == "digits"
+    assert show(folder) == read_results(folder)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_params(folder, tmp_path, damage):
     path = folder / "params.npz"
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    refused(lambda: runs.load(folder), "weights", path)
-    refused(lambda: runs.debias(folder, runs.DebiasConfig(), tmp_path / "out"), path)
-    refused(lambda: runs.audit_run(folder, maps=True), path)
+    refused(lambda: load(folder), "weights", path)
+    refused(lambda: debias(folder, DebiasConfig(), tmp_path / "out"), path)
+    refused(lambda: show(folder, maps=True), path)
     assert not (tmp_path / "out").exists()
 
 
@@ -93,9 +95,9 @@ def test_params_of_another_network(folder):
         arrays = dict(file)
     name = sorted(arrays)[0]
     np.savez(folder / "params.npz", **{**arrays, name: arrays[name][:1].astype(np.float64)})
-    refused(lambda: runs.load(folder), folder / "params.npz", name)
+    refused(lambda: load(folder), folder / "params.npz", name)
     np.savez(folder / "params.npz", **{**arrays, name: np.array([object()])})
-    refused(lambda: runs.load(folder), folder / "params.npz")
+    refused(lambda: load(folder), folder / "params.npz")
 
 
 def rewritten(folder, change):
@@ -125,13 +127,13 @@ CHANGES = {
 def test_results_with_other_keys_and_values(folder, name):
     change, said = CHANGES[name]
     rewritten(folder, change)
-    refused(lambda: runs.load(folder), said)
+    refused(lambda: load(folder), said)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"dataset": 1}', "[" * 100_000, "\x00"])
 def test_results_that_are_none(folder, text):
     (folder / "results.json").write_text(text)
-    for call in (lambda: runs.load(folder), lambda: runs.audit_run(folder), lambda: read_results(folder)):
+    for call in (lambda: load(folder), lambda: show(folder), lambda: read_results(folder)):
         refused(call, folder / "results.json")
     (folder / "results.json").write_bytes(b"\xff\xfe{}")
     refused(lambda: read_results(folder), folder / "results.json")
@@ -139,7 +141,7 @@ def test_results_that_are_none(folder, text):
 
 def test_rows_that_the_data_do_not_have(folder):
     rewritten(folder, lambda r: r["harmful"][0].update(index=10**6))
-    refused(lambda: runs.audit_run(folder, patches=True), folder / "results.json", "rows 0..")
+    refused(lambda: show(folder, patches=True), folder / "results.json", "rows 0..")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

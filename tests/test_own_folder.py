@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 
 import numpy as np
 import pytest
 
 from jaxdebias.app import cli
+from jaxdebias.results.codec import read_run
 
 
 def composites(source, out, *, conflicting=0.05, seed=0):
@@ -61,13 +61,13 @@ def test_own_images_from_the_command_line(data_dir, tmp_path, capsys):
         ]
     )
     cli.main(["debias", str(trained), "--out", str(fixed)])
-    results = json.loads((fixed / "results.json").read_text())
-    before, after = results["before"], results["after"]
+    results = read_run(fixed)
+    before, after = results.before, results.after
     # The background is a shortcut here: the model does better where it goes with the object.
-    assert before["bias_aligned_accuracy"]["low"] > before["bias_conflicting_accuracy"]["high"]
+    assert before.bias_aligned_accuracy.low > before.bias_conflicting_accuracy.high
     # Different objects on both sides of a pair: the bias is a gap of means, and the page says so.
-    assert any("gap between the means" in finding for finding in results["findings"])
-    assert after["counterfactual_bias"]["value"] <= before["counterfactual_bias"]["value"]
-    assert {group["label_name"] for group in after["groups"]} == {"animal", "motorbike"}
-    assert set(results["baselines"]) == {"dfr", "fine_tune", "scratch"}
+    assert any("gap between the means" in finding for finding in results.findings)
+    assert after.counterfactual_bias.value <= before.counterfactual_bias.value
+    assert {group.label_name for group in after.groups} == {"animal", "motorbike"}
+    assert set(results.baselines) == {"dfr", "fine_tune", "scratch"}
     assert "forest" in (fixed / "report.html").read_text()

@@ -152,7 +152,7 @@ def over_units(values: np.ndarray, unit: np.ndarray | None) -> Interval:
 def best_gain(family: str, made: Made, params: Params, before: np.ndarray) -> Interval:
     """Of all repairs that the audit knows, fitted again: the largest rise of the accuracy over both showings."""
     of = FAMILIES[family]
-    listed = listing.candidates(made.dataset, {of.planted: made.candidates[of.planted]})
+    listed = listing.list_candidates(made.dataset, {of.planted: made.candidates[of.planted]})
     seen = embed(of.network.vector, params, listing.with_attribute(made.dataset, of.planted, listed[of.planted]))
     tried = fixes.advise(jax.random.key(AUDIT_SEED), seen.split, params, seen.dataset).options
     gains = [over_units((shown(of.network, one.params, made.pairs) - before).mean(0), made.pairs.unit) for one in tried]
@@ -169,6 +169,10 @@ def judged(
     """Whether the verdict and the advice are right.
 
     Args:
+      state: what the oracle says of the set: clean, weak or strong.
+      planted: name of the planted attribute.
+      shortcuts: names that the audit calls shortcuts.
+      fix: what the audit advises.
       held: of a fix, whether the audit verified it.
       gain: the best to be had, where a strong set is left as it is.
     """

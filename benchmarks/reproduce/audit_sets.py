@@ -114,6 +114,7 @@ def make(family: str, conflicting: float | None, seed: int, *, sizes: tuple[int,
     """A data set with known truth.
 
     Args:
+      family: a key of `FAMILIES`.
       conflicting: share of training samples whose planted attribute is another label's; None: the attribute is drawn
         without regard to the label.
       seed: equal seeds, equal bits.

@@ -43,7 +43,7 @@ from jaxdebias.data._sets.colored_mnist import MnistDigits, all_digits, tinted_m
 from jaxdebias.data.streams import named_rng
 from jaxdebias.mitigate import AugCellConfig, aug_cell
 from jaxdebias.reproduce import accuracies, aug_cell_said
-from jaxdebias.reproduce._methods import CNN, CNN_OPTIMIZER, CNN_RECIPE
+from jaxdebias.reproduce._colored_mnist import CNN, CNN_OPTIMIZER, CNN_RECIPE
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import Optimizer, chain, random_affine, random_flip
 from jaxdebias.train._augment import Augment

@@ -32,7 +32,7 @@ import numpy as np
 from fmd_table import RESULTS, _write
 
 from jaxdebias import models
-from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import RECIPES
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Dataset, Params, RepairSets, repair_sets
 from jaxdebias.data import adult
@@ -148,7 +148,7 @@ def network(setup: Setup, params: Params, transform: Callable[[np.ndarray], np.n
 
 
 def train_network(key: jax.Array, classifier: Any, train: Batch) -> Params:
-    recipe = runs.RECIPES["adult"]
+    recipe = RECIPES["adult"]
     steps = recipe.epochs * steps_per_epoch(len(train.label), recipe.batch_size)
     learner = erm(
         classifier,
@@ -271,7 +271,7 @@ def _head_and_network_entries(setup: Setup) -> Iterator[Entry]:
         lambda key: train_from_scratch(key, classifier, params, sets, dataclasses.replace(tune, epochs=15)),
     )
     yield entry("self-influence", "no attribute", lambda key: self_influence(key, classifier, params, sets))
-    recipe = runs.RECIPES["adult"]
+    recipe = RECIPES["adult"]
     yield entry(
         "retrain + flipped",
         "",

@@ -17,7 +17,7 @@ import numpy as np
 from fmd_methods import Cell, Margin, Method, Setup, baseline_methods, fill, fmd_methods, parser
 from fmd_table import RESULTS
 
-from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import RECIPES, TrainConfig
 from jaxdebias.core import Batch, RepairSets, repair_sets, unpair
 from jaxdebias.data._aligned import other_attribute
 from jaxdebias.data._colour import one_colour
@@ -54,7 +54,7 @@ for part, accuracy, conflicting, bias_ext, bias_grad, accuracy_3, bias_3 in (
 def methods(setup: Setup) -> Iterator[Method]:
     dataset, classifier = setup.trained.dataset, setup.trained.classifier
     splits, pairs = dataset.splits, dataset.pairs
-    recipe = runs.RECIPES["colored-mnist"]
+    recipe = RECIPES["colored-mnist"]
     as_trained = FineTuneConfig(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -125,7 +125,7 @@ if __name__ == "__main__":
     cells = [
         Cell(
             part,
-            runs.TrainConfig(
+            TrainConfig(
                 data="colored-mnist",
                 data_dir=arguments.data_dir,
                 seed=seed,

@@ -35,7 +35,9 @@ from fmd_table import RATES as ACCURACIES
 from fmd_table import _write
 
 from jaxdebias import auditing
-from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import TrainConfig
+from jaxdebias.app.run_folder import Run, load
+from jaxdebias.app.train import train
 from jaxdebias.core import Batch, Dataset, Params, repair_sets
 from jaxdebias.explain import influence
 from jaxdebias.measure import over_seeds
@@ -64,14 +66,14 @@ GAINS = {"accuracy_gain": "accuracy", "conflicting_gain": "bias_conflicting_accu
 class Cell(NamedTuple):
     name: str
     """Of the table's part, without the seed."""
-    config: runs.TrainConfig
+    config: TrainConfig
 
 
 class Setup(NamedTuple):
     """A cell with its trained model."""
 
     cell: Cell
-    trained: runs.Run
+    trained: Run
 
     @property
     def seed(self) -> int:
@@ -146,6 +148,7 @@ def baseline_methods(
     """The honest alternatives.
 
     Args:
+      setup: the trained model and its data.
       held_out: what to fine-tune on, made of the edit split.
       every: what to train on from scratch: the edit split in every rendering that the data set can draw.
       select: what chooses DFR's L1 penalty on the accept split; `worst_group` needs groups of some size.
@@ -328,8 +331,8 @@ def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str] = ()
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        result = runs.train(cell.config, Path(folder) / "trained")
-        trained = runs.load(Path(folder) / "trained")
+        result = train(cell.config, Path(folder) / "trained")
+        trained = load(Path(folder) / "trained")
     setup = Setup(cell, trained)
     rates = measured(setup, trained.params)
     if "erm" not in done:

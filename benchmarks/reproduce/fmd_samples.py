@@ -21,7 +21,7 @@ from fmd_colored_mnist import training_counterfactuals
 from fmd_methods import Cell, Method, Setup, fill, parser
 from fmd_table import RESULTS
 
-from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import TrainConfig
 from jaxdebias.core import Params, repair_sets
 from jaxdebias.mitigate import FmdConfig, fmd
 
@@ -95,9 +95,7 @@ if __name__ == "__main__":
     cells = [
         Cell(
             "0.5 %",
-            runs.TrainConfig(
-                data="colored-mnist", data_dir=arguments.data_dir, seed=seed, options={"conflicting": 0.005}
-            ),
+            TrainConfig(data="colored-mnist", data_dir=arguments.data_dir, seed=seed, options={"conflicting": 0.005}),
         )
         for seed in range(arguments.seeds)
     ]

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdebias.app import train as runs
+from jaxdebias.app.debias import DebiasConfig, debias
+from jaxdebias.app.recipes import TrainConfig
+from jaxdebias.app.train import train
 from jaxdebias.measure import over_seeds
 from jaxdebias.results.provenance import device_name, versions
 
@@ -54,21 +56,19 @@ def _cell(data: str, data_dir: Path | None, conflicting: float, seed: int, *, tr
 
     with tempfile.TemporaryDirectory() as folder:
         trained = Path(folder) / "trained"
-        said = runs.train(
-            runs.TrainConfig(data=data, data_dir=data_dir, options={"conflicting": conflicting}, seed=seed), trained
+        said = train(
+            TrainConfig(data=data, data_dir=data_dir, options={"conflicting": conflicting}, seed=seed), trained
         )
         add("erm", said["before"], said["seconds_by_step"]["train"])
-        said = runs.debias(trained, runs.DebiasConfig(direction="ext", seed=seed), Path(folder) / "ext")
+        said = debias(trained, DebiasConfig(direction="ext", seed=seed), Path(folder) / "ext")
         add("fmd ext", said["after"], said["seconds_by_step"]["edit"])
         for name, baseline in said["baselines"].items():
             add(name, baseline["measurement"], baseline["seconds"])
-        said = runs.debias(
-            trained, runs.DebiasConfig(direction="gradB", baselines=False, seed=seed), Path(folder) / "gradB"
-        )
+        said = debias(trained, DebiasConfig(direction="gradB", baselines=False, seed=seed), Path(folder) / "gradB")
         add("fmd gradB", said["after"], said["seconds_by_step"]["edit"])
         if trap:
-            config = runs.DebiasConfig(direction="ext", rounds=1, search=False, baselines=False, seed=seed)
-            said = runs.debias(trained, config, Path(folder) / "trap")
+            config = DebiasConfig(direction="ext", rounds=1, search=False, baselines=False, seed=seed)
+            said = debias(trained, config, Path(folder) / "trap")
             add("fmd ext, one step at t = 1", said["after"], said["seconds_by_step"]["edit"])
     return rows
 

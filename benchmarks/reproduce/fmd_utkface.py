@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from fmd_methods import Cell, Method, Setup, baseline_methods, fill, fmd_methods, parser
 from fmd_table import RESULTS
 
-from jaxdebias.app import train as runs
+from jaxdebias.app.recipes import TrainConfig
 
 PARTS = {"age, 2 %": ("age", 0.02), "age, 10 %": ("age", 0.1), "race, 2 %": ("race", 0.02)}
 FLOORS = {"": 0.10, ", no floor": None}
@@ -43,7 +43,7 @@ if __name__ == "__main__":
     cells = [
         Cell(
             name,
-            runs.TrainConfig(
+            TrainConfig(
                 data="utkface",
                 data_dir=arguments.data_dir,
                 seed=seed,

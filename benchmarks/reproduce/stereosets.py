@@ -21,11 +21,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxdebias.app.language import LanguageDebiasConfig, debias_language
 from jaxdebias.contracts import expect
 from jaxdebias.report.language_markdown import side_by_side
+from jaxdebias.results.codec import read_results, to_json
+from jaxdebias.results.records import LanguageResults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     names = [folder.resolve().name for folder in args.checkpoints]
     expect(len(set(names)) == len(names), "checkpoints", "folders of different names", ", ".join(names))
-    found: dict[str, Any] = {}
+    found: dict[str, LanguageResults] = {}
     for name, folder in zip(names, args.checkpoints, strict=True):
         path = args.out / name / "results.json"
         if not path.exists():
@@ -54,9 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             said = functools.partial(print, name, file=sys.stderr, flush=True)
             debias_language(config, args.out / name, observe=said)
-        found[name] = json.loads(path.read_text())
+        found[name] = read_results(path)
     page = side_by_side(found)
-    for name, content in (("stereosets.json", json.dumps(found, indent=1) + "\n"), ("stereosets.md", page)):
+    for name, content in (
+        ("stereosets.json", json.dumps({name: to_json(one) for name, one in found.items()}, indent=1) + "\n"),
+        ("stereosets.md", page),
+    ):
         temporary = args.out / f"{name}.part"
         temporary.write_text(content)
         os.replace(temporary, args.out / name)

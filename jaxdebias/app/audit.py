@@ -1,111 +1,174 @@
-"""The full audit of a run on disk: what `jaxdebias audit RUN --out DIR` does."""
+"""`jaxdebias audit RUN`: the five answers about a trained or a repaired run."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-import numpy as np
+import jax
+from tyro.conf import Positional, arg
 
+from jaxdebias import auditing
 from jaxdebias._audit import AuditReport, audit
-from jaxdebias.app.recipes import RECIPES
-from jaxdebias.app.run_folder import claim, load
+from jaxdebias.app.ending import print_ending
+from jaxdebias.app.option_types import Bool, Folder, Names, Str
+from jaxdebias.app.predicted import input_fingerprint, write_predictions
+from jaxdebias.app.recipes import RECIPES, TrainConfig
+from jaxdebias.app.result_set import PICTURES, ResultSet, claim, file_digest, is_complete
+from jaxdebias.app.run_folder import check_trained, load
 from jaxdebias.auditing.candidates import own_name
-from jaxdebias.auditing.embedded import row_digests
-from jaxdebias.contracts import check_choice, expect
+from jaxdebias.contracts import ContractError, expect
 from jaxdebias.core import Dataset
 from jaxdebias.data import _registry as registry
-from jaxdebias.data._folder import further_columns
+from jaxdebias.files import read_arrays, write_arrays, write_text
+from jaxdebias.report import _markdown as markdown
+from jaxdebias.report._page import write_page
+from jaxdebias.report.pictures import Pictures
+from jaxdebias.results.codec import from_json, read_run, to_json, write_results
+from jaxdebias.results.records import RunResults
+from jaxdebias.train._checkpoint import save_params
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
     """What is asked of a run."""
 
-    candidates: Sequence[str] = ()
-    """Further attributes: of a folder, columns of its metadata.csv; of adult, utkface and celeba, other values of their
-    option `attribute`."""
-    attribute: str | None = None
-    """What the run's own attribute is called; None: as its data set calls it."""
-    pixels: str = "auto"
-    """As of `jaxdebias.audit`."""
-    discover: bool | None = None
-    judges: str = "aug-cell"
-    """Both as of `jaxdebias.audit`."""
+    candidates: Names = None
+    """Further attributes: of a folder, columns of its metadata.csv; of adult, utkface, celeba, other attributes of
+    theirs."""
+    attribute: Str = None
+    """Name of the run's own attribute, where its data set does not say (a folder)."""
     fix: bool = False
-    """Apply the recommended repair, and test it on the test split."""
-    data_dir: Path | None = None
+    """Apply the recommended repair, if there is one, and test it on the test set. The repaired model goes to
+    OUT/params.npz if it holds."""
+    pixels: Literal["auto", "maps", "patches", "both", "none"] = "auto"
+    """Maps of the model, patches of the data, both or none; auto: what fits."""
+    discover: Bool = None
+    """Look for shortcuts that no attribute names; by default where no attribute is known."""
+    judges: Literal["aug-cell", "sih"] = "aug-cell"
+    """Networks that look for them: ones that see shapes badly, or the biased branch of SiH."""
+    data_dir: Folder = None
+    """Folder with the data set's files, if it has moved since the training."""
     seed: int = 0
+    """Seed of the intervals, halves and small networks."""
 
 
-def audit_in_full(
-    folder: Path, out: Path, config: AuditConfig = AuditConfig(), *, overwrite: bool = False
-) -> AuditReport:
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Which attribute is a shortcut, how strongly, on which pixels, because of which samples, and what to do.
+
+    Writes results.json, report.html, report.md and model_card.md to OUT.
+    """
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """Folder of a trained or repaired run."""
+    out: Path
+    """Folder of the report. Stopped early, the same command resumes."""
+    overwrite: bool = False
+    """Replace a report in OUT, once the new one is complete."""
+    questions: AuditConfig = AuditConfig()
+    """What is asked of a run."""
+
+    def execute(self) -> int:
+        from jaxdebias.report import answers
+
+        done_before = is_complete(self.out) and not self.overwrite
+        results = audit_run(self.run, self.out, self.questions, overwrite=self.overwrite)
+        print(answers.text(results))
+        fix = () if self.questions.fix else (f"jaxdebias audit {self.run} --out {self.out}-fix --fix   try the repair",)
+        gate = f"jaxdebias check {self.out} --max-gap 0.1   for continuous integration"
+        print_ending("audit", self.out, done_before=done_before, next_steps=(*fix, gate))
+        return 0
+
+
+def audit_run(folder: Path, out: Path, config: AuditConfig = AuditConfig(), *, overwrite: bool = False) -> RunResults:
     """Answers the five questions about a trained or a repaired run and writes the report to `out`.
 
+    Args:
+      folder: of a run that `train` or `debias` wrote.
+      out: folder of the report.
+      config: what is asked.
+      overwrite: replace what is there, once the new report is complete.
+
+    Returns:
+      What results.json holds.
+
     Raises:
-      ContractError: no run there, unknown candidates, or results already in `out`.
+      ContractError: no run there, unknown candidates, or results of another call in `out`.
     """
     folder, out = Path(folder), Path(out)
     expect(out.resolve() != folder.resolve(), "out", "another folder than the run", out)
-    results, dataset, classifier, params, _ = load(folder, data_dir=config.data_dir, repaired=True)
-    made = results["config"]
-    given = _further(config, made, dataset)
-    claim(out, "audit", overwrite=overwrite)
-    recipe = RECIPES[made["data"]]
-    attribute = config.attribute or dataset.variant.get("attribute", recipe.attribute)
-    report = audit(
-        classifier,
-        params,
-        dataset,
-        candidates=given,
-        attribute=attribute,
-        items=recipe.items,
-        name=results["model"],
-        pixels=config.pixels,
-        discover=config.discover,
-        judges=config.judges,
-        fix=config.fix,
-        seed=config.seed,
-    )
-    report.results.update(config=made, trained=str(folder.resolve()))
-    report.write(out, overwrite=True)
-    return report
+    check_trained(folder)
+    arguments = {
+        "run": str(folder.resolve()),
+        "params": file_digest(folder / "params.npz"),
+        **dataclasses.asdict(config),
+    }
+    with claim(out, "audit", arguments, overwrite=overwrite) as run:
+        if run.complete:
+            return read_run(run.folder)
+        if "results" not in run.measured:
+            record, made, dataset, classifier, params, _ = load(folder, data_dir=config.data_dir, repaired=True)
+            recipe = RECIPES[made.data]
+            report = audit(
+                classifier,
+                params,
+                dataset,
+                candidates=_further(config, made, dataset),
+                attribute=config.attribute or dataset.variant.get("attribute", recipe.attribute),
+                items=recipe.items,
+                name=record.model,
+                pixels=config.pixels,
+                discover=config.discover,
+                judges=config.judges,
+                fix=config.fix,
+                seed=config.seed,
+            )
+            measured = auditing.measure(jax.random.key(config.seed), classifier.apply, report.params, dataset)
+            write_predictions(run.folder, dataset, measured, rows=input_fingerprint(dataset))
+            found = dataclasses.replace(report.record, config=record.config, trained=str(folder.resolve()))
+            keep_report(run, dataclasses.replace(report, record=found))
+        return write_report(run)
 
 
-def _further(config: AuditConfig, made: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
+def keep_report(run: ResultSet, report: AuditReport, data: str | None = None) -> None:
+    """Saves all that an audit found before anything of it is drawn: repaired weights, pictures, results.
+
+    Args:
+      run: the claimed folder, with the arguments of the command.
+      report: what was found.
+      data: fingerprint of the data; None: the report has it.
+    """
+    record = report.record
+    if record.after is not None and record.edit.accepted:
+        save_params(run.folder / "params.npz", report.params)
+    if report.pictures is not None:
+        kept = {name: value for name, value in report.pictures._asdict().items() if value is not None}
+        write_arrays(run.folder / PICTURES, kept)
+    whence = dataclasses.replace(record.provenance, arguments=run.arguments, data=data or record.provenance.data)
+    run.keep(results=to_json(dataclasses.replace(record, command=run.command, provenance=whence)))
+
+
+def write_report(run: ResultSet) -> RunResults:
+    """Draws and writes what `keep_report` saved; results.json comes last."""
+    record, path = from_json(run.measured["results"]), run.folder / PICTURES
+    try:
+        pictures = Pictures(**read_arrays("pictures", path)) if path.is_file() else None
+        write_page(record, pictures, run.folder / "report.html")
+    except ContractError as error:
+        record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    write_text(run.folder / "report.md", markdown.table(record))
+    write_text(run.folder / "model_card.md", markdown.model_card(record))
+    write_results(run.folder / "results.json", record)
+    return record
+
+
+def _further(config: AuditConfig, made: TrainConfig, dataset: Dataset) -> dict[str, dict[str, list[str]]]:
     """The candidates by name, on the rows of the run's data set."""
     if not config.candidates:
         return {}
-    if made["data"] == "folder":
-        root = registry.files_of("folder", config.data_dir or made["data_dir"])
-        options = {name: value for name, value in made["options"].items() if name in ("edit_share", "accept_share")}
-        columns = further_columns(root, seed=made["seed"], **options)
-        for name in config.candidates:
-            check_choice("candidates", name, columns)
-        return {name: columns[name] for name in config.candidates}
-    expect(
-        "attribute" in registry.options_of(made["data"]),
-        "candidates",
-        "a data set with several attributes (folder, adult, utkface, celeba)",
-        made["data"],
-    )
-    found = {}
     for name in config.candidates:
-        expect(name != own_name(dataset), "candidates", "other attributes than that of the run", name)
-        other = registry.load(
-            made["data"],
-            data_dir=config.data_dir or made["data_dir"],
-            seed=made["seed"],
-            **{**made["options"], "attribute": name},
-        )
-        # Splits may depend on the attribute, so that rows are found by what is in them.
-        value = {
-            digest: other.attribute_names[a] if a >= 0 else ""
-            for batch in other.splits.values()
-            for digest, a in zip(row_digests(batch.x), np.asarray(batch.attribute), strict=True)
-        }
-        found[name] = {
-            split: [value.get(digest, "") for digest in row_digests(batch.x)] for split, batch in dataset.splits.items()
-        }
-    return found
+        other = name not in (own_name(dataset), dataset.variant.get("target"))
+        expect(other, "candidates", "other attributes than that of the run and than its label", name)
+    place = config.data_dir or made.data_dir
+    return registry.columns(made.data, config.candidates, data_dir=place, seed=made.seed, **made.options)

@@ -1,11 +1,50 @@
-"""A run against a bound: what a continuous integration stops at."""
+"""`jaxdebias check`: hold a result to bounds, for continuous integration."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
+from tyro.conf import Positional, arg
+
+from jaxdebias.app.option_types import Float
+from jaxdebias.app.result_set import MEASUREMENTS, is_complete
 from jaxdebias.contracts import expect
 from jaxdebias.report import formats
 from jaxdebias.report.formats import applies
+from jaxdebias.report.wording import METRIC
+from jaxdebias.results.codec import read_results
+from jaxdebias.results.records import FeatureResults, GroupRate, Metrics, Results, RunResults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Hold a result to bounds, for continuous integration: one line that says why, and exit code 1 where it fails.
+
+    Judged is what was measured on the test set, after the repair if there was one. What cannot be judged fails.
+    """
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """Folder that any command wrote."""
+    max_gap: Float = None
+    """Largest fall of accuracy from bias-aligned to bias-conflicting samples, as a fraction."""
+    min_accuracy: Float = None
+    """Lowest accuracy, as a fraction."""
+    min_worst_group: Float = None
+    """Lowest accuracy of the worst group, as a fraction."""
+
+    def execute(self) -> int:
+        bounds = {
+            "max_gap": self.max_gap,
+            "min_accuracy": self.min_accuracy,
+            "min_worst_group": self.min_worst_group,
+        }
+        check_bounds(**bounds)
+        if not is_complete(self.run) and (self.run / MEASUREMENTS).is_file():
+            verdict = Verdict(False, f"cannot be judged: {self.run} is unfinished; its command, once more, finishes it")
+        else:
+            verdict = gate(read_results(self.run), **bounds)
+        print(verdict.reason)
+        return 0 if verdict.passed else 1
 
 
 class Verdict(NamedTuple):
@@ -15,57 +54,78 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def gate(results: Mapping[str, Any], *, max_gap: float | None = None, min_worst_group: float | None = None) -> Verdict:
-    """Judges what a run measured on its test set, after the repair if there was one.
+def check_bounds(**bounds: float | None) -> None:
+    """Refuses no bound at all, and bounds that are no fractions."""
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    options = {name: f"--{name.replace('_', '-')}" for name in bounds}
+    expect(bool(given), "check", "one of " + ", ".join(options.values()), "none")
+    for name, bound in given.items():
+        expect(0 <= bound <= 1, options[name], "a fraction in 0..1", bound)
+
+
+def gate(
+    record: Results,
+    *,
+    max_gap: float | None = None,
+    min_accuracy: float | None = None,
+    min_worst_group: float | None = None,
+) -> Verdict:
+    """Judges what was measured on the test set, after the repair if there was one.
 
     The numbers themselves are judged, not their intervals: a bound inside the interval is said to be so.
 
     Args:
-      results: of a run, see `jaxdebias.results.records`.
-      max_gap: the most that accuracy may fall from bias-aligned to bias-conflicting samples, as a fraction.
-      min_worst_group: the least accuracy of the worst group.
+      record: of any command.
+      max_gap: largest fall of accuracy from bias-aligned to bias-conflicting samples, as a fraction.
+      min_accuracy: lowest accuracy.
+      min_worst_group: lowest accuracy of the worst group.
 
     Raises:
-      ContractError: no bound, one outside 0..1, or a number that this run does not have.
+      ContractError: no bound, or one outside 0..1.
     """
-    expect(max_gap is not None or min_worst_group is not None, "check", "--max-gap or --min-worst-group", "neither")
-    measured = results["after"] or results["before"]
+    check_bounds(max_gap=max_gap, min_accuracy=min_accuracy, min_worst_group=min_worst_group)
+    measured = (record.after or record.before) if isinstance(record, RunResults | FeatureResults) else None
     found, held = [], True
     if max_gap is not None:
-        expect(0 <= max_gap <= 1, "--max-gap", "a fraction in 0..1", max_gap)
-        gap, low, high = _gap(measured)
-        held &= gap <= max_gap
+        gap = None if measured is None else _gap(measured)
+        if gap is None:
+            return _unknown("accuracy of bias-aligned and of bias-conflicting samples", record)
+        value, low, high = gap
+        held &= value <= max_gap
         found.append(
-            f"accuracy falls by {formats.points(max(gap, 0.0))} ({100 * low:.1f} to {100 * high:.1f}) from "
+            f"accuracy falls by {formats.points(max(value, 0.0))} ({100 * low:.1f} to {100 * high:.1f}) from "
             f"bias-aligned to bias-conflicting samples, at most {formats.points(max_gap)} allowed"
             + _inside(low, max_gap, high)
         )
-    if min_worst_group is not None:
-        expect(0 <= min_worst_group <= 1, "--min-worst-group", "a fraction in 0..1", min_worst_group)
-        worst = measured["worst_group_accuracy"]
-        good = applies(worst) and worst["low"] is not None and worst["high"] is not None
-        expect(good, "--min-worst-group", "a run whose test set has groups, with an interval", "none")
-        held &= worst["value"] >= min_worst_group
+    for key, name, bound in (
+        ("accuracy", "accuracy", min_accuracy),
+        ("worst_group_accuracy", "accuracy of the worst group", min_worst_group),
+    ):
+        if bound is None:
+            continue
+        rate = None if measured is None else METRIC[key].of(measured)
+        if not formats.interval(rate):
+            return _unknown(name, record)
+        group = f", {rate.group}," if isinstance(rate, GroupRate) and rate.group else ""
+        held &= rate.value >= bound
         found.append(
-            f"accuracy of the worst group, {worst.get('group')}, is {formats.percent(worst['value'])} "
-            f"({formats.interval(worst)}), at least {formats.percent(min_worst_group)} asked"
-            + _inside(worst["low"], min_worst_group, worst["high"])
+            f"{name}{group} is {formats.percent(rate.value)} ({formats.interval(rate)}), "
+            f"at least {formats.percent(bound)} asked" + _inside(rate.low, bound, rate.high)
         )
     return Verdict(held, f"{'passed' if held else 'failed'}: {'; '.join(found)}")
 
 
-def _gap(measured: Mapping[str, Any]) -> tuple[float, float, float]:
+def _unknown(what: str, record: Results) -> Verdict:
+    return Verdict(False, f"cannot be judged: {record.command} measured no {what} here")
+
+
+def _gap(measured: Metrics) -> tuple[float, float, float] | None:
     """Aligned minus conflicting accuracy with the interval of a difference of two rates (Newcombe 1998, method 10)."""
-    aligned, conflicting = measured["bias_aligned_accuracy"], measured["bias_conflicting_accuracy"]
-    both = all(applies(rate) and formats.interval(rate) for rate in (aligned, conflicting))
-    expect(
-        both, "--max-gap", "a run whose test set has bias-aligned and bias-conflicting samples", "only one of the two"
-    )
-    gap = aligned["value"] - conflicting["value"]
-    below = (aligned["value"] - aligned["low"], conflicting["high"] - conflicting["value"])
-    above = (aligned["high"] - aligned["value"], conflicting["value"] - conflicting["low"])
-    low, high = gap - (below[0] ** 2 + below[1] ** 2) ** 0.5, gap + (above[0] ** 2 + above[1] ** 2) ** 0.5
-    return gap, max(low, -1.0), min(high, 1.0)
+    aligned, conflicting = measured.bias_aligned_accuracy, measured.bias_conflicting_accuracy
+    if not all(applies(rate) and formats.interval(rate) for rate in (aligned, conflicting)):
+        return None
+    gap = formats.change(conflicting, aligned)
+    return gap.value, max(gap.low, -1.0), min(gap.high, 1.0)
 
 
 def _inside(low: float, bound: float, high: float) -> str:

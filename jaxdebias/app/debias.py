@@ -1,167 +1,237 @@
-"""Repairs of trained runs, beside the honest alternatives on the same held-out samples."""
+"""`jaxdebias debias RUN`: repair a trained run with its held-out samples, beside other ways on the same samples."""
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
+from tyro.conf import Positional, Suppress, arg
 
 from jaxdebias import auditing
+from jaxdebias.app import progress
+from jaxdebias.app.ending import print_ending
+from jaxdebias.app.option_types import Folder, Int
+from jaxdebias.app.predicted import input_fingerprint, write_predictions
 from jaxdebias.app.recipes import RECIPES
-from jaxdebias.app.run_folder import Run, Watch, claim, load, watching
+from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
+from jaxdebias.app.run_folder import Run, Watch, check_trained, load, watching
+from jaxdebias.app.train import write_page_and_seal
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Classifier, Dataset, Params, repair_sets, unpair
+from jaxdebias.core import Classifier, Dataset, Key, Params, repair_sets, unpair
 from jaxdebias.explain import influence
 from jaxdebias.mitigate._dfr import dfr
 from jaxdebias.mitigate._fine_tune import FineTuneConfig, fine_tune, train_from_scratch
 from jaxdebias.mitigate._fine_tune_block import fine_tune_block, mixing_block
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
-from jaxdebias.report._page import write_page
-from jaxdebias.results import build as content
-from jaxdebias.results.provenance import Clock, timing
-from jaxdebias.results.records import to_json, write_results
-from jaxdebias.train._checkpoint import save_params
+from jaxdebias.mitigate._methods import METHODS, REPAIRS, choices, help_text, refuse_unmet
+from jaxdebias.report.pictures import pictures
+from jaxdebias.results import build
+from jaxdebias.results.codec import convert, read_run
+from jaxdebias.results.provenance import Clock, fingerprint, provenance
+from jaxdebias.results.records import Baseline, Edit, RunResults
+from jaxdebias.train._checkpoint import load_params, save_params
+
+BLOCKS = ("head", "last-2", "last-3", "input-row")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DebiasConfig:
-    """How to repair a trained run. None: the data set's recipe, or the method's default, decides."""
+    """How to repair; by default what suits the data set and the method."""
 
-    method: str = "fmd"
-    """`fmd`, `dfr`, or `mixing`: fine-tuning of the first layer's channel mixing and the last two layers."""
+    method: Annotated[str, arg(metavar="{" + ",".join(choices(REPAIRS)) + "}", help=help_text(REPAIRS))] = "fmd"
+    block: Annotated[str, arg(metavar="{" + ",".join(BLOCKS) + "}")] = "head"
+    """What FMD edits: the last layer, the last two or three, or the input row of a table's protected column."""
+    max_aligned_loss: float = 0.10
+    """Accuracy on bias-aligned samples that FMD may cost; 1 for no limit."""
     rounds: int = 10
-    direction: str | None = None
-    pairs: int | None = None
-    block: str = "head"
-    """What FMD edits: `head`, `last-2`, `last-3` layers, or `input-row`, the row of the protected column of a table."""
-    aligned_floor: float | None = 0.10
-    search: bool = True
+    """Rounds of FMD, each linearised anew, with a line search."""
+    direction: Annotated[Literal["ext", "gradB"] | None, arg(metavar="{ext,gradB}", help_behavior_hint="")] = None
+    """Step of FMD. ext: external pairs, as in the paper; gradB: the gradient of the bias alone."""
+    pairs: Int = None
+    """At most this many held-out pairs."""
+    search: Suppress[bool] = True
+    """With a line search; without, one step at t = 1."""
     baselines: bool = True
-    data_dir: Path | None = None
+    """Also fit DFR, fine-tuning and training from scratch on the same held-out samples."""
+    data_dir: Folder = None
+    """Folder with the data set's files, if it has moved since the training."""
     seed: int = 0
+    """Seed of the edit and of the intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debias:
+    """Repair a trained run with held-out pairs, accept or roll back, and measure again beside other ways.
+
+    Reads the model and the data set of RUN and leaves RUN as it is.
+    """
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """Folder of the trained run."""
+    out: Path
+    """Folder of the repaired run. Stopped early, the same command resumes."""
+    overwrite: bool = False
+    """Replace a result in OUT, once the new one is complete."""
+    repair: DebiasConfig = DebiasConfig()
+    """How to repair."""
+
+    def execute(self) -> int:
+        from jaxdebias.report._tables import print_summary
+
+        done_before = is_complete(self.out) and not self.overwrite
+        print_summary(debias(self.run, self.repair, self.out, overwrite=self.overwrite, watch=progress.progress_bar))
+        next_steps = (
+            f"jaxdebias compare {self.run} {self.out}   what changed, paired over the test samples",
+            f"jaxdebias check {self.out} --max-gap 0.1   for continuous integration",
+        )
+        print_ending("debias", self.out, done_before=done_before, next_steps=next_steps)
+        return 0
 
 
 def debias(
     folder: Path, config: DebiasConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None
-) -> dict[str, Any]:
+) -> RunResults:
     """Repairs a trained run, measures before and after on the test split, writes the result to `out` and returns it.
 
+    A repair that was stopped is carried on by the same call; a complete one is returned as it is.
+
+    Args:
+      folder: of a run that `train` wrote.
+      config: how to repair.
+      out: folder of the result.
+      overwrite: replace what is there, once the new result is complete.
+      watch: gives the observer of the progress.
+
     Raises:
-      ContractError: no trained run, data without pairs to repair with, or results already in `out`.
+      ContractError: no trained run, data without pairs to repair with, or results of another call in `out`.
     """
-    check_choice("method", config.method, ("fmd", "dfr", "mixing"))
-    check_choice("block", config.block, ("head", "last-2", "last-3", "input-row"))
+    check_choice("method", config.method, choices(REPAIRS))
+    check_choice("block", config.block, BLOCKS)
     out, folder = Path(out), Path(folder)
     expect(out.resolve() != folder.resolve(), "out", "another folder than the trained run", out)
+    check_trained(folder)
+    arguments = {
+        "run": str(folder.resolve()),
+        "params": file_digest(folder / "params.npz"),
+        **dataclasses.asdict(config),
+    }
+    with claim(out, "debias", arguments, overwrite=overwrite) as run:
+        if run.complete:
+            return read_run(run.folder)
+        return _debias(folder, config, run, watch)
+
+
+def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | None) -> RunResults:
     clock = Clock()
     trained = load(folder, data_dir=config.data_dir)
-    _, dataset, classifier, params, _ = trained
+    dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     auditing.check_repairable(dataset)
-    claim(out, "debias", overwrite=overwrite)
+    refuse_unmet(METHODS[config.method], dataset)
     clock.lap("data")
-    recipe = RECIPES[trained.results["config"]["data"]]
+    recipe = RECIPES[trained.config.data]
     key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
+    if "edit" in run.measured:
+        edited = load_params(run.folder / "params.npz", params)
+        edit = convert(run.measured["edit"], Edit, f"{run.folder / 'measurements.json'}: edit")
+        clock.laps["edit"] = run.measured["seconds"]
+    else:
+        edited, edit = _repaired(key_edit, config, trained)
+        jax.block_until_ready(edited)
+        clock.lap("edit")
+        save_params(run.folder / "params.npz", edited)
+        run.keep(edit=edit, seconds=clock.laps["edit"])
+    # The same bootstrap weights on both sides: what differs is the model.
+    before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
+    changes = auditing.changes(key_changes, before, after, dataset)
+    write_predictions(run.folder, dataset, after, rows=input_fingerprint(dataset))
+    run.keep(before=build.measurement(before, dataset), after=build.measurement(after, dataset), changes=changes)
+    clock.lap("measure")
+    baselines = _baselines(key_baselines, trained, run, config, key_measure, watch) if config.baselines else {}
+    remarks = [one["remark"] for one in baselines.values() if one["remark"]]
+    clock.lap("baselines")
+    of_run = trained.record
+    record = build.run_results(
+        "debias",
+        provenance(clock.laps, seed=config.seed, arguments=run.arguments, data=fingerprint(dataset)),
+        dataset,
+        method=config.method,
+        model=of_run.model,
+        attribute=recipe.attribute,
+        items=recipe.items,
+        before=build.measurement(before, dataset),
+        after=build.measurement(after, dataset),
+        edit=edit,
+        baselines={name: _baseline(name, one) for name, one in baselines.items()},
+        training=of_run.training,
+        harmful=of_run.harmful,
+        helpful=of_run.helpful,
+        findings=list(
+            dict.fromkeys(
+                [
+                    *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
+                    *auditing.findings(dataset, after),
+                    *remarks,
+                ]
+            )
+        ),
+    )
+    record = dataclasses.replace(
+        record,
+        changes=build.changes(changes),
+        config=of_run.config,
+        edit_config=build.plain(dataclasses.asdict(config), "edit_config"),
+        trained=str(folder.resolve()),
+    )
+    shown = pictures(dataset, of_run.harmful, before, after, helpful=of_run.helpful)
+    return write_page_and_seal(record, shown, run.folder)
+
+
+def _baseline(name: str, kept: Mapping[str, Any]) -> Baseline:
+    """A baseline as it was kept, but for the remark about it."""
+    return convert({key: value for key, value in kept.items() if key != "remark"}, Baseline, f"baselines.{name}")
+
+
+def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edit]:
+    """The repaired parameters, and what was done."""
+    dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     splits, sets = dataset.splits, repair_sets(dataset)
     if config.method == "fmd":
+        recipe = RECIPES[trained.config.data]
         fmd_config = FmdConfig(
             rounds=config.rounds,
             direction=config.direction or recipe.direction,
             pairs=config.pairs,
             search=config.search,
-            aligned_floor=config.aligned_floor,
+            aligned_floor=None if config.max_aligned_loss >= 1 else config.max_aligned_loss,
             bias="pair" if dataset.pairing == "counterfactual" else "gap",
         )
         block = _block(config.block, dataset, classifier, params)
-        edited, info = fmd(key_edit, classifier, params, sets, fmd_config, block=block)
-        edit = content.edit(info, params, edited, fmd_config)
-    elif config.method == "mixing":
+        edited, info = fmd(key, classifier, params, sets, fmd_config, block=block)
+        return edited, build.edit(info, params, edited, fmd_config)
+    if config.method == "mixing":
         block = mixing_block(classifier.apply, params, splits["accept"].x)
-        edited, info = fine_tune_block(key_edit, classifier, params, sets, block=block)
+        edited, info = fine_tune_block(key, classifier, params, sets, block=block)
         count = influence.find_block(classifier.apply, params, splits["accept"].x[:2], block)[0].vector().size
-        edit = {
-            "accepted": True,
-            "reason": f"{count:,} numbers trained: the first layer's channel mixing and the last "
-            f"two layers, at learning rate {info.learning_rate:g}, chosen on the acceptance split.",
-            **content.parameter_counts(params, edited),
-            "rounds": [],
-        }
-    else:
-        edited, info = dfr(key_edit, classifier, params, sets)
-        edit = {
-            "accepted": True,
-            "reason": f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split.",
-            **content.parameter_counts(params, edited),
-            "rounds": [],
-        }
-    jax.block_until_ready(edited)
-    clock.lap("edit")
-    # The same bootstrap weights on both sides: what differs is the model.
-    before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
-    changes = auditing.changes(key_changes, before, after, dataset)
-    clock.lap("measure")
-    baselines, remarks = {}, []
-    if config.baselines:
-        baselines = dict(
-            _baselines(
-                key_baselines, trained, skip=config.method, measure_key=key_measure, watch=watch, remarks=remarks
-            )
+        reason = (
+            f"{count:,} numbers trained: the first layer's channel mixing and the last "
+            f"two layers, at learning rate {info.learning_rate:g}, chosen on the acceptance split."
         )
-    clock.lap("baselines")
-
-    save_params(out / "params.npz", edited)
-    harmful, helpful = (
-        [auditing.Harmful(**sample) for sample in trained.results.get(name, [])] for name in ("harmful", "helpful")
-    )
-    results = to_json(
-        {
-            **content.identity(
-                dataset,
-                recipe.attribute,
-                recipe.items,
-                config.method,
-                trained.results["seed"],
-                trained.results["model"],
-            ),
-            **timing(clock),
-            "config": trained.results["config"],
-            "trained": str(folder.resolve()),
-            "edit_config": dataclasses.asdict(config),
-            "before": content.measurement(before, dataset),
-            "after": content.measurement(after, dataset),
-            "changes": changes,
-            "baselines": baselines,
-            "edit": edit,
-            "harmful": trained.results["harmful"],
-            "harmful_rows": content.table_rows(dataset, harmful),
-            "helpful": trained.results.get("helpful", []),
-            "helpful_rows": content.table_rows(dataset, helpful),
-            "training": trained.results["training"],
-            "findings": list(
-                dict.fromkeys(
-                    [
-                        *(text for text in auditing.findings(dataset, before) if not text.startswith("The average")),
-                        *auditing.findings(dataset, after),
-                        *remarks,
-                    ]
-                )
-            ),
-        }
-    )
-    write_results(results, out / "results.json")
-    write_page(results, content.pictures(dataset, harmful, before, after, helpful=helpful), out / "report.html")
-    return results
+    else:
+        edited, info = dfr(key, classifier, params, sets)
+        reason = f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split."
+    return edited, build.refit(reason, params, edited)
 
 
 def _baselines(
-    key: Any, trained: Run, *, skip: str, measure_key: Any, watch: Watch | None, remarks: list[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The honest alternatives on the same held-out samples: name -> measurement, seconds, what it needs.
+    key: Key, trained: Run, run: ResultSet, config: DebiasConfig, measure_key: Key, watch: Watch | None
+) -> dict[str, dict[str, Any]]:
+    """Other ways on the same held-out samples: name -> measurement, seconds, what it needs, what is wrong with it.
 
-    What is wrong with one of them is added to `remarks`.
+    Each is kept as soon as it is measured.
     """
     dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     splits, sets = dataset.splits, repair_sets(dataset)
@@ -186,17 +256,24 @@ def _baselines(
             lambda: train_from_scratch(key_scratch, classifier, params, sets._replace(edit=every, pairs=None), scratch),
         ),
     }
-    methods.pop(skip, None)
+    methods.pop(config.method, None)
+    done = dict(run.measured.get("baselines", {}))
     with watching(watch, len(methods), "baselines") as observe:
-        for number, (name, (called, needs, fit)) in enumerate(methods.items(), 1):
-            start = time.perf_counter()
-            fitted, _ = jax.block_until_ready(fit())
-            seconds = time.perf_counter() - start
-            said = auditing.measure(measure_key, classifier.apply, fitted, dataset)
-            remark = auditing.collapsed(f"The baseline {called}", said, splits["test"].label)
-            remarks += [remark] if remark else []
+        for number, (name, (title, needs, fit)) in enumerate(methods.items(), 1):
+            if name not in done:
+                start = time.perf_counter()
+                fitted, _ = jax.block_until_ready(fit())
+                seconds = time.perf_counter() - start
+                measured = auditing.measure(measure_key, classifier.apply, fitted, dataset)
+                done[name] = {
+                    "measurement": build.plain(build.measurement(measured, dataset)),
+                    "seconds": seconds,
+                    "needs": needs,
+                    "remark": auditing.collapsed(f"The baseline {title}", measured, splits["test"].label),
+                }
+                run.keep(baselines=done)
             observe({"epoch": number})
-            yield name, {"measurement": content.measurement(said, dataset), "seconds": seconds, "needs": needs}
+    return {name: done[name] for name in methods}
 
 
 def _block(name: str, dataset: Dataset, classifier: Classifier, params: Params) -> influence.Where | None:

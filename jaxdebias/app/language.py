@@ -1,4 +1,4 @@
-"""Repair of a language model on disk: a checkpoint in, a repaired one and what was measured out.
+"""`jaxdebias debias-language`: a checkpoint of a language model in, a repaired one and what was measured out.
 
 The folder that `debias_language` writes:
 
@@ -8,19 +8,25 @@ The folder that `debias_language` writes:
 """
 
 import dataclasses
-import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
+from tyro.conf import Suppress, arg
 
+from jaxdebias.app import progress
+from jaxdebias.app.ending import print_ending
+from jaxdebias.app.language_tests import language_tests
+from jaxdebias.app.option_types import Folder
+from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Params
+from jaxdebias.data._registry import VARIABLE
 from jaxdebias.files import write_text
 from jaxdebias.language._baselines import (
     LanguageTuningConfig,
@@ -28,11 +34,9 @@ from jaxdebias.language._baselines import (
     language_projection,
     language_tuning,
 )
-from jaxdebias.language._datasets import crows_pairs, language_file, stereoset
 from jaxdebias.language._evaluation import LanguageReport, LanguageTests, language_changes, language_report
-from jaxdebias.language._fmd import LanguageFmdConfig, influence_on_bias, language_fmd
+from jaxdebias.language._fmd import LanguageFmdConfig, LanguageFmdInfo, influence_on_bias, language_fmd
 from jaxdebias.language._positions import BLOCKS
-from jaxdebias.language._sentence_scores import BUCKETS
 from jaxdebias.language._text_scores import Scorer
 from jaxdebias.language._training import LanguageTraining, train_language_model
 from jaxdebias.language.models import (
@@ -45,9 +49,12 @@ from jaxdebias.language.models import (
     word_tokenizer,
 )
 from jaxdebias.language.training_sets import LanguageSets, checkpoint_sets, planted_sets
+from jaxdebias.measure._bootstrap import Interval
 from jaxdebias.report.language_markdown import markdown
-from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.results.records import to_json
+from jaxdebias.results import build, records
+from jaxdebias.results.codec import read_results, write_results
+from jaxdebias.results.provenance import provenance
+from jaxdebias.train._checkpoint import fingerprint
 
 SMALL = {
     "gpt2": LanguageTraining(steps=900, learning_rate=5e-3, length=16),
@@ -60,23 +67,53 @@ SMALL = {
 class LanguageDebiasConfig:
     """What to repair, and how."""
 
-    checkpoint: Path | None = None
-    """Folder of a GPT-2 or a BERT in the layout of Hugging Face; None: a small model with a planted bias."""
-    kind: str = "gpt2"
-    """Of the small model: `gpt2` or `bert`."""
-    data_dir: Path | None = None
-    """Folder with WikiText-2, StereoSet, CrowS-Pairs and Winogender, or with language/...; what is there is used."""
-    block: str = "top"
-    """`transform`, `mlp` or `top`."""
-    direction: str = "gradB"
+    checkpoint: Folder = None
+    """Folder of a GPT-2 or a BERT in the layout of Hugging Face (config.json, model.safetensors, tokenizer files).
+    Without it a small model with a planted bias is trained first."""
+    kind: Literal["gpt2", "bert"] = "gpt2"
+    """Kind of the small model."""
+    data_dir: Folder = None
+    """Folder with WikiText-2, StereoSet, CrowS-Pairs and Winogender, or with language/...; what is there is measured.
+    Without it the environment variable JAXDEBIAS_DATA."""
+    block: Annotated[str, arg(metavar="{" + ",".join(BLOCKS) + "}")] = "top"
+    """What is edited. transform: the final transform and the bias of the logits; mlp: the perceptron of the last
+    block; top: both."""
+    direction: Literal["ext", "gradB"] = "gradB"
+    """Step of FMD. ext: external pairs; gradB: the gradient of the bias alone."""
     rounds: int = 10
+    """Rounds of FMD, each with a line search."""
     baselines: bool = True
     """Also counterfactual fine-tuning (of small models) and the projection of the gender direction."""
-    steps: int | None = None
-    """Of the training of a small model; None: as many as it needs to learn the bias."""
-    sentences: int = 4000
-    """That a small model is trained on."""
+    steps: Suppress[int | None] = None
+    """Steps that a small model is trained for; None: as many as it needs to learn the bias."""
+    sentences: Suppress[int] = 4000
+    """Number of sentences that a small model is trained on."""
     seed: int = 0
+    """Seed of the training, the edit and the intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebiasLanguage:
+    """Repair a GPT-2 or a BERT in which occupations are associated with a pronoun, and measure stereotypes.
+
+    The repaired checkpoint goes to OUT/model, tables to OUT/report.md.
+    """
+
+    out: Path
+    """Folder of the result."""
+    overwrite: bool = False
+    """Replace a result in OUT, once the new one is complete."""
+    repair: LanguageDebiasConfig = LanguageDebiasConfig()
+    """What to repair, and how."""
+
+    def execute(self) -> int:
+        done_before = is_complete(self.out) and not self.overwrite
+        given = self.repair.data_dir or os.environ.get(VARIABLE)
+        config = dataclasses.replace(self.repair, data_dir=None if given is None else Path(given))
+        print(markdown(debias_language(config, self.out, overwrite=self.overwrite, observe=progress.print_line)))
+        steps = (f"load {self.out / 'model'} as any checkpoint of Hugging Face", f"open {self.out / 'report.md'}")
+        print_ending("debias-language", self.out, done_before=done_before, next_steps=steps)
+        return 0
 
 
 def debias_language(
@@ -85,11 +122,14 @@ def debias_language(
     *,
     overwrite: bool = False,
     observe: Callable[[str], None] = lambda said: None,
-) -> dict[str, Any]:
+) -> records.LanguageResults:
     """Repairs a language model, measures before and after, writes the folder `out` and returns the results.
 
     Args:
-      observe: is told of every step that is done, in a line.
+      config: what to repair, and how.
+      out: folder of the result.
+      overwrite: replace what is there, once the new result is complete.
+      observe: called with a line after every step.
 
     Raises:
       ContractError: no checkpoint or tokenizer there, unknown names, or results already in `out`.
@@ -98,17 +138,19 @@ def debias_language(
     check_choice("direction", config.direction, ("ext", "gradB"))
     check_choice("kind", config.kind, SMALL)
     out = Path(out)
-    expect(
-        overwrite or not (out / "results.json").exists(),
-        "out",
-        "a folder without results (or --overwrite to debias anew)",
-        out,
-    )
-    expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
     same = config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve()
     expect(not same, "out", "another folder than the checkpoint", out)
     if config.data_dir is not None:
         expect(Path(config.data_dir).is_dir(), "data_dir", "a folder", config.data_dir)
+    arguments = dataclasses.asdict(config)
+    if config.checkpoint is not None:
+        expect(Path(config.checkpoint).is_dir(), "checkpoint", "a folder with config.json", config.checkpoint)
+        arguments["weights"] = file_digest(config.checkpoint)
+    with claim(out, "debias-language", arguments, overwrite=overwrite) as run:
+        return read_results(run.folder) if run.complete else _debias(config, run, observe)
+
+
+def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str], None]) -> records.LanguageResults:
     laps, last = {}, time.perf_counter()
 
     def lap(name: str) -> None:
@@ -128,6 +170,8 @@ def debias_language(
         key_edit, model, tokenizer, params, sets.train, sets.pairs, sets.accept_texts, sets.accept_pairs, edit_config
     )
     lap("edit")
+    save_checkpoint(run.folder / "model", model, edited, tokenizer)
+    run.keep(before=_measurement(before), edit=_edit(info, params))
     after = language_report(key_measure, _scorer(model, edited, tokenizer), tests)
     changes = language_changes(key_measure, before, after, tests)
     lap("measure after")
@@ -137,87 +181,38 @@ def debias_language(
     lap("baselines")
 
     kind = "gpt2" if model.causal else "bert"
-    results = to_json(
-        {
-            "dataset": "language",
-            "model": kind if config.checkpoint is None else Path(config.checkpoint).name,
-            "variant": {"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
-            "method": "fmd",
-            "seed": config.seed,
-            "device": device_name(),
-            "versions": versions(),
-            "seconds": sum(laps.values()),
-            "seconds_by_step": laps,
-            "edit_config": {
-                **dataclasses.asdict(config),
-                "checkpoint": config.checkpoint and str(config.checkpoint),
-                "data_dir": config.data_dir and str(config.data_dir),
+    data = fingerprint({"texts": np.array(sum(map(len, sets.train))), "pairs": np.array(len(sets.pairs))})
+    harmful, helpful = _sentences(found.change, sets.train)
+    record = records.LanguageResults(
+        command="debias-language",
+        provenance=provenance(laps, seed=config.seed, arguments=run.arguments, data=data),
+        dataset="language",
+        variant={"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
+        method="fmd",
+        model=kind if config.checkpoint is None else Path(config.checkpoint).name,
+        edit_config=build.plain(dataclasses.asdict(config), "edit_config"),
+        before=_measurement(before),
+        after=_measurement(after),
+        changes=records.LanguageChanges(
+            pairs=_intervals(changes.pairs),
+            perplexity=_interval(changes.perplexity),
+            stereoset={
+                name: records.StereoSetChanges(
+                    ss=build.interval(one.ss), lms=build.interval(one.lms), icat=build.interval(one.icat)
+                )
+                for name, one in changes.stereoset.items()
             },
-            "before": _content(before),
-            "after": _content(after),
-            "changes": {
-                "pairs": _dicts(changes.pairs),
-                "perplexity": _dict(changes.perplexity),
-                "stereoset": {
-                    name: {part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}
-                    for name, one in changes.stereoset.items()
-                },
-                "crows": _dicts(changes.crows),
-            },
-            "baselines": baselines,
-            "edit": {
-                **{name: value for name, value in info._asdict().items() if name != "rounds"},
-                "parameters_changed": info.parameters if info.accepted else 0,
-                "parameters_of_model": sum(leaf.size for leaf in jax.tree.leaves(params)),
-                "rounds": [{"round": number, **one._asdict()} for number, one in enumerate(info.rounds, 1)],
-            },
-            **_examples(found.change, sets.train),
-            "findings": _findings(before, after, info.accepted),
-        }
+            crows=_intervals(changes.crows),
+        ),
+        baselines=baselines,
+        edit=_edit(info, params),
+        harmful=harmful,
+        helpful=helpful,
+        findings=tuple(_findings(before, after, info.accepted)),
     )
-    save_checkpoint(out / "model", model, edited, tokenizer)
-    write_text(out / "report.md", markdown(results))
-    write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
-    return results
-
-
-def language_tests(
-    sets: LanguageSets, model: LanguageModel, tokenizer: Tokenizer, data_dir: Path | None = None
-) -> LanguageTests:
-    """All test pairs and texts of the sets, and of StereoSet and CrowS-Pairs what is at hand and fits in the model."""
-    items, crows = {}, {}
-    room = max((size for size in BUCKETS if size <= model.config.positions), default=model.config.positions)
-
-    def fits(*texts: str) -> bool:
-        return all(0 < len(tokenizer.encode(text)) <= room - 2 for text in texts)
-
-    if data_dir is not None:
-        read = [
-            item
-            for name in ("stereoset_gender.json", "stereoset_dev.json")
-            for item in _optional(stereoset, data_dir, name)
-            if fits(*item.sentences)
-        ]
-        for kind in sorted({item.bias_type for item in read}):
-            items[kind] = [item for item in read if item.bias_type == kind]
-        every = [
-            pair
-            for pair in _optional(crows_pairs, data_dir, "crows_pairs_anonymized.csv")
-            if fits(pair.stereotype, pair.anti)
-        ]
-        parts = {"all": every, "gender": [pair for pair in every if pair.topic == "gender"]}
-        crows = {name: pairs for name, pairs in parts.items() if pairs}
-    tests = {name: [pair for pair in pairs if fits(pair.stereotype, pair.anti)] for name, pairs in sets.tests.items()}
-    return LanguageTests({name: pairs for name, pairs in tests.items() if pairs}, sets.test_texts, items, crows)
-
-
-def _optional(reader: Any, data_dir: Path, name: str) -> list[Any]:
-    """What is in a file, or nothing where there is no such file."""
-    try:
-        path = language_file(data_dir, name)
-    except ContractError:
-        return []
-    return reader(path)
+    write_text(run.folder / "report.md", markdown(record))
+    write_results(run.folder / "results.json", record)
+    return record
 
 
 def _loaded(key: Any, config: LanguageDebiasConfig) -> tuple[LanguageModel, Tokenizer, Params, LanguageSets]:
@@ -251,7 +246,7 @@ def _baselines(
     sets: LanguageSets,
     tests: LanguageTests,
     key_measure: Any,
-) -> dict[str, Any]:
+) -> dict[str, records.LanguageBaseline]:
     """name -> what is measured after it, its seconds, what it needs."""
     if not config.baselines:
         return {}
@@ -259,12 +254,8 @@ def _baselines(
 
     def add(name: str, needs: str, scorer: Scorer, chosen: str, began: float) -> None:
         took = time.perf_counter() - began
-        said[name] = {
-            "measurement": _content(language_report(key_measure, scorer, tests)),
-            "seconds": took,
-            "needs": needs,
-            "chosen": chosen,
-        }
+        measured = _measurement(language_report(key_measure, scorer, tests))
+        said[name] = records.LanguageBaseline(measurement=measured, seconds=took, needs=needs, chosen=chosen)
 
     began = time.perf_counter()
     split, fitted, info = language_projection(model, tokenizer, params, sets.pairs, *held_out)
@@ -289,53 +280,87 @@ def _baselines(
     return said
 
 
-def _content(report: LanguageReport) -> dict[str, Any]:
-    return {
-        "pairs": {
-            name: {
-                "absolute": _dict(one.absolute),
-                "signed": _dict(one.signed),
-                "preferred": _dict(report.preferred[name]),
-            }
+def _measurement(report: LanguageReport) -> records.LanguageMeasurement:
+    return records.LanguageMeasurement(
+        pairs={
+            name: records.PairScores(
+                absolute=build.interval(one.absolute),
+                signed=build.interval(one.signed),
+                preferred=build.interval(report.preferred[name]),
+            )
             for name, one in report.pairs.items()
         },
-        "perplexity": _dict(report.perplexity),
-        "stereoset": {
-            name: {**{part: _dict(getattr(one, part)) for part in ("ss", "lms", "icat")}, "items": one.items}
+        perplexity=_interval(report.perplexity),
+        stereoset={
+            name: records.StereoSet(
+                ss=build.interval(one.ss),
+                lms=build.interval(one.lms),
+                icat=build.interval(one.icat),
+                items=int(one.items),
+            )
             for name, one in report.stereoset.items()
         },
-        "crows": {
-            name: {
-                **{part: _dict(getattr(one, part)) for part in ("score", "stereo", "antistereo")},
-                "neutral": one.neutral,
-            }
+        crows={
+            name: records.CrowsPairs(
+                score=build.interval(one.score),
+                stereo=build.interval(one.stereo),
+                antistereo=build.interval(one.antistereo),
+                neutral=int(one.neutral),
+            )
             for name, one in report.crows.items()
         },
-    }
+    )
 
 
-def _dict(interval: Any) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value
-        for name, value in interval._asdict().items()
-    }
+def _interval(found: Interval | None) -> records.Interval | None:
+    return None if found is None else build.interval(found)
 
 
-def _dicts(intervals: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _dict(one) for name, one in intervals.items()}
+def _intervals(found: Mapping[str, Interval]) -> dict[str, records.Interval]:
+    return {name: build.interval(one) for name, one in found.items()}
 
 
-def _examples(change: np.ndarray, texts: list[str], count: int = 8) -> dict[str, Any]:
+def _edit(info: LanguageFmdInfo, params: Params) -> records.LanguageEdit:
+    return records.LanguageEdit(
+        accepted=bool(info.accepted),
+        bias_before=build.finite(info.bias_before),
+        bias_after=build.finite(info.bias_after),
+        perplexity_before=build.finite(info.perplexity_before),
+        perplexity_after=build.finite(info.perplexity_after),
+        fall=build.finite(info.fall),
+        parameters=int(info.parameters),
+        seconds=float(info.seconds),
+        parameters_changed=int(info.parameters) if info.accepted else 0,
+        parameters_of_model=int(sum(leaf.size for leaf in jax.tree.leaves(params))),
+        rounds=tuple(
+            records.LanguageRound(
+                round=number,
+                u=build.finite(one.u),
+                t=build.finite(one.t),
+                predicted_change=build.finite(one.predicted_change),
+                achieved_change=build.finite(one.achieved_change),
+                bias=build.finite(one.bias),
+                perplexity=build.finite(one.perplexity),
+                residual=build.finite(one.residual),
+                iterations=int(one.iterations),
+                seconds=float(one.seconds),
+            )
+            for number, one in enumerate(info.rounds, 1)
+        ),
+    )
+
+
+def _sentences(
+    change: np.ndarray, texts: list[str], count: int = 8
+) -> tuple[tuple[records.Sentence, ...], tuple[records.Sentence, ...]]:
     """The most harmful and most helpful training sentences, each text once; scores as in `influence.scores`."""
     _, once = np.unique(texts, return_index=True)
     order = once[np.argsort(change[once], kind="stable")]
 
-    def rows(index: np.ndarray) -> list[dict[str, Any]]:
-        return [{"index": int(i), "text": texts[i], "score": -float(change[i])} for i in index]
+    def rows(index: np.ndarray) -> tuple[records.Sentence, ...]:
+        return tuple(records.Sentence(index=int(i), text=texts[i], score=-float(change[i])) for i in index)
 
-    return {"harmful": rows(order[:count]), "helpful": rows(order[::-1][:count])}
+    return rows(order[:count]), rows(order[::-1][:count])
 
 
 def _findings(before: LanguageReport, after: LanguageReport, accepted: bool) -> list[str]:
@@ -367,10 +392,3 @@ def _findings(before: LanguageReport, after: LanguageReport, accepted: bool) -> 
             f"Of sentences about women and men, the right pronoun is preferred in {kept[1]:.0%} ({kept[0]:.0%} before)."
         )
     return said
-
-
-def clear(out: Path) -> None:
-    """Takes away what `debias_language` wrote to a folder."""
-    for name in ("results.json", "report.md"):
-        (Path(out) / name).unlink(missing_ok=True)
-    shutil.rmtree(Path(out) / "model", ignore_errors=True)

@@ -9,20 +9,58 @@ What predictions alone cannot answer (on which pixels, because of which training
 said there, with what would be needed.
 """
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import jax
 import numpy as np
+from tyro.conf import Positional, arg
 
 from jaxdebias._audit import audit
-from jaxdebias.app.run_folder import claim
+from jaxdebias.app.audit import keep_report, write_report
+from jaxdebias.app.ending import print_ending
+from jaxdebias.app.predicted import write_predictions
+from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
+from jaxdebias.auditing import measure_predictions
 from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.data._predictions import Predictions, read_predictions
+from jaxdebias.results.codec import read_run
+from jaxdebias.results.records import RunResults
+from jaxdebias.train._checkpoint import fingerprint
 
 
-def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class AuditPredictions:
+    """Which column is a shortcut, and how strongly, from a file of predictions of any model.
+
+    The CSV file has the columns label and predicted, one for each candidate attribute, and, if there are training
+    rows for the counts, split (train or test). Writes results.json, report.html, report.md and model_card.md to OUT.
+    """
+
+    predictions: Annotated[Path, Positional, arg(metavar="FILE")]
+    """CSV file of predictions."""
+    out: Path
+    """Folder of the report."""
+    overwrite: bool = False
+    """Replace a report in OUT, once the new one is complete."""
+    seed: int = 0
+    """Seed of the intervals."""
+
+    def execute(self) -> int:
+        from jaxdebias.report import answers
+
+        done_before = is_complete(self.out) and not self.overwrite
+        print(answers.text(audit_predictions(self.predictions, self.out, seed=self.seed, overwrite=self.overwrite)))
+        gate = f"jaxdebias check {self.out} --min-worst-group 0.8   for continuous integration"
+        print_ending("audit-predictions", self.out, done_before=done_before, next_steps=(gate,))
+        return 0
+
+
+def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool = False) -> RunResults:
     """Audits a file of predictions, writes results.json, report.html, report.md and model_card.md to `out` and returns
     the results.
 
@@ -32,8 +70,18 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
       ContractError: a file that is not as described above, or results already in `out`.
     """
     path, out = Path(path), Path(out)
+    expect(path.is_file(), "predictions", "a CSV file", path)
+    arguments = {"predictions": str(path.resolve()), "rows": file_digest(path), "seed": seed}
+    with claim(out, "audit-predictions", arguments, overwrite=overwrite) as run:
+        if run.complete:
+            return read_run(run.folder)
+        if "results" not in run.measured:
+            _audit(path, run, seed)
+        return write_report(run)
+
+
+def _audit(path: Path, run: ResultSet, seed: int) -> None:
     read = read_predictions(path)
-    claim(out, "audit", overwrite=overwrite)
     rows = {"train": np.flatnonzero(read.train), "test": np.flatnonzero(~read.train)}
     rows = {name: of_split for name, of_split in rows.items() if len(of_split)}
     known = {name: one for name, one in read.columns.items() if (one.value[rows["test"]] >= 0).any()}
@@ -59,15 +107,14 @@ def audit_predictions(path: Path, out: Path, *, seed: int = 0, overwrite: bool =
         )
         for name, one in known.items()
     }
-    report = audit(None, None, dataset, predicted=outputs(read, rows["test"]), candidates=listed, seed=seed)
-    report.results["findings"][:0] = read.remarks
-    if "train" not in rows:
-        report.results["findings"].append(
-            "How label and candidates go together was counted on the test rows: rows of split train are better where "
-            "the two sets differ."
-        )
-    report.write(out, overwrite=True)
-    return report.results
+    predicted = outputs(read, rows["test"])
+    report = audit(None, None, dataset, predicted=predicted, candidates=listed, seed=seed)
+    record = report.record
+    report = dataclasses.replace(report, record=dataclasses.replace(record, findings=(*read.remarks, *record.findings)))
+    inputs = fingerprint({name: one.value for name, one in read.columns.items()} | {"label": read.label})
+    measured = measure_predictions(jax.random.key(seed), predicted, dataset)
+    write_predictions(run.folder, dataset, measured, rows=inputs)
+    keep_report(run, report, inputs)
 
 
 def outputs(read: Predictions, rows: np.ndarray) -> np.ndarray:

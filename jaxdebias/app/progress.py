@@ -27,6 +27,7 @@ def progress_bar(
       total_epochs: epochs of the whole run.
       label: what is being trained.
       console: where to; standard output if None.
+      every_seconds: shortest time between two lines outside a terminal.
 
     >>> with progress_bar(2, "ERM on digits") as observe:
     ...     observe({"epoch": 2, "step": 40, "loss": 0.25, "held_out": 0.91, "seconds": 3.2})

@@ -4,10 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from tyro.conf import Suppress, arg
+
+from jaxdebias.app.option_types import Bool, Float, Folder, Int
 from jaxdebias.contracts import expect
-from jaxdebias.mitigate._methods import METHODS
+from jaxdebias.mitigate._methods import METHODS, TRAINING, choices, help_text
+from jaxdebias.models._registry import BUILDERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,27 +65,35 @@ RECIPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What to train, on what. None: the data set's recipe decides."""
+    """What to train, on what; by default what suits the data set and the method."""
 
     data: str
-    data_dir: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    """Name of the data set: see `data list`."""
+    data_dir: Folder = None
+    """Folder with its files; by default $JAXDEBIAS_DATA."""
+    options: Annotated[Mapping[str, Any], Suppress] = field(default_factory=dict)
     """Options of the data set's builder, for instance {"conflicting": 0.02}."""
-    method: str = "erm"
-    """A key of `run_methods.METHODS`."""
-    model: str | None = None
-    weights: Path | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    augment: bool | None = None
-    """Random shifts of the pictures, and mirror images where the label survives them. None: with DB-VAE only, which
-    learns the few rows that it draws often by heart without."""
+    method: Annotated[str, arg(metavar="{" + ",".join(choices(TRAINING)) + "}", help=help_text(TRAINING))] = "erm"
+    """Name of a training method, a key of `mitigate._methods.METHODS`."""
+    model: Annotated[str | None, arg(metavar="{" + ",".join(BUILDERS) + "}", help_behavior_hint="")] = None
+    """Network to train."""
+    weights: Folder = None
+    """State dict of torchvision that a ResNet starts from."""
+    epochs: Int = None
+    """Passes over the training set."""
+    batch_size: Int = None
+    """Samples per step."""
+    learning_rate: Float = None
+    """Highest learning rate."""
+    weight_decay: Float = None
+    """Decoupled weight decay (AdamW)."""
+    augment: Bool = None
+    """Shift pictures at random, mirror where labels survive."""
     seed: int = 0
+    """Seed of data, model and training."""
 
 
-def resolved(config: TrainConfig) -> TrainConfig:
+def resolve(config: TrainConfig) -> TrainConfig:
     """The configuration with the recipe's values where the user gave none, and checked."""
     recipe, method = RECIPES[config.data], METHODS[config.method]
     if config.model is None and method.model is not None:

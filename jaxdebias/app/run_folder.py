@@ -1,6 +1,5 @@
-"""The folder of a run: claimed before anything is written, watched while it is made, read back afterwards."""
+"""Runs: read back from their folders, watched while they are made."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,34 +10,28 @@ import jax
 
 from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.app.training import build_training
-from jaxdebias.contracts import check_choice, describe, expect
+from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Params
 from jaxdebias.data import _registry as registry
+from jaxdebias.data._values import check_names
 from jaxdebias.mitigate._methods import METHODS
 from jaxdebias.models._vae_classifier import VaeClassifier
-from jaxdebias.results.records import read_results
+from jaxdebias.results.codec import convert, read_run
+from jaxdebias.results.records import RunResults
 from jaxdebias.train._checkpoint import load_params
 
 Watch = Callable[[int, str], AbstractContextManager[Callable[[Mapping[str, Any]], None]]]
 """(epochs, label) -> a context that gives the training loop's observer, for instance `report.progress_bar`."""
-FILES = ("results.json", "report.html", "params.npz", "log.jsonl", "patches.npz", "draws.npz")
-
-
-_CONFIG = (
-    ("data", str, "a name"),
-    ("data_dir", (str, type(None)), "a folder or null"),
-    ("seed", int, "a number"),
-    ("options", Mapping, "a dict"),
-    ("method", str, "a name"),
-    ("model", str, "a name"),
-)
-"""What a run is read back from."""
+_CONFIG = ("data", "data_dir", "seed", "options", "method", "model")
+"""What a run is read back from: defaults of today may be others than those of the run."""
 
 
 class Run(NamedTuple):
     """A trained run, read back."""
 
-    results: dict[str, Any]
+    record: RunResults
+    config: TrainConfig
+    """How its data set and its model were made."""
     dataset: Dataset
     classifier: Classifier
     params: Params
@@ -59,43 +52,31 @@ def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) 
       ContractError: no run there, one that was not trained, or files that are missing.
     """
     folder = Path(folder)
-    expect(
-        (folder / "results.json").is_file() and (folder / "params.npz").is_file(),
-        "run",
-        "the folder of a finished `jaxdebias train`",
-        folder,
-    )
-    results = read_results(folder)
-    config = results.get("config")
-    expect(
-        isinstance(config, Mapping) and "data" in config and (repaired or results.get("edit") is None),
-        "run",
-        "a trained run, not a repaired one",
-        folder,
-    )
-    for name, kind, said in _CONFIG:
-        good = isinstance(config.get(name), kind)
-        expect(good, f"{folder / 'results.json'}: config.{name}", said, describe(config.get(name)))
-    check_choice("config.data", config["data"], registry.DATASETS)
-    check_choice("config.method", config["method"], METHODS)
-    dataset = registry.load(
-        config["data"], data_dir=data_dir or config["data_dir"], seed=config["seed"], **config["options"]
-    )
-    options = model_options(TrainConfig(data=config["data"], model=config["model"]))
-    trained = build_training(config["method"], config["model"], dataset, options)
+    check_trained(folder)
+    record = read_run(folder)
+    made = record.config is not None and "data" in record.config
+    expect(made and (repaired or record.edit is None), "run", "a trained run, not a repaired one", folder)
+    for key in _CONFIG:
+        got = ", ".join(record.config)
+        expect(key in record.config, f"{folder / 'results.json'}: config.{key}", "a value", f"only {got}")
+    config = convert(record.config, TrainConfig, f"{folder / 'results.json'}: config")
+    check_choice("config.data", config.data, registry.DATASETS)
+    check_choice("config.method", config.method, METHODS)
+    expect(config.model is not None, f"{folder / 'results.json'}: config.model", "a name", "null")
+    dataset = registry.load(config.data, data_dir=data_dir or config.data_dir, seed=config.seed, **config.options)
+    for name, names in (("label_names", record.label_names), ("attribute_names", record.attribute_names)):
+        check_names(f"{folder}: {name}", list(names), getattr(dataset, name))
+    options = model_options(TrainConfig(data=config.data, model=config.model))
+    trained = build_training(config.method, config.model, dataset, options)
     like = jax.eval_shape(trained.classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
-    return Run(results, dataset, trained.classifier, load_params(folder / "params.npz", like), trained.vae)
+    params = load_params(folder / "params.npz", like)
+    return Run(record, config, dataset, trained.classifier, params, trained.vae)
 
 
-def claim(out: Path, command: str, *, overwrite: bool) -> None:
-    """Refuses to write over results, and clears what another run left when told to."""
-    done = out / "results.json"
-    expect(overwrite or not done.exists(), "out", f"a folder without results (or --overwrite to {command} anew)", out)
-    expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
-    if overwrite:
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+def check_trained(folder: Path) -> None:
+    """Refuses a folder without a complete run."""
+    complete = all((Path(folder) / name).is_file() for name in ("results.json", "params.npz"))
+    expect(complete, "run", "the folder of a finished `jaxdebias train`", folder)
 
 
 @contextmanager

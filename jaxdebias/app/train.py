@@ -1,94 +1,235 @@
-"""Runs on disk: train a model, look into a trained one, and write what was measured. The command line calls these.
+"""`jaxdebias train`: train a classifier on a data set with a known bias attribute, and measure its bias.
 
 A run is a folder:
 
-    results.json   what was measured (schema: `jaxdebias.results.records`) and `config`, from which it can be repeated
-    report.html    the same as a page
-    params.npz     the model
-    log.jsonl      one line per epoch; none of AUG-CELL
-    draws.npz      of DB-VAE: the weight of every training row, and reconstructions
-    patches.npz    after `audit --patches`: the maps of attribute and label
-    checkpoints/   while training: where a stopped run carries on
-
-Repairs are in `repair_runs`, what suits a data set in `recipes`, and what a method trains in `training`; the names
-that a caller needs are here.
+    results.json      what was measured (`jaxdebias.results.records`) and `config`, from which it can be repeated
+    report.html       the same as a page
+    params.npz        the model
+    predictions.npz   what it predicts on the test set
+    log.jsonl         one line per epoch; none with AUG-CELL
+    draws.npz         with DB-VAE: the weight of every training row, and reconstructions
+    patches.npz       after `show --patches`: the maps of attribute and label
 """
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxdebias import auditing
-from jaxdebias.app.debias import DebiasConfig, debias
-from jaxdebias.app.recipes import RECIPES, Recipe, TrainConfig, model_options, resolved
-from jaxdebias.app.run_folder import Run, Watch, claim, load, watching
-from jaxdebias.app.training import build_training, default_augment
-from jaxdebias.auditing import class_maps, draw_shares, patch_places
-from jaxdebias.contracts import check_choice, expect
+from jaxdebias.app import progress
+from jaxdebias.app.ending import print_ending
+from jaxdebias.app.option_types import Float, Folder, Int, Names, Str
+from jaxdebias.app.predicted import input_fingerprint, write_predictions
+from jaxdebias.app.recipes import RECIPES, TrainConfig, model_options, resolve
+from jaxdebias.app.result_set import ResultSet, claim, is_complete
+from jaxdebias.app.run_folder import Watch, watching
+from jaxdebias.app.training import Training, build_training, default_augment
+from jaxdebias.auditing import draw_shares
+from jaxdebias.contracts import ContractError, check_choice
+from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
-from jaxdebias.files import read_arrays, write_arrays
+from jaxdebias.files import write_arrays
 from jaxdebias.mitigate._aug_cell.info import Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
+from jaxdebias.report import wording
 from jaxdebias.report._page import write_page
-from jaxdebias.results import build as content
-from jaxdebias.results.provenance import Clock, timing
-from jaxdebias.results.records import read_results, to_json, write_results
-from jaxdebias.train._checkpoint import save_params
+from jaxdebias.report.pictures import Pictures, pictures, with_draws
+from jaxdebias.results import build, records
+from jaxdebias.results.codec import read_run, write_results
+from jaxdebias.results.provenance import Clock, fingerprint, provenance
+from jaxdebias.results.records import RunResults
+from jaxdebias.train._checkpoint import load_params, save_params
 from jaxdebias.train._optimizer import Optimizer
 from jaxdebias.train._plans import steps_per_epoch
-from jaxdebias.train._run import FitConfig
-
-__all__ = [
-    "METHODS",
-    "RECIPES",
-    "DebiasConfig",
-    "Recipe",
-    "Run",
-    "TrainConfig",
-    "Watch",
-    "audit_run",
-    "debias",
-    "load",
-    "quickstart",
-    "train",
-]
+from jaxdebias.train._run import FitConfig, fit
 
 
-def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Options of some data sets only; by default what suits the data set."""
+
+    conflicting: Float = None
+    """Share of bias-conflicting training samples."""
+    attribute: Str = None
+    """Bias attribute (adult, utkface, celeba, celeba-mask)."""
+    target: Str = None
+    """Attribute to classify (celeba)."""
+    image_size: Int = None
+    """Height and width to which pictures are resized."""
+    max_train: Int = None
+    """At most this many training pictures (celeba)."""
+    limit: Int = None
+    """The same for corrupted-cifar10."""
+    held_out: Int = None
+    """Pictures kept for repairs (the same, colored-mnist)."""
+    cache_dir: Folder = None
+    """Folder for what corrupted-cifar10 computes."""
+    proxies: Names = None
+    """Columns that change with it (adult)."""
+    without: Names = None
+    """Columns hidden from the model (adult)."""
+
+    def given(self) -> dict[str, Any]:
+        """The options that the user gave."""
+        every = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a classifier on a data set with a known bias attribute, and measure how much it relies on it."""
+
+    out: Path
+    """Folder of the run. Stopped early, the same command resumes."""
+    overwrite: bool = False
+    """Replace a run in OUT, once the new one is complete."""
+    training: TrainConfig
+    """What to train, on what; by default what suits the data set and the method."""
+    data_set: DataOptions = DataOptions()
+    """Each for some data sets only."""
+
+    def execute(self) -> int:
+        from jaxdebias.report._tables import print_summary
+
+        done_before = is_complete(self.out) and not self.overwrite
+        config = dataclasses.replace(self.training, options=self.data_set.given())
+        print_summary(train(config, self.out, overwrite=self.overwrite, watch=progress.progress_bar))
+        next_steps = (
+            f"jaxdebias audit {self.out} --out {self.out}-audit   five answers, with maps and a repair that holds",
+            f"jaxdebias debias {self.out} --out {self.out}-fmd    one repair beside other ways",
+        )
+        print_ending("train", self.out, done_before=done_before, next_steps=next_steps)
+        return 0
+
+
+class Trained(NamedTuple):
+    """What training leaves behind."""
+
+    network: Training
+    params: Params
+    loss: list[float]
+    """Mean loss of each chunk of epochs; empty with AUG-CELL."""
+    findings: list[str]
+    draws: draw_shares.DrawAudit | None
+    history: tuple
+
+
+def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Watch | None = None) -> RunResults:
     """Trains, measures on the test split, writes the run to `out` and returns its results.
 
-    A run that was stopped is carried on by the same call, one of AUG-CELL from its beginning; a run that is whole is
-    only replaced with `overwrite`.
+    A run that was stopped is carried on by the same call (AUG-CELL's candidates are trained again); a complete one is
+    returned as it is.
+
+    Args:
+      config: what to train, on what.
+      out: folder of the run.
+      overwrite: replace what is there, once the new run is complete.
+      watch: gives the observer of the training's progress.
 
     Raises:
-      ContractError: unknown names, missing files, or results already in `out`.
+      ContractError: unknown names, missing files, or results of another call in `out`.
     """
     check_choice("data", config.data, registry.DATASETS)
     check_choice("method", config.method, choices(TRAINING))
-    recipe, config = RECIPES[config.data], resolved(config)
-    method = METHODS[config.method]
-    out = Path(out)
-    claim(out, "train", overwrite=overwrite)
-    clock = Clock()
+    config = resolve(config)
+    arguments = {**dataclasses.asdict(config), "options": dict(config.options)}
+    with claim(out, "train", arguments, overwrite=overwrite) as run:
+        if run.complete:
+            return read_run(run.folder)
+        return _train(config, run, watch)
+
+
+def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResults:
+    recipe, clock = RECIPES[config.data], Clock()
     dataset = registry.load(config.data, data_dir=config.data_dir, seed=config.seed, **config.options)
     clock.lap("data")
+    trained = _fitted(config, dataset, run, watch)
+    save_params(run.folder / "params.npz", trained.params)
+    clock.lap("train")
+    *_, key_measure = jax.random.split(jax.random.key(config.seed), 3)
+    classifier = trained.network.classifier
+    before = auditing.measure(key_measure, classifier.apply, trained.params, dataset)
+    write_predictions(run.folder, dataset, before, rows=input_fingerprint(dataset))
+    findings = [*trained.findings, *auditing.findings(dataset, before)]
+    run.keep(before=build.measurement(before, dataset), findings=findings)
+    clock.lap("measure")
+    # From here on nothing may cost what has been measured.
+    if trained.draws is not None:
+        write_arrays(
+            run.folder / "draws.npz",
+            {
+                "weight": trained.draws.weight,
+                "rarest": trained.draws.rarest_decoded,
+                "commonest": trained.draws.commonest_decoded,
+            },
+            compressed=True,
+        )
+        clock.lap("draws")
+    harmful, helpful = auditing.Influential([], [])
+    try:
+        harmful, helpful = auditing.influential(
+            classifier.vector, trained.params, dataset, head_path=classifier.head_path
+        )
+    except ContractError as error:
+        findings.append(f"Influence of training samples was not computed: {error}.")
+    clock.lap("influence")
+    record = build.run_results(
+        "train",
+        provenance(clock.laps, seed=config.seed, arguments=run.arguments, data=fingerprint(dataset)),
+        dataset,
+        method=config.method,
+        model=config.model,
+        attribute=recipe.attribute,
+        items=recipe.items,
+        before=build.measurement(before, dataset),
+        training=records.Training(epochs=config.epochs, loss=tuple(map(build.finite, trained.loss))),
+        harmful=harmful,
+        helpful=helpful,
+        findings=findings,
+    )
+    record = dataclasses.replace(
+        record,
+        config=run.arguments,
+        draws=None if trained.draws is None else build.draws(trained.draws, dataset, trained.history),
+    )
+    shown = pictures(dataset, harmful, before, helpful=helpful)
+    return write_page_and_seal(record, with_draws(shown, record, dataset, run.folder / "draws.npz"), run.folder)
 
+
+def write_page_and_seal(record: RunResults, shown: Pictures | None, folder: Path) -> RunResults:
+    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept."""
+    try:
+        write_page(record, shown, folder / "report.html")
+    except ContractError as error:
+        record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    write_results(folder / "results.json", record)
+    return record
+
+
+def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch | None) -> Trained:
+    """Trains, or carries on, or reads what a call that was stopped later had finished."""
+    recipe, method = RECIPES[config.data], METHODS[config.method]
     data = dataset.splits["train"]._replace(twin=None, mask=None)
     steps = config.epochs * steps_per_epoch(len(data.label), config.batch_size)
-    classifier, learner_of, vae, fit = build_training(config.method, config.model, dataset, model_options(config))
-    augment = default_augment(dataset, mirrored=recipe.mirrored, turned=fit is not None) if config.augment else None
-    key_init, key_train, key_measure = jax.random.split(jax.random.key(config.seed), 3)
-    remarks, history = [], ()
-    if fit is not None:
-        with watching(watch, len(CANDIDATES) * config.epochs, f"{config.method} on {config.data}") as observe:
-            params, info = fit(
+    made = build_training(config.method, config.model, dataset, model_options(config))
+    augment = None
+    if config.augment:
+        augment = default_augment(dataset, mirrored=recipe.mirrored, turned=made.fit is not None)
+    key_init, key_train, _ = jax.random.split(jax.random.key(config.seed), 3)
+    label = f"{config.method} on {config.data}"
+    if made.fit is not None:
+        if "training" in run.measured:
+            like = jax.eval_shape(made.classifier.init, jax.random.key(0), data.x[:1])
+            params = load_params(run.folder / "params.npz", like)
+            return Trained(made, params, [], run.measured["training"], None, ())
+        with watching(watch, len(CANDIDATES) * config.epochs, label) as observe:
+            params, info = made.fit(
                 key_train,
                 data,
                 augment,
@@ -97,187 +238,45 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False, watch: Wat
                 learning_rate=config.learning_rate,
                 observe=_in_all(observe, config.epochs),
             )
-        remarks = content.aug_cell(info, recipe.items)
-    else:
-        optimizer = Optimizer(
-            name="adamw",
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            schedule="cosine",
-            steps=steps,
-        )
-        learner, state = learner_of(optimizer, data, augment), None
-        if config.weights is not None:
-            state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
-            state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
-        with watching(watch, config.epochs, f"{config.method} on {config.data}") as observe:
-            portions = FitConfig(
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                draws=method.draws,
-                epochs_per_chunk=_epochs_per_chunk(config.epochs),
-            )
-            trained = fit(
-                key_train,
-                learner,
-                data,
-                portions,
-                state=state,
-                checkpoint=out / "checkpoints",
-                log=out / "log.jsonl",
-                observe=observe,
-            )
-        params, history = trained.state.variables, trained.history
-    clock.lap("train")
-    before = auditing.measure(key_measure, classifier.apply, params, dataset)
-    clock.lap("measure")
-    drawn = None
-    if vae is not None:
-        drawn = draw_shares.who_is_drawn(learner, trained.state, vae, dataset)
-        write_arrays(
-            out / "draws.npz",
-            {"weight": drawn.weight, "rarest": drawn.rarest_decoded, "commonest": drawn.commonest_decoded},
-            compressed=True,
-        )
-        clock.lap("draws")
-    harmful, helpful = auditing.influential(classifier.vector, params, dataset, head_path=classifier.head_path)
-    clock.lap("influence")
-
-    save_params(out / "params.npz", params)
-    results = to_json(
-        {
-            **content.identity(dataset, recipe.attribute, recipe.items, config.method, config.seed, config.model),
-            "config": {**dataclasses.asdict(config), "options": dict(config.options)},
-            **timing(clock),
-            "before": content.measurement(before, dataset),
-            "after": None,
-            "baselines": {},
-            "edit": None,
-            "harmful": [sample._asdict() for sample in harmful],
-            "harmful_rows": content.table_rows(dataset, harmful),
-            "helpful": [sample._asdict() for sample in helpful],
-            "helpful_rows": content.table_rows(dataset, helpful),
-            "training": {"epochs": config.epochs, "loss": [record.loss for record in history]},
-            "findings": [*remarks, *auditing.findings(dataset, before)],
-            **({} if drawn is None else {"draws": content.draws(drawn, dataset, history)}),
-        }
+        findings = wording.aug_cell(info, recipe.items)
+        save_params(run.folder / "params.npz", params)
+        run.keep(training=findings)
+        return Trained(made, params, [], findings, None, ())
+    optimizer = Optimizer(
+        name="adamw",
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        schedule="cosine",
+        steps=steps,
     )
-    write_results(results, out / "results.json")
-    pictures = content.pictures(dataset, harmful, before, helpful=helpful)
-    write_page(results, content.with_draws(pictures, results, dataset, out / "draws.npz"), out / "report.html")
-    # The run is whole; what was there only to carry on a stopped one can go.
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    return results
-
-
-def audit_run(
-    folder: Path, *, maps: bool = False, patches: bool = False, data_dir: Path | None = None
-) -> dict[str, Any]:
-    """What a run has measured; with `maps` or `patches` also what these say, added to its results and its page.
-
-    Args:
-      folder: of a run that `train` or `debias` wrote; what was repaired also needs the run that it was made from.
-      maps: where its model looks: class maps on the test split, by group and beside the regions of the data's masks
-        (`class_maps`). Made anew with `patches`, if the run has them. Of a repaired run: after the repair.
-      patches: where the data show the attribute (`patch_places`); the maps at full size go to patches.npz.
-      data_dir: where the data set's files are now, if they have moved.
-
-    Raises:
-      ContractError: no run there; one that was not trained, a table, images too small for patches, or, with `maps`, a
-        model without maps.
-    """
-    folder = Path(folder)
-    if not (maps or patches):
-        return read_results(folder)
-    clock = Clock()
-    results, dataset, classifier, params, _ = load(folder, data_dir=data_dir, repaired=True)
-    if not patches and results.get("patches") is not None and (folder / "patches.npz").is_file():
-        read_arrays("patches", folder / "patches.npz")  # refused before anything is measured
-    original = params
-    if results["edit"] is not None:
-        expect(
-            (Path(results["trained"]) / "params.npz").is_file(),
-            "run",
-            "the trained run that it was repaired from, in the same place as then",
-            results["trained"],
-        )
-        original = load(Path(results["trained"]), data_dir=data_dir).params
-    maps = maps or results.get("maps") is not None  # their pictures are only on the page
-    if maps:
-        expect(dataset.splits["test"].x.ndim == 4, "maps", "a run on images", f"{dataset.name}, a table")
-        expect(
-            classifier.spatial is not None,
-            "maps",
-            "a model whose last layers keep places (train with --model cnn or pooled-cnn)",
-            results["model"],
-        )
-    if patches:
-        patch_places.check_pictures(dataset)
-    clock.lap("data")
-    harmful, helpful = (
-        [auditing.Harmful(*(sample[field] for field in auditing.Harmful._fields)) for sample in results.get(name, [])]
-        for name in ("harmful", "helpful")
+    learner, state = made.learner(optimizer, data, augment), None
+    if config.weights is not None:
+        state = learner.init(key_init, jax.tree.map(lambda leaf: leaf[:1], data))
+        state = state._replace(variables=load_resnet(config.weights, state.variables, head="skip"))
+    portions = FitConfig(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        draws=method.draws,
+        epochs_per_chunk=_epochs_per_chunk(config.epochs),
     )
-    count = len(dataset.splits["train"].label)
-    for sample in (*harmful, *helpful):
-        expect(0 <= sample.index < count, f"{folder / 'results.json'}: harmful", f"rows 0..{count - 1}", sample.index)
-    # As in `train`: the same keys, so that the pictures of the page are the same.
-    _, _, key_measure = jax.random.split(jax.random.key(results["seed"]), 3)
-    before = auditing.measure(key_measure, classifier.apply, original, dataset)
-    after = None if results["edit"] is None else auditing.measure(key_measure, classifier.apply, params, dataset)
-    pictures, kept = content.pictures(dataset, harmful, before, after, helpful=helpful), folder / "patches.npz"
-    laps = dict(results["seconds_by_step"])
-    if maps:
-        seen = class_maps.look(jax.random.fold_in(key_measure, 1), classifier.spatial, params, dataset)
-        pictures = pictures._replace(maps=dataset.splits["test"].x[seen.examples], maps_shown=seen.example_maps)
-        clock.lap("maps")
-        laps["maps"] = sum(clock.laps.values())
-        results = {**results, "maps": content.maps(seen, dataset)}
-    if patches:
-        places = patch_places.find_places(jax.random.fold_in(key_measure, 2), dataset)
-        write_arrays(
-            kept,
-            {
-                "attribute": places.attribute.map,
-                "label": places.label.map,
-                "example_attribute": places.attribute_maps,
-                "example_label": places.label_maps,
-            },
-            compressed=True,
+    with watching(watch, config.epochs, label) as observe:
+        trained = fit(
+            key_train,
+            learner,
+            data,
+            portions,
+            state=state,
+            checkpoint=run.folder / "checkpoints",
+            log=run.folder / "log.jsonl",
+            observe=observe,
         )
-        clock.lap("patches")
-        laps["patches"] = clock.laps["patches"] if maps else sum(clock.laps.values())
-        results = {**results, "patches": content.patches(places, dataset)}
-    if results.get("patches") is not None and kept.is_file():
-        shown, said = read_arrays("patches", kept), results["patches"]
-        wanted = {"example_attribute", "example_label"}
-        expect(wanted <= set(shown), str(kept), f"arrays {' and '.join(sorted(wanted))}", ", ".join(shown) or "none")
-        pictures = pictures._replace(
-            patch=dataset.splits[said["split"]].x[np.array([one["row"] for one in said["examples"]], int)],
-            patch_attribute=shown["example_attribute"],
-            patch_label=shown["example_label"],
-        )
-    pictures = content.with_draws(pictures, results, dataset, folder / "draws.npz")
-    results = to_json({**results, "seconds": sum(laps.values()), "seconds_by_step": laps})
-    write_results(results, folder / "results.json")
-    write_page(results, pictures, folder / "report.html")
-    return results
-
-
-def quickstart(
-    out: Path, *, conflicting: float = 0.02, seed: int = 0, overwrite: bool = False, watch: Watch | None = None
-) -> dict[str, Any]:
-    """`train` on the embedded digits into OUT/trained, then `debias` into OUT, with every comparison."""
-    out = Path(out)
-    claim(out, "quickstart", overwrite=overwrite)
-    config = TrainConfig(data="digits", options={"conflicting": conflicting}, seed=seed)
-    train(config, out / "trained", overwrite=True, watch=watch)
-    return debias(out / "trained", DebiasConfig(seed=seed), out, overwrite=overwrite, watch=watch)
+    drawn = None if made.vae is None else draw_shares.audit_draws(learner, trained.state, made.vae, dataset)
+    loss = [record.loss for record in trained.history]
+    return Trained(made, trained.state.variables, loss, [], drawn, trained.history)
 
 
 def _in_all(observe: Callable[[Mapping[str, Any]], None], epochs: int) -> Callable[[Stage], None]:
-    """Counts the epochs of AUG-CELL's candidates together, as if each had so many; the count stays where some are
-    trained again."""
+    """Maps AUG-CELL's progress, by candidate, to one progress bar, which never goes back."""
     names, most = [candidate.name for candidate in CANDIDATES], 0
 
     def tell(stage: Stage) -> None:
@@ -290,7 +289,7 @@ def _in_all(observe: Callable[[Mapping[str, Any]], None], epochs: int) -> Callab
 
 
 def _epochs_per_chunk(epochs: int) -> int:
-    """A divisor of the epochs that lets the host look some 15 to 30 times: each look costs a checkpoint.
+    """A divisor of the epochs that gives some 15 to 30 chunks: each costs a checkpoint.
 
     >>> _epochs_per_chunk(150), _epochs_per_chunk(20), _epochs_per_chunk(7)
     (10, 1, 1)

@@ -3,8 +3,8 @@
 The functions here only call what `measure` and `explain` offer; what they return is for `jaxdebias.app.train` and for
 whoever wants the same answers about an own model:
 
-    said = measure(key, apply_fn, params, dataset)
-    said.groups.worst_group_accuracy, said.counterfactual_bias
+    measurement = measure(key, apply_fn, params, dataset)
+    measurement.groups.worst_group_accuracy, measurement.counterfactual_bias
 """
 
 from collections.abc import Callable
@@ -103,7 +103,10 @@ def measure_predictions(
     """The same from predictions that are there already, whatever made them.
 
     Args:
+      key: random key.
       predicted: on the split, logits `[n k]` float or classes `[n]` int.
+      dataset: the data set.
+      split: name of the split that was predicted.
       pair_logits: logits `[m k]` at x and at the twin of the split's pairs; None: no counterfactual bias.
     """
     check_choice("split", split, dataset.splits)
@@ -145,7 +148,7 @@ def changes(
     """`after - before` of each accuracy and of the counterfactual bias, paired over the same test samples."""
     key_groups, key_pairs = jax.random.split(key)
     counts = train_counts(dataset)
-    found = groups.accuracy_differences(
+    differences = groups.accuracy_differences(
         key_groups,
         before.logits,
         after.logits,
@@ -154,9 +157,9 @@ def changes(
         train_counts=counts if counts.any() else None,
     )._asdict()
     if before.pair_probability is not None:
-        sides = [_bias_terms(said.pair_probability, dataset.pairing) for said in (before, after)]
-        found["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
-    return found
+        sides = [_bias_terms(measured.pair_probability, dataset.pairing) for measured in (before, after)]
+        differences["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
+    return differences
 
 
 def most_harmful(
@@ -215,11 +218,20 @@ def influential(
     )
 
 
-def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> list[str]:
-    """What a reader of the numbers must know, in plain sentences: guard rails, not results."""
+def findings(
+    dataset: Dataset, measured: Measurement, *, split: str = "test", aligned_from_test: bool = False
+) -> list[str]:
+    """Lists what a reader of the numbers must know, in plain sentences: guard rails, not results.
+
+    Args:
+      dataset: the data that were measured.
+      measured: the measurement.
+      split: name of the split that was measured.
+      aligned_from_test: the aligned cells were counted on the test split, because training could not say them.
+    """
     remarks = []
-    report, k = said.groups, len(dataset.label_names)
-    predicted = np.bincount(said.logits.argmax(axis=-1), minlength=k)
+    report, k = measured.groups, len(dataset.label_names)
+    predicted = np.bincount(measured.logits.argmax(axis=-1), minlength=k)
     if np.count_nonzero(predicted) == 1:
         name = dataset.label_names[int(predicted.argmax())]
         remarks.append(f"The model is constant: it answers {name!r} to everything. A bias of 0 then means nothing.")
@@ -234,14 +246,25 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
     averages = {name: getattr(report, field).value for name, field in AVERAGES.items()}
     known = [value for value in averages.values() if np.isfinite(value)]
     if known and max(known) - min(known) > AMBIGUOUS:
-        listed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
-        remarks.append(f"The average is ambiguous: {listed}. Say which one is meant.")
-    if not said.groups.count[dataset.aligned].sum() or not said.groups.count[~dataset.aligned].sum():
+        values = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
+        remarks.append(f"The average is ambiguous: {values}. Say which one is meant.")
+    counts, aligned = train_counts(dataset), dataset.aligned
+    declared = aligned.any() and not aligned.all() and not aligned_from_test
+    if not report.count.sum():
+        remarks.append("No test sample has a known attribute: groups cannot be compared.")
+    elif not counts.any() and not declared:
+        # Which samples are bias-aligned is then a guess, from which nothing may follow.
+        name = str(dataset.variant.get("attribute", "attribute"))
+        basis = " Samples are called bias-aligned by the association in the test set." if aligned.any() else ""
+        remarks.append(
+            f"How {name} and the label are associated in training is unknown: no training sample with a known value "
+            f"was given.{basis}"
+        )
+    elif not report.count[aligned].sum() or not report.count[~aligned].sum():
         remarks.append(
             "The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
             "be measured by accuracies alone."
         )
-    counts = train_counts(dataset)
     if (counts[~dataset.aligned].sum() == 0) and counts.sum():
         remarks.append(
             "No training sample is bias-conflicting: the attribute and the label are the same thing in "
@@ -260,17 +283,17 @@ def findings(dataset: Dataset, said: Measurement, *, split: str = "test") -> lis
     return remarks
 
 
-def collapsed(name: str, said: Measurement, label: Array) -> str:
+def collapsed(name: str, measured: Measurement, label: Array) -> str:
     """A remark about a model that others are compared with and that has learned nothing; empty if it has.
 
     It answers one class to everything, or is no better than whoever answers the most frequent one.
     """
     label = np.asarray(label)
     guessing = np.bincount(label).max() / len(label)
-    constant = len(np.unique(said.logits.argmax(axis=-1))) == 1
+    constant = len(np.unique(measured.logits.argmax(axis=-1))) == 1
     if constant and len(np.unique(label)) > 1:
         return f"{name} has collapsed: it answers one class to everything. Being better than it means nothing."
-    if said.groups.accuracy.high <= guessing:
+    if measured.groups.accuracy.high <= guessing:
         return (
             f"{name} has collapsed: it is worse than answering the most frequent class. Being better than it means "
             "nothing."
@@ -292,11 +315,11 @@ def known_attribute(batch: Batch) -> np.ndarray:
     return attribute if batch.weight is None else np.where(np.asarray(batch.weight) > 0, attribute, -1)
 
 
-def worst_rows(batch: Batch, said: Measurement, *, count: int = 12) -> np.ndarray:
+def worst_rows(batch: Batch, measured: Measurement, *, count: int = 12) -> np.ndarray:
     """Rows of the worst group, wrongly classified ones first; `[m]`, m at most `count`."""
-    label, attribute = said.groups.worst_group
+    label, attribute = measured.groups.worst_group
     rows = np.flatnonzero((np.asarray(batch.label) == label) & (np.asarray(batch.attribute) == attribute))
-    wrong = said.logits[rows].argmax(axis=-1) != label
+    wrong = measured.logits[rows].argmax(axis=-1) != label
     return rows[np.argsort(~wrong, kind="stable")][:count]
 
 

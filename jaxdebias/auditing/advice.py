@@ -5,7 +5,7 @@ on the other half, paired over samples. It is recommended only if the mean accur
 there and the counterfactual bias not separably worse; else the advice is to leave the model as it is. Better on
 bias-conflicting samples alone recommends nothing: that can be paid for with as many mistakes on bias-aligned ones. Nor
 does it that probabilities depend less on the attribute: a model that has become less sure of everything shows that,
-too. Both are reported. The test split is read once, by `verified`, after the choice has been made.
+too. Both are reported. The test split is read once, by `verify`, after the choice has been made.
 """
 
 import dataclasses
@@ -71,6 +71,7 @@ def advise(
     """Tries Deep Feature Reweighting and Fast Model Debias, and says which to use, if any.
 
     Args:
+      key: random key.
       split: the model cut before its last layer.
       params: of the trained model, which come back untouched.
       dataset: its splits edit and accept, with known attributes, and their pairs are used; never test.
@@ -121,18 +122,22 @@ class Verified(NamedTuple):
     """What was expected to get better did, separably, and nothing judged got separably worse."""
 
 
-def verified(
+def verify(
     key: Key, split: Split, option: Option, dataset: Dataset, before: Measurement, *, measure_key: Key
 ) -> Verified:
     """Measures a repair on the test split.
 
     Args:
       key: of the intervals of the differences.
+      split: the model cut before its last layer.
+      option: the repair.
+      dataset: the data set.
       before: of the trained model on the test split, made with `measure_key`, so that both see the same resamples.
+      measure_key: key with which `before` was measured.
     """
     after = measure(measure_key, _logits(split), option.params, dataset)
-    found = changes(key, before, after, dataset)
-    return Verified(after, found, worth_it(*_sorted(found)))
+    differences = changes(key, before, after, dataset)
+    return Verified(after, differences, worth_it(*_sorted(differences)))
 
 
 def worth_it(gains: Sequence[str], harm: Sequence[str]) -> bool:
@@ -188,13 +193,13 @@ def _without(pairs: Mapping[str, Batch], name: str) -> dict[str, Batch]:
     return {key: value for key, value in pairs.items() if key != name}
 
 
-def _sorted(found: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _sorted(differences: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What gets separably better, and what separably worse."""
 
     def separably(name: str, better: bool) -> bool:
-        if name not in found or not np.isfinite(found[name].value) or not excludes_zero(found[name]):
+        if name not in differences or not np.isfinite(differences[name].value) or not excludes_zero(differences[name]):
             return False
-        return ((found[name].value > 0) == name.endswith("accuracy")) == better
+        return ((differences[name].value > 0) == name.endswith("accuracy")) == better
 
     gains, harm = (tuple(name for name in (GAIN, HARM) if separably(name, better)) for better in (True, False))
     return gains, harm

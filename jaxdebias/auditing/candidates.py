@@ -1,8 +1,8 @@
 """Candidate attributes of a data set: which of them does a model use as a shortcut?
 
-    listed = candidates(dataset, {"sex": {"train": sex, "test": sex_of_test}})
-    found = judged(key, logits, dataset, listed)
-    of_sex = with_attribute(dataset, "sex", listed["sex"])
+    candidates = list_candidates(dataset, {"sex": {"train": sex, "test": sex_of_test}})
+    verdicts = assess_candidates(key, logits, dataset, candidates)
+    dataset_of_sex = with_attribute(dataset, "sex", candidates["sex"])
 
 The attribute of the data set is itself the first candidate. Which one is a shortcut is decided by
 `measure.find_shortcuts`, from the direction of the mistakes.
@@ -39,12 +39,13 @@ class Candidate(NamedTuple):
     """What a reader must know about the values: how many are unknown because of their text; empty if nothing."""
 
 
-def candidates(
+def list_candidates(
     dataset: Dataset, given: Mapping[str, Candidate | Mapping[str, Any]] | None = None
 ) -> dict[str, Candidate]:
-    """The data set's attribute, where it is known on the test split, and the given ones.
+    """Lists the data set's attribute, where it is known on the test split, and the given ones.
 
     Args:
+      dataset: the data set.
       given: name -> split -> `[n]` values, or a Candidate made before. Values are strings, or numbers, which are cut at
         their quartiles if there are more than `MOST_VALUES`; None, NaN, "" and -1 are unknown. Needed for test; of use
         for train (how attribute and label go together), edit and accept (repairs).
@@ -52,18 +53,18 @@ def candidates(
     Raises:
       ContractError: a split that the data set has not, values that do not fit it, none for test.
     """
-    found = {}
+    candidates = {}
     if (np.asarray(dataset.splits["test"].attribute) >= 0).any():
-        found[own_name(dataset)] = Candidate(
+        candidates[own_name(dataset)] = Candidate(
             {name: np.asarray(batch.attribute) for name, batch in dataset.splits.items()},
             tuple(dataset.attribute_names),
             own=True,
         )
     for name, of_split in (given or {}).items():
         what = f"candidates[{name!r}]"
-        expect(name not in found, what, "another name than that of the data set's attribute", name)
+        expect(name not in candidates, what, "another name than that of the data set's attribute", name)
         if isinstance(of_split, Candidate):
-            found[name] = of_split
+            candidates[name] = of_split
             continue
         expect("test" in of_split, what, "values for the test split", ", ".join(of_split) or "nothing")
         rows = {}
@@ -81,8 +82,8 @@ def candidates(
         number = dict(zip(rows, np.split(joined.value, ends), strict=True))
         difference = different_values(number, joined.names)
         expect(not difference, what, "the same values in every split (or none for train)", difference)
-        found[name] = Candidate(number, joined.names, remark=joined.remark)
-    return found
+        candidates[name] = Candidate(number, joined.names, remark=joined.remark)
+    return candidates
 
 
 def own_name(dataset: Dataset) -> str:
@@ -102,39 +103,39 @@ def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
     return cell_counts(train.label, _counted(train, candidate.values["train"]), *shape)
 
 
-def judged(
+def assess_candidates(
     key: Key,
     predicted: Shaped[Array, "n *k"],
     dataset: Dataset,
-    listed: Mapping[str, Candidate],
+    candidates: Mapping[str, Candidate],
     *,
     level: float = 0.95,
 ) -> list[Shortcut]:
-    """The verdict on every candidate that is known on the test split: shortcuts first, then by strength.
+    """Gives a verdict on every candidate that is known on the test split: shortcuts first, then by strength.
 
     A network learns what goes with the label by chance too, and its mistakes then lean that way, by a little. What goes
     with the label in training no more than chance would have it (`CHANCE`) is not called a shortcut for that.
     """
-    counts = {name: counts_of(dataset, one) for name, one in listed.items()}
+    counts = {name: counts_of(dataset, candidate) for name, candidate in candidates.items()}
     test = dataset.splits["test"]
     unit = None if test.unit is None else np.asarray(test.unit)
-    found = find_shortcuts(
+    verdicts = find_shortcuts(
         key,
         predicted,
         test.label,
-        {name: _counted(test, one.values["test"]) for name, one in listed.items()},
+        {name: _counted(test, candidate.values["test"]) for name, candidate in candidates.items()},
         classes=len(dataset.label_names),
         unit=unit,
         level=level,
         train_counts={name: count for name, count in counts.items() if count.any()},
     )
-    found = [
-        one._replace(verdict="none", explained_by=None)
-        if one.verdict in ("shortcut", "explained") and by_chance(counts[one.name])
-        else one
-        for one in found
+    verdicts = [
+        verdict._replace(verdict="none", explained_by=None)
+        if verdict.verdict in ("shortcut", "explained") and by_chance(counts[verdict.name])
+        else verdict
+        for verdict in verdicts
     ]
-    return sorted(found, key=lambda one: ORDER.index(one.verdict))  # stable: by pull within a verdict
+    return sorted(verdicts, key=lambda verdict: ORDER.index(verdict.verdict))  # stable: by pull within a verdict
 
 
 def by_chance(counts: Int[np.ndarray, "k a"]) -> bool:
@@ -173,9 +174,9 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
         counts = cell_counts(splits["test"].label, splits["test"].attribute, *shape)
     aligned = label_association(counts) > 0
     pairs = {
-        split: found
+        split: matched
         for split in ("edit", "accept", "test")
-        if split in splits and (found := _pairs(splits[split], aligned)) is not None
+        if split in splits and (matched := _pairs(splits[split], aligned)) is not None
     }
     return dataclasses.replace(
         dataset,
@@ -186,25 +187,6 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
         aligned=aligned,
         pairing="matched" if pairs else "none",
     )
-
-
-def entry(one: Shortcut) -> dict[str, Any]:
-    """A verdict as a Candidate of `jaxdebias.results.records`."""
-
-    def number(value: float) -> float | None:
-        return None if np.isnan(value) else float(value)
-
-    return {
-        "name": one.name,
-        "verdict": one.verdict,
-        "reason": one.reason,
-        "explained_by": one.explained_by,
-        "gap": None if np.isnan(one.gap.value) else one.gap._asdict(),
-        "pull": number(one.pull.value),
-        "z": number(one.pull.z),
-        "p_value": one.p_value,
-        "n": one.pull.n,
-    }
 
 
 def _counted(batch: Batch, values: Array) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Which training samples a model finds rare: the weights of its last epoch, who carries them, and what it sees.
 
-    drawn = who_is_drawn(learner, state, model, dataset)
-    drawn.report.rarest, drawn.groups
+    draws = audit_draws(learner, state, model, dataset)
+    draws.report.rarest, draws.groups
 
 For learners that draw by rarity (`mitigate.dbvae`). The groups of the data are read here alone, to say whether what is
 drawn goes with one of them; no weight depends on them.
@@ -50,8 +50,8 @@ class DrawAudit(NamedTuple):
     commonest_decoded: np.ndarray
 
 
-def who_is_drawn(learner: Learner, state: Any, model: VaeClassifier, dataset: Dataset, *, shown: int = 16) -> DrawAudit:
-    """Weights that the next epoch would be drawn with, and what they mean.
+def audit_draws(learner: Learner, state: Any, model: VaeClassifier, dataset: Dataset, *, shown: int = 16) -> DrawAudit:
+    """Reads the weights that the next epoch would be drawn with, and says which rows they favour.
 
     Args:
       learner: of the run; has to have `weights`.

@@ -40,6 +40,8 @@ def embed(
 
     Args:
       split: the model cut before its last layer.
+      params: the model's parameters.
+      dataset: the data set.
       spatial: cut at the layer of the maps; its features of the test split come from the same pass.
       batch_size: rows at a time through the network.
 

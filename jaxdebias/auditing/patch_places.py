@@ -1,7 +1,7 @@
 """Where the data show the bias attribute, and where the label: patch maps of both on held-out images.
 
-    seen = find_places(key, dataset)
-    seen.attribute.spread, seen.attribute.held, seen.overlap
+    places = audit_patches(key, dataset)
+    places.attribute.spread, places.attribute.held, places.overlap
 
 A patch network (`explain.fit_patches`) is trained for the attribute, another for the label. Their maps are `pointwise`
 over held-out images. In training and in maps every (label, attribute) group counts alike: a patch that shows the label
@@ -116,8 +116,8 @@ class Places(NamedTuple):
     label_maps: Float[np.ndarray, "m h w"]
 
 
-def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig()) -> Places:
-    """Maps of where the held-out images show the attribute and the label.
+def audit_patches(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig()) -> Places:
+    """Maps where the held-out images show the attribute and the label.
 
     Uses the splits `train` and `edit`; without `edit` it uses `accept`, and without both a fifth of `train`.
 
@@ -147,7 +147,7 @@ def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig(
     unit = np.arange(len(kept)) if held.unit is None else np.unique(held.unit, return_inverse=True)[1]
     x, x_checks, x_held = (_halved(np.asarray(images), factor) for images in (train.x[rows], train.x[checks], held.x))
 
-    found = []
+    places = []
     for key_fit, codes, own, truth in (
         (key_attribute, attribute, train.attribute, held.attribute),
         (key_label, label, train.label, held.label),
@@ -164,12 +164,12 @@ def find_places(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfig(
         again = fit_temperature(fit.logits(x_checks), codes(own)[checks])
         fit = fit._replace(temperature=fit.temperature * again)
         maps = fit.image_maps(x_held, codes(truth), confidence="pointwise", edge="flush")
-        found.append(
+        places.append(
             (place(maps, weight, unit, most=_most(fit.prior, codes(truth), weight), classes=codes.count), maps)
         )
-    (of_attribute, attribute_maps), (of_label, label_maps) = found
+    (of_attribute, attribute_maps), (of_label, label_maps) = places
 
-    tops = [_top(one.map) for one in (of_attribute, of_label)]
+    tops = [_top(place.map) for place in (of_attribute, of_label)]
     a, b = (float(top.mean()) for top in tops)
     group = np.asarray(group_of(np.asarray(held.label), np.asarray(held.attribute), dataset.aligned.shape[1]))
     shown = one_per_group(group, config.examples)
@@ -223,31 +223,31 @@ def place(
       weight: of each image.
       unit: images of one number are not independent; 0..u-1.
       most: nats that there are to know.
+      classes: number of values that the maps are about.
     """
     expect(maps.shape[:1] == weight.shape == unit.shape, "maps", f"[n={len(weight)} h w]", describe(maps))
 
     def mean(rows: np.ndarray) -> np.ndarray:
         return np.einsum("n,nhw->hw", weight[rows] / weight[rows].sum(), maps[rows])
 
-    every = np.arange(len(maps))
-    general = mean(every).astype(np.float32)
-    # The top pixels are chosen on one half and judged on the other: the top of mere noise is noise there.
+    general = mean(np.arange(len(maps))).astype(np.float32)
+    # The top pixels are chosen on one half and measured on the other: the top of mere noise is noise there.
     value = np.zeros(len(maps))
     halves = [np.flatnonzero(unit % 2 == half) for half in (0, 1)]
-    for chosen, judged in (halves, halves[::-1]):
-        if len(chosen) and len(judged):
+    for chosen, measured in (halves, halves[::-1]):
+        if len(chosen) and len(measured):
             top = _top(mean(chosen))
-            value[judged] = maps[judged][:, top].mean(axis=1)
+            value[measured] = maps[measured][:, top].mean(axis=1)
     average = float(weight @ value / weight.sum())
     of_unit = np.bincount(unit, weights=weight * (value - average))
     error = 1.96 * float(np.sqrt((of_unit**2).sum()) / weight.sum())
     information = Interval(average / most, (average - error) / most, (average + error) / most, len(of_unit))
-    said, area = localise(general, share=TOP), float(budget_mask(general, 0.9, floor=0.0).mean())
+    location, area = localise(general, share=TOP), float(budget_mask(general, 0.9, floor=0.0).mean())
     return Place(
         map=general,
         information=information,
-        held=said.raw_share,
-        spread=said.spread or area > SPREAD_AREA,
+        held=location.raw_share,
+        spread=location.spread or area > SPREAD_AREA,
         area=area,
         classes=classes,
     )

@@ -1,6 +1,7 @@
 """Data: from files, from scikit-learn or out of thin air to a `Dataset`; index plans for the training loop."""
 
 from jaxdebias.data._aligned import aligned_cells, milestone_attribute
+from jaxdebias.data._arrays import from_arrays, from_frame
 from jaxdebias.data._colour import every_colour
 from jaxdebias.data._folder import folder
 from jaxdebias.data._matching import matched_pairs, nearest_partners
@@ -44,6 +45,8 @@ __all__ = [
     "faces",
     "fer2013",
     "folder",
+    "from_arrays",
+    "from_frame",
     "from_source",
     "load",
     "matched_pairs",

@@ -65,7 +65,10 @@ def aligned_cells(
     """The cells that hold more training examples than independence would put there: p(y, a) > p(y) p(a), lift above 1.
 
     Args:
-      label, attribute: `[n]` of the training set; rows with an unknown attribute (-1) are left out.
+      label: `[n]` of the training set; rows with an unknown attribute (-1) are left out.
+      attribute: as `label`.
+      classes: number of classes k.
+      attributes: number of attribute values a.
 
     >>> aligned_cells(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 2, 2).tolist()
     [[True, False], [False, True]]

@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from jaxdebias.contracts import ContractError, check_dataset, describe, expect
+from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
 from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._values import canonical_all, check_groups, in_order, is_number
@@ -37,7 +38,8 @@ def folder(
 
     Columns: `filename` (or `img_filename`) relative to the folder; `split` 0/1/2 or train/val/test; `y` the label;
     `a` (or `place`) the bias attribute, -1 everywhere without that column. Labels and attributes are numbers or names,
-    compared by value (`0` and `0.0` are one) and numbered in sorted order (0, 1, ... keep their numbers). Further columns: see `further_columns`.
+    compared by value (`0` and `0.0` are one) and numbered in sorted order (0, 1, ... keep their numbers). Further
+    columns: see `further_columns`.
 
     Splits: train and test as given; val is divided into edit and accept, by seed, in the proportion edit_share to
     accept_share. Without a val split, these shares are taken from train.
@@ -50,7 +52,8 @@ def folder(
       data_dir: the folder.
       image_size: images are resized to this height and width (bilinear, antialiased, aspect not kept), as RGB.
       seed: fixes the division into edit and accept, and the pairs.
-      edit_share, accept_share: see above.
+      edit_share: the part of val, or of train, for the split edit.
+      accept_share: the same for accept.
       cache_dir: where the decoded images are kept for next time; default `data_dir/.jaxdebias`. A folder that cannot
         be written is used without a cache. The file's name is a hash of metadata.csv, image_size and the images'
         sizes and modification times, so a changed folder is decoded again; old files stay and may be deleted at any
@@ -58,7 +61,8 @@ def folder(
 
     Raises:
       ContractError: no metadata.csv, a missing column, no train or test rows; or a bad row, naming the csv line: a
-        missing or unreadable image, an unknown split, an empty value, a missing one spelled as text (NA, nan), a name among numbers.
+        missing or unreadable image, an unknown split, an empty value, a missing one spelled as text (NA, nan), a name
+        among numbers.
     """
     root = pathlib.Path(data_dir).expanduser()
     expect(image_size >= 1, "image_size", "at least 1 pixel", image_size)
@@ -109,28 +113,31 @@ def folder(
 
 def further_columns(
     data_dir: str | pathlib.Path,
+    names: Sequence[str] | None = None,
     *,
     seed: int = 0,
     edit_share: float = 0.2,
     accept_share: float = 0.1,
-    image_size: int | None = None,
 ) -> dict[str, dict[str, list[str]]]:
     """The columns of `metadata.csv` that `folder` does not read: name -> split -> the cells of its rows, as text.
 
     Args:
-      seed, edit_share, accept_share: as of `folder`, so that the rows are the same.
-      image_size: makes no difference.
+      data_dir: the folder.
+      names: of columns; None: all of them.
+      seed: as of `folder`, so that the rows are the same.
+      edit_share: as `seed`.
+      accept_share: as `seed`.
     """
     root = pathlib.Path(data_dir).expanduser()
     rows = read_metadata(root)
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
     header, records = read_csv(root / METADATA)
     used = {alias for aliases in ALIASES.values() for alias in aliases}
-    return {
-        name: {split: [records[i].cells[name] for i in part] for split, part in parts.items()}
-        for name in header
-        if name not in used
-    }
+    further = [name for name in header if name not in used]
+    names = further if names is None else names
+    for name in names:
+        check_choice("attribute", name, further)
+    return {name: {split: [records[i].cells[name] for i in part] for split, part in parts.items()} for name in names}
 
 
 class Row(NamedTuple):

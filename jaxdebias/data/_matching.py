@@ -43,7 +43,8 @@ def nearest_partners(
 
     Args:
       bits: `[n j]`, the other attributes; see `one_hot` and `ordered` for those that are not binary.
-      label, attribute: `[n]`. Samples of unknown attribute (-1) are left out.
+      label: `[n]`. Samples of unknown attribute (-1) are left out.
+      attribute: `[n]`. Samples of unknown attribute (-1) are left out.
       rows: the samples that want a partner; None: all.
       partners: the samples that may be one; None: all.
       once: use each partner at most once. With repetition a few typical samples may serve as partner of many.

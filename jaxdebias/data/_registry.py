@@ -4,23 +4,23 @@ import functools
 import inspect
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxdebias.contracts import ContractError, check_choice, expect
 from jaxdebias.core import Dataset
-from jaxdebias.data._folder import METADATA, folder
-from jaxdebias.data._sets.adult import adult, adult_folder
-from jaxdebias.data._sets.celeba import celeba, celeba_folder
-from jaxdebias.data._sets.celeba_four_cells import celeba_four_cells
-from jaxdebias.data._sets.celeba_mask import celeba_mask, celeba_mask_folder
+from jaxdebias.data._folder import METADATA, folder, further_columns
+from jaxdebias.data._sets.adult import adult, adult_columns, adult_folder
+from jaxdebias.data._sets.celeba import celeba, celeba_columns, celeba_folder
+from jaxdebias.data._sets.celeba_four_cells import celeba_four_cells, celeba_four_cells_columns
+from jaxdebias.data._sets.celeba_mask import celeba_mask, celeba_mask_columns, celeba_mask_folder
 from jaxdebias.data._sets.colored_mnist import colored_mnist, mnist_folder
 from jaxdebias.data._sets.composites import composites, composites_folder
 from jaxdebias.data._sets.corrupted_cifar10 import cifar10_folder, corrupted_cifar10
 from jaxdebias.data._sets.digits import digits
 from jaxdebias.data._sets.faces import faces
 from jaxdebias.data._sets.scenes import scenes
-from jaxdebias.data._sets.utkface import utkface, utkface_folder
+from jaxdebias.data._sets.utkface import utkface, utkface_columns, utkface_folder
 from jaxdebias.data._sets.utkface_darkened import utkface_darkened
 from jaxdebias.data._sets.utkface_planted import utkface_planted
 from jaxdebias.data._sets.waterbirds import waterbirds, waterbirds_folder
@@ -39,6 +39,9 @@ class DatasetInfo(NamedTuple):
     """Which files, in words; empty for sets that need none."""
     find: Callable[[pathlib.Path], pathlib.Path] | None = None
     """data_dir -> the folder of the files, or ContractError naming what is missing. None: needs no files."""
+    columns: Callable[..., dict[str, dict[str, list[str]]]] | None = None
+    """(folder, names, **options) -> name -> split -> values as text, of further attributes on the rows of the builder;
+    reads no picture. None: the set has one attribute."""
 
 
 class Row(NamedTuple):
@@ -88,6 +91,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         "table",
         "UCI's adult.data and adult.test, in DIR or DIR/adult",
         adult_folder,
+        adult_columns,
     ),
     "utkface": DatasetInfo(
         utkface,
@@ -95,6 +99,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         "images",
         "utkface_96.npz or UTKFace's .jpg files, in DIR, DIR/utkface or DIR/UTKFace",
         utkface_folder,
+        utkface_columns,
     ),
     "utkface-darkened": DatasetInfo(
         utkface_darkened,
@@ -116,6 +121,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         "images",
         "CelebA's two .txt lists and img_align_celeba/, in DIR or DIR/celeba",
         celeba_folder,
+        celeba_columns,
     ),
     "celeba-four-cells": DatasetInfo(
         celeba_four_cells,
@@ -123,6 +129,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         "images",
         "the files of celeba, in DIR or DIR/celeba",
         celeba_folder,
+        celeba_four_cells_columns,
     ),
     "celeba-mask": DatasetInfo(
         celeba_mask,
@@ -130,6 +137,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         "images",
         "CelebAMask-HQ's list, CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/, in DIR or DIR/CelebAMask-HQ",
         celeba_mask_folder,
+        celeba_mask_columns,
     ),
     "waterbirds": DatasetInfo(
         waterbirds,
@@ -146,7 +154,12 @@ DATASETS: Mapping[str, DatasetInfo] = {
         composites_folder,
     ),
     "folder": DatasetInfo(
-        folder, "your own images", "images", "metadata.csv in DIR with columns filename, split, y, a", _metadata_folder
+        folder,
+        "your own images",
+        "images",
+        "metadata.csv in DIR with columns filename, split, y, a",
+        _metadata_folder,
+        further_columns,
     ),
 }
 
@@ -173,6 +186,32 @@ def load(name: str, *, data_dir: str | pathlib.Path | None = None, **options: An
     _check_options(name, options)
     info = DATASETS[name]
     return info.builder(**options) if info.find is None else info.builder(files_of(name, data_dir), **options)
+
+
+def columns(
+    name: str, attributes: Sequence[str], *, data_dir: str | pathlib.Path | None = None, **options: Any
+) -> dict[str, dict[str, list[str]]]:
+    """Further attributes on the rows of `load(name, data_dir=data_dir, **options)`: attribute -> split -> `[n]` text.
+
+    All of them come from one read of the annotations; no picture is read.
+
+    Args:
+      name: a key of `DATASETS`.
+      attributes: columns of a folder's metadata.csv; of other sets, values of their option `attribute`.
+      data_dir: as of `load`.
+      **options: as of `load`.
+
+    Raises:
+      ContractError: a data set of one attribute, or an unknown attribute.
+    """
+    check_choice("data", name, DATASETS)
+    _check_options(name, options)
+    several = [other for other, info in DATASETS.items() if info.columns is not None]
+    read = DATASETS[name].columns
+    expect(read is not None, "data", f"a data set with several attributes ({', '.join(several)})", name)
+    asked = inspect.signature(read).parameters
+    taken = {option: value for option, value in options.items() if option in asked}
+    return read(files_of(name, data_dir), attributes, **taken)
 
 
 def files_of(name: str, data_dir: str | pathlib.Path | None = None) -> pathlib.Path:

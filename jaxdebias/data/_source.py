@@ -25,8 +25,9 @@ def from_source(
       source: has `len(source)` and `source[i]` -> dictionary, as TFDS data sources, grain sources and lists do.
       image: name of the image's field, or a function of the record. uint8, or float in [0, 1]; grey images `[h w]`
         get one channel.
-      label, attribute: likewise, integers or booleans. A name may be a path, as in `"attributes/Male"`. Without an
+      label: likewise, integers or booleans. A name may be a path, as in `"attributes/Male"`. Without an
         attribute it is -1, unknown.
+      attribute: as `label`.
       image_size: resize every image to this height and width (bilinear); needed where sizes differ. uint8 only.
 
     Raises:

@@ -68,7 +68,8 @@ def subsample_by_correlation(
     of near targets differ in few rows. Equal arguments give equal rows.
 
     Args:
-      label, attribute: `[n]`, 0 or 1; rows of unknown attribute (-1) are in no subset.
+      label: `[n]`, 0 or 1; rows of unknown attribute (-1) are in no subset.
+      attribute: as `label`.
       targets: correlations, of which all subsets are made in one call, for instance 41 from base - 0.2 to base + 0.2.
       total: rows of each subset; None: see above.
       seed: which rows.

@@ -145,14 +145,14 @@ def in_order(values: Iterable[Value]) -> dict[Value, str]:
     >>> in_order([10, 2, "a"]), in_order([True, False]), in_order([True, 0])
     ({2: '2', 10: '10', 'a': 'a'}, {False: 'False', True: 'True'}, {0: '0', 1: '1'})
     """
-    distinct = set(values)
-    booleans = all(isinstance(value, bool | str) for value in distinct)
+    values = list(values)  # a set would keep True or 1, whichever comes first
+    booleans = all(isinstance(value, bool | str) for value in values)
 
     def name(value: Value) -> str:
         return str(value) if booleans or not isinstance(value, bool) else str(int(value))
 
     ordered = sorted(
-        distinct, key=lambda value: (not is_number(value), name(value) if isinstance(value, str) else value)
+        set(values), key=lambda value: (not is_number(value), name(value) if isinstance(value, str) else value)
     )
     return {value if booleans or not isinstance(value, bool) else int(value): name(value) for value in ordered}
 

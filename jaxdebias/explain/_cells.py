@@ -107,10 +107,13 @@ def find_cells(
     Reads `data.x` and `data.label`, never `data.attribute`. The label of a sample does not enter its own guess.
 
     Args:
+      key: random key.
       learner: of the judges. Recommended: `mitigate.gce(classifier,
         optimizer=config.optimizer, augment=random_affine())`.
       data: n samples; folds are drawn without regard to the labels.
-      shared, view: as in `train.sweep`.
+      config: settings, see the class.
+      shared: as in `train.sweep`.
+      view: as in `train.sweep`.
 
     Returns:
       The guesses; by how much they can be trusted, see `reweighing` and the share that is flagged.

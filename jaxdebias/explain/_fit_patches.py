@@ -221,8 +221,11 @@ def fit_patches(
     is chosen and the accuracies are measured.
 
     Args:
+      key: random key.
+      net: the patch net.
       images: `[n h w c]`, uint8 or float in [0, 1].
       labels: `[n]` int, 0..k-1.
+      config: settings, see the class.
 
     Raises:
       ContractError: images that the net does not take, labels out of range, a class that is missing in training.
@@ -284,7 +287,12 @@ def out_of_fold_maps(
     What all patches of all images say is held in host memory, `n * gh * gw * k` float32.
 
     Args:
-      images, labels: as for `fit_patches`; `config.held_out` is not used.
+      key: random key.
+      net: the patch net.
+      images: as for `fit_patches`; `config.held_out` is not used.
+      labels: as for `fit_patches`; `config.held_out` is not used.
+      config: settings, see the class.
+      folds: number of folds.
       confidence: as `kind` of `patch_confidence`; the prior is that of all labels.
       edge: `error` or `nearest`, see `fold`.
     """

@@ -85,6 +85,10 @@ def latent_shift(
 
     Args:
       head: `(params, u) -> logits [n k]`, row by row; the classifier is `head(params, relu(z))`.
+      params: the model's parameters.
+      z: `[n d]`, the latents to shift.
+      target: `[n]` int, the class to shift to.
+      config: settings, see the class.
       relu: False: the classifier is `head(params, z)`, any smooth function.
 
     >>> identity = lambda params, u: u
@@ -217,9 +221,11 @@ def shift_images(
     """Moves the bias code of each image to the target class, decodes it, and encodes the picture again.
 
     Args:
+      branches: the autoencoders.
       variables: of `branches`, as in a SiH state.
       x: images `[n h w c]`.
       target: see `draw_targets`.
+      config: settings, see the class.
       batch_size: rows at a time.
     """
     expect(hasattr(x, "ndim") and x.ndim == 4, "x", "images [n h w c]", describe(x))

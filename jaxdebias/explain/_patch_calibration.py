@@ -30,6 +30,7 @@ def calibration_of(
     """How far probabilities of patches can be believed (Guo et al. 2017); what the paper's code monitors.
 
     Args:
+      probability: `[n ... k]`.
       label: of the images, and so of their patches.
       bins: of equal width, over the probability of the predicted class.
       confident: so many patches of each image, by that probability.

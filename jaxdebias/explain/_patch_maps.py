@@ -114,6 +114,8 @@ def fold(
     Args:
       confidences: on the grid of patches.
       size: (h, w) of the images.
+      patch: side of a patch, pixels.
+      stride: pixels between neighbouring patches.
       edge: where the stride does not divide h - P or w - P, the last pixels are not covered. `error`; `flush`: the
         grid has one more patch at the end (`patch_logits(flush=True)`); `nearest`: they get the last covered value.
 
@@ -184,8 +186,16 @@ def general_map(
     """The map of a data set: the mean of its images' maps. Confidences are summed first and folded once.
 
     Args:
-      net, params, images, stride, method, patch: as in `patch_logits`.
-      confidence, prior, labels, temperature: as in `patch_confidence`, where confidence is `kind`.
+      net: as in `patch_logits`.
+      params: as in `patch_logits`.
+      images: as in `patch_logits`.
+      stride: as in `patch_logits`.
+      method: as in `patch_logits`.
+      patch: as in `patch_logits`.
+      confidence: as in `patch_confidence`, where confidence is `kind`.
+      prior: as in `patch_confidence`, where confidence is `kind`.
+      labels: as in `patch_confidence`, where confidence is `kind`.
+      temperature: as in `patch_confidence`, where confidence is `kind`.
       edge: as in `fold`.
       batch_size: images at a time on the device.
     """

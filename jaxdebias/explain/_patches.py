@@ -132,6 +132,8 @@ def costs(net: PatchNet, size: tuple[int, int], stride: int | None) -> tuple[int
     """(FLOPs of convolutions and affine layers, numbers in the largest array) of a pass over one image of `size`.
 
     Args:
+      net: the patch net.
+      size: (height, width) of an image.
       stride: of the patches; None: the image is one patch.
     """
     lattice, total, largest = Lattice(stride=stride), 0, size[0] * size[1] * net.channels
@@ -185,6 +187,7 @@ def patch_logits(
         other, for large images. `crops`: each patch by itself.
       chunk: crops at a time; it bounds memory, and some hundreds are fastest on a CPU. None: `CHUNK`.
       tile: rows of patches of a band with `tiled`. None: as `plan` says, or a quarter of them.
+      patch: side of a patch, pixels.
       flush: where the stride does not divide what is left beside the patch, one more patch at the image's end.
 
     Returns:

@@ -53,12 +53,18 @@ def find_wrong_labels(
     Class c is taken to go with attribute c, as in `explain.cells`.
 
     Args:
+      key: random key.
       learner: one that debiases by the attribute, such as `mitigate.cell_balanced` with an augmentation.
       data: `attribute` holds the guesses, 0..classes-1 like the labels.
+      classes: number of classes k.
       hyper: from the counts of label and attribute, suspects left out, to the learner's `state.hyper`, for example
         `mitigate.cell_tables`.
       rounds: after the first one, the suspects of the round before are not trained on.
-      steps, folds, batch_size, shared, view: as in `train.cross_fit`.
+      steps: as in `train.cross_fit`.
+      folds: as in `train.cross_fit`.
+      batch_size: as in `train.cross_fit`.
+      shared: as in `train.cross_fit`.
+      view: as in `train.cross_fit`.
     """
     expect(rounds >= 1, "rounds", "at least 1", rounds)
     label, guess = np.asarray(data.label), np.asarray(data.attribute)

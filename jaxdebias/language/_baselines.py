@@ -108,8 +108,13 @@ def language_tuning(
 
     Args:
       key: for the order, dropout and what is hidden.
+      model: the language model.
+      tokenizer: its tokenizer.
+      params: the model's parameters.
       texts: from `counterfactual_texts`, `both_sentences`, or training texts for a model `with_dropout`.
-      accept_texts, accept_pairs: held out, for perplexity and bias.
+      accept_texts: held out, for perplexity and bias.
+      accept_pairs: held out, for perplexity and bias.
+      config: settings, see the class.
 
     Raises:
       FloatingPointError: a loss that is not finite.
@@ -151,8 +156,14 @@ def language_projection(
     No parameter changes, so the result is a `Split` and what it takes for params: (params, directions `[c d]`).
 
     Args:
+      model: the language model.
+      tokenizer: its tokenizer.
+      params: the model's parameters.
       pairs: whose sentences' mean representations are compared.
+      accept_texts: held-out texts for the perplexity.
+      accept_pairs: held-out sentence pairs for the bias.
       counts: how many directions to try.
+      perplexity: largest relative rise of the held-out perplexity.
     """
     found = sentence_directions(model, tokenizer, params, pairs, max(counts))
     split = projected(model)

@@ -112,9 +112,13 @@ def stereoset(path: str | pathlib.Path, *, bias_type: str | None = None) -> list
     """
     if bias_type is not None:
         check_choice("bias_type", bias_type, STEREOSET_TYPES)
-    content = json.loads(_text(path))
-    items = content if isinstance(content, list) else content.get("data", {}).get("intrasentence")
-    expect(isinstance(items, list), "path", "a file of StereoSet's intrasentence items", path)
+    try:
+        items = json.loads(_text(path))
+        items = items if isinstance(items, list) else items["data"]["intrasentence"]
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError):
+        items = None
+    good = isinstance(items, list) and all(isinstance(item, Mapping) for item in items)
+    expect(good, "path", "a file of StereoSet's intrasentence items", path)
     read = [_stereo_item(item, number) for number, item in enumerate(items)]
     kept = [item for item in read if bias_type in (None, item.bias_type)]
     expect(len(kept) > 0, "bias_type", f"one of {', '.join(sorted({item.bias_type for item in read}))}", bias_type)

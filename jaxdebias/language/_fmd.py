@@ -186,7 +186,9 @@ def language_fmd(
 
     Args:
       key: draws the texts for the curvature.
-      model, tokenizer, params: the language model.
+      model: the language model.
+      tokenizer: the language model.
+      params: the language model.
       texts: as it was trained on, for the curvature of its objective: some hundreds.
       pairs: what the edit is made from. None: the edit is the identity.
       accept_texts: held out, for the perplexity of the candidates.
@@ -272,6 +274,9 @@ def influence_on_bias(
 
     Args:
       key: draws the texts for the curvature.
+      model: the language model.
+      tokenizer: its tokenizer.
+      params: the model's parameters.
       texts: the training sentences that are scored, in their order.
       pairs: whose bias it is about.
       config: block, damping, solver and how many texts give the curvature.

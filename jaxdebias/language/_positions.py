@@ -70,6 +70,8 @@ def text_positions(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[s
     Of a masked model every token but the start and the end is hidden once, alone, whereas training hides several.
 
     Args:
+      model: the language model.
+      tokenizer: its tokenizer.
       texts: longer ones than the model has positions are cut.
       end: of a causal model, whether the end is to be foretold, as in training; `causal_scores` leaves it out. A model
         whose end is its padding (GPT-2) has not learned it, and it never counts.
@@ -139,6 +141,8 @@ def token_block(
     """`find_block` for a language model: the head, `features(params, positions)`, and `replace(params, head)`.
 
     Args:
+      model: the language model.
+      params: the model's parameters.
       block: `transform`, `mlp`, `top`, or any block (see `cut.Where`). What lies behind the last attention is computed
         for each position alone; a block further down takes every position with its whole sentence, and the time and
         memory of that.

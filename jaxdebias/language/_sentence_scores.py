@@ -162,7 +162,12 @@ def blank_scores(
     probabilities averaged.
 
     Args:
+      model: the language model.
+      params: the model's parameters.
       blanks: (tokens before, tokens of the word, tokens after), with start and end.
+      mask: token that stands for a blank.
+      pad: token of padding.
+      batch_tokens: tokens at a time.
     """
     rows = []
     for before, word, after in blanks:

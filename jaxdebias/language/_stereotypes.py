@@ -81,7 +81,8 @@ def stereoset_scores(
       resample: what the intervals are about. `items`: other sentences about the same targets; a target with one item
         then adds nothing to the width. `targets`: other targets too; too narrow where there are few (StereoSet's
         development set has ten of gender).
-      resamples, level: of the bootstrap.
+      resamples: of the bootstrap.
+      level: of the bootstrap.
 
     Raises:
       ContractError: other shapes, or scores that are not finite.
@@ -134,6 +135,7 @@ def crows_pairs_score(
       less: of the less stereotyping one.
       antistereo: which pairs go against a stereotype; None: none does.
       decimals: scores are rounded before they are compared, as in the authors' script; None: not.
+      level: confidence level of the interval.
     """
     more, less = np.asarray(more, np.float64), np.asarray(less, np.float64)
     expect(
@@ -191,8 +193,11 @@ def sentence_pair_bias(
 
     Args:
       key: randomness of the bootstrap.
-      stereotype, anti: scores of the two sentences of each pair.
+      stereotype: scores of the two sentences of each pair.
+      anti: scores of the two sentences of each pair.
       unit: which pairs belong together, for instance those of one occupation; None: each is its own unit.
+      resamples: bootstrap resamples.
+      level: confidence level of the interval.
     """
     difference = pair_differences(stereotype, anti)
     both = bootstrap(
@@ -233,8 +238,11 @@ def perplexity(
     """exp of the mean negative log-probability of a token over all texts; of a masked model the pseudo-perplexity.
 
     Args:
+      key: random key.
       scores: of lines or chunks of text.
       unit: which of them belong together (lines of one article); None: each is its own unit.
+      resamples: bootstrap resamples.
+      level: confidence level of the interval.
 
     >>> two = SentenceScores(np.log([0.25, 0.25**3]), np.array([1, 3]))
     >>> round(perplexity(jax.random.key(0), two).value, 4)

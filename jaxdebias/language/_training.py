@@ -50,6 +50,9 @@ def language_erm(
     of `token_batch`.
 
     Args:
+      model: the language model.
+      tokenizer: its tokenizer.
+      optimizer: settings of the optimiser.
       share: of a masked model, how many tokens are hidden.
     """
     return _language_erm(model, tokenizer.pad, tokenizer.mask, tokenizer.special, optimizer, float(share))
@@ -80,6 +83,10 @@ def train_language_model(
 
     Args:
       key: for the first parameters, the order, dropout and what is hidden.
+      model: the language model.
+      tokenizer: its tokenizer.
+      texts: the training texts.
+      config: settings, see the class.
       params: where training starts; they are copied. None: from scratch.
 
     Raises:

@@ -52,7 +52,8 @@ def planted_sets(
 
     Args:
       seed: of the training text.
-      sentences, skew: of the generated text, see `OccupationText`.
+      sentences: of the generated text, see `OccupationText`.
+      skew: of the generated text, see `OccupationText`.
       wiki: lines to mix in, from `wikitext2_valid.txt`; held-out ones are of its last articles, test ones of the other
         file.
       data_dir: a folder with these files, or with language/...; None, or a folder without them: generated text alone.

@@ -40,7 +40,8 @@ def attention_iou(
     """Attention-IoU of maps, one pair at a time.
 
     Args:
-      a, b: `[... h w]`, not negative, same shape.
+      a: `[... h w]`, not negative, same shape.
+      b: `[... h w]`, not negative, same shape.
       zero: the score where a or b is 0 everywhere, "nan" or 0.0.
 
     Raises:

@@ -68,6 +68,7 @@ def rate_intervals(
       pool: `[n]` in 0..pools-1; -1 leaves the row out.
       unit: `[n]` integers from 0; None: every row is its own unit.
       pools: how many pools; an empty one has value NaN and n = 0.
+      level: confidence level of the interval.
 
     Returns:
       Interval of arrays `[pools]`; its n is the number of distinct units.
@@ -132,8 +133,11 @@ def bootstrap(
         module level.
       values: `[n c]`, what is summed. A column of ones gives the weighted count.
       group: `[n]` in 0..groups-1; -1 leaves the row out. None: all rows are in group 0.
+      groups: number of groups.
       unit: `[n]` integers from 0, rows of one unit get the same weight. None: every row is its own unit.
       args: arrays for `statistic` that are not resampled.
+      resamples: bootstrap resamples.
+      level: confidence level of the interval.
 
     Returns:
       Interval of the statistic's shape. The interval is widened to contain the value where it does not: the
@@ -186,6 +190,7 @@ def over_seeds(values: Any, *, level: float = 0.95) -> Interval:
 
     Args:
       values: `[s ...]`, one result per seed, seeds first.
+      level: confidence level of the interval.
 
     Returns:
       Interval of the remaining shape, n = s. A single seed has no interval: low and high are NaN.

@@ -192,6 +192,7 @@ def over_models(values: Any, *, level: float = 0.95) -> ModelScores:
 
     Args:
       values: `[m ...]`, for instance `group_scores(...).mean` of each model.
+      level: confidence level of the interval.
 
     >>> scores = over_models([0.4, 0.6])
     >>> round(scores.mean, 3), round(scores.std, 3), scores.interval.n
@@ -223,9 +224,11 @@ def score_intervals(
       scores: `[n *s]`, NaN where an image has none.
       group: `[n]` in 0..groups-1; -1 leaves the row out.
       groups: how many groups; an empty one is NaN.
-      score, policy: as in `group_scores`.
+      score: as in `group_scores`.
+      policy: as in `group_scores`.
       unit: `[n]`, images of one unit are resampled together (many pictures of one object); None: each is its own.
-      resamples, level: of the bootstrap.
+      resamples: of the bootstrap.
+      level: of the bootstrap.
 
     Returns:
       Interval of arrays `[groups+1 *s]`, all images last; n is the number of units that entered.
@@ -284,7 +287,15 @@ def score_report(
     Args:
       chance: `[n r]`, for mask scores `[n k r]` or `[n r]`: `chance_attention_iou` of their
         `area_fraction`. Needed for them, and refused for heatmap scores, which have no such level.
-      key, scores, group, groups, score, policy, unit, resamples, level: as in `score_intervals`.
+      key: as in `score_intervals`.
+      scores: as in `score_intervals`.
+      group: as in `score_intervals`.
+      groups: as in `score_intervals`.
+      score: as in `score_intervals`.
+      policy: as in `score_intervals`.
+      unit: as in `score_intervals`.
+      resamples: as in `score_intervals`.
+      level: as in `score_intervals`.
 
     Raises:
       ContractError: malformed arrays, an unknown policy, or mask scores without their chance level.

@@ -194,7 +194,8 @@ def mistake_pull(
     """How much higher the score of predictions is with their own attribute value than with others of their label.
 
     Args:
-      predicted, label: `[n]` in 0..k-1.
+      predicted: `[n]` in 0..k-1.
+      label: `[n]` in 0..k-1.
       attribute: `[n]`, -1 leaves the sample out.
       score: `[k a]`, how much an attribute value speaks for a class, see `association`.
       given: `[n]`, compare only samples that also agree in this one; -1 leaves the sample out.

@@ -28,6 +28,7 @@ FLIPS = 2000
 """Draws of the signs."""
 MOST_EXACT = 11
 """Units whose signs are all enumerated instead."""
+STREAM = 0x6A61
 CHUNK = 2**22
 """Random numbers that are held at a time."""
 
@@ -285,8 +286,11 @@ def mid_p(drawn: np.ndarray, observed: Numbers) -> Numbers:
 
 
 def numpy_generator(key: Key) -> np.random.Generator:
-    """NumPy's generator for the discrete distributions that are drawn on the host, from a key of JAX."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    """NumPy's generator for the discrete distributions that are drawn on the host, from a key of JAX.
+
+    The last word keeps it apart from `default_rng(0)`, with which callers draw their data.
+    """
+    return np.random.default_rng([*np.asarray(jax.random.key_data(key)).ravel().tolist(), STREAM])
 
 
 def _flipped(signs: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -296,9 +296,13 @@ def fit_l1(
 
     Args:
       phi: `[n e]`; a head with a bias has a column of ones.
+      label: `[n]` int, 0..k-1.
+      weight: `[n]` float, 0 is padding; None: 1 for all.
       rows: `[s r]`, those of each subsample.
       start: `[s e k]`.
+      penalty: strength of the L1 penalty.
       tolerance: on the violation.
+      max_steps: steps at most.
 
     Returns:
       (theta, violation, norm): violation is the largest entry of the smallest subgradient, divided by the penalty;

@@ -73,7 +73,8 @@ def erm(
       config: weights of the classes, label smoothing.
       optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch (see `jaxdebias.train.random_flip`, `random_shift`).
-      rows, groups: not used; every training method takes them.
+      rows: not used; every training method takes them.
+      groups: not used; every training method takes them.
 
     Raises:
       ContractError: a config or an optimizer of another type.

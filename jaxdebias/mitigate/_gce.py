@@ -65,7 +65,8 @@ def gce(
       config: the exponent q.
       optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch.
-      rows, groups: not used; every training method takes them.
+      rows: not used; every training method takes them.
+      groups: not used; every training method takes them.
 
     Raises:
       ContractError: a config or an optimizer of another type.

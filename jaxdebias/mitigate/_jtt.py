@@ -85,6 +85,7 @@ def jtt(
       optimizer: of all trainable variables.
       augment: `(key, x) -> x`, applied to each batch of both stages.
       held_out: rows for `monitor` in stage 2; stage 1 does not see them.
+      monitor: what is measured on held-out rows, see `train.Monitor`.
       batch_size: rows at a time when the first model predicts.
 
     Returns:

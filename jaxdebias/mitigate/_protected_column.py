@@ -53,7 +53,8 @@ def protected_column(
     """Hold a protected column of a table at its training mean, exactly: see `zero_column`.
 
     Args:
-      key, batch_size: not used; every repair takes them.
+      key: not used; every repair takes them.
+      batch_size: not used; every repair takes them.
       model: a classifier, a model cut in two, or any `(params, x) -> logits`.
       params: of the trained model.
       sets: `train`, the training set, for the mean of the column.

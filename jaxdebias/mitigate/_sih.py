@@ -137,7 +137,8 @@ def sih(
       config: exponents and weights of the loss.
       optimizer: of all trainable variables.
       augment: `(key, x) -> x` of each batch; what is rebuilt is the augmented image.
-      rows, groups: not used; every training method takes them.
+      rows: not used; every training method takes them.
+      groups: not used; every training method takes them.
 
     Raises:
       ContractError: a config or an optimizer of another type.
@@ -303,6 +304,8 @@ def sih_monitor(
     The held-out rows are biased like the training rows, and no bias label is read.
 
     Args:
+      branches: the autoencoders.
+      config: settings, see the class.
       protocol: `fixed` is the mean over all held-out rows by their weights. `official` does as the paper's code: each
         epoch it sums over as many random rows as fill whole batches, and divides by the number of all of them, so the
         value is lower and noisy.

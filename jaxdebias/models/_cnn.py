@@ -88,7 +88,9 @@ def pooled_cnn(
     channels[-1]]` by default, times the head's weights is the logit, spread over the image. Any image size fits.
 
     Args:
-      channels, kernels, strides: width, side and stride of each convolution; padding "SAME".
+      channels: width, side and stride of each convolution; padding "SAME".
+      kernels: width, side and stride of each convolution; padding "SAME".
+      strides: width, side and stride of each convolution; padding "SAME".
       classes: of the head.
     """
     expect(len(channels) > 0, "channels", "at least one convolution", channels)

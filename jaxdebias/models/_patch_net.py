@@ -192,7 +192,10 @@ class PatchNet:
         """(the last maps, batch statistics, their lattice) of normalised pixels.
 
         Args:
+          params: the model's parameters.
+          x: `[n ...]`.
           lattice: of the pixels. `Lattice(stride=None)`: x is one patch per row; `Lattice(stride=s)`: whole images.
+          train: training mode.
           phases: dilated windows as undilated ones over interleaved parts of the array, which some backends do faster.
         """
         stats = dict(params["batch_stats"])
@@ -257,6 +260,7 @@ def patch_net(
 
     Args:
       patch: side P of a patch, in pixels.
+      classes: number of classes k.
       channels: c of the images.
       layers: `Conv`, `Pool` and `Residual` in their order; None: by the rule above.
       head: `flatten`: the last maps as one vector; `mean`: their mean over the patch.

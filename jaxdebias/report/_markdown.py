@@ -1,19 +1,18 @@
 """A result as Markdown: one table of what was measured, and a section for a model card. Words are those of the page.
 
 from jaxdebias.report import markdown
-from jaxdebias.results.records import read_results
+from jaxdebias.results.codec import read_run
 
-print(markdown.model_card(read_results("run")))
+print(markdown.model_card(read_run("run")))
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jaxdebias.auditing.advice import LEAVE
 from jaxdebias.report import candidate_view, formats, wording
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.results.records import check_results, to_json
+from jaxdebias.results.records import Advice, GroupRate, Measurement, RunResults
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;"}
 
@@ -44,60 +43,54 @@ def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     ]
 
 
-def table(results: Mapping[str, Any]) -> str:
+def table(record: RunResults) -> str:
     """What was measured: a row for each metric that applies, with intervals; after a repair also that and the change.
 
     Args:
-      results: the content of `results.json`; its schema is in `jaxdebias.results.records`.
+      record: what was found.
 
     Returns:
       A Markdown table, ending in a newline. A change whose interval includes zero is called not separable.
-
-    Raises:
-      ContractError: results that do not follow the schema.
     """
-    return "\n".join(_table(_checked(results))) + "\n"
+    return "\n".join(_table(wording.as_shown(record))) + "\n"
 
 
-def model_card(results: Mapping[str, Any]) -> str:
+def model_card(record: RunResults) -> str:
     """The section "Bias, Risks, and Limitations" of a model card: on which data, which attribute, how much, what then.
 
     It speaks of the model as it is now: after the repair, where one was made and kept.
 
     Args:
-      results: the content of `results.json`.
+      record: what was found.
 
     Returns:
       Markdown that begins with a heading of the second level, ending in a newline.
-
-    Raises:
-      ContractError: results that do not follow the schema.
     """
-    results = _checked(results)
-    attribute, items = map(escape, wording.words(results))
-    measured = results["after"] or results["before"]
-    verdict = wording.verdict(results)
-    level = f"{100 * results.get('level', 0.95):g} %"
-    versions = ", ".join(f"{escape(name)} {escape(str(version))}" for name, version in results["versions"].items())
+    record = wording.as_shown(record)
+    attribute, items = map(escape, wording.words(record))
+    measured = record.after or record.before
+    verdict = wording.verdict(record)
+    level = f"{100 * record.level:g} %"
+    made = record.provenance
+    versions = ", ".join(f"{escape(name)} {escape(version)}" for name, version in made.versions.items())
     done = " ".join(verdict.repair)
     if not done:
-        done = _not_done(results.get("advice"))
-        if results["method"] != "erm" and not results.get("candidates"):
-            done = f"Trained with {wording.method_name(results['method'])}; nothing was repaired afterwards."
+        done = _not_done(record.advice)
+        if record.method != "erm" and not record.candidates:
+            done = f"Trained with {wording.method_name(record.method)}; nothing was repaired afterwards."
     facts = [
         (
             "Model and data",
-            f"{escape(results['model'])} on {escape(results['dataset'])}{_variant(results)}; "
+            f"{escape(record.model)} on {escape(record.dataset)}{_variant(record)}; "
             f"measured on {_test_size(measured)} test {items}",
         ),
-        ("Attribute", f"{attribute} ({_names(results['attribute_names'])}); labels: {_names(results['label_names'])}"),
+        ("Attribute", f"{attribute} ({_names(record.attribute_names)}); labels: {_names(record.label_names)}"),
         ("Worst group", _worst(measured, items)),
         ("Gap", _gap(measured, items)),
         ("What was done", escape(done)),
         (
             "How it was measured",
-            f"{versions or 'versions not recorded'}; {escape(results['device'])}; seed "
-            f"{results['seed']}; {level} intervals",
+            f"{versions or 'versions not recorded'}; {escape(made.device)}; seed {made.seed}; {level} intervals",
         ),
     ]
     answer = " ".join(filter(None, (verdict.headline, verdict.outcome)))
@@ -109,59 +102,47 @@ def model_card(results: Mapping[str, Any]) -> str:
         "",
         *(f"- **{name}**: {text.rstrip('. ')}." for name, text in facts),
         "",
-        *_table(results),
+        *_table(record),
     ]
-    if results.get("candidates"):
-        columns = candidate_view.COLUMNS
-        lines += [
-            "",
-            escape(candidate_view.ABOUT),
-            "",
-            *table_lines(
-                list(columns.values()), [[escape(row[key]) for key in columns] for row in candidate_view.rows(results)]
-            ),
-        ]
-    remarks = [*wording.baseline_remarks(results), *results["findings"]]
+    candidates = candidate_view.candidates_section(record)
+    if candidates is not None:
+        rows = [list(map(escape, row)) for row in candidates.rows]
+        lines += ["", escape(candidates.about), "", *table_lines(candidates.columns, rows)]
+    remarks = [*wording.baseline_remarks(record), *record.findings]
     if remarks:
         lines += ["", "### Recommendations", "", *(f"- {escape(text)}" for text in remarks)]
     return "\n".join(lines) + "\n"
 
 
-def _not_done(advice: Mapping[str, Any] | None) -> str:
+def _not_done(advice: Advice | None) -> str:
     """Why a model was left as it is."""
-    if advice is None or not advice["options"]:
+    if advice is None or not advice.options:
         return "No repair was tried."
-    tried = escape(" and ".join(wording.method_name(one["name"]) for one in advice["options"]))
-    if advice["fix"] == LEAVE:
+    tried = escape(" and ".join(wording.method_name(one.name) for one in advice.options))
+    if advice.fix == LEAVE:
         return f"Nothing: {tried} were tried on held-out samples and not worth it."
-    return f"Nothing: of {tried}, tried on held-out samples, {escape(wording.method_name(advice['fix']))} is worth it."
+    return f"Nothing: of {tried}, tried on held-out samples, {escape(wording.method_name(advice.fix))} is worth it."
 
 
-def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
-    plain = to_json(results)
-    check_results(plain)
-    return dict(wording.as_shown(plain))
-
-
-def _table(results: Mapping[str, Any]) -> list[str]:
-    repaired = results["after"] is not None
+def _table(record: RunResults) -> list[str]:
+    repaired = record.after is not None
     columns = ["", "before" if repaired else "measured"]
-    columns += [f"after {escape(wording.method_name(results['method']))}", "change"] if repaired else []
-    models = [results["before"], *([results["after"]] if repaired else [])]
+    columns += [f"after {escape(wording.method_name(record.method))}", "change"] if repaired else []
+    models = [record.before, *([record.after] if repaired else [])]
     rows = []
-    for metric in wording.metrics_of(results):
-        if not any(applies(one[metric.key]) for one in models):
+    for metric in wording.metrics_of(record):
+        if not any(applies(metric.of(one)) for one in models):
             continue
-        cells = [_cell(metric, one[metric.key]) for one in models]
+        cells = [_cell(metric, metric.of(one)) for one in models]
         if repaired:
-            cells.append(_change(wording.metric_change(results, metric.key)))
+            cells.append(_change(wording.metric_change(record, metric.key)))
         rows.append([metric.name, *cells])
     return table_lines(columns, rows)
 
 
-def _cell(metric: wording.Metric, rate: Mapping[str, Any] | None) -> str:
+def _cell(metric: wording.Metric, rate: formats.Estimate | None) -> str:
     ends = formats.interval(rate)
-    group = f", {escape(str(rate['group']))}" if applies(rate) and rate.get("group") else ""
+    group = f", {escape(rate.group)}" if isinstance(rate, GroupRate) and applies(rate) and rate.group else ""
     return escape(metric.show(rate)) + (f" ({ends})" if ends else "") + group
 
 
@@ -169,40 +150,40 @@ def _change(change: formats.Change | None) -> str:
     """A change with its interval, and whether it is more than chance."""
     if change is None:
         return NONE
-    said = candidate_view.gap(change._asdict())
+    said = candidate_view.gap(change)
     return said if change.separable else f"{said}, not separable"
 
 
-def _worst(measured: Mapping[str, Any], items: str) -> str:
-    worst = measured["worst_group_accuracy"]
+def _worst(measured: Measurement, items: str) -> str:
+    worst = measured.worst_group_accuracy
     if not applies(worst):
         return "not known: no test sample has a known attribute"
-    ends, n = formats.interval(worst), worst["n"]
+    ends, n = formats.interval(worst), worst.n
     few = "" if n is None else f", {formats.count(n)} {items}{', too few to say much' if n < 30 else ''}"
     return (
-        f"{escape(str(worst.get('group') or 'its name was not recorded'))}: accuracy "
-        f"{escape(formats.percent(worst['value']))}{f' ({ends})' if ends else ''}{few}"
+        f"{escape(worst.group or 'its name was not recorded')}: accuracy "
+        f"{escape(formats.percent(worst.value))}{f' ({ends})' if ends else ''}{few}"
     )
 
 
-def _gap(measured: Mapping[str, Any], items: str) -> str:
+def _gap(measured: Measurement, items: str) -> str:
     gap = wording.gap_of(measured)
     if gap is None:
         return f"not measured: the test set has not both bias-aligned and bias-conflicting {items}"
     return f"accuracy on bias-aligned minus that on bias-conflicting {items}: {_change(gap)}"
 
 
-def _variant(results: Mapping[str, Any]) -> str:
-    parts = [escape(f"{key.replace('_', ' ')} {value}") for key, value in results["variant"].items()]
+def _variant(record: RunResults) -> str:
+    parts = [escape(f"{key.replace('_', ' ')} {value}") for key, value in record.variant.items()]
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _test_size(measured: Mapping[str, Any]) -> str:
+def _test_size(measured: Measurement) -> str:
     """Rows, known attribute or not: the accuracy's n is that of independent units."""
-    n = sum(group["n"] for group in measured["groups"])
-    return formats.count(n or (measured["accuracy"] or {}).get("n") or 0)
+    n = sum(group.n for group in measured.groups)
+    return formats.count(n or (0 if measured.accuracy is None else measured.accuracy.n or 0))
 
 
-def _names(names: Sequence[Any], most: int = 12) -> str:
-    shown = [escape(str(name)) for name in names[:most]]
+def _names(names: Sequence[str], most: int = 12) -> str:
+    shown = [escape(name) for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -5,70 +5,69 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdebias.report import candidate_view, draw_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.reproduce.published import published
+from jaxdebias.results.records import FeatureResults, Interval, Metrics, RunResults
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
-def print_summary(results: Mapping[str, Any], console: "Console | None" = None) -> None:
+def print_summary(record: RunResults, console: "Console | None" = None) -> None:
     """Prints the verdict, then each metric before, after and for every baseline, with intervals.
 
     Args:
-      results: the content of `results.json`.
+      record: what was found.
       console: where to; standard output if None.
     """
     from rich.console import Console
     from rich.text import Text
 
-    console, results = console or Console(), wording.as_shown(results)
-    verdict = wording.verdict(results)
+    console, record = console or Console(), wording.as_shown(record)
+    verdict = wording.verdict(record)
     console.print(Text(verdict.headline, style="bold"))
     for paragraph in (verdict.diagnosis, verdict.repair):
         if paragraph:
             console.print(Text(" ".join(paragraph)))
-    models = [("before", results["before"])]
-    if results["after"] is not None:
-        models.append((f"after {wording.method_name(results['method'])}", results["after"]))
-    console.print(_metric_table(results, models))
-    if results.get("candidates"):
-        candidate_view.print_candidates(results, console)
-    if results["baselines"]:
-        console.print(_baseline_table(results))
-    if results.get("maps") is not None:
-        _print_maps(results, console)
-    if results.get("patches") is not None:
-        patch_view.print_patches(results, console)
-    if results.get("draws") is not None:
-        draw_view.print_draws(results, console)
-    for text in [*wording.baseline_remarks(results), *results["findings"]]:
+    models = [("before", record.before)]
+    if record.after is not None:
+        models.append((f"after {wording.method_name(record.method)}", record.after))
+    console.print(_metric_table(record, models))
+    if record.candidates:
+        candidate_view.print_candidates(record, console)
+    if record.baselines:
+        console.print(_baseline_table(record))
+    if record.maps is not None:
+        _print_maps(record, console)
+    if record.patches is not None:
+        patch_view.print_patches(record, console)
+    if record.draws is not None:
+        draw_view.print_draws(record, console)
+    for text in [*wording.baseline_remarks(record), *record.findings]:
         console.print(Text(text))
 
 
-def print_repair(results: Mapping[str, Any], console: "Console | None" = None) -> None:
+def print_repair(record: FeatureResults, console: "Console | None" = None) -> None:
     """Prints what the repair of a last layer from files did: one sentence, then each metric before and after.
 
     Args:
-      results: the content of its `results.json`; see `jaxdebias.app.features`.
+      record: what was found.
       console: where to; standard output if None.
     """
     from rich.console import Console
     from rich.text import Text
 
-    console, shown = console or Console(), wording.as_shown(results)
-    edit, name = results["edit"], wording.method_name(results["method"])
-    verb = "accepted" if edit["accepted"] else "not accepted"
-    console.print(
-        Text(f"{name} on {results['features']} features and {results['classes']} classes: {verb}.", style="bold")
-    )
-    console.print(Text(f"{edit['reason']} {formats.seconds(results['seconds'])}."))
-    models = [("before", shown["before"])] + ([(f"after {name}", shown["after"])] if shown["after"] else [])
-    console.print(_metric_table(shown, models))
-    for text in results["findings"]:
+    console = console or Console()
+    edit, name = record.edit, wording.method_name(record.method)
+    verb = "accepted" if edit.accepted else "not accepted"
+    console.print(Text(f"{name} on {record.features} features and {record.classes} classes: {verb}.", style="bold"))
+    console.print(Text(f"{edit.reason} {formats.seconds(record.provenance.seconds)}."))
+    models = [("before", record.before)] + ([(f"after {name}", record.after)] if edit.accepted else [])
+    console.print(_metric_table(record, models))
+    for text in record.findings:
         console.print(Text(text))
 
 
-def _metric_table(results: Mapping[str, Any], models: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+def _metric_table(record: RunResults | FeatureResults, models: Sequence[tuple[str, Metrics]]) -> "Table":
     """A row for each metric that applies to one of the models, and its change where there is one."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -78,52 +77,53 @@ def _metric_table(results: Mapping[str, Any], models: Sequence[tuple[str, Mappin
     table.add_column("")
     for name, _ in models:
         table.add_column(Text(name), justify="right")
-    if results["after"] is not None:
+    repaired = len(models) > 1
+    if repaired:
         table.add_column("change", justify="right")
-    for metric in wording.metrics_of(results):
-        if not any(applies(m.get(metric.key)) for _, m in models):
+    for metric in wording.metrics_of(record):
+        if not any(applies(metric.of(measured)) for _, measured in models):
             continue
-        cells = [_with_interval(metric, m[metric.key]) for _, m in models]
-        if results["after"] is not None:
-            difference = wording.metric_change(results, metric.key)
+        cells = [_with_interval(metric, metric.of(measured)) for _, measured in models]
+        if repaired:
+            difference = wording.metric_change(record, metric.key)
             cells.append(NONE if difference is None else str(difference))
         _add_row(table, metric.name, *cells)
     return table
 
 
-def _add_row(table: Any, *cells: str) -> None:
+def _add_row(table: "Table", *cells: str) -> None:
     """Cells as they are: of plain strings Rich would read what looks like its markup, and stop at `[/b]`."""
     from rich.text import Text
 
     table.add_row(*map(Text, cells))
 
 
-def _baseline_table(results: Mapping[str, Any]) -> Any:
+def _baseline_table(record: RunResults) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("baseline")
-    shown = [metric for metric in wording.metrics_of(results) if metric.key in
+    shown = [metric for metric in wording.metrics_of(record) if metric.key in
              ("accuracy", "bias_conflicting_accuracy", "counterfactual_bias")
-             and any(applies(b["measurement"][metric.key]) for b in results["baselines"].values())]  # fmt: skip
+             and any(applies(metric.of(one.measurement)) for one in record.baselines.values())]  # fmt: skip
     for metric in shown:
         table.add_column(metric.name.lower(), justify="right")
     table.add_column("time", justify="right")
-    for name, baseline in results["baselines"].items():
-        cells = [_with_interval(metric, baseline["measurement"][metric.key]) for metric in shown]
-        _add_row(table, wording.method_name(name), *cells, formats.seconds(baseline["seconds"]))
+    for name, baseline in record.baselines.items():
+        cells = [_with_interval(metric, metric.of(baseline.measurement)) for metric in shown]
+        _add_row(table, wording.method_name(name), *cells, formats.seconds(baseline.seconds))
     return table
 
 
-def _print_maps(results: Mapping[str, Any], console: "Console") -> None:
+def _print_maps(record: RunResults, console: "Console") -> None:
     """Where the model looks: a row for each region and set of images, never without its chance level."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    console.print(Text(" ".join([map_view.about(results), *map_view.remarks(results)])))
-    if not results["maps"]["regions"]:
+    console.print(Text(" ".join([map_view.about(record), *map_view.remarks(record)])))
+    if not record.maps.regions:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     for name, side in (
@@ -134,26 +134,26 @@ def _print_maps(results: Mapping[str, Any], console: "Console") -> None:
         ("n present", "right"),
     ):
         table.add_column(name, justify=side)
-    rows = map_view.shown_rows(results)
-    for i, region in enumerate(results["maps"]["regions"]):
+    rows = map_view.shown_rows(record)
+    for i, region in enumerate(record.maps.regions):
         for row in rows:
-            one = row["regions"][i]
-            if applies(one["score"]):
+            one = row.regions[i]
+            if applies(one.score):
                 _add_row(
                     table,
                     region if row is rows[0] else "",
-                    map_view.set_name(row, results),
-                    f"{map_view.score(one['score'])} ({map_view.score_interval(one['score'])})",
-                    f"{one['chance']:.2f}",
-                    formats.count(one["n"]) + (" few" if one["flagged"] else ""),
+                    map_view.set_name(row, record),
+                    f"{map_view.score(one.score)} ({map_view.score_interval(one.score)})",
+                    f"{one.chance:.2f}",
+                    formats.count(one.n) + (" few" if one.flagged else ""),
                 )
     console.print(table)
-    for region in rows[0]["regions"]:
-        name = region["region"]
-        console.print(Text(f"{name[:1].upper()}{name[1:]}: {map_view.reading_in_words(region, results)}."))
+    for region in rows[0].regions:
+        name = region.region
+        console.print(Text(f"{name[:1].upper()}{name[1:]}: {map_view.reading_in_words(region, record)}."))
 
 
-def _with_interval(metric: wording.Metric, rate: Mapping[str, Any] | None) -> str:
+def _with_interval(metric: wording.Metric, rate: formats.Estimate | None) -> str:
     ends = formats.interval(rate)
     return metric.show(rate) + (f" ({ends})" if ends else "")
 
@@ -182,72 +182,6 @@ def print_rows(rows: Sequence[Any], columns: Mapping[str, str], console: "Consol
             ),
         )
     (console or Console()).print(table, markup=False)
-
-
-def print_reproduced(table: Mapping[str, Any], console: "Console | None" = None) -> None:
-    """Prints a reproduced table: ours beside the published row, for each method and share of conflicting samples.
-
-    Args:
-      table: what `jaxdebias.reproduce` returns.
-      console: where to; standard output if None.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-    for header in (
-        "method",
-        "conflicting",
-        "seeds",
-        "accuracy %",
-        "published %",
-        "",
-        "against erm",
-        "conflicting acc. %",
-        "aligned acc. %",
-        "seconds",
-    ):
-        shown.add_column(header, justify="left" if header in ("method", "") else "right")
-    for row in reproduced_rows(table):
-        _add_row(shown, *row.values())
-    console = console or Console()
-    console.print(shown)
-    console.print(f"Accuracy on the test digits: {table['protocol']} {published(table['data']).said}", markup=False)
-
-
-def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rows of a reproduced table as text, by column. Published rows are shown if the registry has them verified."""
-    known = published(table["data"])
-    gains = {(gain["method"], gain["conflicting"]): gain for gain in table["paired"]}
-    rows = []
-    for row in table["summary"]:
-        gain = gains.get((row["method"], row["conflicting"]))
-        beside = row["published"] if known.find(row["method"], row["conflicting"]) is not None else None
-        rows.append(
-            {
-                "method": row["method"],
-                "share": f"{100 * row['conflicting']:g} %",
-                "seeds": str(row["seeds"]),
-                "accuracy": _mean_and_interval(row["accuracy"]),
-                "published": NONE if beside is None else f"{beside['mean']:.1f} ± {beside['deviation']:.1f}",
-                "verdict": "" if beside is None else beside["verdict"],
-                "gain": NONE
-                if gain is None
-                else f"{formats.signed_points(gain['difference'])}"
-                + (" (not separable)" if gain["verdict"] == "not separable" else ""),
-                "conflicting": f"{100 * row['bias_conflicting_accuracy']['mean']:.1f}",
-                "aligned": f"{100 * row['bias_aligned_accuracy']['mean']:.1f}",
-                "seconds": f"{row['seconds']['mean']:.0f}",
-            }
-        )
-    return rows
-
-
-def _mean_and_interval(rate: Mapping[str, Any]) -> str:
-    # A t-interval of few seeds may leave the range of a share.
-    ends = "" if rate["low"] is None else f" ({100 * max(rate['low'], 0):.1f}–{100 * min(rate['high'], 1):.1f})"
-    return f"{100 * rate['mean']:.1f}{ends}"
 
 
 def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] | Sequence[str]) -> str:
@@ -296,7 +230,9 @@ def _cell(key: str, value: Any) -> str:
         return NONE
     if isinstance(value, Mapping):
         metric = wording.METRIC.get(name, wording.METRIC["accuracy"])
-        return _with_interval(metric, value) if "value" in value else "; ".join(f"{k} {v}" for k, v in value.items())
+        if "value" in value:
+            return _with_interval(metric, _interval(value))
+        return "; ".join(f"{key} {held}" for key, held in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -304,3 +240,9 @@ def _cell(key: str, value: Any) -> str:
     if isinstance(value, float):
         return formats.seconds(value) if name.endswith("seconds") else f"{value:.3g}"
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _interval(rate: Mapping[str, Any]) -> Interval:
+    """A rate of JSON that need not be of a record."""
+    value, low, high = (None if rate.get(end) is None else float(rate[end]) for end in ("value", "low", "high"))
+    return Interval(value=value, low=low, high=high, n=None)

@@ -1,21 +1,14 @@
-"""Candidate attributes, in words: what the page and the terminal say about `results["candidates"]`."""
+"""Candidate attributes, in words: what the page and the terminal say about the candidates of a record."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxdebias.report import formats
-from jaxdebias.report.formats import NONE, applies
+from jaxdebias.report.formats import NONE, Estimate, applies
+from jaxdebias.results.records import Candidate, RunResults
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLUMNS = {
-    "name": "Candidate",
-    "verdict": "Verdict",
-    "gap": "Accuracy, aligned minus conflicting",
-    "p": "p",
-    "n": "Samples",
-}
 ABOUT = (
     "Of a shortcut, mistakes lean to the class that the attribute goes with in training; a group that is merely "
     "harder makes as many mistakes the other way. p is the chance of as much leaning without a shortcut, over all "
@@ -24,49 +17,72 @@ ABOUT = (
 )
 
 
-def rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The candidates as text, by column. One that was guessed from the pictures is suspected only."""
-    cells = (results.get("discovered") or {}).get("cells") or {}
+class CandidateRow(NamedTuple):
+    """A candidate as text, by column."""
 
-    def said(one: Mapping[str, Any]) -> str:
-        guessed = one["name"] == cells.get("name") and one["verdict"] == "shortcut"
-        return "suspected" if guessed else verdict(one)
-
-    return [
-        {
-            "name": one["name"],
-            "verdict": said(one),
-            "gap": gap(one["gap"]),
-            "p": p_value(one["p_value"]),
-            "n": formats.count(one["n"]),
-        }
-        for one in results["candidates"]
-    ]
+    name: str
+    verdict: str
+    gap: str
+    p: str
+    n: str
 
 
-def verdict(one: Mapping[str, Any]) -> str:
-    """What is said of one candidate.
+COLUMNS = CandidateRow("Candidate", "Verdict", "Accuracy, aligned minus conflicting", "p", "Samples")
+NUMBERS = (2, 3, 4)
+"""Columns that are aligned to the right."""
 
-    >>> verdict({"verdict": "explained", "explained_by": "colour", "reason": ""})
-    'explained by colour'
+
+class CandidatesSection(NamedTuple):
+    """The candidates as a table."""
+
+    about: str
+    columns: CandidateRow
+    """Headers."""
+    rows: list[CandidateRow]
+
+
+def candidates_section(record: RunResults) -> CandidatesSection | None:
+    """What the page, the terminal and the model card show of the candidates; None without them.
+
+    One that was guessed from the pictures is suspected only.
     """
+    if not record.candidates:
+        return None
+    cells = None if record.discovered is None else record.discovered.cells
+    guessed = None if cells is None else cells.name
+    rows = [
+        CandidateRow(
+            name=one.name,
+            verdict="suspected" if one.name == guessed and one.verdict == "shortcut" else verdict(one),
+            gap=gap(one.gap),
+            p=p_value(one.p_value),
+            n=formats.count(one.n),
+        )
+        for one in record.candidates
+    ]
+    return CandidatesSection(ABOUT, COLUMNS, rows)
+
+
+def verdict(one: Candidate) -> str:
+    """What is said of one candidate."""
     return {
         "shortcut": "a shortcut",
         "none": "no shortcut seen",
-        "explained": f"explained by {one['explained_by']}",
-        "unknown": f"cannot be said: {one['reason']}",
-    }[one["verdict"]]
+        "explained": f"explained by {one.explained_by}",
+        "unknown": f"cannot be said: {one.reason}",
+    }[one.verdict]
 
 
-def gap(rate: Mapping[str, Any] | None) -> str:
-    """
-    >>> gap({"value": 0.3, "low": 0.25, "high": 0.36, "n": 100})
+def gap(rate: Estimate | formats.Change | None) -> str:
+    """A difference in points, with its interval.
+
+    >>> gap(formats.Change(0.3, 0.25, 0.36))
     '+30.0 points (25.0 to 36.0)'
     """
     if not applies(rate):
         return NONE
-    low, high = (f"{100 * rate[end]:.1f}".replace("-", "−") for end in ("low", "high"))
-    return f"{formats.signed_points(rate['value'])} ({low} to {high})"
+    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (rate.low, rate.high))
+    return f"{formats.signed_points(rate.value)} ({low} to {high})"
 
 
 def p_value(p: float) -> str:
@@ -77,16 +93,19 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def print_candidates(results: Mapping[str, Any], console: "Console") -> None:
+def print_candidates(record: RunResults, console: "Console") -> None:
     """A row for each candidate."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    console.print(Text(ABOUT))
+    section = candidates_section(record)
+    if section is None:
+        return
+    console.print(Text(section.about))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-    for key, header in COLUMNS.items():
-        table.add_column(header.lower(), justify="right" if key in ("gap", "p", "n") else "left")
-    for row in rows(results):
-        table.add_row(*(Text(row[key]) for key in COLUMNS))
+    for i, header in enumerate(section.columns):
+        table.add_column(header.lower(), justify="right" if i in NUMBERS else "left")
+    for row in section.rows:
+        table.add_row(*map(Text, row))
     console.print(table)

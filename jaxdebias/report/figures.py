@@ -9,16 +9,17 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
-from jaxdebias.report.formats import applies, interval, percent
+from jaxdebias.report.formats import Estimate, applies, interval, percent
+from jaxdebias.results.records import Interval
 
 
-def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0, mark: float | None = None) -> str:
+def bar(rate: Estimate | None, tone: str, *, full: float = 1.0, mark: float | None = None) -> str:
     """A horizontal bar from 0 to the rate's value on a track of length `full`, with its interval as a whisker.
 
     `mark`: a level to compare it with, as a line across the track.
@@ -29,15 +30,20 @@ def bar(rate: Mapping[str, Any] | None, tone: str, *, full: float = 1.0, mark: f
     parts = ['<rect class="track" width="100%" height="100%"/>']
     if applies(rate):
         scale = 100.0 / full
-        parts.append(f'<rect class="{tone}" width="{_at(rate["value"], scale)}" height="100%"/>')
-        if rate["low"] is not None and rate["high"] is not None:
-            low, high = _at(rate["low"], scale), _at(rate["high"], scale)
+        parts.append(f'<rect class="{tone}" width="{_at(rate.value, scale)}" height="100%"/>')
+        if rate.low is not None and rate.high is not None:
+            low, high = _at(rate.low, scale), _at(rate.high, scale)
             parts.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="50%" y2="50%"/>')
             parts += [f'<line class="whisker" x1="{x}" x2="{x}" y1="25%" y2="75%"/>' for x in (low, high)]
         if mark is not None:
             at = _at(mark, scale)
             parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="0" y2="100%"/>')
     return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def length(value: float | int, tone: str, *, full: float) -> str:
+    """A bar of a number without an interval."""
+    return bar(Interval(value=float(value), low=None, high=None, n=None), tone, full=full)
 
 
 def _at(value: float | int, scale: float) -> str:
@@ -205,7 +211,7 @@ def overlay(image: Array, values: Array, alt: str, *, longest: int = 128) -> str
     return picture(np.rint(0.45 * ground + 0.55 * _coloured(smooth)).astype(np.uint8), alt, longest=longest)
 
 
-def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Mapping[str, Any]]) -> str:
+def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Estimate]) -> str:
     """Rows of pictures, one column per example, and rates with their intervals beside them.
 
     For what `explain.shift_images` returns: the original, its reconstruction, and the reconstruction with the bias
@@ -213,7 +219,7 @@ def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Mapping[str,
 
     Args:
       rows: name of a row -> images `[m h w c]`, as many in each row.
-      rates: what is counted -> `{value, low, high, n}`.
+      rates: what is counted -> its rate with an interval.
 
     Raises:
       ContractError: rows of different lengths, or a picture of another shape or dtype.
@@ -227,8 +233,8 @@ def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Mapping[str,
         for name, images in rows.items()
     )
     counted = "".join(
-        f'<div class="rate"><span>{escape(name)} <b>{percent(rate["value"])}</b> '
-        f"<small>{interval(rate)}, n {rate['n']:,}</small></span>{bar(rate, 'after')}</div>"
+        f'<div class="rate"><span>{escape(name)} <b>{percent(rate.value)}</b> '
+        f"<small>{interval(rate)}, n {rate.n:,}</small></span>{bar(rate, 'after')}</div>"
         for name, rate in rates.items()
     )
     # `minmax(0, ...)` lets pictures shrink on a phone instead of pushing the page wide.

@@ -1,15 +1,37 @@
 """How numbers are written, and when a difference may be called one. Rates come in as fractions in 0..1."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from jaxdebias.measure._bootstrap import Interval as Measured
+from jaxdebias.results.records import Interval
 
 NONE = "–"
 
 
-def applies(rate: Mapping[str, Any] | None) -> bool:
-    """Whether a rate `{value, low, high, n}` holds a value."""
-    return rate is not None and rate.get("value") is not None
+class Change(NamedTuple):
+    """A difference of two rates with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def separable(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return signed_points(self.value) if self.separable else "not separable"
+
+
+Estimate = Interval | Measured | Change
+"""With `value`, `low` and `high`: of a record, as it was measured, or made of two of them."""
+
+
+def applies(rate: Estimate | None) -> bool:
+    """Whether there is an estimate."""
+    return rate is not None and rate.value is not None
 
 
 def percent(value: float | int | None, digits: int = 1) -> str:
@@ -41,15 +63,15 @@ def signed_points(value: float | int) -> str:
     return f"{'+' if value >= 0 else '−'}{abs(100 * value):.1f} points"
 
 
-def interval(rate: Mapping[str, Any] | None) -> str:
+def interval(rate: Estimate | None) -> str:
     """The ends of a rate's interval, in percent, without the unit.
 
-    >>> interval({"value": 0.5, "low": 0.452, "high": 0.5481, "n": 400})
+    >>> interval(Interval(value=0.5, low=0.452, high=0.5481, n=400))
     '45.2–54.8'
     """
-    if not applies(rate) or rate["low"] is None or rate["high"] is None:
+    if not applies(rate) or rate.low is None or rate.high is None:
         return ""
-    return f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f}"
+    return f"{100 * rate.low:.1f}–{100 * rate.high:.1f}"
 
 
 def _hundredfold(value: float | int | None, digits: int) -> str:
@@ -89,36 +111,20 @@ def seconds(value: float | int | None) -> str:
     return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
 
 
-class Change(NamedTuple):
-    """A difference of two rates with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def separable(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        return signed_points(self.value) if self.separable else "not separable"
-
-
-def change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Change | None:
+def change(before: Estimate | None, after: Estimate | None) -> Change | None:
     """after - before with an interval from the two intervals (Newcombe 1998, method 10; Zou and Donner 2008).
 
     The two are treated as independent. Measured on the same test samples they are not: then the interval is wider
     than it need be, and a difference that it separates is separable.
 
-    >>> change({"value": .5, "low": .4, "high": .6}, {"value": .6, "low": .5, "high": .7}).separable
+    >>> change(Measured(.5, .4, .6, 9), Measured(.6, .5, .7, 9)).separable
     False
     """
     if not (interval(before) and interval(after)):
         return None
-    value = after["value"] - before["value"]
-    low = math.hypot(after["value"] - after["low"], before["high"] - before["value"])
-    high = math.hypot(after["high"] - after["value"], before["value"] - before["low"])
+    value = after.value - before.value
+    low = math.hypot(after.value - after.low, before.high - before.value)
+    high = math.hypot(after.high - after.value, before.value - before.low)
     return Change(value, value - low, value + high)
 
 

@@ -1,14 +1,15 @@
-"""Where the model looks, in words and pictures: what the page and the terminal say about `results["maps"]`."""
+"""Where the model looks, in words and pictures: what the page and the terminal say about the maps of a record."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.core import Array
 from jaxdebias.report import figures, formats, wording
-from jaxdebias.report.formats import applies
+from jaxdebias.report.formats import Estimate, applies
+from jaxdebias.results.records import MapRegion, MapSet, RunResults
 
 MANY_GROUPS = 24
 """With more groups than this, scores are only shown for all, aligned and conflicting images."""
@@ -31,51 +32,51 @@ READINGS = {
 Reading = Literal["absent", "elsewhere", "less", "part", "below", "unclear", "above", "there"]
 
 
-def reading(region: Mapping[str, Any]) -> Reading:
+def reading(region: MapRegion) -> Reading:
     """How one score of `maps.rows[i].regions` is to be read.
 
     A large region has a chance level near 1, which a map within it misses as soon as it does not fill it. So whether a
     low score means elsewhere is asked of the share of the map that lies inside.
     """
-    score, inside = region["score"], region["inside"]
+    score, inside = region.score, region.inside
     if not applies(score):
         return "absent"
-    more = inside["low"] > region["area"]
-    less = inside["high"] < region["area"]
-    if score["high"] < region["chance"]:
+    more = inside.low > region.area
+    less = inside.high < region.area
+    if score.high < region.chance:
         if less:
-            return "elsewhere" if inside["value"] < 0.5 else "less"
+            return "elsewhere" if inside.value < 0.5 else "less"
         return "part" if more else "below"
-    if score["low"] > region["chance"]:
+    if score.low > region.chance:
         return "there" if more else "above"
     return "unclear"
 
 
-def reading_in_words(region: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def reading_in_words(region: MapRegion, record: RunResults) -> str:
     """The sentence; where the maps may lie elsewhere than the evidence, it is about them and not about the model."""
-    it, at = ("the model looks", "at") if _faithful(results) else ("the map lies", "on")
+    it, at = ("the model looks", "at") if _faithful(record) else ("the map lies", "on")
     return READINGS[reading(region)].format(it=it, at=at)
 
 
-def _faithful(results: Mapping[str, Any]) -> bool:
-    agreement = results["maps"]["agreement"]
+def _faithful(record: RunResults) -> bool:
+    agreement = record.maps.agreement
     return agreement is not None and agreement >= SAME
 
 
-def set_name(row: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def set_name(row: MapSet, record: RunResults) -> str:
     """What the images of one of `maps.rows` are called."""
-    items = wording.words(results).items
-    if row["kind"] == "group":
-        return f"{results['label_names'][row['label']]} · {results['attribute_names'][row['attribute']]}"
-    return {"all": f"all {items}", "aligned": "bias-aligned", "conflicting": "bias-conflicting"}[row["kind"]]
+    items = wording.words(record).items
+    if row.kind == "group":
+        return f"{record.label_names[row.label]} · {record.attribute_names[row.attribute]}"
+    return {"all": f"all {items}", "aligned": "bias-aligned", "conflicting": "bias-conflicting"}[row.kind]
 
 
-def about(results: Mapping[str, Any]) -> str:
+def about(record: RunResults) -> str:
     """What the maps are: for the head of the section."""
-    maps, items = results["maps"], wording.words(results).items
-    h, w = maps["grid"]
-    count = formats.count(maps["rows"][0]["n"])
-    when = "" if results["edit"] is None else " after the repair"
+    maps, items = record.maps, wording.words(record).items
+    h, w = maps.grid
+    count = formats.count(maps.rows[0].n)
+    when = "" if record.edit is None else " after the repair"
     return (
         f"Grad-CAM of the class that the model answers{when}, for all {count} test {items}, on the grid of its "
         f"last spatial layer, {h} × {w}. A map shows which places speak for the answer, right or wrong; it is as "
@@ -83,19 +84,19 @@ def about(results: Mapping[str, Any]) -> str:
     )
 
 
-def remarks(results: Mapping[str, Any]) -> list[str]:
+def remarks(record: RunResults) -> list[str]:
     """What a reader of the maps must know, in plain sentences."""
-    maps, items = results["maps"], wording.words(results).items
-    empty, n = maps["rows"][0]["without_map"], maps["rows"][0]["n"]
-    h, w = maps["grid"]
+    maps, items = record.maps, wording.words(record).items
+    empty, n = maps.rows[0].without_map, maps.rows[0].n
+    h, w = maps.grid
     said = []
     if min(h, w) < 4:
         said.append(
             f"The grid has only {h} × {w} cells: a map says little more than which part of the picture. "
             "Larger pictures, or a network that shrinks them less, give finer ones."
         )
-    agreement = maps["agreement"]
-    if agreement is not None and not _faithful(results):
+    agreement = maps.agreement
+    if agreement is not None and not _faithful(record):
         said.append(
             "Careful: these maps may lie elsewhere than the evidence. Grad-CAM weighs a channel alike in the "
             "whole picture, and the upper layers of this model do not: HiResCAM, which keeps places apart, "
@@ -107,123 +108,197 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
             f"The map of {formats.count(empty)} of {formats.count(n)} {items} is empty: no place speaks for "
             "the answer more than another. They count nowhere here."
         )
-    if not maps["regions"]:
+    if not maps.regions:
         said.append("No scores: the data have no masks that say what is where.")
     return said
 
 
-def score(rate: Mapping[str, Any]) -> str:
+def score(rate: Estimate) -> str:
     """A score, which is no share of anything.
 
-    >>> score({"value": 0.4261, "low": 0.41, "high": 0.44})
+    >>> score(formats.Change(0.4261, 0.41, 0.44))
     '0.43'
     """
-    return f"{rate['value']:.2f}" if applies(rate) else formats.NONE
+    return f"{rate.value:.2f}" if applies(rate) else formats.NONE
 
 
-def score_interval(rate: Mapping[str, Any]) -> str:
+def score_interval(rate: Estimate) -> str:
     """
-    >>> score_interval({"value": 0.4261, "low": 0.41, "high": 0.44})
+    >>> score_interval(formats.Change(0.4261, 0.41, 0.44))
     '0.41–0.44'
     """
-    return f"{rate['low']:.2f}–{rate['high']:.2f}" if applies(rate) else ""
+    return f"{rate.low:.2f}–{rate.high:.2f}" if applies(rate) else ""
 
 
-def shown_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def shown_rows(record: RunResults) -> list[MapSet]:
     """The sets whose scores are shown: all of them, or without the groups where there are too many."""
-    rows = [row for row in results["maps"]["rows"] if row["n"] > 0]
-    many = sum(row["kind"] == "group" for row in rows) > MANY_GROUPS
-    return [row for row in rows if not (many and row["kind"] == "group")]
+    rows = [row for row in record.maps.rows if row.n > 0]
+    many = sum(row.kind == "group" for row in rows) > MANY_GROUPS
+    return [row for row in rows if not (many and row.kind == "group")]
 
 
-def view(results: Mapping[str, Any], images: Array | None, maps: Array | None) -> dict[str, Any] | None:
-    """Everything the template shows of the maps; None without them.
+class ScoreRow(NamedTuple):
+    """The score of one set of images with one region, drawn beside its chance level."""
+
+    name: str
+    tone: str
+    bar: str
+    value: str
+    interval: str
+    chance: str
+    n: int
+    flagged: bool
+    inside: str
+
+
+class Panel(NamedTuple):
+    """The scores with one region."""
+
+    name: str
+    reading: str
+    rows: list[ScoreRow]
+    inside: str
+
+
+class AverageMap(NamedTuple):
+    """The average map of one set of images."""
+
+    name: str
+    image: str
+    n: int
+    aligned: bool
+
+
+class AverageMaps(NamedTuple):
+    """Average maps on one scale: of all sets, and as a table of labels by attributes."""
+
+    sets: list[AverageMap]
+    rows: list[tuple[str, list[AverageMap | None]]]
+    columns: Sequence[str]
+    legend: str
+    corner: str
+    across: int
+    widest: str
+
+
+class MapExampleView(NamedTuple):
+    """One image and its map."""
+
+    images: list[str]
+    name: str
+    aligned: bool
+    right: bool
+    predicted: str
+
+
+class MapsSection(NamedTuple):
+    """The maps, drawn and worded."""
+
+    about: str
+    remarks: list[str]
+    panels: list[Panel]
+    hidden_groups: bool
+    averages: AverageMaps | None
+    examples: list[MapExampleView]
+
+
+def maps_section(record: RunResults, images: Array | None, maps: Array | None) -> MapsSection | None:
+    """What the page shows of the maps; None without them.
 
     Args:
-      results: of a run.
-      images: `[m h w c]` the first m examples of `results["maps"]`.
+      record: of a run.
+      images: `[m h w c]` the first m examples of the record's maps.
       maps: `[m u v]` their maps, in 0..1.
     """
-    if results.get("maps") is None:
+    if record.maps is None:
         return None
-    rows = shown_rows(results)
-    return {
-        "about": about(results),
-        "remarks": remarks(results),
-        "panels": [_panel(results, rows, i) for i in range(len(results["maps"]["regions"]))],
-        "hidden_groups": len(rows) < sum(row["n"] > 0 for row in results["maps"]["rows"]),
-        "averages": _averages(results),
-        "examples": _examples(results, images, maps),
-    }
+    rows = shown_rows(record)
+    return MapsSection(
+        about=about(record),
+        remarks=remarks(record),
+        panels=[_panel(record, rows, i) for i in range(len(record.maps.regions))],
+        hidden_groups=len(rows) < sum(row.n > 0 for row in record.maps.rows),
+        averages=_averages(record),
+        examples=_examples(record, images, maps),
+    )
 
 
-def _panel(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], i: int) -> dict[str, Any]:
+def _panel(record: RunResults, rows: Sequence[MapSet], i: int) -> Panel:
     """One region: a bar for each set of images, on which chance is marked."""
     lines = []
     for row in rows:
-        region = row["regions"][i]
-        if applies(region["score"]):
-            lines.append({
-                "name": set_name(row, results), "tone": "other" if row["kind"] == "group" else "before",
-                "bar": figures.bar(region["score"], "other" if row["kind"] == "group" else "before",
-                                   mark=region["chance"]),
-                "value": score(region["score"]), "interval": score_interval(region["score"]),
-                "chance": f"{region['chance']:.2f}", "n": region["n"], "flagged": region["flagged"],
-                "inside": f"{formats.percent(region['inside']['value'], 0)} of the map lies in "
-                          f"{formats.percent(region['area'], 0)} of the image",
-            })  # fmt: skip
-    whole = rows[0]["regions"][i]
-    return {"name": whole["region"], "reading": reading_in_words(whole, results), "rows": lines,
-            "inside": lines[0]["inside"] if lines else ""}  # fmt: skip
+        region, tone = row.regions[i], "other" if row.kind == "group" else "before"
+        if applies(region.score):
+            lines.append(
+                ScoreRow(
+                    name=set_name(row, record),
+                    tone=tone,
+                    bar=figures.bar(region.score, tone, mark=region.chance),
+                    value=score(region.score),
+                    interval=score_interval(region.score),
+                    chance=f"{region.chance:.2f}",
+                    n=region.n,
+                    flagged=region.flagged,
+                    inside=f"{formats.percent(region.inside.value, 0)} of the map lies in "
+                    f"{formats.percent(region.area, 0)} of the image",
+                )
+            )
+    whole = rows[0].regions[i]
+    return Panel(whole.region, reading_in_words(whole, record), lines, lines[0].inside if lines else "")
 
 
-def _averages(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Average maps on one scale: of all sets, and as a table of labels by attributes."""
-    rows = [row for row in results["maps"]["rows"] if row["average"] is not None]
-    labels, attributes = results["label_names"], results["attribute_names"]
+def _averages(record: RunResults) -> AverageMaps | None:
+    rows = [row for row in record.maps.rows if row.average is not None]
+    labels, attributes = record.label_names, record.attribute_names
     if not rows:
         return None
-    top = max(np.max(row["average"]) for row in rows)
+    top = max(np.max(row.average) for row in rows)
 
-    def drawn(row: Mapping[str, Any]) -> str:
-        return figures.heat_map(np.array(row["average"]) / top, f"average map of {set_name(row, results)}")
+    def drawn(row: MapSet) -> AverageMap:
+        name = set_name(row, record)
+        aligned = row.kind == "group" and record.aligned[row.label][row.attribute]
+        image = figures.heat_map(np.array(row.average) / top, f"average map of {name}")
+        return AverageMap(name, image, row.n, aligned)
 
-    groups = {(row["label"], row["attribute"]): row for row in rows if row["kind"] == "group"}
+    groups = {(row.label, row.attribute): drawn(row) for row in rows if row.kind == "group"}
     cells = []
     if max(len(labels), len(attributes)) <= MOST_COLUMNS:
-        cells = [(name, [{"image": drawn(groups[i, j]), "aligned": bool(results["aligned"][i][j]),
-                          "n": groups[i, j]["n"]} if (i, j) in groups else None for j in range(len(attributes))])
-                 for i, name in enumerate(labels)]  # fmt: skip
-    sets = [{"name": set_name(row, results), "image": drawn(row), "n": row["n"]} for row in rows
-            if row["kind"] != "group"]  # fmt: skip
-    alike = {1.0 / top: "1: everywhere alike"} if top > 1.3 else {}
-    return {
-        "sets": sets, "rows": cells, "columns": attributes,
-        "legend": figures.heat_legend({0.0: "0", **alike, 1.0: f"{top:.1f}"}),
-        "corner": f"label \\ {wording.words(results).attribute}", "count": len(attributes),
-        "widest": "6.5rem" if len(attributes) <= 6 else "4rem",
-    }  # fmt: skip
+        cells = [(name, [groups.get((i, j)) for j in range(len(attributes))]) for i, name in enumerate(labels)]
+    uniform = {1.0 / top: "1: everywhere alike"} if top > 1.3 else {}
+    return AverageMaps(
+        sets=[drawn(row) for row in rows if row.kind != "group"],
+        rows=cells,
+        columns=attributes,
+        legend=figures.heat_legend({0.0: "0", **uniform, 1.0: f"{top:.1f}"}),
+        corner=f"label \\ {wording.words(record).attribute}",
+        across=len(attributes),
+        widest="6.5rem" if len(attributes) <= 6 else "4rem",
+    )
 
 
-def _examples(results: Mapping[str, Any], images: Array | None, maps: Array | None) -> list[dict[str, Any]]:
+def _examples(record: RunResults, images: Array | None, maps: Array | None) -> list[MapExampleView]:
     if images is None or maps is None:
         return []
-    labels, attributes = results["label_names"], results["attribute_names"]
-    shown = results["maps"]["examples"][: len(images)]
+    labels, attributes = record.label_names, record.attribute_names
+    shown = record.maps.examples[: len(images)]
     expect(
         len(maps) == len(images) == len(shown),
         "pictures.maps_shown",
         f"the maps of {len(shown)} examples",
         describe(maps),
     )
-    out = []
+    views = []
     for image, one_map, example in zip(images, maps, shown, strict=True):
-        label, attribute = labels[example["label"]], example["attribute"]
-        name = f"{label} · {attributes[attribute]}" if 0 <= attribute < len(attributes) else label
-        aligned = 0 <= attribute < len(attributes) and results["aligned"][example["label"]][attribute]
-        out.append({
-            "images": [figures.picture(image, name), figures.overlay(image, one_map, f"{name}, with its map")],
-            "name": name, "aligned": bool(aligned), "right": example["predicted"] == example["label"],
-            "predicted": labels[example["predicted"]],
-        })  # fmt: skip
-    return out
+        known = example.attribute >= 0
+        label = labels[example.label]
+        name = f"{label} · {attributes[example.attribute]}" if known else label
+        views.append(
+            MapExampleView(
+                images=[figures.picture(image, name), figures.overlay(image, one_map, f"{name}, with its map")],
+                name=name,
+                aligned=known and record.aligned[example.label][example.attribute],
+                right=example.predicted == example.label,
+                predicted=labels[example.predicted],
+            )
+        )
+    return views

@@ -1,10 +1,12 @@
 """What is said about a result: the name and meaning of each metric, and the verdict in plain words."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+import dataclasses
+from typing import Literal, NamedTuple
 
+from jaxdebias.mitigate._aug_cell.info import AugCellInfo
 from jaxdebias.report import formats
-from jaxdebias.report.formats import Change, applies, percent, points
+from jaxdebias.report.formats import Change, Estimate, applies, percent, points
+from jaxdebias.results.records import FeatureResults, Group, Interval, Measurement, Metrics, Rate, RunResults
 
 METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "aug-cell": "AUG-CELL",
                 "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
@@ -34,9 +36,13 @@ class Metric(NamedTuple):
         """A share is in percent, a difference in percentage points."""
         return "%" if self.higher_is_better else "points"
 
-    def show(self, rate: Mapping[str, Any] | None) -> str:
+    def of(self, measurement: Metrics) -> Rate | None:
+        """The rate in a measurement; None where it has none."""
+        return getattr(measurement, self.key, None)
+
+    def show(self, rate: Estimate | None) -> str:
         """The value with its unit."""
-        value = rate["value"] if applies(rate) else None
+        value = rate.value if applies(rate) else None
         return percent(value) if self.higher_is_better else points(value)
 
 
@@ -75,36 +81,36 @@ class Words(NamedTuple):
     items: str
 
 
-def matched(results: Mapping[str, Any]) -> bool:
+def matched(record: RunResults | FeatureResults) -> bool:
     """Whether the pairs are different samples of one label."""
-    return results.get("pairing") == "matched" or results.get("bias") == "gap"
+    return record.bias == "gap" if isinstance(record, FeatureResults) else record.pairing == "matched"
 
 
-def metrics_of(results: Mapping[str, Any]) -> tuple[Metric, ...]:
+def metrics_of(record: RunResults | FeatureResults) -> tuple[Metric, ...]:
     """`METRICS`, as they are called for the pairs of these results."""
-    return tuple(metric_of(results, metric.key) for metric in METRICS)
+    return tuple(metric_of(record, metric.key) for metric in METRICS)
 
 
-def metric_of(results: Mapping[str, Any], key: str) -> Metric:
-    return MATCHED_GAP if key == MATCHED_GAP.key and matched(results) else METRIC[key]
+def metric_of(record: RunResults | FeatureResults, key: str) -> Metric:
+    return MATCHED_GAP if key == MATCHED_GAP.key and matched(record) else METRIC[key]
 
 
-def words(results: Mapping[str, Any]) -> Words:
-    return Words(results.get("attribute") or "attribute", results.get("items") or "samples")
+def words(record: RunResults) -> Words:
+    return Words(record.attribute, record.items)
 
 
 def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
 
-def group_name(group: Mapping[str, Any]) -> str:
-    return f"{group['label_name']} · {group['attribute_name']}"
+def group_name(group: Group) -> str:
+    return f"{group.label_name} · {group.attribute_name}"
 
 
-def as_shown(results: Mapping[str, Any]) -> Mapping[str, Any]:
+def as_shown(record: RunResults) -> RunResults:
     """Results without the measurement after an edit that was rolled back: it is the one before, to the bit."""
-    edit = results["edit"]
-    return {**results, "after": None} if edit is not None and not edit["accepted"] else results
+    rolled_back = record.edit is not None and not record.edit.accepted
+    return dataclasses.replace(record, after=None) if rolled_back else record
 
 
 class Verdict(NamedTuple):
@@ -125,29 +131,29 @@ class Verdict(NamedTuple):
 STRONG, NOTICEABLE = 0.10, 0.02
 
 
-def verdict(results: Mapping[str, Any]) -> Verdict:
+def verdict(record: RunResults) -> Verdict:
     """Judges the trained model by its strongest evidence, and the repair by what is left of it."""
-    attribute, before = words(results).attribute, results["before"]
-    gap, bias = gap_of(before), before["counterfactual_bias"]
-    parity = before["equalised_odds_difference"] or before["demographic_parity_difference"]
+    attribute, before = words(record).attribute, record.before
+    gap, bias = gap_of(before), before.counterfactual_bias
+    parity = before.equalised_odds_difference or before.demographic_parity_difference
     # The gap has a sign, so zero separates; the others are absolute values and positive even by chance.
     levels = [_level(gap.value, gap.low, 0.0)] if gap else []
-    levels += [_level(rate["value"], rate["low"], NOTICEABLE) for rate in (bias,) if applies(rate)]
+    levels += [_level(rate.value, rate.low, NOTICEABLE) for rate in (bias,) if applies(rate)]
     groups_only = not levels and applies(parity)
     if groups_only:
-        levels = [_level(parity["value"], parity["low"], NOTICEABLE)]
+        levels = [_level(parity.value, parity.low, NOTICEABLE)]
     level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
-    if results.get("candidates"):
+    if record.candidates:
         # Tested by the direction of the mistakes, and over all candidates: that a group is harder is no evidence.
-        first = results["candidates"][0]
-        if first["verdict"] != "shortcut":
-            level = "unknown" if first["verdict"] == "unknown" else "none"
-            attribute = "candidates" if len(results["candidates"]) > 1 else attribute
+        first = record.candidates[0]
+        if first.verdict != "shortcut":
+            level = "unknown" if first.verdict == "unknown" else "none"
+            attribute = "candidates" if len(record.candidates) > 1 else attribute
         elif level not in ("strong", "slight"):
             level = "slight"
     follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
     leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
-    if _unnamed(results):
+    if _unnamed(record):
         follows = leans = "the model follows a feature that no attribute names"
     headline = {
         "strong": f"Yes: {follows}.",
@@ -155,16 +161,16 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
         "none": f"No sign that {follows}.",
         "unknown": f"These measurements cannot say whether {follows}.",
     }[level]
-    if _unnamed(results) and level in ("strong", "slight"):
+    if _unnamed(record) and level in ("strong", "slight"):
         headline = f"Suspected: {follows}."
-    return Verdict(level, headline, _outcome(results, level), _diagnosis(results, gap), _repair(results))
+    return Verdict(level, headline, _outcome(record, level), _diagnosis(record, gap), _repair(record))
 
 
-def _unnamed(results: Mapping[str, Any]) -> bool:
+def _unnamed(record: RunResults) -> bool:
     """Whether the attribute of the results is one that was guessed from the pictures."""
-    found = results.get("discovered")
-    cells = found["cells"] if found is not None else None
-    return cells is not None and bool(results["candidates"]) and results["candidates"][0]["name"] == cells["name"]
+    found = record.discovered
+    cells = found.cells if found is not None else None
+    return cells is not None and bool(record.candidates) and record.candidates[0].name == cells.name
 
 
 def _level(value: float | int, low: float | int, floor: float) -> str:
@@ -173,18 +179,18 @@ def _level(value: float | int, low: float | int, floor: float) -> str:
     return "strong" if value >= STRONG else "slight"
 
 
-def gap_of(measurement: Mapping[str, Any]) -> Change | None:
+def gap_of(measurement: Metrics) -> Change | None:
     """Bias-aligned minus bias-conflicting accuracy, with its interval."""
-    return formats.change(measurement["bias_conflicting_accuracy"], measurement["bias_aligned_accuracy"])
+    return formats.change(measurement.bias_conflicting_accuracy, measurement.bias_aligned_accuracy)
 
 
-def errors_that_follow(results: Mapping[str, Any], measurement: Mapping[str, Any]) -> float | None:
+def errors_that_follow(record: RunResults, measurement: Measurement) -> float | None:
     """Share of the errors on bias-conflicting samples that name a label which the attribute goes with.
 
     None with two labels, where every error does, and where there are fewer than 30 errors to speak of.
     """
-    aligned, confusion = results["aligned"], measurement["confusion_by_group"]
-    k, a = len(results["label_names"]), len(results["attribute_names"])
+    aligned, confusion = record.aligned, measurement.confusion_by_group
+    k, a = len(record.label_names), len(record.attribute_names)
     if k < 3:
         return None
     errors = follow = 0
@@ -199,88 +205,89 @@ def errors_that_follow(results: Mapping[str, Any], measurement: Mapping[str, Any
     return follow / errors if errors >= 30 else None
 
 
-def _diagnosis(results: Mapping[str, Any], gap: Change | None) -> list[str]:
-    attribute, items = words(results)
-    before, out = results["before"], []
+def _diagnosis(record: RunResults, gap: Change | None) -> list[str]:
+    attribute, items = words(record)
+    before, out = record.before, []
     if gap:
-        aligned, conflicting = before["bias_aligned_accuracy"], before["bias_conflicting_accuracy"]
+        aligned, conflicting = before.bias_aligned_accuracy, before.bias_conflicting_accuracy
         if gap.separable:
             verb = "falls" if gap.value > 0 else "rises"
-            out.append(f"Accuracy {verb} from {percent(aligned['value'])} on bias-aligned to "
-                       f"{percent(conflicting['value'])} on bias-conflicting {items}.")  # fmt: skip
+            out.append(f"Accuracy {verb} from {percent(aligned.value)} on bias-aligned to "
+                       f"{percent(conflicting.value)} on bias-conflicting {items}.")  # fmt: skip
         else:
-            out.append(f"Accuracy on bias-aligned ({percent(aligned['value'])}) and bias-conflicting {items} "
-                       f"({percent(conflicting['value'])}) is not separable.")  # fmt: skip
-        share = errors_that_follow(results, before)
+            out.append(f"Accuracy on bias-aligned ({percent(aligned.value)}) and bias-conflicting {items} "
+                       f"({percent(conflicting.value)}) is not separable.")  # fmt: skip
+        share = errors_that_follow(record, before)
         if share is not None and gap.separable and gap.value > 0:
             out.append(f"Of its errors on the latter, {percent(share, 0)} name the label that the {attribute} "
                        f"goes with.")  # fmt: skip
-    if applies(before["counterfactual_bias"]) and matched(results):
+    if applies(before.counterfactual_bias) and matched(record):
         out.append(f"Between different {items} of one label, with the {attribute} that goes with it and with another, "
                    f"the mean probability of the true label differs by "
-                   f"{points(before['counterfactual_bias']['value'])}.")  # fmt: skip
-    elif applies(before["counterfactual_bias"]):
+                   f"{points(before.counterfactual_bias.value)}.")  # fmt: skip
+    elif applies(before.counterfactual_bias):
         out.append(f"Changing nothing but the {attribute} moves the probability of the true label by "
-                   f"{points(before['counterfactual_bias']['value'])} on average.")  # fmt: skip
+                   f"{points(before.counterfactual_bias.value)} on average.")  # fmt: skip
     if gap is None:
         for key, what in (("demographic_parity_difference", "How often a label is predicted differs"),
                           ("equalised_odds_difference", "True or false positive rates differ")):  # fmt: skip
-            if applies(before[key]):
-                out.append(f"{what} by up to {points(before[key]['value'])} between values of the {attribute}.")
+            rate = METRIC[key].of(before)
+            if applies(rate):
+                out.append(f"{what} by up to {points(rate.value)} between values of the {attribute}.")
     return out
 
 
-def removed_share(results: Mapping[str, Any]) -> tuple[float, bool] | None:
+def removed_share(record: RunResults) -> tuple[float, bool] | None:
     """(share of the bias that is gone, whether that change is separable); None without a repair to judge."""
-    before, after = results["before"], results["after"]
+    before, after = record.before, record.after
     if after is None:
         return None
     one, two = gap_of(before), gap_of(after)
-    bias = metric_change(results, "counterfactual_bias")
-    if bias and before["counterfactual_bias"]["value"] > 0:
-        return -bias.value / before["counterfactual_bias"]["value"], bias.separable
+    bias = metric_change(record, "counterfactual_bias")
+    if bias and before.counterfactual_bias.value > 0:
+        return -bias.value / before.counterfactual_bias.value, bias.separable
     if one and two and one.value > 0:
         smaller = formats.change(_as_rate(one), _as_rate(two))
         return -smaller.value / one.value, smaller.separable
-    odds = metric_change(results, "equalised_odds_difference")
-    if odds and before["equalised_odds_difference"]["value"] > 0:
-        return -odds.value / before["equalised_odds_difference"]["value"], odds.separable
+    odds = metric_change(record, "equalised_odds_difference")
+    if odds and before.equalised_odds_difference.value > 0:
+        return -odds.value / before.equalised_odds_difference.value, odds.separable
     return None
 
 
-def _as_rate(difference: Change) -> dict[str, Any]:
-    return {**difference._asdict(), "n": None}
+def _as_rate(difference: Change) -> Interval:
+    return Interval(value=difference.value, low=difference.low, high=difference.high, n=None)
 
 
-def metric_change(results: Mapping[str, Any], key: str) -> Change | None:
+def metric_change(record: RunResults | FeatureResults, key: str) -> Change | None:
     """after - before of one metric: the paired interval where the results have one."""
-    if results["after"] is None:
+    if record.after is None:
         return None
-    paired = (results.get("changes") or {}).get(key)
-    if paired and paired.get("value") is not None:
-        return Change(paired["value"], paired["low"], paired["high"])
-    return formats.change(results["before"][key], results["after"][key])
+    paired = (record.changes or {}).get(key)
+    if paired is not None and paired.value is not None:
+        return Change(paired.value, paired.low, paired.high)
+    return formats.change(METRIC[key].of(record.before), METRIC[key].of(record.after))
 
 
-def _repair_noun(results: Mapping[str, Any]) -> str:
-    name = method_name(results["method"])
-    return f"The {name} edit" if results["edit"] is not None else name
+def _repair_noun(record: RunResults) -> str:
+    name = method_name(record.method)
+    return f"The {name} edit" if record.edit is not None else name
 
 
-def _outcome(results: Mapping[str, Any], level: str) -> str:
-    edit = results["edit"]
-    if edit is not None and not edit["accepted"]:
+def _outcome(record: RunResults, level: str) -> str:
+    edit = record.edit
+    if edit is not None and not edit.accepted:
         return "The edit was not accepted."
-    removed = removed_share(results)
+    removed = removed_share(record)
     if removed is None or level in ("none", "unknown"):
         return ""
     share, separable = removed
-    noun = "The edit" if edit is not None else method_name(results["method"])
+    noun = "The edit" if edit is not None else method_name(record.method)
     if not separable:
         return f"{noun} made no measurable difference."
     if share < 0:
         return f"{noun} made it worse."
-    one, two = gap_of(results["before"]), gap_of(results["after"])
+    one, two = gap_of(record.before), gap_of(record.after)
     if one and two and one.value >= STRONG and share >= 0.4 and 1 - two.value / one.value < 0.4:
         return f"{noun} evens the probabilities more than the decisions."
     part = next(text for least, text in ((0.9, "nearly all"), (0.6, "most"), (0.4, "about half"), (0.0, "a part"))
@@ -288,26 +295,26 @@ def _outcome(results: Mapping[str, Any], level: str) -> str:
     return f"{noun} removes {part} of the bias."
 
 
-def _repair(results: Mapping[str, Any]) -> list[str]:
-    edit, after = results["edit"], results["after"]
-    _, items = words(results)
-    if edit is not None and not edit["accepted"]:
-        reason = edit["reason"].rstrip(". ")
-        return [f"{_repair_noun(results)} was not accepted: {reason}. The model is as it was, to the bit."]
+def _repair(record: RunResults) -> list[str]:
+    edit, after = record.edit, record.after
+    _, items = words(record)
+    if edit is not None and not edit.accepted:
+        reason = edit.reason.rstrip(". ")
+        return [f"{_repair_noun(record)} was not accepted: {reason}. The model is as it was, to the bit."]
     if after is None:
         return []
     out = []
     if edit is not None:
-        taken = results["seconds_by_step"].get("edit") or sum(r["seconds"] or 0 for r in edit["rounds"])
+        taken = record.provenance.seconds_by_step.get("edit") or sum(r.seconds or 0 for r in edit.rounds)
         time = f" in {formats.seconds(taken)}" if taken else ""
-        out.append(f"{_repair_noun(results)} changed {formats.count(edit['parameters_changed'])} of "
-                   f"{formats.count(edit['parameters'])} parameters{time}.")  # fmt: skip
+        out.append(f"{_repair_noun(record)} changed {formats.count(edit.parameters_changed)} of "
+                   f"{formats.count(edit.parameters)} parameters{time}.")  # fmt: skip
     moves = [
-        _move(results, key, where)
+        _move(record, key, where)
         for key, where in (
             ("bias_conflicting_accuracy", f"Accuracy on bias-conflicting {items}"),
             ("bias_aligned_accuracy", "on bias-aligned ones it"),
-            ("counterfactual_bias", "The gap between matched pairs" if matched(results) else "Counterfactual bias"),
+            ("counterfactual_bias", "The gap between matched pairs" if matched(record) else "Counterfactual bias"),
         )
     ]
     if moves[0] and moves[1]:
@@ -316,7 +323,7 @@ def _repair(results: Mapping[str, Any]) -> list[str]:
         out += [f"{move}." for move in moves[:1] if move]
     if moves[2]:
         out.append(f"{moves[2]}.")
-    if not any(moves) and (move := _move(results, "accuracy", "Accuracy")):
+    if not any(moves) and (move := _move(record, "accuracy", "Accuracy")):
         out.append(f"{move}.")
     rest = gap_of(after)
     if rest and rest.low > 0:
@@ -324,12 +331,12 @@ def _repair(results: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _move(results: Mapping[str, Any], key: str, subject: str) -> str:
-    difference = metric_change(results, key)
+def _move(record: RunResults, key: str, subject: str) -> str:
+    difference = metric_change(record, key)
     if difference is None:
         return ""
     metric = METRIC[key]
-    old, new = metric.show(results["before"][key]), metric.show(results["after"][key])
+    old, new = metric.show(metric.of(record.before)), metric.show(metric.of(record.after))
     if not difference.separable:
         return f"{subject} stays, within the error, at {new}"
     if metric.unit == "points":
@@ -337,15 +344,15 @@ def _move(results: Mapping[str, Any], key: str, subject: str) -> str:
     return f"{subject} {'rises' if difference.value > 0 else 'falls'} from {old} to {new}"
 
 
-def baseline_remarks(results: Mapping[str, Any]) -> list[str]:
+def baseline_remarks(record: RunResults) -> list[str]:
     """Which baselines are more or less accurate than the repair, beyond the error. Honest either way."""
-    if results["after"] is None or not results["baselines"]:
+    if record.after is None or not record.baselines:
         return []
-    noun = "the edit" if results["edit"] is not None else method_name(results["method"])
+    noun = "the edit" if record.edit is not None else method_name(record.method)
     sides: dict[str, list[str]] = {"more accurate than": [], "less accurate than": [],
                                    "not separable in accuracy from": []}  # fmt: skip
-    for name, baseline in results["baselines"].items():
-        difference = formats.change(results["after"]["accuracy"], baseline["measurement"]["accuracy"])
+    for name, baseline in record.baselines.items():
+        difference = formats.change(record.after.accuracy, baseline.measurement.accuracy)
         if difference is not None:
             side = "not separable in accuracy from" if not difference.separable else (
                 "more accurate than" if difference.value > 0 else "less accurate than")  # fmt: skip
@@ -364,3 +371,25 @@ def _listing(names: list[str]) -> str:
     'DFR, fine-tuning and scratch'
     """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def aug_cell(info: AugCellInfo, items: str) -> list[str]:
+    """What AUG-CELL guessed, chose and noticed, in sentences.
+
+    Args:
+      info: of the training.
+      items: what samples are called.
+    """
+    said = [
+        f"AUG-CELL read no attribute: {percent(info.cells.flagged_share)} of the training {items} look like "
+        "another class to judges that have not seen them."
+    ]
+    if info.chosen != "erm":
+        chosen, plain = info.scores[info.chosen], info.scores["erm"]
+        said.append(
+            f"Returned is the candidate {info.chosen!r}. Of held-out {items}, weighted so that guess and label "
+            f"are independent, it gets {percent(chosen.cell_accuracy)} right and plain training "
+            f"{percent(plain.cell_accuracy)}: {points(chosen.lead)} more, standard error "
+            f"{points(chosen.lead_error)}."
+        )
+    return said + info.findings

@@ -17,10 +17,11 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.files import write_text
 from jaxdebias.measure._bootstrap import over_seeds, paired_over_seeds
 from jaxdebias.reproduce._cases import DATA, Cases
-from jaxdebias.reproduce._methods import METHODS, accuracies, method_of
+from jaxdebias.reproduce._fitting import accuracies
+from jaxdebias.reproduce._methods import METHODS, method_of
 from jaxdebias.reproduce.published import Published, published
+from jaxdebias.results.build import plain
 from jaxdebias.results.provenance import device_name, versions
-from jaxdebias.results.records import to_json
 
 RATIOS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -51,6 +52,7 @@ def reproduce_table(
     """Measures what is missing of the table, writes `out` after every row, and returns the table with its summary.
 
     Args:
+      config: settings, see the class.
       out: a JSON file, made if missing; rows that it has are kept.
       observe: called with a line of text now and then.
 
@@ -118,7 +120,7 @@ def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> l
             row["published"] = compare(100 * np.array([one["accuracy"] for one in of_cell]), beside)
         found.append(row)
     return sorted(
-        to_json(found),
+        plain(found),
         key=lambda row: (order.index(row["method"].partition("@")[0]), row["method"], row["conflicting"]),
     )
 
@@ -180,4 +182,4 @@ def paired(rows: Sequence[Mapping[str, Any]], baseline: str = "erm") -> list[dic
                 "verdict": ("above" if gain.value > 0 else "below") if certain else "not separable",
             }
         )
-    return to_json(found)
+    return plain(found)

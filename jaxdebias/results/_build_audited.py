@@ -1,21 +1,58 @@
-"""From candidates, discoveries and repairs that were tried to their records."""
+"""From the last stage of an audit to its record."""
 
-from collections.abc import Sequence
+import dataclasses
 
 import numpy as np
 
-from jaxdebias.auditing import advice as repairs
+from jaxdebias import auditing
 from jaxdebias.auditing import discovery
-from jaxdebias.core import Dataset, Params
+from jaxdebias.auditing.pipeline import Advised
 from jaxdebias.measure import _reliance as reliance
 from jaxdebias.results import records
-from jaxdebias.results._intervals import interval, intervals, rate_at
-from jaxdebias.results._parameters import parameter_counts
+from jaxdebias.results._build_located import maps, patches
+from jaxdebias.results._build_run import measurement, parameter_counts, run_results
+from jaxdebias.results._intervals import changes, interval, intervals, rate_at
 from jaxdebias.results._plain import finite
 
 
-def candidate(found: reliance.Shortcut) -> records.Candidate:
-    """The test of one candidate attribute."""
+def audit_results(state: Advised, provenance: records.Provenance, *, items: str, name: str) -> records.RunResults:
+    """The record of an audit, but for its answers, which are words.
+
+    Args:
+      state: the last stage.
+      provenance: with what, when and from what it was made.
+      items: what samples are called in sentences.
+      name: what the model is called.
+    """
+    dataset = state.data.dataset
+    record = run_results(
+        "audit",
+        provenance,
+        dataset,
+        method="audit" if state.verified is None else state.advice.fix,
+        model=name,
+        attribute=state.strongest or "attribute",
+        items=items,
+        before=measurement(state.before, dataset),
+        after=None if state.after is None else measurement(state.after, dataset),
+        edit=_edit(state),
+        harmful=state.samples.harmful,
+        helpful=state.samples.helpful,
+        findings=list(dict.fromkeys([*_leaks(state), *_remarks(state), *_findings(state)])),
+    )
+    return dataclasses.replace(
+        record,
+        changes=None if state.after is None else changes(state.verified.changes),
+        candidates=tuple(map(_candidate, state.verdicts)),
+        discovered=_discovered(state),
+        advice=_advice(state),
+        inputs=_inputs(state),
+        maps=None if state.maps is None else maps(state.maps, dataset),
+        patches=None if state.places is None else patches(state.places, dataset),
+    )
+
+
+def _candidate(found: reliance.Shortcut) -> records.Candidate:
     return records.Candidate(
         name=found.name,
         verdict=found.verdict,
@@ -29,91 +66,74 @@ def candidate(found: reliance.Shortcut) -> records.Candidate:
     )
 
 
-def discovered(
-    judges: str,
-    guesses: discovery.Guesses | None,
-    errors: Sequence[discovery.ErrorGroup] | None,
-    found: Sequence[reliance.Shortcut],
-    dataset: Dataset,
-) -> records.Discovered | None:
-    """What was found without an attribute; None where nothing was looked for.
+def _edit(state: Advised) -> records.Edit | None:
+    """What the repair changed that was chosen on held-out samples and tested on the test set."""
+    if state.verified is None:
+        return None
+    reason = (
+        "Chosen on held-out samples, verified on the test set."
+        if state.verified.held
+        else "Chosen on held-out samples, not verified on the test set: the model was left as it is."
+    )
+    counts = parameter_counts(state.request.model.params, state.advice.chosen.params)
+    return records.Edit(accepted=bool(state.verified.held), reason=reason, rounds=(), **counts)
 
-    Args:
-      judges: who guessed: `aug-cell` or `sih`.
-      guesses: their guesses, if they were asked.
-      errors: groups of test samples with many mistakes, if they were looked for.
-      found: the tests of all candidates.
-      dataset: gives the labels of typical samples.
-    """
-    if guesses is None and errors is None:
+
+def _discovered(state: Advised) -> records.Discovered | None:
+    if state.guesses is None and state.error_groups is None:
         return None
     return records.Discovered(
-        cells=None if guesses is None else _cells(judges, guesses, found, dataset),
+        cells=_cells(state),
         groups=tuple(
             records.ErrorGroup(
-                label=int(one.label),
-                error=rate_at(one.error),
-                others=rate_at(one.others),
-                p_value=float(one.p_value),
-                mistaken_for=int(one.mistaken_for),
-                typical=tuple(np.asarray(one.typical).tolist()),
+                label=int(group.label),
+                error=rate_at(group.error),
+                others=rate_at(group.others),
+                p_value=float(group.p_value),
+                mistaken_for=int(group.mistaken_for),
+                typical=tuple(np.asarray(group.typical).tolist()),
             )
-            for one in errors or ()
+            for group in state.error_groups or ()
         ),
     )
 
 
-def _cells(
-    judges: str, guesses: discovery.Guesses, found: Sequence[reliance.Shortcut], dataset: Dataset
-) -> records.BiasCells:
+def _cells(state: Advised) -> records.BiasCells | None:
+    guesses = state.guesses
+    if guesses is None:
+        return None
     flagged, others = guesses.confidence
     typical = np.asarray(guesses.typical)
     return records.BiasCells(
         name=discovery.CELLS,
-        judges=judges,
+        judges=state.request.judges,
         flagged_share=float(guesses.flagged_share),
         confidence=(finite(flagged), finite(others)),
         followed=rate_at(guesses.followed),
         plain=bool(guesses.plain),
-        suspected=bool(discovery.suspected(guesses, found)),
+        suspected=bool(discovery.suspected(guesses, state.verdicts)),
         typical=tuple(typical.tolist()),
-        typical_label=tuple(np.asarray(dataset.splits["train"].label)[typical].tolist()),
+        typical_label=tuple(np.asarray(state.data.dataset.splits["train"].label)[typical].tolist()),
     )
 
 
-def advice(
-    found: repairs.Advice,
-    verified: repairs.Verified | None,
-    *,
-    shortcut: bool,
-    tested: bool,
-    cut: bool,
-    known: bool | None,
-) -> records.Advice:
-    """What to do.
-
-    Args:
-      found: the repairs that were tried, and which is recommended.
-      verified: what the recommended one did on the test set, if it was applied.
-      shortcut: whether the strongest candidate is a shortcut.
-      tested: whether any candidate was tested.
-      cut: whether the model could be cut before its last layer.
-      known: whether the attribute of all training samples is known; None without a training split.
-    """
-    missing, retrain = found.missing, []
-    if not shortcut:
+def _advice(state: Advised) -> records.Advice:
+    advice, splits = state.advice, state.data.dataset.splits
+    missing, retrain = advice.missing, []
+    if not state.has_shortcut:
         reason = (
             "no shortcut was found that a repair could take out"
-            if tested
+            if state.verdicts
             else "nothing was tested that a repair could take out"
         )
-    elif not cut:
+    elif state.data.embedded is None:
         reason, missing = "", "the model cut before its last layer (split), and held-out samples"
-    elif not found.options:
+    elif not advice.options:
         reason = ""
     else:
         reason = "what a repair of the last layer would change is not separable from nothing on held-out samples"
-    if shortcut and found.chosen is None and known is not None:
+    if state.has_shortcut and advice.chosen is None and "train" in splits:
+        known = bool((np.asarray(splits["train"].attribute) >= 0).all())
         retrain.append(
             "training again without the shortcut is the other way, whose effect is not known beforehand: "
             + (
@@ -124,7 +144,7 @@ def advice(
             )
         )
     return records.Advice(
-        fix=found.fix,
+        fix=advice.fix,
         reason=reason,
         missing=missing,
         retrain=tuple(retrain),
@@ -136,43 +156,26 @@ def advice(
                 harm=tuple(option.harm),
                 seconds=float(option.seconds),
             )
-            for option in found.options
+            for option in advice.options
         ),
         verified=None
-        if verified is None
-        else records.Verification(held=bool(verified.held), changes=intervals(verified.changes)),
+        if state.verified is None
+        else records.Verification(held=bool(state.verified.held), changes=intervals(state.verified.changes)),
     )
 
 
-def verified_edit(verified: repairs.Verified, params: Params, edited: Params) -> records.Edit:
-    """What a repair changed that was chosen on held-out samples and tested on the test set."""
-    reason = (
-        "Chosen on held-out samples, verified on the test set."
-        if verified.held
-        else "Chosen on held-out samples, not verified on the test set: the model was left as it is."
-    )
-    return records.Edit(accepted=bool(verified.held), reason=reason, rounds=(), **parameter_counts(params, edited))
-
-
-def inputs(dataset: Dataset, *, predictions: bool, cut: bool, shortcut: bool, pixels: str) -> records.Inputs:
-    """What an audit was given, and what its missing answers would need.
-
-    Args:
-      dataset: the data set.
-      predictions: whether predictions were given instead of a model.
-      cut: whether the model could be cut before its last layer.
-      shortcut: whether the strongest candidate is a shortcut.
-      pixels: what was asked of the pixels.
-    """
-    if dataset.splits["test"].x.ndim != 4:
+def _inputs(state: Advised) -> records.Inputs:
+    """What would be needed for the answers that may be missing."""
+    dataset, embedded = state.data.dataset, state.data.embedded
+    if not state.data.has_pictures:
         where = "pictures: these are rows of a table, or predictions alone"
-    elif pixels == "none":
+    elif state.request.pixels == "none":
         where = "pixels='auto', or maps or patches by name"
-    elif not shortcut:
+    elif not state.has_shortcut:
         where = "a shortcut to look for; pixels='maps' or 'patches' look all the same"
     else:
         where = "training pictures of known attribute, or a model cut at a spatial layer"
-    if not cut:
+    if embedded is None:
         why = "the model cut before its last layer (split), and its training data"
     elif "train" not in dataset.splits:
         why = "the training split"
@@ -180,6 +183,28 @@ def inputs(dataset: Dataset, *, predictions: bool, cut: bool, shortcut: bool, pi
         why = "held-out pairs (split edit) of bias-aligned and bias-conflicting samples of one label"
     else:
         why = "a bias that any training sample adds to"
-    return records.Inputs(
-        model="predictions" if predictions else "features and head" if cut else "apply_fn", pixels=where, samples=why
-    )
+    model = "predictions" if state.request.model is None else "apply_fn" if embedded is None else "features and head"
+    return records.Inputs(model=model, pixels=where, samples=why)
+
+
+def _findings(state: Advised) -> list[str]:
+    """Remarks of a measurement, without those about an attribute or pairs that nothing was measured with."""
+    remarks = auditing.findings(state.data.dataset, state.before, aligned_from_test=state.aligned_from_test)
+    if state.before.pair_probability is None:
+        remarks = [remark for remark in remarks if not remark.startswith(("Pairs are", "No counterfactual"))]
+    return remarks if state.strongest is not None else [remark for remark in remarks if "bias" not in remark]
+
+
+def _remarks(state: Advised) -> list[str]:
+    """How values of candidates were understood."""
+    return [f"{name}: {candidate.remark}." for name, candidate in state.candidates.items() if candidate.remark]
+
+
+def _leaks(state: Advised) -> list[str]:
+    """Test samples that training or selection has seen."""
+    return [
+        f"Leakage: {count} samples of the split {name!r} are in the test split, input for input. What they make "
+        "look good says nothing."
+        for name, count in state.repeated.items()
+        if count
+    ]

@@ -25,7 +25,7 @@ def maps(found: class_maps.MapAudit, dataset: Dataset) -> records.Maps:
         ("group", label, attribute, found.groups[label * a + attribute]) for label in range(k) for attribute in range(a)
     ]
     sets = [
-        ("all", None, None, found.everything),
+        ("all", None, None, found.overall),
         ("aligned", None, None, found.aligned),
         ("conflicting", None, None, found.conflicting),
         *groups,
@@ -54,7 +54,7 @@ def maps(found: class_maps.MapAudit, dataset: Dataset) -> records.Maps:
 
 
 def _map_set(
-    kind: Any, label: int | None, attribute: int | None, summary: class_maps.Looked, regions: Sequence[str]
+    kind: Any, label: int | None, attribute: int | None, summary: class_maps.MapSummary, regions: Sequence[str]
 ) -> records.MapSet:
     return records.MapSet(
         kind=kind,

@@ -1,5 +1,6 @@
 """Measured values as plain JSON values: the one place where arrays become lists and NaN becomes null."""
 
+import dataclasses
 import math
 import numbers
 import pathlib
@@ -12,7 +13,7 @@ from jaxdebias.contracts import describe, expect
 
 
 def plain(value: Any, what: str = "results") -> Any:
-    """Plain JSON values: arrays and tuples become lists, NamedTuples dicts, NaN and infinities None.
+    """Plain JSON values: arrays and tuples become lists, NamedTuples and dataclasses dicts, NaN and infinities None.
 
     Args:
       value: anything made of numbers, texts, arrays, paths, dicts and sequences.
@@ -36,6 +37,9 @@ def plain(value: Any, what: str = "results") -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{what}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: plain(getattr(value, field.name), f"{what}.{field.name}") for field in fields}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return plain(value._asdict(), what)
     if isinstance(value, list) and all(type(item) in (int, str, bool) for item in value):

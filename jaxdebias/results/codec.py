@@ -21,7 +21,7 @@ import msgspec
 from jaxdebias.contracts import ContractError, describe, expect
 from jaxdebias.files import write_text
 from jaxdebias.results._consistency import check_consistency
-from jaxdebias.results.records import FeatureResults, LanguageResults, Results, RunResults
+from jaxdebias.results.records import CompareResults, FeatureResults, LanguageResults, Results, RunResults
 
 SCHEMA = 2
 """Version of the format. Files of version 1 had no `schema`."""
@@ -32,6 +32,7 @@ RECORDS: Mapping[str, type[Results]] = {
     "audit-predictions": RunResults,
     "debias-features": FeatureResults,
     "debias-language": LanguageResults,
+    "compare": CompareResults,
 }
 """Command -> the record that it writes."""
 _FORMER = {"dataset", "method", "before", "seconds"}
@@ -73,10 +74,7 @@ def from_json(plain: Any, what: str = "results") -> Results:
     known = isinstance(command, str) and command in RECORDS
     expect(known, f"{what}: command", f"one of {', '.join(RECORDS)}", repr(command))
     record = convert(_with_python_names(plain), RECORDS[str(command)], what)
-    try:
-        check_consistency(record)
-    except ContractError as error:
-        raise ContractError(f"{what}, {error}") from None
+    check_consistency(record)
     lost = _lost({key: value for key, value in plain.items() if key != "schema"}, _plain(record, what))
     expect(lost is None, what, "only keys of this version", f"another key, {lost}")
     return record
@@ -108,7 +106,10 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         plain = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ContractError(f"`{path}`: expected JSON, got {' '.join(str(error).split())}") from None
-    return from_json(plain, str(path))
+    try:
+        return from_json(plain)
+    except ContractError as error:
+        raise ContractError(f"{path}, {error}") from None
 
 
 def read_run(path: str | os.PathLike[str]) -> RunResults:
@@ -154,7 +155,7 @@ def _plain(value: Any, what: str) -> Any:
         return float(value)  # np.float64 is one
     if dataclasses.is_dataclass(value):
         return {
-            _json_name(field.name): _plain(held, f"{what}.{field.name}")
+            json_name(field.name): _plain(held, f"{what}.{field.name}")
             for field in dataclasses.fields(value)
             if (held := getattr(value, field.name)) is not field.default
         }
@@ -164,10 +165,10 @@ def _plain(value: Any, what: str) -> Any:
     return [_plain(held, f"{what}[{i}]") for i, held in enumerate(value)]
 
 
-def _json_name(name: str) -> str:
+def json_name(name: str) -> str:
     """`class` is no name in Python.
 
-    >>> _json_name("class_")
+    >>> json_name("class_")
     'class'
     """
     return name.removesuffix("_")
@@ -219,7 +220,7 @@ def _in_one_line(message: str, what: str) -> str:
     message, _, where = message.partition(" - at `$")
     what = f"{what}{where.rstrip('`')}"
     if missing := re.fullmatch(r"Object missing required field `(.*)`", message):
-        return f"`{what}`: expected a key {_json_name(missing[1])!r}"
+        return f"`{what}`: expected a key {json_name(missing[1])!r}"
     message = message.replace("`", "").replace("array", "list").replace("object", "dict")
     return f"`{what}`: {message[:1].lower()}{message[1:]}"
 

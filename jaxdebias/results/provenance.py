@@ -22,7 +22,7 @@ HASHED_ROWS = 1024
 
 
 def provenance(
-    seconds_by_step: Mapping[str, float], *, seed: int, arguments: Any = None, dataset: Dataset | None = None
+    seconds_by_step: Mapping[str, float], *, seed: int, arguments: Any = None, data: str | None = None
 ) -> Provenance:
     """Provenance of a command that ends now.
 
@@ -30,7 +30,7 @@ def provenance(
       seconds_by_step: wall time of its steps, `Clock.laps`.
       seed: of all random draws.
       arguments: options of the command, a dict or a configuration.
-      dataset: the data that were read.
+      data: fingerprint of the data; None where none were read.
     """
     given = dataclasses.asdict(arguments) if dataclasses.is_dataclass(arguments) else dict(arguments or {})
     return Provenance(
@@ -41,7 +41,7 @@ def provenance(
         seconds_by_step={name: float(seconds) for name, seconds in seconds_by_step.items()},
         seed=int(seed),
         arguments=plain(given, "arguments"),
-        data=None if dataset is None else fingerprint(dataset),
+        data=data,
     )
 
 
@@ -89,7 +89,3 @@ class Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.laps[name], self._last = now - self._last, now
-
-
-def timing(clock: Clock) -> dict[str, Any]:
-    return {"seconds": sum(clock.laps.values()), "seconds_by_step": clock.laps}

@@ -261,7 +261,43 @@ class LanguageResults:
     """Remarks for people, as sentences; may be empty."""
 
 
-Results = RunResults | FeatureResults | LanguageResults
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantity:
+    """What differs between two results in one quantity."""
+
+    value: float
+    """B minus A."""
+    low: float
+    """Lower end of the interval of the difference."""
+    high: float
+    """Upper end of the interval of the difference."""
+    a: float
+    """Value in A."""
+    b: float
+    """Value in B."""
+    paired: bool
+    """Whether the interval is paired over the same test samples; else from two independent intervals."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareResults:
+    """What `compare` writes: the difference of two results."""
+
+    command: Literal["compare"]
+    """Command that wrote the file."""
+    provenance: Provenance
+    """With what, when and from what it was made."""
+    a: str
+    """Folder of A."""
+    b: str
+    """Folder of B."""
+    paired: bool
+    """Whether both were measured on the same test samples."""
+    quantities: Mapping[str, Quantity]
+    """Every quantity that both results have, by its dotted name."""
+
+
+Results = RunResults | FeatureResults | LanguageResults | CompareResults
 
 __all__ = [
     "METRICS",
@@ -273,6 +309,7 @@ __all__ = [
     "BiasCells",
     "Candidate",
     "Change",
+    "CompareResults",
     "CrowsPairs",
     "Discovered",
     "Disparity",
@@ -308,6 +345,7 @@ __all__ = [
     "Patches",
     "Place",
     "Provenance",
+    "Quantity",
     "RankedRows",
     "Rate",
     "RatedGroup",
@@ -327,12 +365,3 @@ __all__ = [
     "Verdict",
     "Verification",
 ]
-
-from jaxdebias.results._former import (  # noqa: E402, F401  # until every reader takes records
-    METRIC_KEYS,
-    Number,
-    check_results,
-    read_results,
-    to_json,
-    write_results,
-)

@@ -43,11 +43,16 @@ def cross_fit(
     The label of a sample, and its attribute, do not enter what is said of it.
 
     Args:
+      key: random key.
+      learner: the training method.
       data: n samples; folds are drawn without regard to the labels. Rows of weight 0 are not learned from.
       steps: of each model.
+      folds: number of folds.
       repeats: splits into folds; with several, the probabilities of a sample's models are averaged.
+      batch_size: rows at a time.
       hyper: what `state.hyper` of every model is to be; None: what the learner starts with.
-      shared, view: as in `train.sweep`.
+      shared: as in `train.sweep`.
+      view: as in `train.sweep`.
 
     Raises:
       ContractError: labels that are no integers from 0, fewer than two samples for each fold.

@@ -13,6 +13,7 @@ def cross_entropy(
     """Softmax cross-entropy of integer labels, in nats.
 
     Args:
+      logits: `[n k]`.
       label: 0..k-1. A label outside gives NaN, which stops the training loop; nothing is clipped.
       label_smoothing: share of the target that is spread evenly over all k classes (Szegedy et al. 2016, section 7).
 
@@ -38,6 +39,7 @@ def generalised_cross_entropy(
     Its gradient is p_y^q times that of the cross-entropy.
 
     Args:
+      logits: `[n k]`.
       label: 0..k-1; a label outside gives NaN.
       q: 0 to 1, may be traced; 0 is the cross-entropy, 1 is 1 - p_y.
       scale: 1 for the loss itself; q for the convention of LfF's code (Nam et al. 2020), whose loss is q times it.
@@ -76,6 +78,7 @@ def weighted_mean(values: Float[Array, "n"], weight: Float[Array, "n"] | None = 
     """`sum(weight * values) / sum(weight)`: divides by the sum of the weights, and is 0 when that sum is 0.
 
     Args:
+      values: `[n]`.
       weight: None counts every value once.
 
     >>> float(weighted_mean(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))

@@ -106,9 +106,13 @@ def fit(
     `key`; so the result does not depend on where a run was cut in chunks or interrupted.
 
     Args:
+      key: random key.
+      learner: the training method.
       data: a `Batch` that fits on the device, moved there once, as stored (drop fields that the learner does not read,
         `data._replace(twin=None)`); or a source of rows that is streamed (see `RowStream`). The learner gets batches
         with `index` and `weight` filled in.
+      config: settings, see the class.
+      monitor: what is measured on held-out rows, see `train.Monitor`.
 
     Other args:
       state: to start from, as `learner.init(...)._replace(variables=...)`; it is copied. None: `learner.init`.

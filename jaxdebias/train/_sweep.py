@@ -95,8 +95,10 @@ def sweep(
 
     Args:
       keys: `[r]`, or a sequence of r.
+      learner: the training method.
       data: what to train on: one `Batch` for all runs or one per run, of equal shapes.
       config: as for `run`; `steps_per_dispatch` and `chunks_per_checkpoint` do not matter.
+      monitor: what is measured on held-out rows, see `train.Monitor`.
 
     Other args:
       hyper: per run, what the learner's `state.hyper` is to be: numbers that are traced, so that they can differ.

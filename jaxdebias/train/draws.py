@@ -34,6 +34,7 @@ def systematic_rows(key: Key, weights: Float[Array, "n"], *, count: int) -> Int[
     before they are cut into batches.
 
     Args:
+      key: random key.
       weights: `[n]` finite, none negative, not all 0; W is their share of the sum. A row of weight 0 is never drawn.
         The resolution is count / 2^31 of the mean weight. Unusable weights draw as if all were equal, see
         `usable_weights`.

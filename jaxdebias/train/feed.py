@@ -57,8 +57,14 @@ def memory_feed(
     """Data that fits: on the device once, as stored; some epochs are one program.
 
     Args:
+      key: random key.
+      learner: the training method.
+      data: the training rows.
+      batch_size: rows at a time.
       steps: per epoch, at most those of a pass; None: a pass.
+      drop_last: leave out the last, incomplete batch of an epoch.
       draws: see `FitConfig.draws`.
+      mesh: devices to spread the rows over; None: one.
     """
     check_batch(data)
     n = data.label.shape[0]
@@ -106,6 +112,17 @@ def train_epochs(
     """`epochs` epochs of `steps` steps each, from number `first_epoch` on. Pure, so runs can be mapped over keys.
 
     Args:
+      key: random key.
+      state: of the learner.
+      data: the training rows.
+      first_epoch: number of the first.
+      learner: the training method.
+      epochs: how many to run.
+      steps: of an epoch.
+      batch_size: rows at a time.
+      drop_last: leave out the last, incomplete batch of an epoch.
+      draws: how rows are drawn, as in `FitConfig`.
+      mesh: devices to spread the rows over; None: one.
       shared: what `view` makes pixels of, the same for all runs that are mapped.
       view: turns gathered rows into what a step sees; None: the rows as they are.
     """
@@ -149,8 +166,14 @@ def stream_feed(
     """Data that do not fit: a few stacked batches are one program, while the next ones are read.
 
     Args:
+      key: random key.
+      learner: the training method.
+      source: rows that are streamed, see `RowStream`.
+      batch_size: rows at a time.
       steps: per epoch; None: a pass over the source.
       steps_per_dispatch: batches per program. About three such stacks are in memory at a time.
+      drop_last: leave out the last, incomplete batch of an epoch.
+      mesh: devices to spread the rows over; None: one.
     """
     expect(learner.weights is None, "data", "a Batch in memory, because this method draws rows by weight", "a stream")
     key_order, key_steps = jax.random.split(key)

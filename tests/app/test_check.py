@@ -1,6 +1,6 @@
 import pytest
 
-from jaxdebias.app.check import gate
+from jaxdebias.app.check import Check, gate
 from jaxdebias.contracts import ContractError
 
 
@@ -43,7 +43,7 @@ def test_a_model_that_is_better_on_conflicting_samples_has_no_fall():
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [
-        ({}, "`check`: expected --max-gap or --min-worst-group, got neither"),
+        ({}, "`check`: expected one of --max-gap, --min-accuracy, --min-worst-group, got none"),
         ({"max_gap": 10.0}, "`--max-gap`: expected a fraction in 0..1, got 10.0"),
         ({"min_worst_group": -1.0}, "`--min-worst-group`: expected a fraction in 0..1"),
     ],
@@ -53,9 +53,31 @@ def test_bad_bounds_are_one_line(bounds, said):
         gate({"before": run(0.9, 0.8), "after": None}, **bounds)
 
 
-def test_what_a_run_does_not_have_is_refused():
+def test_what_was_not_measured_cannot_be_judged():
     before = {**run(0.9, 0.8), "bias_conflicting_accuracy": None, "worst_group_accuracy": None}
-    with pytest.raises(ContractError, match="`--max-gap`: expected a run whose test set has bias-aligned and"):
-        gate({"before": before, "after": None}, max_gap=0.1)
-    with pytest.raises(ContractError, match="`--min-worst-group`: expected a run whose test set has groups"):
-        gate({"before": before, "after": None}, min_worst_group=0.1)
+    for bounds, what in (
+        ({"max_gap": 0.1}, "accuracy of bias-aligned and of bias-conflicting samples"),
+        ({"min_worst_group": 0.1}, "accuracy of the worst group"),
+        ({"min_accuracy": 0.1}, "accuracy"),
+    ):
+        verdict = gate({"command": "train", "before": before, "after": None}, **bounds)
+        assert verdict == (False, f"cannot be judged: train measured no {what} here")
+
+
+def test_a_floor_of_accuracy():
+    results = {"before": {"accuracy": rate(0.9, 0.88, 0.92)}, "after": None}
+    assert gate(results, min_accuracy=0.8) == (
+        True,
+        "passed: accuracy is 90.0 % (88.0–92.0), at least 80.0 % asked",
+    )
+    verdict = gate(results, min_accuracy=0.91)
+    assert not verdict.passed
+    assert verdict.reason.endswith("at least 91.0 % asked (not separable from it)")
+
+
+def test_an_unfinished_set_cannot_be_judged(tmp_path, capsys):
+    (tmp_path / "measurements.json").write_text("{}")
+    assert Check(run=tmp_path, max_gap=0.1).execute() == 1
+    assert capsys.readouterr().out.startswith("cannot be judged: ")
+    with pytest.raises(ContractError, match="no such file"):
+        Check(run=tmp_path / "nowhere", max_gap=0.1).execute()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from jaxdebias.app import cli
+from jaxdebias.app.check import Check
+from jaxdebias.app.old_spellings import modern
 from jaxdebias.data import _registry as registry
 
 
@@ -25,34 +27,36 @@ def fails(capsys, *arguments):
     return said.err
 
 
+COMMANDS = "quickstart, train, debias, debias-features, debias-language, show, audit, audit-predictions, check, compare"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "Expected one of {quickstart, train, debias, audit, check, reproduce, data}"),
-        (("train",), "Missing from jaxdebias train: --data, --out"),
-        (("tran",), "Available subcommands: quickstart, train, debias, audit, check, reproduce, data"),
+        (("train",), "Missing from jaxdebias train: --out, --data"),
+        (("tran",), f"Available subcommands: {COMMANDS}"),
         (("train", "--data", "digits", "--ot", "x", "--out", "y"), "did you mean --out?"),
         (("train", "--data", "digits", "--out", "x", "--epochs", "many"), "--epochs"),
         (("train", "--data", "digit", "--out", "x"), "got 'digit' (did you mean 'digits'?)"),
+        (("train", "--data", "digits", "--method", "em", "--out", "x"), "got 'em' (did you mean 'erm'?)"),
         (("debias", "nowhere", "--out", "x"), "the folder of a finished `jaxdebias train`"),
-        (("audit",), "`audit`: expected the folder of a run, or --predictions with --out, got neither"),
-        (("audit", "--predictions", "nowhere.csv"), "`--out`: expected a folder, with --predictions"),
-        (("audit", "run", "--predictions", "nowhere.csv", "--out", "x"), "not both"),
-        (("audit", "--predictions", "nowhere.csv", "--out", "x", "--maps"), "`--maps`: expected the folder of a run"),
-        (
-            ("audit", "--predictions", "x.csv", "--out", "x", "--judges", "sih"),
-            "`--judges`: expected the folder of a run",
-        ),
-        (
-            ("audit", "--predictions", "nowhere.csv", "--out", "x"),
-            "`predictions`: expected a CSV file, got nowhere.csv",
-        ),
-        (("audit", "nowhere"), "a results.json that a run has written, got no such file"),
-        (("audit", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
-        (("audit", "nowhere", "--patches"), "the folder of a finished `jaxdebias train`"),
+        (("debias", "nowhere", "--method", "fdm", "--out", "x"), "got 'fdm' (did you mean 'fmd'?)"),
+        (("audit",), "Missing from jaxdebias audit: RUN, --out"),
+        (("audit", "nowhere", "--fix"), "Missing from jaxdebias audit: --out"),
+        (("audit", "nowhere", "--out", "x"), "the folder of a finished `jaxdebias train`"),
+        (("audit-predictions", "nowhere.csv"), "Missing from jaxdebias audit-predictions: --out"),
+        (("audit-predictions", "nowhere.csv", "--out", "x", "--maps"), "--maps"),
+        (("audit-predictions", "nowhere.csv", "--out", "x"), "`predictions`: expected a CSV file, got nowhere.csv"),
+        (("show", "nowhere"), "a results.json that a command has written, got no such file"),
+        (("show", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
         (("check",), "Missing from jaxdebias check: RUN"),
-        (("check", "nowhere", "--max-gap", "0.1"), "a results.json that a run has written, got no such file"),
+        (("check", "nowhere"), "one of --max-gap, --min-accuracy, --min-worst-group, got none"),
+        (("check", "nowhere", "--max-gap", "0.1"), "a results.json that a command has written, got no such file"),
+        (("compare", "nowhere"), "Missing from jaxdebias compare: B"),
+        (("compare", "nowhere", "either"), "a results.json that a command has written, got no such file"),
+        (("compare", "nowhere", "either", "--out", "x"), "a results.json that a command has written"),
         (("data", "prepare", "digitz", "--data-dir", "."), "did you mean 'digits'?"),
+        (("reproduce", "digits", "--out", "x.json"), "`table`: expected one of"),
     ],
 )
 def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, expected):
@@ -60,36 +64,123 @@ def test_bad_arguments_are_one_line(capsys, tmp_path, monkeypatch, arguments, ex
     assert expected in fails(capsys, *arguments)
 
 
-def test_debias_takes_a_run_or_feature_files(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "the folder of a trained run, or --features with --head" in fails(capsys, "debias", "--out", "x")
-    assert "`--head`: expected an .npz file" in fails(capsys, "debias", "--features", "F.npz", "--out", "x")
-    assert "not both" in fails(capsys, "debias", "run", "--features", "F.npz", "--out", "x")
-    assert "`--save-factor`: expected --features" in fails(capsys, "debias", "run", "--save-factor", "f", "--out", "x")
-    files = ("--features", "F.npz", "--head", "H.npz", "--out", "x")
-    assert "`features`: expected an .npz file of arrays, got F.npz" in fails(capsys, "debias", *files)
+def features(folder):
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, 60)
     signal, noise = (2.0 * label - 1)[:, None], rng.normal(size=(60, 1))
     x, twin = np.hstack([signal + noise, signal]), np.hstack([signal + noise, -signal])
-    arrays = {"edit_twin": twin}
+    arrays = {"edit_twin": twin, "accept_twin": twin}
     for name in ("train", "edit", "accept_pairs"):
         arrays |= {name: x, f"{name}_label": label}
-    np.savez("F.npz", **arrays)
-    np.savez("H.npz", weight=np.array([[-0.2, -1.0], [0.2, 1.0]], np.float32))
-    assert "an array accept_twin to go with accept_pairs" in fails(capsys, "debias", *files)
-    np.savez("F.npz", **arrays, accept_twin=twin)
-    cli.main(["debias", *files, "--rounds", "1", "--save-factor", "factor.npz", "--bias", "gap"])
-    said = capsys.readouterr().out
-    assert "FMD on 2 features and 2 classes: accepted." in said
-    assert "Matched-pair gap" in said
+    np.savez(folder / "F.npz", **arrays)
+    np.savez(folder / "H.npz", weight=np.array([[-0.2, -1.0], [0.2, 1.0]], np.float32))
+
+
+def test_debias_features(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Missing from jaxdebias debias-features: --head" in fails(
+        capsys, "debias-features", "--features", "F.npz", "--out", "x"
+    )
+    files = ("--features", "F.npz", "--head", "H.npz", "--out", "x")
+    assert "`features`: expected an .npz file of arrays, got F.npz" in fails(capsys, "debias-features", *files)
+    features(tmp_path)
+    cli.main(["debias-features", *files, "--rounds", "1", "--save-factor", "factor.npz", "--bias", "gap"])
+    printed = capsys.readouterr().out
+    assert "FMD on 2 features and 2 classes: accepted." in printed
+    assert "Matched-pair gap" in printed
+    assert "Wrote to x: results.json, head.npz.\nNext:\n" in printed
     with np.load("x/head.npz") as file:
         assert file["weight"].shape == (2, 2)
         assert file["weight"].dtype == np.float32
-    assert json.loads(Path("x/results.json").read_text())["rows"]["train"] == 60
-    assert "a folder without results" in fails(capsys, "debias", *files)
-    cli.main(["debias", *files, "--rounds", "1", "--factor", "factor.npz", "--overwrite", "--bias", "gap"])
+    results = json.loads(Path("x/results.json").read_text())
+    assert results["rows"]["train"] == 60
+    assert results["command"] == "debias-features"
+    assert results["provenance"]["arguments"]["rounds"] == 1
+    assert "made with rounds=1, not 2" in fails(capsys, "debias-features", *files, "--rounds", "2", "--bias", "gap")
+    cli.main(["debias-features", *files, "--rounds", "1", "--factor", "factor.npz", "--overwrite", "--bias", "gap"])
     assert json.loads(Path("x/results.json").read_text())["factor"] is True
+    cli.main(["show", "x"])
+    assert "FMD on 2 features" in capsys.readouterr().out
+
+
+def old(capsys, *arguments):
+    """Runs an old spelling; -> (what it printed, the new spelling)."""
+    cli.main(list(arguments))
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("jaxdebias: this is now spelled: jaxdebias ")
+    return printed.out, printed.err.strip().removeprefix("jaxdebias: this is now spelled: jaxdebias ")
+
+
+def test_old_spellings_do_the_job_and_print_the_new_one(capsys, tmp_path, monkeypatch, trained):
+    monkeypatch.chdir(tmp_path)
+    features(tmp_path)
+    printed, new = old(
+        capsys, "debias", "--features", "F.npz", "--head", "H.npz", "--rounds", "1", "--out=x", "--overwrite"
+    )
+    assert "FMD on 2 features" in printed
+    assert new == "debias-features --features F.npz --head H.npz --rounds 1 --out x --overwrite"
+    printed, new = old(capsys, "audit", str(trained[0]))
+    assert new == f"show {trained[0]}"
+    assert "Counterfactual bias" in printed
+    rows = [("a", "b")[i % 2] + "," + ("a", "b")[i % 3 % 2] + "," + ("m", "f")[i % 5 % 2] for i in range(80)]
+    Path("p.csv").write_text("label,predicted,sex\n" + "\n".join(rows) + "\n")
+    printed, new = old(capsys, "audit", "--predictions", "p.csv", "--out", "y")
+    assert new == "audit-predictions --out y p.csv"
+    assert "1. Which attribute is a shortcut?" in printed
+    assert Path("y/model_card.md").is_file()
+    assert modern(["debias", "r", "--out", "o", "--aligned-floor", "0.2"])[0][-2:] == ["--max-aligned-loss", "0.2"]
+    assert modern(["debias", "--data", "language", "--kind", "bert", "--out", "o"])[0] == [
+        "debias-language", "--kind", "bert", "--out", "o",
+    ]  # fmt: skip
+    for new in (["debias", "r", "--out", "o"], ["audit", "r", "--fix"], ["audit", "--help"], ["train"], []):
+        assert modern(new) == (new, False)
+
+
+def test_the_version_and_nothing_at_all(capsys):
+    cli.main(["--version"])
+    assert re.fullmatch(r"jaxdebias \S+\n", capsys.readouterr().out)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 0
+    assert "audit-predictions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "x"), MemoryError("no room")])
+def test_what_a_machine_refuses_is_one_line(capsys, monkeypatch, tmp_path, error):
+    def broken(self):
+        raise error
+
+    monkeypatch.setattr(Check, "execute", broken)
+    fails(capsys, "check", str(tmp_path))
+
+
+def test_an_interrupt_says_that_the_same_command_resumes(capsys, monkeypatch, tmp_path):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Check, "execute", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(tmp_path)])
+    assert stop.value.code == 130
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--data", "digits"),
+        ("quickstart",),
+        ("audit-predictions", "p.csv"),
+        ("debias-features", "--features", "F.npz", "--head", "H.npz"),
+        ("debias-language",),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(capsys, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    features(tmp_path)
+    Path("p.csv").write_text("label,predicted,sex\na,a,m\nb,a,f\n")
+    assert "a folder that can be written" in fails(capsys, *command, "--out", "/proc/nowhere")
 
 
 def test_bad_values_are_one_line(capsys, tmp_path):
@@ -106,15 +197,15 @@ def test_bad_values_are_one_line(capsys, tmp_path):
     assert "a model resnet18 or resnet50" in message
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["quickstart"], ["train"], ["debias"], ["audit"], ["data"], ["data", "list"], ["data", "prepare"]]
-)
-def test_help_explains_every_option(capsys, command):
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS), ["data", "list"], ["data", "prepare"]])
+def test_help_explains_every_option_in_less_than_60_lines(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert "usage: jaxdebias" in said
+    assert said.count("\n") < 60
     # Beside its name, kind of value and default, every option has words.
     lines = [line.strip("│ ") for line in said.splitlines()]
     for number, line in enumerate(lines):
@@ -143,7 +234,7 @@ def test_train_debias_and_refusals(capsys, tmp_path):
     assert after["after"]["accuracy"]["value"] > after["before"]["accuracy"]["value"]
     for folder in (trained, fixed):
         assert (folder / "report.html").stat().st_size > 10_000
-    assert "a folder without results" in fails(capsys, "debias", str(trained), "--out", str(fixed))
+    assert "made with rounds=3, not 10" in fails(capsys, "debias", str(trained), "--out", str(fixed))
     assert "a trained run, not a repaired one" in fails(capsys, "debias", str(fixed), "--out", str(tmp_path / "x"))
     assert "another folder" in fails(capsys, "debias", str(trained), "--out", str(trained))
     cli.main(["check", str(trained), "--max-gap", "1"])
@@ -157,7 +248,7 @@ def test_train_debias_and_refusals(capsys, tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_as_a_process_in_any_terminal(tmp_path, encoding):
     done = subprocess.run(
-        [sys.executable, "-m", "jaxdebias.app.cli", "train", "--data", "nothing"],
+        [sys.executable, "-m", "jaxdebias", "train", "--data", "nothing"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

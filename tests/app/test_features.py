@@ -10,12 +10,13 @@ from oracles import softmax_head as oracle
 from oracles.fmd_toy import flip, l2, toy
 
 from jaxdebias.app import features as feature_files
-from jaxdebias.app.features import FeatureConfig, debias_features, debias_sets, feature_sets, find_head_arrays
+from jaxdebias.app.feature_sets import feature_sets, find_head_arrays
+from jaxdebias.app.features import FeatureConfig, debias_features, debias_sets
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.mitigate import FmdConfig, fmd
-from jaxdebias.results.records import read_results
+from jaxdebias.results.codec import read_results, read_run, to_json
 
 
 def sides(data):
@@ -84,7 +85,8 @@ def test_result_is_that_of_fmd_in_the_layout_of_the_file(arrays, tmp_path):
 
     # The file says what plain counting finds on the test rows.
     saved = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert saved == results
+    assert saved == to_json(results)
+    assert read_results(tmp_path / "out") == results
     assert saved["split"] == "test"
     assert saved["head"] == {"fc.weight": [2, 11], "fc.bias": [2]}
     for side, now in (("before", head), ("after", edited)):
@@ -140,20 +142,18 @@ def test_a_saved_factor_takes_the_place_of_the_training_set(arrays, tmp_path):
     blind = {name: array for name, array in features.items() if not name.startswith("train")}
     np.savez(tmp_path / "blind.npz", **blind)
     results = debias_features(tmp_path / "blind.npz", files[1], tmp_path / "blind", factor=tmp_path / "factor.npz")
-    assert results["factor"]
-    assert any("saved factor" in text for text in results["findings"])
-    assert results["rows"]["train"] is None
-    assert results["edit"]["accepted"]
-    assert results["after"]["counterfactual_bias"]["value"] < 0.8 * results["before"]["counterfactual_bias"]["value"]
+    assert results.factor
+    assert any("saved factor" in text for text in results.findings)
+    assert results.rows["train"] is None
+    assert results.edit.accepted
+    assert results.after.counterfactual_bias.value < 0.8 * results.before.counterfactual_bias.value
 
 
 def test_dfr_needs_no_training_set(arrays, tmp_path):
     features, head = arrays
     blind = {name: array for name, array in features.items() if not name.startswith("train")}
     results = debias_features(*written(tmp_path, blind, head), FeatureConfig(method="dfr"))
-    assert (
-        results["after"]["bias_conflicting_accuracy"]["value"] > results["before"]["bias_conflicting_accuracy"]["value"]
-    )
+    assert results.after.bias_conflicting_accuracy.value > results.before.bias_conflicting_accuracy.value
 
 
 def test_what_is_not_accepted_comes_back_to_the_bit(arrays, key):
@@ -164,9 +164,9 @@ def test_what_is_not_accepted_comes_back_to_the_bit(arrays, key):
     }
     sets, found = feature_sets(same, head)
     edited, results = debias_sets(key, sets, found)
-    assert not results["edit"]["accepted"]
+    assert not results.edit.accepted
     assert all((edited[name] == head[name]).all() for name in head)
-    assert results["after"] == results["before"]
+    assert results.after == results.before
 
 
 def test_what_is_missing_is_made_of_the_pairs(arrays):
@@ -200,9 +200,9 @@ def test_without_test_arrays_the_numbers_are_called_optimistic(arrays, tmp_path)
     features, head = arrays
     few = {name: array for name, array in features.items() if not name.startswith("test")}
     results = debias_features(*written(tmp_path, few, head), FeatureConfig(rounds=1, bias="gap"))
-    assert results["split"] == "accept"
-    assert any("optimistic" in text for text in results["findings"])
-    assert any("different examples" in text for text in results["findings"])
+    assert results.split == "accept"
+    assert any("optimistic" in text for text in results.findings)
+    assert any("different examples" in text for text in results.findings)
 
 
 @pytest.mark.parametrize(
@@ -311,9 +311,13 @@ def test_bad_files_are_named(arrays, tmp_path):
 
 def test_results_are_not_written_over(arrays, tmp_path):
     files = written(tmp_path, *arrays)
-    debias_features(*files, FeatureConfig(rounds=1))
-    with pytest.raises(ContractError, match="a folder without results"):
+    results = debias_features(*files, FeatureConfig(rounds=1))
+    assert debias_features(*files, FeatureConfig(rounds=1)) == results
+    with pytest.raises(ContractError, match=r"a folder without results.*made with rounds=1, not 2"):
+        debias_features(*files, FeatureConfig(rounds=2))
+    np.savez(files[0], **arrays[0] | {"test": arrays[0]["test"] + 1})
+    with pytest.raises(ContractError, match="made with features="):
         debias_features(*files, FeatureConfig(rounds=1))
-    debias_features(*files, FeatureConfig(rounds=1), overwrite=True)
+    debias_features(*files, FeatureConfig(rounds=2), overwrite=True)
     with pytest.raises(ContractError):
-        read_results(files[2])  # another schema: not taken for a run
+        read_run(files[2])  # another record: not taken for a run

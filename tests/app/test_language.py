@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdebias.app import cli
-from jaxdebias.app.language import LanguageDebiasConfig, clear, debias_language, language_tests
+from jaxdebias.app.language import LanguageDebiasConfig, debias_language
+from jaxdebias.app.language_tests import language_tests
 from jaxdebias.contracts import ContractError
 from jaxdebias.language.models import (
     BertConfig,
@@ -17,11 +18,13 @@ from jaxdebias.language.models import (
     bert,
     gpt2,
     load_checkpoint,
+    read_tokenizer,
     save_checkpoint,
     word_tokenizer,
 )
 from jaxdebias.language.training_sets import checkpoint_sets
 from jaxdebias.report.language_markdown import markdown, side_by_side
+from jaxdebias.results.codec import read_results, to_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZE = {"positions": 64, "width": 8, "depth": 2, "heads": 2, "hidden": 16}
@@ -79,33 +82,75 @@ def test_bad_input_is_one_line(tmp_path):
     with pytest.raises(ContractError, match="`data_dir`: expected a folder"):
         debias_language(LanguageDebiasConfig(data_dir=tmp_path / "no"), tmp_path / "out")
     (tmp_path / "results.json").write_text("{}")
-    (tmp_path / "model").mkdir()
-    with pytest.raises(ContractError, match="a folder without results"):
+    with pytest.raises(ContractError, match=r"a folder without results.*results of something else"):
         debias_language(LanguageDebiasConfig(), tmp_path)
-    clear(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--data", "language", "--checkpoint", "nowhere"), "a folder with config.json"),
-        (("--data", "language", "run"), "`--run`: expected none with --data language"),
-        (("--data", "language", "--method", "dfr"), "`--method`: expected fmd for a language model"),
-        (("--data", "language", "--block", "last-2"), "expected one of transform, mlp, top"),
-        (("run", "--checkpoint", "folder"), "`--checkpoint`: expected --data language beside it"),
-        (("--data", "langage"), "--data"),
+        (("debias-language", "--checkpoint", "nowhere"), "a folder with config.json"),
+        (("debias-language", "run"), "run"),
+        (("debias-language", "--method", "dfr"), "--method"),
+        (("debias-language", "--block", "last-2"), "expected one of transform, mlp, top"),
+        (("debias", "run", "--checkpoint", "folder"), "--checkpoint"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(capsys, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JAXDEBIAS_DATA", raising=False)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["debias", *arguments, "--out", "out"])
-    said = capsys.readouterr().err
+        cli.main([*arguments, "--out", "out"])
+    error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert said.count("\n") == 1
-    assert expected in said
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 665\n"
+
+
+def edited(**changes):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda folder: (folder / "config.json").write_text(LFS), "a pointer of Git LFS"),
+        (lambda folder: (folder / "config.json").write_text("<html>"), "`config.json`: expected JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "`config.json`: expected a JSON object"),
+        (edited(n_head=None), "`n_head in config.json`: expected a number above 0, got NoneType None"),
+        (edited(vocab_size="12"), "`vocab_size in config.json`: expected a number above 0"),
+        (edited(resid_pdrop=[]), "`resid_pdrop in config.json`: expected a number in [0, 1)"),
+        (lambda folder: (folder / "tokenizer.json").write_text(LFS), "a pointer of Git LFS"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"model": 3}'), "an entry model"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'), "files of the tokenizers library"),
+    ],
+)
+def test_damaged_checkpoints_are_one_line(capsys, tmp_path, monkeypatch, change, expected):
+    monkeypatch.delenv("JAXDEBIAS_DATA", raising=False)
+    folder = checkpoint("gpt2", tmp_path / "mine")
+    change(folder)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["debias-language", "--checkpoint", str(folder), "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count("\n") == 1
+    assert expected in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    folder = checkpoint("gpt2", tmp_path / "mine")
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    load_checkpoint(folder)
+    read_tokenizer(folder)
 
 
 def test_sentences_that_do_not_fit_are_left_out(tmp_path):
@@ -134,22 +179,22 @@ def test_a_random_checkpoint_end_to_end(kind, tmp_path, monkeypatch, capsys):
     page = capsys.readouterr().out
     assert page.count("| mine | gender, SS |") == 1
     assert "## CrowS-Pairs" in page
-    results = json.loads((tmp_path / "out" / "mine" / "results.json").read_text())
-    assert json.loads((tmp_path / "out" / "stereosets.json").read_text())["mine"] == results
+    results = read_results(tmp_path / "out" / "mine")
+    assert json.loads((tmp_path / "out" / "stereosets.json").read_text())["mine"] == to_json(results)
     assert markdown(results) == (tmp_path / "out" / "mine" / "report.md").read_text()
     assert side_by_side({"mine": results}) + "\n" == page
-    assert set(results["before"]["stereoset"]) == {"gender"}
-    assert set(results["before"]["crows"]) == {"all", "gender"}
-    assert len(results["harmful"]) == len({one["text"] for one in results["harmful"]}) == 8
-    assert set(results["baselines"]) == {"projection"}
+    assert set(results.before.stereoset) == {"gender"}
+    assert set(results.before.crows) == {"all", "gender"}
+    assert len(results.harmful) == len({one.text for one in results.harmful}) == 8
+    assert set(results.baselines) == {"projection"}
     (model, params), (again, repaired) = load_checkpoint(folder), load_checkpoint(tmp_path / "out" / "mine" / "model")
     assert again is model
     changed = sum(
         int((np.asarray(a) != np.asarray(b)).sum())
         for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(repaired), strict=True)
     )
-    assert 0 <= changed <= results["edit"]["parameters"]
-    assert (changed > 0) == results["edit"]["accepted"]
+    assert 0 <= changed <= results.edit.parameters
+    assert (changed > 0) == results.edit.accepted
     # A second call keeps what is there.
     stamp = (tmp_path / "out" / "mine" / "results.json").stat().st_mtime_ns
     assert stereosets.main(arguments) == 0
@@ -162,7 +207,7 @@ def test_the_small_model_from_the_command_line(tmp_path):
     """A few steps only: that the whole way runs, and that what it writes can be repaired once more."""
     config = LanguageDebiasConfig(steps=2, rounds=1, sentences=150)
     results = debias_language(config, tmp_path / "one")
-    assert set(results["baselines"]) == {"projection", "cda"}
-    assert results["before"]["stereoset"] == {}
+    assert set(results.baselines) == {"projection", "cda"}
+    assert results.before.stereoset == {}
     assert "## StereoSet" not in markdown(results)
     load_checkpoint(tmp_path / "one" / "model", head_bias=True)

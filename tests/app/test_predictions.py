@@ -1,13 +1,12 @@
 import csv
-import json
 
 import numpy as np
 import pytest
 
-from jaxdebias.app.predictions import audit_predictions, read_predictions
-from jaxdebias.auditing.candidates import column
+from jaxdebias.app.predictions import audit_predictions
 from jaxdebias.contracts import ContractError
-from jaxdebias.results.records import check_results
+from jaxdebias.data._predictions import read_predictions
+from jaxdebias.results.codec import read_results
 
 
 def write(path, header, rows):
@@ -41,29 +40,29 @@ def birds(path, n=600, follows=0.5):
 def test_the_shortcut_is_named_and_the_page_written(tmp_path):
     out = tmp_path / "out"
     results = audit_predictions(birds(tmp_path / "birds.csv"), out)
-    check_results(results)
-    assert json.loads((out / "results.json").read_text()) == results
-    verdicts = {one["name"]: one["verdict"] for one in results["candidates"]}
+    assert read_results(out) == results
+    verdicts = {one.name: one.verdict for one in results.candidates}
     assert next(iter(verdicts)) == "background"
     assert verdicts == {"background": "shortcut", "weather": "none", "weight": "none"}
-    assert results["attribute"] == "background"
-    gap = results["candidates"][0]["gap"]
-    assert gap["low"] < 0.5 < gap["high"]
-    assert results["before"]["bias_aligned_accuracy"]["value"] > results["before"]["bias_conflicting_accuracy"]["value"]
+    assert results.attribute == "background"
+    gap = results.candidates[0].gap
+    assert gap.low < 0.5 < gap.high
+    assert results.before.bias_aligned_accuracy.value > results.before.bias_conflicting_accuracy.value
     page = (out / "report.html").read_text()
     assert "Which attribute is the shortcut" in page
     assert "no shortcut seen" in page
-    assert [one["said"] == "" for one in results["answers"]] == [False, False, True, True, False]
-    assert results["advice"]["fix"] == "not tried"
+    assert [one.said == "" for one in results.answers] == [False, False, True, True, False]
+    assert results.advice.fix == "not tried"
     assert (out / "report.md").is_file()
     assert "background" in (out / "model_card.md").read_text()
-    with pytest.raises(ContractError, match="a folder without results"):
-        audit_predictions(tmp_path / "birds.csv", out)
+    assert audit_predictions(tmp_path / "birds.csv", out) == results
+    with pytest.raises(ContractError, match=r"a folder without results.*made with seed=0, not 1"):
+        audit_predictions(tmp_path / "birds.csv", out, seed=1)
 
 
 def test_without_a_shortcut_none_is_named(tmp_path):
     results = audit_predictions(birds(tmp_path / "birds.csv", follows=0.0), tmp_path / "out")
-    assert {one["verdict"] for one in results["candidates"]} == {"none"}
+    assert {one.verdict for one in results.candidates} == {"none"}
     assert "No sign that the model follows the candidates." in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -92,13 +91,34 @@ def test_names_cannot_smuggle_html_into_the_page(tmp_path):
         assert evil not in page
 
 
-def test_numbers_are_cut_at_their_quartiles():
-    cells = [str(value) for value in range(40)] + [""]
-    value, names = column(cells)
-    assert np.bincount(value[:-1]).tolist() == [10, 10, 10, 10]
-    assert value[-1] == -1
-    assert len(names) == 4
-    assert column(["1", "3", "2", "1"]).names == ("1", "2", "3")
+def test_how_the_file_was_understood_is_among_the_findings(tmp_path):
+    rng = np.random.default_rng(0)
+    label, sex = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    score = np.clip(0.5 * sex + 0.25 + rng.uniform(-0.2, 0.2, 400), 0, 1).round(3)  # follows sex
+    rows = [(f"{y}.0", p, bool(a), f"{i}.png") for i, (y, p, a) in enumerate(zip(label, score, sex, strict=True))]
+    results = audit_predictions(
+        write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows), tmp_path / "out"
+    )
+    assert results["before"]["accuracy"]["value"] == pytest.approx((label == sex).mean(), abs=1e-6)
+    assert [one["name"] for one in results["candidates"]] == ["sex"]
+    said = " ".join(results["findings"])
+    assert "predicted holds probabilities: they were read as those of class '1'." in said
+    assert "file was left out of the candidates: it is an identifier: 400 values in 400 rows." in said
+
+
+def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
+    path = birds(tmp_path / "birds.csv", n=200)
+    with open(path, newline="") as file:
+        header, *rows = csv.reader(file)
+    of = {"landbird": "0", "waterbird": "1", "": ""}
+    plain = [[of[y], of[p], *rest] for y, p, *rest in rows]
+    floats = [[f"{y}.0", p and f"{p}.0", *rest] for y, p, *rest in plain]
+    mixed = [[bool(int(y)), p and f"{p}.0", *rest] for y, p, *rest in plain]
+    found = []
+    for number, table in enumerate((plain, floats, mixed)):
+        results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
+        found.append((results["candidates"], results["before"]["accuracy"], results["label_names"]))
+    assert found[0] == found[1] == found[2]
 
 
 GOOD = ["label", "predicted", "split", "sex"]
@@ -113,12 +133,13 @@ GOOD = ["label", "predicted", "split", "sex"]
         (GOOD, [["a", "b", "train", "f"]], "`p.csv`: expected at least one row of split test"),
         (GOOD, [["a", "b", "test", "f"], ["a", "", "test", "m"]], "`p.csv row 3`: expected a value for predicted"),
         (GOOD, [["a", "a", "test", "f"]], "`p.csv`: expected at least two classes, got a"),
-        (GOOD, [["a", "b", "test", "f"]], "`p.csv`: expected at least one more column"),
+        (GOOD, [["a", "b", "test", "f"]], "`p.csv`: expected predicted among the labels 'a', got 'b'"),
+        (GOOD, [["a", "a", "test", "f"], ["b", "b", "test", "f"]], "`p.csv`: expected at least one more column"),
         (["label", "label"], [["a", "b"]], "`p.csv`: expected columns with different names"),
         (
             GOOD,
-            [["a", "b", "test", "f"], ["a", "b", "test", "m"], ["a", "", "train", ""]],
-            "`p.csv`: expected a candidate with known values in both splits",
+            [["a", "a", "test", ""], ["b", "b", "test", ""], ["a", "", "train", "f"], ["a", "", "train", "m"]],
+            "`p.csv`: expected a candidate with known values in the test rows",
         ),
     ],
 )

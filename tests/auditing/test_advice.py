@@ -8,7 +8,7 @@ import pytest
 from auditing.toys import SPLIT, linear, looking_at, table
 
 from jaxdebias import auditing
-from jaxdebias.auditing.advice import ESTIMATE, LEAVE, UNTRIED, _halved, _sorted, advise, verified, worth_it
+from jaxdebias.auditing.advice import ESTIMATE, LEAVE, UNTRIED, _halved, _sorted, advise, verify, worth_it
 from jaxdebias.core import take
 from jaxdebias.measure import Interval
 
@@ -27,7 +27,7 @@ def test_a_repair_that_helps_is_recommended_and_holds(key, advice):
     assert gain.low > 0.2
     assert "group_mean_accuracy" in advice.chosen.gains
     before = auditing.measure(key, linear, params, dataset)
-    found = verified(jax.random.key(1), SPLIT, advice.chosen, dataset, before, measure_key=key)
+    found = verify(jax.random.key(1), SPLIT, advice.chosen, dataset, before, measure_key=key)
     assert found.held
     assert found.changes["group_mean_accuracy"].low > 0.2
     assert found.after.groups.bias_conflicting_accuracy.value > 0.8

@@ -3,11 +3,14 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from auditing.toys import linear, looking_at, table
 
-from jaxdebias.auditing.candidates import candidates, counts_of, entry, judged, own_name, with_attribute
+from jaxdebias.auditing.candidates import assess_candidates, counts_of, list_candidates, own_name, with_attribute
 from jaxdebias.contracts import ContractError, check_dataset
+from jaxdebias.core import take
 
 
 def sizes(dataset):
@@ -17,8 +20,8 @@ def sizes(dataset):
 def test_the_own_attribute_comes_first_and_others_are_numbered():
     dataset = table()
     text = {name: np.where(np.arange(n) % 2, "b", "a") for name, n in sizes(dataset).items()}
-    number = {"test": [-1, *range(399)]}
-    found = candidates(dataset, {"text": text, "number": number})
+    number = {"test": [-1, *(i / 2 for i in range(399))]}
+    found = list_candidates(dataset, {"text": text, "number": number})
     assert list(found) == ["attribute", "text", "number"]
     assert found["attribute"].own
     assert found["attribute"].names == ("blue", "red")
@@ -36,7 +39,7 @@ def test_an_unknown_attribute_is_no_candidate():
         dataset,
         splits={name: batch._replace(attribute=np.full(400, -1, np.int32)) for name, batch in dataset.splits.items()},
     )
-    assert candidates(blind) == {}
+    assert list_candidates(blind) == {}
     assert own_name(dataclasses.replace(dataset, variant={"attribute": "colour"})) == "colour"
 
 
@@ -46,13 +49,18 @@ def test_an_unknown_attribute_is_no_candidate():
         ({"attribute": {"test": np.zeros(400)}}, "another name than that of the data set's attribute"),
         ({"a": {"train": np.arange(400)}}, "values for the test split, got train"),
         ({"a": {"test": np.arange(3)}}, r"expected \[n=400\]"),
-        ({"a": {"test": np.ones(400)}}, "at least two values, got 1.0"),
+        ({"a": {"test": np.ones(400)}}, "at least two values, got 1"),
+        ({"a": {"test": [f"{i}.png" for i in range(400)]}}, "values that samples share, got an identifier: 400 values"),
+        (
+            {"a": {"train": ["Male", "Female"] * 200, "test": ["male", "female"] * 200}},
+            "the same values in every split .* got only in train: 'Female', 'Male'; only in test: 'female', 'male'",
+        ),
         ({"a": {"tset": np.ones(400), "test": np.ones(400)}}, "tset"),
     ],
 )
 def test_refused(given, message):
     with pytest.raises(ContractError, match=message):
-        candidates(table(), given)
+        list_candidates(table(), given)
 
 
 def test_a_decoy_is_told_from_the_shortcut(key):
@@ -63,13 +71,13 @@ def test_a_decoy_is_told_from_the_shortcut(key):
     }
     noise = {name: rng.integers(0, 2, 400) for name in dataset.splits}
     logits = linear(looking_at(0.0, 10.0), dataset.splits["test"].x)
-    found = judged(key, logits, dataset, candidates(dataset, {"near": near, "noise": noise}))
+    found = assess_candidates(key, logits, dataset, list_candidates(dataset, {"near": near, "noise": noise}))
     assert [(one.name, one.verdict) for one in found] == [
         ("attribute", "shortcut"),
         ("near", "explained"),
         ("noise", "none"),
     ]
-    assert entry(found[0])["gap"]["value"] == 1.0
+    assert found[0].gap.value == 1.0
 
 
 def test_the_data_set_of_a_candidate(key):
@@ -81,7 +89,7 @@ def test_the_data_set_of_a_candidate(key):
         for name, batch in dataset.splits.items()
     }
     age["test"][:50] = ""
-    listed = candidates(dataset, {"age": age})
+    listed = list_candidates(dataset, {"age": age})
     made = with_attribute(dataset, "age", listed["age"])
     check_dataset(made)
     assert made.attribute_names == ("old", "young")
@@ -100,6 +108,68 @@ def test_the_data_set_of_a_candidate(key):
 def test_without_samples_of_both_sides_there_are_no_pairs():
     dataset = table()
     one = {name: np.where(batch.label, "x", "y") for name, batch in dataset.splits.items()}
-    made = with_attribute(dataset, "one", candidates(dataset, {"one": one})["one"])
+    made = with_attribute(dataset, "one", list_candidates(dataset, {"one": one})["one"])
     assert made.pairs == {}
     assert made.pairing == "none"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda values: values.astype(float),
+        lambda values: values.astype(bool),
+        lambda values: [f"{value}.0" for value in values],
+        lambda values: pd.Series(values, index=values.argsort(kind="stable")[::-1], dtype="Int64"),
+        lambda values: pl.Series(values.astype(str)),
+    ],
+)
+def test_values_are_the_same_in_every_split_however_spelled(spelled):
+    dataset = table()
+    values = {name: np.asarray(batch.attribute) for name, batch in dataset.splits.items()}
+    plain = list_candidates(dataset, {"sex": values})["sex"]
+    other = list_candidates(dataset, {"sex": {**values, "test": spelled(values["test"])}})["sex"]
+    assert other.names == plain.names == ("0", "1")
+    for name in values:
+        np.testing.assert_array_equal(other.values[name], plain.values[name])
+    np.testing.assert_array_equal(counts_of(dataset, other), counts_of(dataset, plain))
+
+
+def test_a_missing_value_in_one_split_changes_no_other():
+    dataset = table()
+    values = {name: np.asarray(batch.attribute) for name, batch in dataset.splits.items()}
+    with_gap = values["test"].astype(float)
+    with_gap[:3] = np.nan
+    found = list_candidates(dataset, {"sex": {**values, "test": with_gap}})["sex"]
+    assert found.values["test"][:3].tolist() == [-1, -1, -1]
+    np.testing.assert_array_equal(found.values["test"][3:], values["test"][3:])
+    assert found.remark == ""
+    text = list_candidates(
+        dataset, {"sex": {"test": np.where(np.arange(400) < 3, "NA", ["x", "y", "z"] * 133 + ["x"])}}
+    )["sex"]
+    assert text.remark == "3 cells with 'NA' are unknown"
+
+
+def test_padding_rows_count_in_no_verdict(key):
+    dataset = table()
+    test = dataset.splits["test"]
+    rows = np.r_[np.arange(400), np.full(300, 7)]
+    padded = take(test, rows)._replace(weight=np.r_[np.ones(400), np.zeros(300)].astype(np.float32))
+    with_padding = dataclasses.replace(dataset, splits={**dataset.splits, "test": padded})
+    predicted = np.asarray(test.attribute)
+    (plain,) = assess_candidates(key, predicted, dataset, list_candidates(dataset))
+    (padded,) = assess_candidates(key, predicted[rows], with_padding, list_candidates(with_padding))
+    assert padded.pull == pytest.approx(plain.pull)  # value, z and n
+    assert padded.gap == pytest.approx(plain.gap)
+
+
+def test_a_cell_that_training_holds_as_often_as_by_chance_is_not_aligned():
+    """Of three values one says nothing about the label: both of its cells have an association of exactly 0."""
+    dataset = table(n=100)
+    label = np.arange(100, dtype=np.int32) % 2
+    value = np.where(np.arange(100) % 10 < 2, 2, np.where(np.arange(100) % 10 < 4, 1 - label, label))
+    splits = {name: batch._replace(label=label) for name, batch in dataset.splits.items()}
+    dataset = dataclasses.replace(dataset, splits=splits, pairs={})
+    candidate = list_candidates(dataset, {"tone": {name: np.array(["a", "b", "c"])[value] for name in splits}})["tone"]
+    assert counts_of(dataset, candidate).tolist() == [[30, 10, 10], [10, 30, 10]]
+    made = with_attribute(dataset, "tone", candidate)
+    assert made.aligned.tolist() == [[True, False, False], [False, True, False]]

@@ -76,13 +76,13 @@ def dataset():
 
 @pytest.mark.parametrize("weights", [AT_OBJECT, AT_REST])
 def test_every_number_is_that_of_a_loop_over_the_images(key, dataset, weights):
-    seen = class_maps.look(key, LAYER, weights, dataset, regions=REGIONS, batch_size=16)
+    seen = class_maps.audit_maps(key, LAYER, weights, dataset, regions=REGIONS, batch_size=16)
     truth, test = by_hand(dataset, np.asarray(weights, np.float64)), dataset.splits["test"]
     assert seen.grid == (GRID, GRID)
     assert seen.regions == tuple(REGIONS)
     aligned, known = test.label == test.attribute, test.attribute >= 0
     sets = [
-        (seen.everything, known | True),
+        (seen.overall, known | True),
         (seen.aligned, aligned),
         (seen.conflicting, known & ~aligned),
         *((seen.groups[2 * y + s], (test.label == y) & (test.attribute == s)) for y in (0, 1) for s in (0, 1)),
@@ -100,13 +100,13 @@ def test_every_number_is_that_of_a_loop_over_the_images(key, dataset, weights):
         for interval in (found.score, found.inside):
             assert (interval.low <= interval.value + 1e-6).all()
             assert (interval.value <= interval.high + 1e-6).all()
-    assert seen.everything.without_map == 1
-    assert seen.everything.used[2] < 20 < seen.everything.used[0]
-    assert seen.everything.score.n[0] < seen.everything.used[0]  # units of two images each
+    assert seen.overall.without_map == 1
+    assert seen.overall.used[2] < 20 < seen.overall.used[0]
+    assert seen.overall.score.n[0] < seen.overall.used[0]  # units of two images each
     there, elsewhere = (0, 1) if weights is AT_OBJECT else (1, 0)
-    assert seen.everything.inside.low[there] > seen.everything.area[there]
-    assert seen.everything.inside.high[elsewhere] < seen.everything.area[elsewhere]
-    assert seen.everything.score.high[elsewhere] < seen.everything.chance[elsewhere]
+    assert seen.overall.inside.low[there] > seen.overall.area[there]
+    assert seen.overall.inside.high[elsewhere] < seen.overall.area[elsewhere]
+    assert seen.overall.score.high[elsewhere] < seen.overall.chance[elsewhere]
 
 
 def flat_head(params, z):
@@ -114,11 +114,13 @@ def flat_head(params, z):
 
 
 def test_agreement_says_whether_grad_cam_is_to_be_trusted(key, dataset):
-    assert class_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS).agreement == pytest.approx(1.0, abs=1e-5)
+    assert class_maps.audit_maps(key, LAYER, AT_OBJECT, dataset, regions=REGIONS).agreement == pytest.approx(
+        1.0, abs=1e-5
+    )
     # A head for which only the left half counts: Grad-CAM, with one weight per channel, shows both halves.
     left = jnp.zeros((GRID, GRID, 3, 2)).at[:, :2, 2, 0].set(1.0)
     small = dataclasses.replace(dataset, splits={"test": dataset.splits["test"]._replace(mask=None)})
-    seen = class_maps.look(key, Split(pooled, flat_head), left, small)
+    seen = class_maps.audit_maps(key, Split(pooled, flat_head), left, small)
     test, found = dataset.splits["test"], []
     for x in test.x.astype(np.float64):
         a = x.reshape(GRID, 2, GRID, 2, 3).mean(axis=(1, 3))[..., 2]
@@ -128,17 +130,19 @@ def test_agreement_says_whether_grad_cam_is_to_be_trusted(key, dataset):
 
 
 def test_the_batch_size_and_what_pads_the_last_batch_change_nothing(key, dataset):
-    one, two = (class_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS, batch_size=size) for size in (16, 67))
+    one, two = (
+        class_maps.audit_maps(key, LAYER, AT_OBJECT, dataset, regions=REGIONS, batch_size=size) for size in (16, 67)
+    )
     np.testing.assert_array_equal(one.predicted, two.predicted)
     np.testing.assert_array_equal(one.examples, two.examples)
     np.testing.assert_allclose(one.example_maps, two.example_maps, atol=1e-6)
-    np.testing.assert_allclose(one.everything.average, two.everything.average, atol=1e-6)
-    np.testing.assert_allclose(one.everything.score.low, two.everything.score.low, atol=1e-6)
+    np.testing.assert_allclose(one.overall.average, two.overall.average, atol=1e-6)
+    np.testing.assert_allclose(one.overall.score.low, two.overall.score.low, atol=1e-6)
 
 
 def test_examples_are_the_telling_ones_of_each_group(key, dataset):
     test = dataset.splits["test"]
-    seen = class_maps.look(key, LAYER, AT_OBJECT, dataset, regions=REGIONS)
+    seen = class_maps.audit_maps(key, LAYER, AT_OBJECT, dataset, regions=REGIONS)
     assert (seen.predicted == 0).all()  # so those of label 0 are right
     cells = [(int(test.label[i]), int(test.attribute[i])) for i in seen.examples]
     assert cells == [cell for cell in ((0, 0), (1, 1), (0, 1), (1, 0)) for _ in range(3)]
@@ -156,13 +160,13 @@ def test_examples_are_the_telling_ones_of_each_group(key, dataset):
 
 def test_without_masks_there_are_maps_and_no_scores(key, dataset):
     bare = dataclasses.replace(dataset, splits={"test": dataset.splits["test"]._replace(mask=None)})
-    seen = class_maps.look(key, LAYER, AT_OBJECT, bare)
+    seen = class_maps.audit_maps(key, LAYER, AT_OBJECT, bare)
     assert seen.regions == ()
-    assert seen.everything.score.value.shape == seen.everything.chance.shape == (0,)
-    assert np.nanmean(seen.everything.average) == pytest.approx(1.0, abs=1e-5)
+    assert seen.overall.score.value.shape == seen.overall.chance.shape == (0,)
+    assert np.nanmean(seen.overall.average) == pytest.approx(1.0, abs=1e-5)
     assert len(seen.example_maps) == len(seen.examples) == 12
     with pytest.raises(ContractError, match="a split with masks"):
-        class_maps.look(key, LAYER, AT_OBJECT, bare, regions=REGIONS)
+        class_maps.audit_maps(key, LAYER, AT_OBJECT, bare, regions=REGIONS)
 
 
 def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
@@ -170,7 +174,7 @@ def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
     only = dataclasses.replace(
         dataset, aligned=np.ones((2, 2), bool), splits={"test": test._replace(attribute=np.zeros_like(test.attribute))}
     )
-    seen = class_maps.look(key, LAYER, AT_OBJECT, only, regions=REGIONS)
+    seen = class_maps.audit_maps(key, LAYER, AT_OBJECT, only, regions=REGIONS)
     assert seen.conflicting is None
     assert seen.aligned.rows == len(test.label)
     assert seen.groups[1].rows == 0
@@ -180,7 +184,7 @@ def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
 
 def test_what_has_no_maps_is_refused(key, dataset):
     with pytest.raises(ContractError, match="split"):
-        class_maps.look(key, LAYER, AT_OBJECT, dataset, split="tets")
+        class_maps.audit_maps(key, LAYER, AT_OBJECT, dataset, split="tets")
     flat = dataclasses.replace(
         dataset,
         splits={
@@ -188,7 +192,7 @@ def test_what_has_no_maps_is_refused(key, dataset):
         },
     )
     with pytest.raises(ContractError, match="images"):
-        class_maps.look(key, LAYER, AT_OBJECT, flat)
+        class_maps.audit_maps(key, LAYER, AT_OBJECT, flat)
 
 
 def test_the_regions_of_the_data_sets():

@@ -1,6 +1,8 @@
 """What is suspected without any attribute, where there is something and where there is nothing."""
 
 import dataclasses
+import json
+import pathlib
 
 import jax
 import numpy as np
@@ -8,15 +10,17 @@ import pytest
 
 from jaxdebias import FitConfig, data, erm, fit, models
 from jaxdebias.auditing import discovery
-from jaxdebias.auditing.candidates import Candidate, judged
+from jaxdebias.auditing.candidates import Candidate, assess_candidates
 from jaxdebias.auditing.discovery import (
     CELLS,
+    POWER,
     ErrorGroup,
     Guesses,
-    biased_branch,
+    SearchPower,
+    augmented_judges,
     error_groups,
     guess_cells,
-    shapeless,
+    sih_judges,
     suspected,
 )
 from jaxdebias.core import Batch, Dataset
@@ -112,17 +116,62 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
         aligned=np.zeros((classes, 1), bool),
     )
     predicted = np.where(contrary & (np.arange(n) % 10 > 0), guess, label)
-    judges = shapeless(models.mlp(hidden=(4,), classes=classes))._replace(followed=taken)
+    judges = augmented_judges(models.mlp(hidden=(4,), classes=classes))._replace(followed=taken)
     said = guess_cells(key, dataset, judges, predicted)
     assert said.plain == plain
     assert said.followed.value == (pytest.approx(0.9) if said.followed.n else pytest.approx(np.nan, nan_ok=True))
 
 
+def test_the_power_of_the_search_is_the_measured_one():
+    """The words of an audit that suspects nothing quote these counts."""
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    for judges, part in (("aug-cell", "pictures only"), ("sih", "biased branch")):
+        planted = [row["suspected"] for row in rows if row["part"] == part and row["state"] == "biased"]
+        assert POWER[judges][0] == SearchPower("generated pictures", sum(planted), len(planted))
+
+
+def test_judges_learn_from_the_training_split_alone(key, monkeypatch):
+    """All splits are predicted in one pass; only the rows of train have a weight, and no attribute is handed over."""
+    rows = {"test": 30, "train": 40, "edit": 20}  # as a data set may list them: train is not the first
+    splits = {
+        name: Batch(
+            x=np.full((n, 2, 2, 1), i, np.uint8), label=np.arange(n, dtype=np.int32) % 2, attribute=np.ones(n, np.int32)
+        )
+        for i, (name, n) in enumerate(rows.items())
+    }
+    dataset = Dataset(
+        name="by hand",
+        variant={},
+        splits=splits,
+        pairs={},
+        label_names=("0", "1"),
+        attribute_names=("a", "b"),
+        aligned=np.eye(2, dtype=bool),
+        pairing="none",
+    )
+    given = []
+
+    def find_cells(key, learner, data, config):
+        given.append(data)
+        n = len(data.label)
+        return Cells(data.label, np.eye(2)[data.label], np.zeros((1, n), np.int32), np.zeros((2, 2)))
+
+    monkeypatch.setattr(discovery, "find_cells", find_cells)
+    guesses = guess_cells(key, dataset, augmented_judges(models.mlp(hidden=(4,), classes=2)), splits["test"].label)
+    (data,) = given
+    of_train = data.x[:, 0, 0, 0] == 1
+    assert of_train.sum() == rows["train"]
+    np.testing.assert_array_equal(data.weight, of_train)
+    assert (data.attribute == -1).all()
+    assert {name: len(value) for name, value in guesses.candidate.values.items()} == rows
+
+
 def test_equal_judges_are_one_program():
     branches = models.mlp_vae(image=(4, 4, 3), latent=4, hidden=(4,), decoder=(4,), classes=3)
-    assert biased_branch(branches, 3).learner is biased_branch(branches, 3).learner
+    assert sih_judges(branches, 3).learner is sih_judges(branches, 3).learner
     classifier = models.mlp(hidden=(4,), classes=3)
-    assert shapeless(classifier).learner is shapeless(classifier).learner
+    assert augmented_judges(classifier).learner is augmented_judges(classifier).learner
 
 
 def trained_blind(key, conflicting):
@@ -145,9 +194,9 @@ def trained_blind(key, conflicting):
 @pytest.mark.parametrize(("conflicting", "expected"), [(0.02, True), (0.1, True), (0.89, False)])
 def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
     blind, classifier, logits, colour = trained_blind(key, conflicting)
-    guesses = guess_cells(key, blind, shapeless(classifier, CellsConfig(batch_size=64)), logits.argmax(1))
+    guesses = guess_cells(key, blind, augmented_judges(classifier, CellsConfig(batch_size=64)), logits.argmax(1))
     assert guesses.plain == expected
-    assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    assert suspected(guesses, assess_candidates(key, logits, blind, {CELLS: guesses.candidate})) == expected
     if expected:
         guess = guesses.candidate.values["test"]
         assert (guess[guess >= 0] == colour[guess >= 0]).mean() > 0.95
@@ -158,9 +207,9 @@ def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
 def test_the_biased_branch_is_a_judge_by_itself(key, conflicting, expected):
     blind, _, logits, colour = trained_blind(key, conflicting)
     branches = models.mlp_vae(image=blind.splits["train"].x.shape[1:], latent=32, decoder=(256,))
-    guesses = guess_cells(key, blind, biased_branch(branches, 10), logits.argmax(1))
+    guesses = guess_cells(key, blind, sih_judges(branches, 10), logits.argmax(1))
     assert guesses.plain == expected
-    assert suspected(guesses, judged(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    assert suspected(guesses, assess_candidates(key, logits, blind, {CELLS: guesses.candidate})) == expected
     if expected:
         guess, label = guesses.candidate.values["test"], blind.splits["test"].label
         contrary = (guess >= 0) & (guess != label)

@@ -54,9 +54,7 @@ def state():
 
 
 def test_who_is_drawn():
-    drawn = draw_shares.who_is_drawn(
-        learner(lambda state, data: jnp.asarray(WEIGHT)), state(), model(), data(), shown=3
-    )
+    drawn = draw_shares.audit_draws(learner(lambda state, data: jnp.asarray(WEIGHT)), state(), model(), data(), shown=3)
     np.testing.assert_allclose(drawn.weight, WEIGHT / WEIGHT.sum(), rtol=1e-6)
     assert drawn.report.rarest.tolist() == [9, 7, 2]
     assert drawn.rarest_decoded[:, 0, 0, 0].tolist() == [18, 14, 4]
@@ -77,4 +75,4 @@ def test_who_is_drawn():
 
 def test_a_learner_that_draws_every_row_once_is_refused():
     with pytest.raises(ContractError, match="`learner`: expected one with weights"):
-        draw_shares.who_is_drawn(learner(None), state(), model(), data())
+        draw_shares.audit_draws(learner(None), state(), model(), data())

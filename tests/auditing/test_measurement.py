@@ -39,6 +39,18 @@ def test_changes_are_paired(key):
     assert all(interval[:3] == (0.0, 0.0, 0.0) for interval in same.values())
 
 
+def test_the_change_of_a_gap_does_not_depend_on_its_sign(key):
+    """A gap against the attribute is a bias too: taking it out lowers the bias."""
+    matched = dataclasses.replace(table(), pairing="matched")
+    before, after = (
+        auditing.measure(key, linear, looking_at(*weights), matched) for weights in ((1.0, -3.0), (1.0, 0.0))
+    )
+    assert np.mean(before.pair_probability[:, 0] - before.pair_probability[:, 1]) < -0.3
+    change = auditing.changes(key, before, after, matched)["counterfactual_bias"]
+    assert change.value == pytest.approx(after.counterfactual_bias.value - before.counterfactual_bias.value, abs=1e-5)
+    assert change.high < -0.3
+
+
 def test_the_gap_is_used_for_matched_pairs(key):
     dataset = table()
     pairs = dataset.pairs["test"]
@@ -92,6 +104,39 @@ def test_findings(key):
     text = " ".join(auditing.findings(biased, auditing.measure(key, linear, looking_at(1.0, 0.0), biased)))
     assert "No training sample is bias-conflicting" in text
     assert "constant" not in text
+
+
+@pytest.mark.parametrize(
+    ("aligned", "from_test", "unknown"),
+    [
+        (np.zeros((2, 2), bool), False, True),  # nobody said which cells are aligned
+        (np.ones((2, 2), bool), False, True),
+        (np.eye(2, dtype=bool), False, False),  # the data set says it
+        (np.eye(2, dtype=bool), True, True),  # guessed
+    ],
+)
+def test_without_training_counts_nothing_follows_from_a_guess(key, aligned, from_test, unknown):
+    """The test split holds one sample of each label and value at least, and no training sample is given."""
+    test = table().splits["test"]
+    dataset = dataclasses.replace(table(), splits={"test": test}, pairs={}, aligned=aligned, pairing="none")
+    measured = auditing.measure(key, linear, looking_at(1.0, 0.5), dataset)
+    text = " ".join(auditing.findings(dataset, measured, aligned_from_test=from_test))
+    assert "only bias-aligned or only" not in text
+    assert ("How attribute and the label are associated in training is unknown" in text) == unknown
+    assert ("association in the test set" in text) == (unknown and aligned.any())
+
+
+def test_a_declared_table_may_find_one_side_only(key):
+    batch = table().splits["test"]
+    sided = batch._replace(attribute=batch.label)
+    dataset = dataclasses.replace(table(), splits={"test": sided}, pairs={}, pairing="none")
+    measured = auditing.measure(key, linear, looking_at(1.0, 0.5), dataset)
+    assert "only bias-aligned or only" in " ".join(auditing.findings(dataset, measured))
+    unknown = sided._replace(attribute=np.full(400, -1, np.int32))
+    dataset = dataclasses.replace(dataset, splits={"test": unknown})
+    text = " ".join(auditing.findings(dataset, auditing.measure(key, linear, looking_at(1.0, 0.5), dataset)))
+    assert "No test sample has a known attribute" in text
+    assert "only bias-aligned" not in text
 
 
 def test_worst_rows_shows_errors_first(key):

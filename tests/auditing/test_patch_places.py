@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdebias.auditing import patch_places
-from jaxdebias.auditing.patch_places import PlacesConfig, balanced_rows, balancing, find_places, one_per_group, place
+from jaxdebias.auditing.patch_places import PlacesConfig, audit_patches, balanced_rows, balancing, one_per_group, place
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain import PatchFitConfig
@@ -60,7 +60,7 @@ def found(small_nets):
     """Of data whose test split would be noticed if it were used: there is none under its name."""
     del small_nets
     data = dataset(train=pictures(600, 0, biased=True), edit=pictures(240, 1, biased=False), accept=None, test=None)
-    return data, find_places(KEY, data, SHORT)
+    return data, audit_patches(KEY, data, SHORT)
 
 
 def test_a_spot_has_a_place_and_a_colour_cast_has_none(found):
@@ -115,7 +115,7 @@ def test_large_pictures_are_looked_at_small(found, monkeypatch):
         train=train._replace(x=train.x.repeat(2, axis=1).repeat(2, axis=2)),
         edit=edit._replace(x=edit.x.repeat(2, axis=1).repeat(2, axis=2)),
     )
-    seen = find_places(KEY, large, SHORT)
+    seen = audit_patches(KEY, large, SHORT)
     assert (seen.patch, seen.stride) == (12, 2)
     np.testing.assert_array_equal(seen.attribute.map, small.attribute.map.repeat(2, axis=0).repeat(2, axis=1))
     np.testing.assert_array_equal(seen.label_maps, small.label_maps.repeat(2, axis=1).repeat(2, axis=2))
@@ -165,7 +165,7 @@ def numbered(batch):
 def test_without_a_split_for_it_a_fifth_of_the_training_images_is_left_out(fits):
     unit = (np.arange(300) // 3).astype(np.int32)
     train = numbered(pictures(300, 0, biased=True))._replace(unit=unit)
-    seen = find_places(KEY, dataset(train=train, test=None), dataclasses.replace(SHORT, examples=100))
+    seen = audit_patches(KEY, dataset(train=train, test=None), dataclasses.replace(SHORT, examples=100))
     assert seen.split == "train"
     assert seen.rows == 60
     trained, checks = (set(np.rint(x[:, 0, 0, 0] * 300).astype(int)) for x in (fits[0].images, fits[0].checks))
@@ -185,7 +185,7 @@ def test_unknown_and_rare_values_are_left_out(fits):
     attribute[:10], attribute[10:20] = -1, 2
     edit = edit._replace(attribute=attribute)
     data = dataclasses.replace(dataset(train=train, edit=edit), aligned=np.eye(3, dtype=bool))
-    seen = find_places(KEY, data, SHORT)
+    seen = audit_patches(KEY, data, SHORT)
     assert (seen.attribute.classes, seen.label.classes, seen.rows) == (2, 2, 80)
     number = np.rint(fits[0].images[:, 0, 0, 0] * 300).astype(int)
     assert number.min() >= 55
@@ -194,20 +194,20 @@ def test_unknown_and_rare_values_are_left_out(fits):
     np.testing.assert_array_equal(fits[1].codes, label[number])
     assert seen.examples.min() >= 20
     only = edit._replace(attribute=np.where(edit.label == 1, 1, edit.attribute))
-    assert find_places(KEY, dataset(train=train, edit=only), SHORT).missing == 1
+    assert audit_patches(KEY, dataset(train=train, edit=only), SHORT).missing == 1
     with pytest.raises(ContractError, match="`patches`: expected two values with 20 training images each"):
-        find_places(KEY, dataset(train=train._replace(attribute=np.zeros(300, np.int32)), edit=edit), SHORT)
+        audit_patches(KEY, dataset(train=train._replace(attribute=np.zeros(300, np.int32)), edit=edit), SHORT)
     with pytest.raises(ContractError, match="`patches`: expected held-out images with a known attribute, got none"):
-        find_places(KEY, dataset(train=train, edit=edit._replace(attribute=np.full(100, -1, np.int32))), SHORT)
+        audit_patches(KEY, dataset(train=train, edit=edit._replace(attribute=np.full(100, -1, np.int32))), SHORT)
 
 
 def test_tables_and_small_images_are_refused():
     table = Batch(x=np.zeros((4, 3), np.float32), label=np.zeros(4, np.int32), attribute=np.zeros(4, np.int32))
     with pytest.raises(ContractError, match="`patches`: expected a run on images, got toy, a table"):
-        find_places(KEY, dataset(train=table))
+        audit_patches(KEY, dataset(train=table))
     small = table._replace(x=np.zeros((4, 8, 8, 3), np.uint8))
     with pytest.raises(ContractError, match="`patches`: expected images of at least 12 pixels a side, got 8 x 8"):
-        find_places(KEY, dataset(train=small))
+        audit_patches(KEY, dataset(train=small))
     with pytest.raises(ContractError, match=r"config\.stride"):
         PlacesConfig(stride=0)
 

@@ -147,7 +147,9 @@ def test_a_cache_elsewhere_or_nowhere(tmp_path):
         (("gone.jpg", 0, 0, 0), "metadata.csv line 8`: expected an image file, got 'gone.jpg', which does not exist"),
         (("text.jpg", 0, 0, 0), "metadata.csv line 8`: expected a readable image, got str 'text.jpg'"),
         (("0.png", 3, 0, 0), "metadata.csv line 8`: expected split 0, 1, 2 or train, val, test, got '3'"),
-        (("0.png", 0, "bird", 0), "metadata.csv line 8`: expected an integer for y, like '0', got 'bird'"),
+        (("0.png", 0, "bird", 0), "metadata.csv line 8`: expected a number for y, like '0', got 'bird'"),
+        (("0.png", 0, "NA", 0), "metadata.csv line 8`: expected a value for y, got 'NA'"),
+        (("0.png", 0, 0, "nan"), "metadata.csv line 8`: expected a value for a, got 'nan'"),
         (("0.png", 0, 0, ""), "metadata.csv line 8`: expected a value for a, got nothing"),
         (("0.png", 0, 0), "metadata.csv line 8`: expected a value for a, got nothing"),
     ],
@@ -199,3 +201,46 @@ def test_no_table_is_refused(tmp_path):
         builder(tmp_path)
     with pytest.raises(ContractError, match=r"expected positive shares, together below 1"):
         builder(tmp_path, edit_share=0.9, accept_share=0.2)
+
+
+@pytest.mark.parametrize("spelled", [float, bool, lambda v: f" {v}", lambda v: f"{v}.00"])
+@pytest.mark.parametrize("first", [True, False])
+def test_classes_are_matched_by_value_whichever_row_is_first(tmp_path, spelled, first):
+    rows = folder_rows()
+    plain = builder(write_folder(tmp_path / "plain", rows), image_size=8)
+    other = [
+        (*row[:2], *((spelled(row[2]), spelled(row[3])) if (i < 20) == first else row[2:]))
+        for i, row in enumerate(rows)
+    ]
+    mixed = builder(write_folder(tmp_path / "mixed", other), image_size=8)
+    assert mixed.label_names == plain.label_names == ("0", "1")
+    assert mixed.attribute_names == plain.attribute_names
+    for name, batch in plain.splits.items():
+        np.testing.assert_array_equal(mixed.splits[name].label, batch.label)
+        np.testing.assert_array_equal(mixed.splits[name].attribute, batch.attribute)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_name_among_numbers_is_refused_wherever_it_stands(tmp_path, first):
+    good = [(f"{i}.png", i % 3, i // 3, 0) for i in range(6)]
+    bad = ("0.png", 0, "bird", 0)
+    write_folder(tmp_path, [bad, *good] if first else [*good, bad])
+    with pytest.raises(ContractError, match=r"expected a number for y, like '0', got 'bird'"):
+        builder(tmp_path, image_size=8)
+
+
+def test_pictures_are_read_as_viewers_show_them(tmp_path):
+    """A phone's photograph on its side, 16 bits and a transparent one, in one folder."""
+    rows = [(f"{i}.png", i % 3, i // 3 % 2, 0) for i in range(36)]
+    write_folder(tmp_path, rows)
+    top = np.zeros((8, 8, 3), np.uint8)
+    top[:2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.ascontiguousarray(np.rot90(top, 1))).save(tmp_path / "0.png", exif=exif)
+    Image.fromarray(np.full((8, 8), 257 * 40, np.uint16)).save(tmp_path / "3.png")
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / "6.png")
+    train = builder(tmp_path, image_size=8).splits["train"]
+    np.testing.assert_array_equal(train.x[0], top)
+    assert (train.x[1] == 40).all()
+    assert (train.x[2] == 255).all()

@@ -10,7 +10,7 @@ from oracles.masked_files import waterbirds_rows, write_celeba_mask, write_objec
 
 from jaxdebias.contracts import ContractError, check_dataset
 from jaxdebias.data import DATASETS, load
-from jaxdebias.data._registry import VARIABLE, describe, options_of, prepare
+from jaxdebias.data._registry import VARIABLE, columns, describe, options_of, prepare
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,60 @@ def test_the_environment_names_the_folder(files, monkeypatch):
 def test_bad_requests_are_refused(name, options, message):
     with pytest.raises(ContractError, match=message):
         load(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("adult", ("sex", "race")),
+        ("utkface", ("age", "race")),
+        ("celeba", ("Young", "Male", "Smiling")),
+        ("celeba-four-cells", ("Young", "Male")),
+        ("celeba-mask", ("Young", "Male")),
+        ("folder", ()),
+    ],
+)
+def test_columns_are_those_of_the_rows_and_no_picture_is_read(name, others, files, monkeypatch):
+    options = {"seed": 1, **OPTIONS[name]}
+    data = load(name, data_dir=files, **options)
+    with monkeypatch.context() as patched:
+        for module in [module for module in sys.modules if module.startswith("jaxdebias.data")]:
+            for read in ("decode_all", "read_pictures", "read_faces" if name == "celeba-mask" else "read_mask"):
+                if hasattr(sys.modules[module], read):
+                    patched.setattr(sys.modules[module], read, lambda *_: pytest.fail("a picture was read"))
+        found = columns(name, others, data_dir=files, **options)
+    assert list(found) == list(others)
+    for values in found.values():
+        assert {split: len(rows) for split, rows in values.items()} == {
+            split: len(batch.label) for split, batch in data.splits.items()
+        }
+    if others:
+        own = found[data.variant["attribute"]]
+        for split, batch in data.splits.items():
+            assert own[split] == [data.attribute_names[a] for a in batch.attribute]
+
+
+@pytest.mark.parametrize(("name", "other"), [("adult", "race"), ("celeba", "Young"), ("celeba-mask", "Young")])
+def test_columns_are_what_the_set_of_that_attribute_holds(name, other, files):
+    """Where rows do not depend on the attribute, it is the same data set asked for another attribute."""
+    options = {"seed": 2, **OPTIONS[name]}
+    data = load(name, data_dir=files, **{**options, "attribute": other})
+    found = columns(name, [other], data_dir=files, **options)[other]
+    for split, batch in data.splits.items():
+        assert found[split] == [data.attribute_names[a] for a in batch.attribute]
+
+
+def test_utkface_columns_leave_ages_between_unknown(files):
+    options = {**OPTIONS["utkface"], "attribute": "race", "seed": 0}
+    found = columns("utkface", ["age"], data_dir=files, **options)["age"]
+    assert {text for values in found.values() for text in values} == {"", "20 or older", "12 or younger"}
+
+
+def test_columns_of_a_set_with_one_attribute_are_refused(files):
+    with pytest.raises(ContractError, match=r"a data set with several attributes .adult, utkface, .*, got digits"):
+        columns("digits", ["x"])
+    with pytest.raises(ContractError, match=r"`attribute`: expected one of .*Young"):
+        columns("celeba", ["Yuong"], data_dir=files)
 
 
 def test_describe_says_what_is_there(files, tmp_path):

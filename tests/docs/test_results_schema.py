@@ -1,12 +1,14 @@
+"""The two files that say what `results.json` holds are made from the records, and what is written follows them."""
+
 import importlib.util
 import json
 import pathlib
 
 import pytest
 from report.fake_results import FAKES
+from results.small_records import SMALL
 
-from jaxdebias.results import records as module
-from jaxdebias.results.records import to_json
+from jaxdebias.results.codec import to_json
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 TYPES = {"string": str, "number": (int, float), "integer": int, "boolean": bool, "array": list, "object": dict,
@@ -21,51 +23,81 @@ def script():
     return found
 
 
-def faults(value, schema, where="results"):
+@pytest.fixture(scope="module")
+def schema():
+    return json.loads((DOCS / "results.schema.json").read_text(encoding="utf-8"))
+
+
+def faults(value, part, schema, where="results"):
     """What a value breaks of a JSON Schema: the few words of it that ours uses."""
-    if "anyOf" in schema:
-        found = [faults(value, one, where) for one in schema["anyOf"]]
-        return [] if [] in found else found[0]
-    kinds = schema.get("type", list(TYPES))
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if not any(isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
-               for kind in kinds):  # fmt: skip
-        return [f"{where}: {kinds}"]
+    if "$ref" in part:
+        return faults(value, schema["$defs"][part["$ref"].removeprefix("#/$defs/")], schema, where)
+    for several in ("anyOf", "oneOf"):
+        if several in part:
+            found = [faults(value, one, schema, where) for one in part[several]]
+            return [] if [] in found else found[0]
+    if "const" in part or "enum" in part:
+        return [] if value in part.get("enum", [part.get("const")]) else [f"{where}: {value!r}"]
+    kind = part.get("type")
+    if kind is not None and not (isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))):
+        return [f"{where}: {kind}"]
     found = []
     if isinstance(value, dict):
-        found += [f"{where}: {key} is missing" for key in schema.get("required", ()) if key not in value]
+        found += [f"{where}: {key} is missing" for key in part.get("required", ()) if key not in value]
         for key, one in value.items():
-            inside = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
-            found += faults(one, inside, f"{where}.{key}")
+            inside = part.get("properties", {}).get(key, part.get("additionalProperties", {}))
+            found += faults(one, inside, schema, f"{where}.{key}")
+        if "properties" in part:
+            found += [f"{where}: {key} is unknown" for key in value if key not in part["properties"]]
     elif isinstance(value, list):
-        found += [f"{where}: too few"] * (len(value) < schema.get("minItems", 0))
         for i, one in enumerate(value):
-            found += faults(one, schema.get("items", {}), f"{where}[{i}]")
+            inside = part["prefixItems"][i] if "prefixItems" in part else part.get("items") or {}
+            found += faults(one, inside, schema, f"{where}[{i}]")
     elif isinstance(value, int | float):
-        inside = schema.get("minimum", value) <= value <= schema.get("maximum", value)
+        inside = part.get("minimum", value) <= value <= part.get("maximum", value)
         found += [] if inside else [f"{where}: {value}"]
     return found
 
 
-def test_the_files_are_what_the_module_says(script):
+def test_the_files_are_current(script):
     for name, text in script.files().items():
         assert (DOCS / name).read_text(encoding="utf-8") == text, "run python docs/results_schema.py"
 
 
-def test_every_key_is_described_to_people():
-    text = (DOCS / "results.md").read_text(encoding="utf-8")
-    for table in [value for name, value in vars(module).items() if name.isupper() and isinstance(value, dict)]:
-        for key in table:
-            assert f"`{key}`" in text, key
-    for key in module.METRIC_KEYS:
-        assert f"`{key}`" in text, key
+def test_every_key_is_described(schema):
+    texts = [
+        (name, key, of["description"])
+        for name, part in schema["$defs"].items()
+        for key, of in part["properties"].items()
+    ]
+    assert len(texts) > 300
+    for name, key, text in texts:
+        assert text.strip().endswith("."), (name, key)
+        assert text[0].isupper() or text[0] in "`0", (name, key)
+    for name, part in schema["$defs"].items():
+        assert part["description"], name
 
 
-@pytest.mark.parametrize("name", FAKES)
-def test_the_schema_holds_for_results_and_not_for_others(script, name):
-    schema, results = json.loads(json.dumps(script.schema())), to_json(FAKES[name]())
-    assert faults(results, schema) == []
-    assert faults(results | {"seed": "0"}, schema) == ["results.seed: ['integer']"]
-    results["before"]["accuracy"]["value"] = 97.0
-    del results["before"]["groups"][0]["n"]
-    assert faults(results, schema) == ["results.before.accuracy.value: 97.0", "results.before.groups[0]: n is missing"]
+@pytest.mark.parametrize("name", [*FAKES, *SMALL])
+def test_what_is_written_follows_the_schema(schema, name):
+    plain = to_json({**FAKES, **SMALL}[name]())
+    assert faults(plain, schema, schema) == []
+
+
+def test_other_values_do_not_follow_it(schema):
+    run = schema["$defs"]["RunResults"]
+    plain = to_json(FAKES["birds"]())
+    assert faults(plain | {"command": "bake"}, run, schema) == ["results.command: 'bake'"]
+    plain["before"]["accuracy"]["value"] = 97.0
+    del plain["before"]["groups"][0]["n"]
+    plain["provenance"]["seed"] = "0"
+    assert faults(plain, run, schema) == [
+        "results.provenance.seed: integer",
+        "results.before.accuracy.value: 97.0",
+        "results.before.groups[0]: n is missing",
+    ]
+
+
+def test_class_is_called_so(schema):
+    assert "class" in schema["$defs"]["Disparity"]["required"]
+    assert "class_" not in schema["$defs"]["Disparity"]["properties"]

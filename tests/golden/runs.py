@@ -14,6 +14,8 @@ import importlib
 import io
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +35,8 @@ TEXTS = ("results.json", "report.md", "model_card.md", "report.html")
 TIMES = ("seconds", "seconds_by_step")
 """Keys of results.json whose numbers depend on the machine, wherever they are."""
 MACHINE = ("device", "versions")
+PROGRESS = re.compile(r": epoch \d+/\d+, ")
+"""What is printed while one waits, as often as the machine is slow."""
 
 
 class Run(NamedTuple):
@@ -166,6 +170,8 @@ def execute(chain: Chain, folder: Path, out: Path) -> dict[str, float]:
     clock, main, took = time.perf_counter, main_of_package(), {}
     chain.make(folder)
     os.chdir(folder)
+    for run in chain.runs:  # of a former call
+        shutil.rmtree(out / run.name, ignore_errors=True)
     for run in chain.runs:
         began, printed, code = time.process_time(), io.StringIO(), 0
         time.perf_counter = lambda: 0.0
@@ -185,7 +191,7 @@ def execute(chain: Chain, folder: Path, out: Path) -> dict[str, float]:
 def _keep(run: Run, folder: Path, out: Path, printed: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "printed.txt", "a", encoding="utf-8") as file:
-        file.write(_anywhere(printed, folder))
+        file.writelines(line for line in _anywhere(printed, folder).splitlines(True) if not PROGRESS.search(line))
     made = folder / run.name
     if not made.is_dir():
         return

@@ -153,9 +153,9 @@ def names(chain: str) -> list[str]:
 
 
 def write(out: Path) -> None:
-    """Writes the golden file of every run, numbers to eight digits."""
+    """Writes the golden file of every run, numbers to six digits."""
     for name in (name for chain in CHAINS for name in names(chain)):
-        text = json.dumps(_short(kept(out / name)), indent=0, ensure_ascii=False)
+        text = json.dumps(_short(kept(out / name)), indent=0, separators=(",", ":"), ensure_ascii=False)
         (HERE / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -164,7 +164,7 @@ def _short(value: Any) -> Any:
         return {name: _short(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_short(one) for one in value]
-    return float(f"{value:.8g}") if isinstance(value, float) else value
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from jaxdebias.core import Batch
 from jaxdebias.measure import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
+    excludes_zero,
     flip_rate,
     pair_bias,
     pair_gap,
-    separable,
     true_class_probability,
     wilson,
 )
@@ -64,14 +64,14 @@ def test_bias_of_a_constant_model_is_zero(key, kind):
     got = counterfactual_bias(constant, jnp.arange(K, dtype=jnp.float32), colours(), key=key, kind=kind)
     assert got.value == got.low == 0
     assert got.n == N
-    assert not separable(got)
+    assert not excludes_zero(got)
 
 
 @pytest.mark.parametrize("kind", ["pair", "gap", "flip"])
 def test_bias_of_a_pure_colour_model_is_one(key, kind):
     got = counterfactual_bias(colour_only, 50.0, colours(), key=key, kind=kind)
     assert got.value == pytest.approx(1, abs=1e-6)
-    assert separable(got)
+    assert excludes_zero(got)
 
 
 @pytest.mark.parametrize("kind", ["pair", "gap", "flip"])
@@ -177,13 +177,13 @@ def test_gap_is_separable_only_with_a_clear_sign(key):
 
     same = counterfactual_bias_of_logits(logits(0), logits(0), label, key=key, kind="gap")
     assert same.low == 0
-    assert not separable(same)
+    assert not excludes_zero(same)
     for shift in (2, -2):  # whichever side has the higher mean
         apart = counterfactual_bias_of_logits(logits(shift), logits(0), label, key=key, kind="gap")
-        assert separable(apart)
+        assert excludes_zero(apart)
         assert apart.low > 0.1
     individuals = counterfactual_bias_of_logits(logits(0), logits(0), label, key=key, kind="pair")
-    assert separable(individuals)  # different individuals: |p - q| of pairs is no bias
+    assert excludes_zero(individuals)  # different individuals: |p - q| of pairs is no bias
 
 
 @pytest.mark.parametrize("bias", [pair_bias, pair_gap])
@@ -254,3 +254,14 @@ def test_a_column_beside_a_row_is_refused(bias, unchecked):
     for arguments, weight, name in [*bad, ((p[:, None], q[:, None]), None, "p")]:
         with pytest.raises(ContractError, match=f"`{name}`: expected an array"):
             bias(*arguments, weight=weight)
+
+
+def test_one_logit_is_refused_with_what_to_do(key):
+    z, twin = np.array([[3.0], [-2.0]], np.float32), np.array([[-3.0], [2.0]], np.float32)
+    pairs = Batch(x=z, label=np.zeros(2, np.int32), attribute=np.zeros(2, np.int32), twin=twin)
+    with pytest.raises(ContractError, match="a single logit z is the two classes 0 and z"):
+        flip_rate(z, twin)
+    with pytest.raises(ContractError, match="a single logit z is the two classes 0 and z"):
+        counterfactual_bias(lambda params, x: x, None, pairs, key=key)
+    two = lambda x: np.concatenate([0 * x, x], 1)  # noqa: E731
+    assert float(flip_rate(two(z), two(twin))) == 1.0

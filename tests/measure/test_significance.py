@@ -17,6 +17,7 @@ from jaxdebias.measure import (
     sign_flip_p,
     unit_flip_p,
 )
+from jaxdebias.measure._significance import numpy_generator
 
 
 @pytest.fixture
@@ -252,3 +253,8 @@ def test_refusals(key):
         cmh_test(np.ones((2, 3, 3)), np.ones((2, 2)))
     with pytest.raises(ContractError, match=r"`x`: expected values in 0\.\.n"):
         homogeneity_p([3, 4], [2, 5], key=key)
+
+
+def test_draws_are_not_those_of_numpys_seed():
+    """A caller's `default_rng(0)` must not share a stream with `jax.random.key(0)`: [0, 0] and 0 seed NumPy equally."""
+    assert numpy_generator(jax.random.key(0)).random() != np.random.default_rng(0).random()

@@ -1,8 +1,14 @@
 """Made-up results with the shape of real ones: drawn predictions, and every number computed from them."""
 
+import dataclasses
+import functools
+
 import numpy as np
 
 from jaxdebias.report import Pictures
+from jaxdebias.results.build import plain
+from jaxdebias.results.codec import SCHEMA, from_json
+from jaxdebias.results.records import Rate
 
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan", "orange", "lime", "violet", "grey")
 RGB = np.array(
@@ -29,10 +35,37 @@ VERSIONS = {
 }
 
 
+def as_record(make):
+    """The record of what `make` returns: plain values, its provenance among them, what is usual left out."""
+
+    @functools.wraps(make)
+    def made(**options):
+        values = {"attribute": "attribute", "items": "samples", "level": 0.95, "pairing": "counterfactual",
+                  "harmful_rows": None, "helpful": [], "helpful_rows": None, **make(**options)}  # fmt: skip
+        whence = {name: values.pop(name) for name in ("seed", "device", "versions", "seconds", "seconds_by_step")}
+        whence |= {"date": "2026-01-31T12:00:00Z", "arguments": {}, "data": None}
+        return from_json({"schema": SCHEMA, "command": "debias", "provenance": whence, **plain(values)})
+
+    return made
+
+
+def changed(record, **values):
+    """The record with other values, each at the end of a path of fields: `before__accuracy=`."""
+    for path, value in values.items():
+        name, _, rest = path.partition("__")
+        inside = changed(getattr(record, name), **{rest: value}) if rest else value
+        record = dataclasses.replace(record, **{name: inside})
+    return record
+
+
+def between(low, value, high, n=1000):
+    return Rate(value=value, low=low, high=high, n=n)
+
+
 def rate(hits, n):
     """Wilson's interval of hits out of n."""
     if n == 0:
-        return None
+        return {"value": None, "low": None, "high": None, "n": 0}
     p, z2 = hits / n, 1.96**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = 1.96 / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
@@ -115,6 +148,8 @@ def rounds(count, start=(0.52, 0.46, 0.995), end=(0.83, 0.15, 0.955)):
                 "accept_bias": now[1],
                 "aligned_accuracy": now[2],
                 "residual": 3e-7,
+                "smallest_pivot": None,
+                "gradient_norm": 0.5,
                 "seconds": 0.17,
             }
         )
@@ -136,6 +171,7 @@ def common(**more):
     }
 
 
+@as_record
 def digits(*, repaired=True):
     """Ten digits in ten colours, an edit that works, three baselines, pictures."""
     rng = np.random.default_rng(1)
@@ -220,6 +256,7 @@ def digits(*, repaired=True):
     return out
 
 
+@as_record
 def birds():
     """Two labels, two backgrounds; no counterfactual pairs; a method that trains anew."""
     rng = np.random.default_rng(2)
@@ -251,15 +288,16 @@ def birds():
     )
 
 
+@as_record
 def census():
     """A table: no pictures, no aligned groups, an edit that was rolled back, null metrics."""
     rng = np.random.default_rng(3)
     n = np.array([[3000, 5200], [320, 1480]])
     train = np.array([[9592, 15128], [1179, 6662]])
     columns = {
-        "age": 41,
+        "age": "41",
         "education": "Doctorate",
-        "hours per week": 60,
+        "hours per week": "60",
         "occupation": "Exec-managerial",
         "relationship": "Wife",
     }
@@ -289,7 +327,7 @@ def census():
             parity=(0.181, 0.084, 0.11),
         ),
         harmful=[{"index": 17 * i, "label": i % 2, "attribute": i % 2, "score": 4e-6 / (1 + i)} for i in range(12)],
-        harmful_rows=[{**columns, "age": 30 + i} for i in range(12)],
+        harmful_rows=[{**columns, "age": str(30 + i)} for i in range(12)],
         training={"epochs": 15, "loss": [0.45, float("nan"), 0.31]},
     )
     return out | {
@@ -304,6 +342,7 @@ def census():
     }
 
 
+@as_record
 def fair():
     """A model without a bias to speak of, tiny groups, an empty one, everything nullable null."""
     rng = np.random.default_rng(4)
@@ -331,6 +370,7 @@ def fair():
     return out
 
 
+@as_record
 def faces():
     """Matched pairs: different people of one label. An edit that works, helpful samples beside the harmful ones."""
     rng = np.random.default_rng(5)
@@ -396,12 +436,12 @@ def digit_pictures(results, *, side=16):
         grey = np.kron(grey, np.ones((side // 8, side // 8)))
         return (grey[:, :, None] * RGB[colour]).astype(np.uint8)
 
-    harmful = np.stack([draw(h["label"], h["attribute"]) for h in results["harmful"][:20]])
+    harmful = np.stack([draw(h.label, h.attribute) for h in results.harmful[:20]])
     pairs = []
     for label in range(8):
         grey = draw(label, 9).astype(int)[:, :, :1] / 170
         pairs.append(np.stack([(grey * RGB[c]).clip(0, 255).astype(np.uint8) for c in (label, (label + 4) % 10)]))
-    after = results["after"] is not None
+    after = results.after is not None
     return Pictures(
         worst=np.stack([draw(3, 7) for _ in range(12)]),
         worst_label=np.full(12, 3),
@@ -441,12 +481,12 @@ def face_pictures(results):
     """Grey squares, lighter for the second age."""
 
     def draw(sample):
-        return np.full((16, 16, 3), 90 + 60 * sample["attribute"] + sample["index"] % 30, np.uint8)
+        return np.full((16, 16, 3), 90 + 60 * sample.attribute + sample.index % 30, np.uint8)
 
     both = np.stack([np.full((16, 16, 3), grey, np.uint8) for grey in (90, 150)])
     return Pictures(
-        harmful=np.stack([draw(sample) for sample in results["harmful"]]),
-        helpful=np.stack([draw(sample) for sample in results["helpful"]]),
+        harmful=np.stack([draw(sample) for sample in results.harmful]),
+        helpful=np.stack([draw(sample) for sample in results.helpful]),
         pairs=np.stack([both] * 4),
         pairs_label=np.array([0, 0, 1, 1]),
         pairs_before=np.array([[0.99, 0.02], [0.97, 0.04], [0.95, 0.4], [0.99, 0.3]]),

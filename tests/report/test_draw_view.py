@@ -2,44 +2,42 @@
 
 import numpy as np
 import pytest
-from report.fake_results import birds
+from report.fake_results import birds, changed
 from report.test_page import written
 from report.test_tables import printed
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import Pictures, draw_view
-from jaxdebias.results.records import check_results, to_json
+from jaxdebias.results.codec import from_json, to_json
+from jaxdebias.results.records import DrawnGroup, DrawnSample, DrawnSet, Draws
 
 
 def drawn(*, aucs=(0.45, 0.93, 0.5, 0.6), conflicting=0.81, **more):
     cells = [(y, a) for y in range(2) for a in range(2)]
     groups = [
-        {"label": y, "attribute": a, "rows": 100, "row_share": 0.05, "draw_share": 0.31, "auc": auc}
+        DrawnGroup(label=y, attribute=a, rows=100, row_share=0.05, draw_share=0.31, auc=auc)
         for (y, a), auc in zip(cells, aucs, strict=True)
     ]
-    sample = {"index": 3, "label": 0, "attribute": 1, "ratio": 4.26}
-    return birds() | {
-        "draws": {
-            "rows": 2000,
-            "ess": 0.2,
-            "largest": 0.004,
-            "never_drawn": 0.41,
-            "edges": [0.1, 0.5, 1.0, 5.0, 10.0],
-            "histogram": [0, 1500, 500, 0],
-            "kl": [0.4, 1.2, 0.0],
-            "carrying": 2,
-            "epochs": [1, 2, 3],
-            "ess_by_epoch": [1.0, 0.21, 0.2],
-            "never_by_epoch": [0.0, 0.4, 0.41],
-            "groups": groups,
-            "conflicting": None
-            if conflicting is None
-            else {"rows": 240, "row_share": 0.05, "draw_share": 0.3, "auc": conflicting},
-            "rarest": [sample, sample | {"attribute": -1}],
-            "commonest": [sample | {"ratio": 0.034}],
-        }
-        | more
-    }
+    sample = DrawnSample(index=3, label=0, attribute=1, ratio=4.26)
+    together = DrawnSet(rows=240, row_share=0.05, draw_share=0.3, auc=conflicting)
+    draws = Draws(
+        rows=2000,
+        ess=0.2,
+        largest=0.004,
+        never_drawn=0.41,
+        edges=(0.1, 0.5, 1.0, 5.0, 10.0),
+        histogram=(0, 1500, 500, 0),
+        kl=(0.4, 1.2, 0.0),
+        carrying=2,
+        epochs=(1, 2, 3),
+        ess_by_epoch=(1.0, 0.21, 0.2),
+        never_by_epoch=(0.0, 0.4, 0.41),
+        groups=tuple(groups),
+        conflicting=None if conflicting is None else together,
+        rarest=(sample, changed(sample, attribute=-1)),
+        commonest=(changed(sample, ratio=0.034),),
+    )
+    return changed(birds(), draws=changed(draws, **more))
 
 
 IMAGES = Pictures(
@@ -96,7 +94,7 @@ def test_the_section(tmp_path):
     assert "5–10 ×" not in section
     assert "careful" not in part
     html = written(
-        drawn(aucs=(0.5,) * 4, conflicting=0.5, epochs=[3], ess_by_epoch=[0.2], never_by_epoch=[0.4]), None, tmp_path
+        drawn(aucs=(0.5,) * 4, conflicting=0.5, epochs=(3,), ess_by_epoch=(0.2,), never_by_epoch=(0.4,)), None, tmp_path
     )[0]
     part = html[html.index('id="draws"') : html.index('id="confusion"')]
     assert "<img" not in part
@@ -105,21 +103,20 @@ def test_the_section(tmp_path):
 
 
 def test_many_groups_are_shown_as_one():
-    results = drawn()
-    results["draws"]["groups"] = results["draws"]["groups"] * 10
-    assert [row["name"] for row in draw_view.rows_of(results)] == ["all bias-conflicting"]
+    record = drawn()
+    record = changed(record, draws__groups=record.draws.groups * 10)
+    assert [row.name for row in draw_view.rows_of(record)] == ["all bias-conflicting"]
 
 
 def test_wrong_draws_are_named(tmp_path):
-    results = to_json(drawn())
-    check_results(results)
-    results["draws"]["histogram"] = [1, 2]
+    plain = to_json(drawn())
+    plain["draws"]["histogram"] = [1, 2]
     with pytest.raises(ContractError, match=r"draws\.histogram"):
-        check_results(results)
-    results = to_json(drawn())
-    del results["draws"]["rarest"][1]["ratio"]
+        from_json(plain)
+    plain = to_json(drawn())
+    del plain["draws"]["rarest"][1]["ratio"]
     with pytest.raises(ContractError, match=r"draws\.rarest\[1\]`: expected a key 'ratio'"):
-        check_results(results)
+        from_json(plain)
     with pytest.raises(ContractError, match=r"rarest`: expected 2 images and reconstructions"):
         written(
             drawn(),

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from report.fake_results import faces, fake
+from report.fake_results import changed, faces, fake
 from report.test_draw_view import IMAGES as DRAWN
 from report.test_draw_view import drawn
 from report.test_map_view import looked
@@ -14,75 +14,63 @@ from report.test_patch_view import placed
 from rich.console import Console
 
 from jaxdebias.report import Pictures, print_summary, wording
-from jaxdebias.results.records import to_json
+from jaxdebias.results.codec import from_json, to_json
+from jaxdebias.results.records import (
+    Advice,
+    Answer,
+    Baseline,
+    BiasCells,
+    Candidate,
+    Discovered,
+    ErrorGroup,
+    Inputs,
+    Interval,
+    Option,
+    Rate,
+    Verification,
+)
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "{{7*7}}{% raw %}",
         "</title></style><b>", "&lt;i&gt;", "[/b][link=x]")  # fmt: skip
-CHOICES = {"kind", "verdict", "split", "target", "pairing", "judges"}
+CHOICES = {"command", "kind", "verdict", "split", "target", "pairing", "judges"}
 """Keys whose texts are not free."""
 
 
-def audited():
-    """What only an audit writes."""
-    rate = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 60}
-    option = {
-        "name": "dfr",
-        "expected": {"group_mean_accuracy": rate},
-        "gains": ["group_mean_accuracy"],
-        "harm": [],
-        "seconds": 1.0,
-    }
-    cells = {
-        "name": "cells",
-        "judges": "sih",
-        "flagged_share": 0.1,
-        "confidence": [0.9, 0.6],
-        "followed": rate,
-        "plain": True,
-        "suspected": True,
-        "typical": [0, 1],
-        "typical_label": [0, 1],
-    }
-    group = {"label": 0, "error": rate, "others": rate, "p_value": 0.01, "mistaken_for": 1, "typical": [0, 1]}
-    return {
-        "answers": [{"question": f"{i}?", "said": "yes", "needs": "" if i else "more"} for i in range(5)],
-        "advice": {
-            "fix": "dfr",
-            "reason": "no",
-            "missing": "labels",
-            "retrain": ["again"],
-            "options": [option],
-            "verified": {"held": True, "changes": {"group_mean_accuracy": rate}},
-        },
-        "discovered": {"cells": cells, "groups": [group]},
-        "inputs": {"model": "a function", "pixels": "images", "samples": "a head"},
-    }
+def audited(record):
+    """With what only an audit writes."""
+    rate = Rate(value=0.4, low=0.3, high=0.5, n=60)
+    change = Interval(value=0.1, low=0.05, high=0.15, n=60)
+    option = Option(name="dfr", expected={"group_mean_accuracy": change}, gains=("group_mean_accuracy",), harm=(),
+                    seconds=1.0)  # fmt: skip
+    cells = BiasCells(name="cells", judges="sih", flagged_share=0.1, confidence=(0.9, 0.6), followed=rate, plain=True,
+                      suspected=True, typical=(0, 1), typical_label=(0, 1))  # fmt: skip
+    group = ErrorGroup(label=0, error=rate, others=rate, p_value=0.01, mistaken_for=1, typical=(0, 1))
+    candidate = Candidate(name="a", verdict="explained", reason="", explained_by="b", pull=0.1, z=1.0, n=9,
+                          p_value=0.5, gap=None)  # fmt: skip
+    return changed(
+        record,
+        candidates=(candidate, changed(candidate, verdict="unknown", reason="why")),
+        answers=tuple(Answer(question=f"{i}?", said="yes", needs="" if i else "more") for i in range(5)),
+        advice=Advice(
+            fix="dfr",
+            reason="no",
+            missing="labels",
+            retrain=("again",),
+            options=(option,),
+            verified=Verification(held=True, changes={"group_mean_accuracy": change}),
+        ),
+        discovered=Discovered(cells=cells, groups=(group,)),
+        inputs=Inputs(model="a function", pixels="images", samples="a head"),
+    )
 
 
 def everything():
-    """Results with every section of the page, and their pictures."""
+    """A record with every section of the page, and its pictures."""
     pictures = fake("faces")[1]
-    results = looked(faces()) | {name: make()[name] for name, make in (("patches", placed), ("draws", drawn))}
-    before = results["before"]
-    candidate = {
-        "name": "a",
-        "verdict": "explained",
-        "reason": "",
-        "explained_by": "b",
-        "pull": 0.1,
-        "z": 1.0,
-        "n": 9,
-        "p_value": 0.5,
-        "gap": None,
-    }
-    results |= {
-        "findings": ["one"],
-        "candidates": [candidate, candidate | {"verdict": "unknown", "reason": "why"}],
-        "baselines": {"theirs": {"measurement": before, "seconds": 1.0, "needs": "labels"}},
-    }
-    results |= audited()
+    record = changed(audited(looked(faces())), patches=placed().patches, draws=drawn().draws, findings=("one",))
+    baseline = Baseline(measurement=record.before, seconds=1.0, needs="labels")
     shots = np.full((2, 16, 16, 3), 90, np.uint8)
-    return to_json(results), pictures._replace(
+    return changed(record, baselines={"theirs": baseline}), pictures._replace(
         worst=shots,
         worst_label=np.array([0, 1]),
         worst_before=np.array([1, 1]),
@@ -96,23 +84,28 @@ def everything():
     )
 
 
-def poisoned(value, evil, key=""):
+def poisoned(record, evil):
+    """Every text that is free, and every key that is a name."""
+    return from_json(_poisoned(to_json(record), evil))
+
+
+def _poisoned(value, evil, key=""):
     """Every text that is free, and every key that is a name."""
     if isinstance(value, str):
         return value if key in CHOICES else f"{value} {evil}"
     if isinstance(value, list):
-        return [poisoned(one, evil, key) for one in value]
+        return [_poisoned(one, evil, key) for one in value]
     if isinstance(value, dict):
         named = key in ("variant", "versions", "seconds_by_step", "baselines")
-        return {f"{name} {evil}" if named else name: poisoned(one, evil, name) for name, one in value.items()}
+        return {f"{name} {evil}" if named else name: _poisoned(one, evil, name) for name, one in value.items()}
     return value
 
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_no_text_becomes_part_of_the_page(evil, tmp_path):
-    results, pictures = everything()
-    clean, plain, _ = written(results, pictures, tmp_path)
-    html, outline, text = written(poisoned(results, evil), pictures, tmp_path)  # no script, every tag closed
+    record, pictures = everything()
+    clean, plain, _ = written(record, pictures, tmp_path)
+    html, outline, text = written(poisoned(record, evil), pictures, tmp_path)  # no script, every tag closed
     for tag in ("<b>", "<i>", "<img", "<svg", "<style", "<title", "<table"):
         assert html.count(tag) == clean.count(tag), tag
     assert outline.ids == plain.ids
@@ -124,15 +117,15 @@ def test_no_text_becomes_part_of_the_page(evil, tmp_path):
 def test_the_terminal_shows_names_as_they_are(evil):
     """Rich reads [/b] as the end of a style, and stops where none was begun."""
     console = Console(file=io.StringIO(), width=4000, color_system=None)
-    results = poisoned(everything()[0], evil)
-    print_summary(results, console)
+    record = poisoned(everything()[0], evil)
+    print_summary(record, console)
     said = console.file.getvalue()
-    assert wording.verdict(results).headline in said
+    assert wording.verdict(record).headline in said
     for name in (
-        *results["baselines"],
-        *results["maps"]["regions"],
-        *results["findings"],
-        *(one["name"] for one in results["candidates"]),
+        *record.baselines,
+        *record.maps.regions,
+        *record.findings,
+        *(one.name for one in record.candidates),
     ):
         assert name in said, name
 

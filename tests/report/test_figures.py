@@ -7,17 +7,18 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import figures
+from jaxdebias.results.records import Interval
 
 
 def test_bar_is_as_long_as_its_value_and_interval():
-    svg = figures.bar({"value": 0.25, "low": 0.2, "high": 0.31, "n": 9}, "before")
+    svg = figures.bar(Interval(value=0.25, low=0.2, high=0.31, n=9), "before")
     assert '<rect class="before" width="25.00%"' in svg
     assert 'x1="20.00%" x2="31.00%"' in svg
-    assert 'width="50.00%"' in figures.bar({"value": 2.0, "low": None, "high": None}, "other", full=4.0)
+    assert 'width="50.00%"' in figures.length(2, "other", full=4.0)
 
 
 def test_bar_marks_a_level():
-    rate = {"value": 0.25, "low": None, "high": None}
+    rate = Interval(value=0.25, low=None, high=None, n=None)
     assert 'class="mark" x1="40.00%" x2="40.00%"' in figures.bar(rate, "before", mark=0.4)
     assert "mark" not in figures.bar(rate, "before")
 
@@ -87,7 +88,7 @@ def test_other_pictures_are_refused(bad):
 
 def test_shifted_pictures_shows_every_row_and_rate():
     images = np.random.default_rng(0).random((3, 6, 6, 3))
-    rates = {"bias <moved>": {"value": 0.955, "low": 0.9, "high": 0.98, "n": 1200}}
+    rates = {"bias <moved>": Interval(value=0.955, low=0.9, high=0.98, n=1200)}
     html = figures.shifted_pictures({"original": images, "bias moved": images[::-1]}, rates)
     assert html.count("<img") == 6
     assert html.index("original") < html.index("bias moved, example 1")

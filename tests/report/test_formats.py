@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from report.fake_results import rate as fake_rate
 
 from jaxdebias.report import formats
+from jaxdebias.results.records import Interval
 
 
 def rate(value, low, high):
-    return {"value": value, "low": low, "high": high, "n": 100}
+    return Interval(value=value, low=low, high=high, n=100)
 
 
 @pytest.mark.parametrize(
@@ -24,10 +26,12 @@ def test_percent_never_rounds_to_all_or_nothing(value, text):
     assert formats.percent(value) == text
 
 
+def wilson(hits, n):
+    return Interval(**fake_rate(int(hits), n))
+
+
 def test_change_agrees_with_simulation():
     """Coverage of the combined interval over two independent binomials, from Wilson intervals."""
-    from report.fake_results import rate as wilson
-
     rng, covered, runs, n = np.random.default_rng(0), 0, 2000, 200
     for _ in range(runs):
         a, b = wilson(rng.binomial(n, 0.9), n), wilson(rng.binomial(n, 0.7), n)
@@ -38,8 +42,6 @@ def test_change_agrees_with_simulation():
 
 def test_change_matches_newcombe_table():
     """Newcombe 1998, table II, case (a), method 10: 56/70 - 48/80 has the interval 0.0524 to 0.3339."""
-    from report.fake_results import rate as wilson
-
     difference = formats.change(wilson(48, 80), wilson(56, 70))
     np.testing.assert_allclose(difference, (0.2, 0.0524, 0.3339), atol=5e-5)
 

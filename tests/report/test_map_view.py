@@ -1,73 +1,65 @@
+import dataclasses
+
 import numpy as np
 import pytest
-from report.fake_results import birds, digits
+from report.fake_results import birds, changed, digits
 from report.test_page import written
 from report.test_tables import printed
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import Pictures, map_view
-from jaxdebias.results.records import check_results, to_json
+from jaxdebias.results.codec import from_json, to_json
+from jaxdebias.results.records import MapExample, MapRegion, Maps, MapSet, Rate
 
 
 def rate(value, half=0.02):
-    return {"value": value, "low": value - half, "high": value + half, "n": 40}
+    return Rate(value=value, low=value - half, high=value + half, n=40)
 
 
-NONE = {"value": None, "low": None, "high": None, "n": 0}
+NONE = Rate(value=None, low=None, high=None, n=0)
 
 
 def region(name, score, chance, inside, area, **more):
-    return {
-        "region": name,
-        "score": rate(score),
-        "chance": chance,
-        "inside": rate(inside),
-        "area": area,
-        "n": 40,
-        "flagged": False,
-        **more,
-    }
+    made = MapRegion(region=name, score=rate(score), chance=chance, inside=rate(inside), area=area, n=40, flagged=False)
+    return dataclasses.replace(made, **more)
 
 
-def looked(results, *, masks=True, agreement=1.0):
-    """The results with maps of two regions (the second in no image of one group), or of none."""
-    k, a = len(results["label_names"]), len(results["attribute_names"])
+def looked(record, *, masks=True, agreement=1.0):
+    """The record with maps of two regions (the second in no image of one group), or of none."""
+    k, a = len(record.label_names), len(record.attribute_names)
     sets = [
         ("all", None, None),
         ("aligned", None, None),
         ("conflicting", None, None),
         *(("group", y, s) for y in range(k) for s in range(a)),
     ]
-    average = np.full((2, 3), 1.0)
-    average[0, 0] = 1.9
     rows = []
     for kind, label, attribute in sets:
-        regions = [region("bird", 0.31, 0.42, 0.12, 0.2), region("background", 0.93, 0.98, 0.88, 0.8)]
+        bird, ground = region("bird", 0.31, 0.42, 0.12, 0.2), region("background", 0.93, 0.98, 0.88, 0.8)
         if (label, attribute) == (0, 1):
-            regions[1] |= {"score": NONE, "inside": NONE, "chance": None, "area": None, "n": 0}
+            ground = dataclasses.replace(ground, score=NONE, inside=NONE, chance=None, area=None, n=0)
         rows.append(
-            {
-                "kind": kind,
-                "label": label,
-                "attribute": attribute,
-                "n": 1234 if kind == "all" else 100,
-                "without_map": 7 if kind == "all" else 0,
-                "average": average,
-                "regions": regions * masks,
-            }
+            MapSet(
+                kind=kind,
+                label=label,
+                attribute=attribute,
+                n=1234 if kind == "all" else 100,
+                without_map=7 if kind == "all" else 0,
+                average=((1.9, 1.0, 1.0), (1.0, 1.0, 1.0)),
+                regions=(bird, ground) * masks,
+            )
         )
-    example = {"row": 5, "label": 1, "attribute": 0, "predicted": 0}
-    return results | {
-        "maps": {
-            "method": "gradcam",
-            "target": "predicted",
-            "grid": [2, 3],
-            "regions": ["bird", "background"] * masks,
-            "agreement": agreement,
-            "rows": rows,
-            "examples": [example, example | {"attribute": 1, "predicted": 1}],
-        }
-    }
+    example = MapExample(row=5, label=1, attribute=0, predicted=0)
+    maps = Maps(
+        method="gradcam",
+        target="predicted",
+        grid=(2, 3),
+        regions=("bird", "background") * masks,
+        agreement=agreement,
+        rows=tuple(rows),
+        examples=(example, dataclasses.replace(example, attribute=1, predicted=1)),
+    )
+    return changed(record, maps=maps)
 
 
 IMAGES = Pictures(
@@ -89,7 +81,7 @@ IMAGES = Pictures(
 )
 def test_a_score_is_read_beside_chance(score, chance, inside, area, expected):
     assert map_view.reading(region("r", score, chance, inside, area)) == expected
-    assert map_view.reading(region("r", score, chance, inside, area) | {"score": NONE}) == "absent"
+    assert map_view.reading(dataclasses.replace(region("r", score, chance, inside, area), score=NONE)) == "absent"
 
 
 def test_the_page_shows_no_score_without_chance(tmp_path):
@@ -149,14 +141,21 @@ def test_the_terminal_shows_chance_beside_each_score():
 
 
 def test_wrong_maps_are_named(tmp_path):
-    results = to_json(looked(birds()))
-    check_results(results)
-    results["maps"]["rows"][0]["average"] = [[1.0]]
+    plain = to_json(looked(birds()))
+    plain["maps"]["rows"][0]["average"] = [[1.0]]
     with pytest.raises(ContractError, match=r"maps\.rows\[0\]\.average"):
-        check_results(results)
-    results = to_json(looked(birds()))
-    del results["maps"]["rows"][2]["regions"][1]["chance"]
+        from_json(plain)
+    plain = to_json(looked(birds()))
+    del plain["maps"]["rows"][2]["regions"][1]["chance"]
     with pytest.raises(ContractError, match=r"regions\[1\]`: expected a key 'chance'"):
-        check_results(results)
+        from_json(plain)
+    plain = to_json(looked(birds()))
+    plain["maps"]["rows"][1]["regions"].reverse()
+    with pytest.raises(ContractError, match=r"rows\[1\]\.regions`: expected bird, background, got background, bird"):
+        from_json(plain)
+    plain = to_json(looked(birds()))
+    plain["maps"]["rows"][3]["label"] = None
+    with pytest.raises(ContractError, match=r"maps\.rows\[3\]`: expected label and attribute of a group"):
+        from_json(plain)
     with pytest.raises(ContractError, match=r"pictures\.maps_shown"):
         written(looked(birds()), IMAGES._replace(maps_shown=np.zeros((3, 2, 3))), tmp_path)

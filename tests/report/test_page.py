@@ -1,9 +1,11 @@
 import re
 from html.parser import HTMLParser
 
+import jaxtyping
 import numpy as np
 import pytest
-from report.fake_results import FAKES, digits, fake
+from report.fake_results import FAKES, as_record, between, changed, common, digits, fake, measurement
+from results.small_records import features
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import Pictures, write_page
@@ -47,8 +49,8 @@ class Outline(HTMLParser):
             self.text.append(data)
 
 
-def written(results, pictures, tmp_path):
-    write_page(results, pictures, tmp_path / "report.html")
+def written(record, pictures, tmp_path):
+    write_page(record, pictures, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     outline = Outline()
     outline.feed(html)
@@ -69,10 +71,12 @@ def test_page_is_whole_and_self_contained(name, tmp_path):
 
 
 def test_page_says_what_was_measured(tmp_path):
-    results = digits()
-    results["before"]["accuracy"] = {"value": 0.4771, "low": 0.4512, "high": 0.5014, "n": 1000}
-    results["after"]["accuracy"] = {"value": 0.4871, "low": 0.4612, "high": 0.5114, "n": 1000}
-    _, _, text = written(results, None, tmp_path)
+    record = changed(
+        digits(),
+        before__accuracy=between(0.4512, 0.4771, 0.5014),
+        after__accuracy=between(0.4612, 0.4871, 0.5114),
+    )
+    _, _, text = written(record, None, tmp_path)
     card = text[text.index("Share of the test digits") :][:140]
     assert "47.7 %" in card
     assert "45.1–50.1" in card
@@ -110,22 +114,17 @@ def test_helpful_samples_stand_beside_the_harmful_ones(tmp_path):
     assert "−2.40 male · 12 or younger" in helpful
     assert "0 of these 12 are bias-aligned" in helpful
     assert html[html.index('id="harmful"') : html.index('id="edit"')].count("<img") == 24
-    results = fake("faces")[0]
-    results["helpful"][3] = {"index": 1}
-    with pytest.raises(ContractError, match=r"`helpful\[3\]`: expected a key 'label'"):
-        write_page(results, None, tmp_path / "x.html")
-    # Results of before there was such a list.
-    del results["helpful"]
-    _, _, text = written(results, None, tmp_path)
+    _, _, text = written(changed(fake("faces")[0], helpful=()), None, tmp_path)
     assert "Most helpful" not in text
     assert "and that counter it" not in text
 
 
 def test_text_is_escaped(tmp_path):
-    results = digits()
-    results["findings"] = ["<script>alert(1)</script> & more"]
-    results["label_names"] = ["<b>0", *results["label_names"][1:]]
-    html, _, text = written(results, fake("digits")[1], tmp_path)
+    record = digits()
+    record = changed(
+        record, findings=("<script>alert(1)</script> & more",), label_names=("<b>0", *record.label_names[1:])
+    )
+    html, _, text = written(record, fake("digits")[1], tmp_path)
     assert "<script>" not in html
     assert "<script>alert(1)</script> & more" in text
 
@@ -137,13 +136,11 @@ def test_rolled_back_edit_shows_one_model(tmp_path):
 
 
 def test_wide_data_leaves_out_what_nobody_could_read(tmp_path):
-    from report.fake_results import common, measurement
-
     k = 30
     rng, names, aligned = np.random.default_rng(0), [f"class {i}" for i in range(k)], np.eye(k, dtype=bool)
     n = rng.integers(1, 4, (k, k))
     made = measurement(rng, n, np.full((k, k), 0.7), 0.5, names, names, aligned, n)
-    results = common(
+    record = as_record(common)(
         dataset="wide",
         variant={},
         method="erm",
@@ -157,16 +154,15 @@ def test_wide_data_leaves_out_what_nobody_could_read(tmp_path):
         before=made,
         training={"epochs": 1, "loss": [1.0]},
     )
-    _, outline, _ = written(results, None, tmp_path)
+    _, outline, _ = written(record, None, tmp_path)
     assert "confusion" not in outline.ids
     assert (tmp_path / "report.html").stat().st_size < 60_000
 
 
-def test_a_missing_key_is_named_before_anything_is_written(tmp_path):
-    results = digits()
-    del results["harmful"]
-    with pytest.raises(ContractError, match="'harmful'"):
-        write_page(results, None, tmp_path / "report.html")
+def test_another_record_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations off, as they are for users
+    with pytest.raises(ContractError, match="`record`: expected RunResults, got FeatureResults"):
+        write_page(features(), None, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 
 

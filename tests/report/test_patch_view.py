@@ -2,49 +2,48 @@
 
 import numpy as np
 import pytest
-from report.fake_results import birds
+from report.fake_results import birds, changed
 from report.test_page import written
 from report.test_tables import printed
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import Pictures, patch_view
-from jaxdebias.results.records import check_results, to_json
+from jaxdebias.results.codec import from_json, to_json
+from jaxdebias.results.records import Interval, Patches, PatchExample, Place
 
 
 def place(value, held, *, found=True, classes=2):
     """It is spread where it holds less than half in its top pixels."""
-    map = np.full((3, 4), -0.01)
-    map[0, 1] = 0.4
-    return {
-        "map": map,
-        "information": {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 400},
-        "held": held,
-        "spread": held < 0.5,
-        "found": found,
-        "area": 0.2,
-        "classes": classes,
-    }
+    information = np.full((3, 4), -0.01)
+    information[0, 1] = 0.4
+    return Place(
+        map=tuple(map(tuple, information.tolist())),
+        information=Interval(value=value, low=value - 0.02, high=value + 0.02, n=400),
+        held=held,
+        spread=held < 0.5,
+        found=found,
+        area=0.2,
+        classes=classes,
+    )
 
 
 def placed(*, attribute=(0.36, 0.81), label=(0.07, 0.9), overlap=0.0, **more):
-    attribute, label = (one if isinstance(one, dict) else place(*one) for one in (attribute, label))
-    return birds() | {
-        "patches": {
-            "split": "edit",
-            "rows": 400,
-            "train_rows": 1999,
-            "patch": 8,
-            "stride": 2,
-            "missing": 0,
-            "top": 0.3,
-            "attribute": attribute,
-            "label": label,
-            "overlap": overlap,
-            "chance": 0.17,
-            "examples": [{"row": 5, "label": 1, "attribute": 0}, {"row": 7, "label": 0, "attribute": 0}],
-        }
-        | more
-    }
+    attribute, label = (one if isinstance(one, Place) else place(*one) for one in (attribute, label))
+    patches = Patches(
+        split="edit",
+        rows=400,
+        train_rows=1999,
+        patch=8,
+        stride=2,
+        missing=0,
+        top=0.3,
+        attribute=attribute,
+        label=label,
+        overlap=overlap,
+        chance=0.17,
+        examples=(PatchExample(row=5, label=1, attribute=0), PatchExample(row=7, label=0, attribute=0)),
+    )
+    return changed(birds(), patches=changed(patches, **more))
 
 
 UNSEEN = place(-0.001, 0.3, found=False)
@@ -91,7 +90,7 @@ def test_the_section(tmp_path):
     assert "Careful" not in section
     part = html[html.index('id="patches"') : html.index('id="confusion"')]
     assert part.count("<img") == 2 + 3 * 2
-    names = placed()["label_names"], placed()["attribute_names"]
+    names = placed().label_names, placed().attribute_names
     assert f"{names[0][1]} · {names[1][0]}" in section
     html, _, text = written(placed(label=UNSEEN), None, tmp_path)
     assert html[html.index('id="patches"') : html.index('id="confusion"')].count("<img") == 2
@@ -103,26 +102,25 @@ def test_what_is_missing_is_said(tmp_path):
     text = written(placed(missing=1, split="train"), None, tmp_path)[2]
     assert "Careful: 1 group has no birds, in training or held out." in text
     assert "left out of its training" in text
-    results = placed(attribute=place(0.4, 0.8, classes=2), missing=2) | {}
-    results["attribute_names"] = [*results["attribute_names"], "other"]
-    assert patch_view.remarks(results)[0].startswith("Careful: 2 groups have no birds")
-    assert "Of 3 values, 2 have training birds enough" in patch_view.remarks(results)[1]
+    record = placed(attribute=place(0.4, 0.8, classes=2), missing=2)
+    record = changed(record, attribute_names=(*record.attribute_names, "other"))
+    assert patch_view.remarks(record)[0].startswith("Careful: 2 groups have no birds")
+    assert "Of 3 values, 2 have training birds enough" in patch_view.remarks(record)[1]
 
 
 def test_wrong_patches_are_named(tmp_path):
-    results = to_json(placed())
-    check_results(results)
-    results["patches"]["label"]["map"][1] = [0.0]
+    plain = to_json(placed())
+    plain["patches"]["label"]["map"][1] = [0.0]
     with pytest.raises(ContractError, match=r"patches\.label\.map"):
-        check_results(results)
-    results = to_json(placed())
-    del results["patches"]["attribute"]["information"]["low"]
+        from_json(plain)
+    plain = to_json(placed())
+    del plain["patches"]["attribute"]["information"]["low"]
     with pytest.raises(ContractError, match=r"patches\.attribute\.information`: expected a key 'low'"):
-        check_results(results)
-    results = to_json(placed())
-    del results["patches"]["examples"][1]["row"]
+        from_json(plain)
+    plain = to_json(placed())
+    del plain["patches"]["examples"][1]["row"]
     with pytest.raises(ContractError, match=r"patches\.examples\[1\]`: expected a key 'row'"):
-        check_results(results)
+        from_json(plain)
     with pytest.raises(ContractError, match=r"pictures\.patch_label"):
         written(placed(), IMAGES._replace(patch_label=MAPS[:1]), tmp_path)
     with pytest.raises(ContractError, match=r"pictures\.patch_attribute`: expected the images"):

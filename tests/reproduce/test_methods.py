@@ -10,8 +10,7 @@ from jaxdebias.core import Batch
 from jaxdebias.explain import CellsConfig
 from jaxdebias.mitigate import AugCellConfig, sih, sih_monitor
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
-from jaxdebias.reproduce import METHODS, Case, Cases, accuracies
-from jaxdebias.reproduce import _methods as methods
+from jaxdebias.reproduce import METHODS, Case, Cases, _colored_mnist, _corrupted_cifar10, _fitting, accuracies
 from jaxdebias.reproduce._cases import colored_mnist_pictures, corrupted_cifar10_pictures
 from jaxdebias.reproduce.published import published
 from jaxdebias.train import EarlyStop, FitConfig
@@ -29,7 +28,7 @@ def test_published_rows_belong_to_methods_that_there_are():
 def test_methods_that_are_not_one_sweep(tmp_path, monkeypatch):
     """JTT and AUG-CELL, with two steps in each of their stages."""
     cases = Cases(colored_mnist_pictures(write_mnist(tmp_path / "mnist")), [(0.2, 0)])
-    monkeypatch.setattr(methods, "EPOCHS", QUICK)
+    monkeypatch.setattr(_colored_mnist, "EPOCHS", QUICK)
     config = AugCellConfig(
         cells=CellsConfig(steps=2, batch_size=32),
         steps=2,
@@ -37,14 +36,14 @@ def test_methods_that_are_not_one_sweep(tmp_path, monkeypatch):
         cleaning_steps=2,
         candidates=(CANDIDATES[0], CANDIDATES[2]),
     )
-    (fitted,) = methods._aug_cell(models.mlp(), config)(cases, print)
+    (fitted,) = _colored_mnist._aug_cell(models.mlp(), config)(cases, print)
     assert fitted.logits[""].shape == (40, 10)
     assert {"chosen", "scores", "flagged_recall", "left_out"} <= set(fitted.said)
     candidates = fitted.said["candidates"]
     assert set(candidates) == {"erm", "aug-cell"}
     assert candidates[fitted.said["chosen"]] == accuracies(fitted.logits, cases[0].test)
     json.dumps(fitted.said, allow_nan=False)
-    (fitted,) = methods._fit_jtt(cases, print)
+    (fitted,) = _colored_mnist._fit_jtt(cases, print)
     assert fitted.logits[""].shape == (40, 10)
 
 
@@ -55,13 +54,15 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
     pictures = corrupted_cifar10_pictures(write_packed(tmp_path / "cifar10", train=80, test=20))
     cases = Cases(pictures, [(0.2, 0), (0.2, 1)])
     small = models.resnet_vae(latent=8, width=4)
-    monkeypatch.setattr(methods, "RESNET_BRANCHES", small)
+    monkeypatch.setattr(_corrupted_cifar10, "RESNET_BRANCHES", small)
     config = FitConfig(epochs=1, steps_per_epoch=2, batch_size=8, drop_last=True, early_stop=EarlyStop(patience=2))
-    monitor = sih_monitor(small, methods.GAUSSIAN, protocol="official", batch_size=4, augment=methods.CROPS)
-    fit = methods.Swept(
-        learner_of=lambda case: sih(small, methods.GAUSSIAN, augment=methods.CROPS),
+    monitor = sih_monitor(
+        small, _corrupted_cifar10.GAUSSIAN, protocol="official", batch_size=4, augment=_corrupted_cifar10.CROPS
+    )
+    fit = _fitting.Swept(
+        learner_of=lambda case: sih(small, gaussian, augment=crops),
         config=config,
-        others={"bias_branch": methods._resnet_bias_branch},
+        others={"bias_branch": _corrupted_cifar10._resnet_bias_branch},
         held_out=True,
         block=1,
         monitor=monitor,
@@ -76,6 +77,8 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
 
 def test_published_settings_of_disent_by_ratio():
     rows = Batch(x=np.zeros((4, 32, 32, 3), np.uint8), label=np.arange(4), attribute=np.arange(4))
-    kinds = {ratio: methods._disent_on_pictures(Case(ratio, 0, rows, rows)) for ratio in (0.005, 0.01, 0.02, 0.05)}
+    kinds = {
+        ratio: _corrupted_cifar10._disent_on_pictures(Case(ratio, 0, rows, rows)) for ratio in (0.005, 0.01, 0.02, 0.05)
+    }
     assert kinds[0.01] is kinds[0.02]
     assert len({id(one) for one in kinds.values()}) == 3

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxdebias.report._tables import print_reproduced, reproduced_rows
 from jaxdebias.reproduce import published, summary
+from jaxdebias.reproduce.view import print_reproduced, reproduced_rows
 
 ROOT = pathlib.Path(__file__).parents[2]
 CODE = [path for folder in ("benchmarks", "jaxdebias") for path in sorted((ROOT / folder).rglob("*.py"))

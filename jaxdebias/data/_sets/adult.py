@@ -70,7 +70,8 @@ def adult(
       data_dir: the folder with UCI's `adult.data` and `adult.test`, or its parent if they lie in `adult/`.
       attribute: `sex` (Male 1, Female 0) or `race` (White 1, other 0).
       seed: fixes which rows go to train, edit and accept.
-      edit, accept: sizes of those splits.
+      edit: samples of the split edit.
+      accept: samples of the split accept.
       proxies: categorical columns, by their names in `COLUMNS`, that change together with the attribute in pairs.
       without: columns that x does not have; the attribute may be one of them, and is known all the same. The two
         sides of a pair are then equal but for proxies.
@@ -92,14 +93,7 @@ def adult(
     folder = adult_folder(data_dir)
     table, label = _read(folder / "adult.data")
     table_test, label_test = _read(folder / "adult.test")
-    expect(
-        edit > 0 and accept > 0 and edit + accept < len(label),
-        "edit + accept",
-        f"at least 1 each and fewer than {len(label)} rows",
-        f"{edit} + {accept}",
-    )
-    rows = np.split(named_rng(seed, "adult split").permutation(len(label)), [edit, edit + accept])
-    held = dict(zip(("edit", "accept", "train"), rows, strict=True))
+    held = _division(len(label), seed, edit, accept)
 
     fit = {name: values[held["train"]] for name, values in table.items()}
     parts = {name: (_rows(table, rows), label[rows]) for name, rows in held.items()}
@@ -137,6 +131,44 @@ def adult(
     )
     check_dataset(dataset)
     return dataset
+
+
+def adult_columns(
+    data_dir: str | pathlib.Path, names: Sequence[str], *, seed: int = 0, edit: int = 4000, accept: int = 3000
+) -> dict[str, dict[str, list[str]]]:
+    """Protected attributes on the rows of `adult`: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `adult`.
+      names: `sex` or `race`.
+      seed: as of `adult`, so that the rows are the same.
+      edit: as `seed`.
+      accept: as `seed`.
+    """
+    folder = adult_folder(data_dir)
+    table, label = _read(folder / FILES[0])
+    held = _division(len(label), seed, edit, accept)
+    tables = {**{split: _rows(table, rows) for split, rows in held.items()}, "test": _read(folder / FILES[1])[0]}
+    for name in names:
+        check_choice("attribute", name, ONE)
+    return {
+        name: {
+            split: np.where(part[name] == ONE[name], ONE[name], ZERO[name]).tolist() for split, part in tables.items()
+        }
+        for name in names
+    }
+
+
+def _division(n: int, seed: int, edit: int, accept: int) -> dict[str, np.ndarray]:
+    """edit, accept and train -> their rows of `adult.data`."""
+    expect(
+        edit > 0 and accept > 0 and edit + accept < n,
+        "edit + accept",
+        f"at least 1 each and fewer than {n} rows",
+        f"{edit} + {accept}",
+    )
+    rows = np.split(named_rng(seed, "adult split").permutation(n), [edit, edit + accept])
+    return dict(zip(("edit", "accept", "train"), rows, strict=True))
 
 
 def adult_folder(data_dir: str | pathlib.Path) -> pathlib.Path:

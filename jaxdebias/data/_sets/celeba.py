@@ -1,17 +1,16 @@
 """CelebA: one of its 40 attributes to classify, another as the bias attribute, pairs matched on the other 38."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxdebias.contracts import ContractError, check_choice, check_dataset, describe, expect
+from jaxdebias.contracts import ContractError, describe, expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data._aligned import aligned_cells
-from jaxdebias.data._matching import matched_pairs
+from jaxdebias.data._sets.celebrity_attributes import aligned_in, assemble, attribute_columns, divide, roles
 from jaxdebias.data.decode import decode_all
-from jaxdebias.data.streams import named_rng
 
 ATTRIBUTES, PARTITION, IMAGES = "list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba"
 PARTS = ("train", "validation", "test")  # 0, 1, 2 in the partition file
@@ -70,56 +69,52 @@ def celeba(
     Source: Liu, Luo, Wang and Tang 2015 (files); FMD, Chen et al. 2023 (target and bias; its official code pairs
     pictures of the validation split in their order, unmatched).
     """
-    expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
-    expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
-    expect(0 < accept_share < 1, "accept_share", "a share above 0 and below 1", accept_share)
     folder = celeba_folder(data_dir)
     lists = read_lists(folder)
-    for what, name in (("target", target), ("attribute", attribute)):
-        check_choice(what, name, lists.names)
+    found = roles(lists.names, lists.values, target, attribute)
+    where = _where(lists)
+    parts = divide(where, "celeba", seed=seed, max_train=max_train, accept_share=accept_share)
+    # Of all training pictures, so that `max_train` cannot turn the bias round.
+    expected = f"one that goes with {target} in training"
+    aligned = aligned_in(found, where["train"], "attribute", expected, f"{attribute}, which does not")
+    splits = {
+        name: Batch(
+            x=read_pictures(folder, lists, rows, image_size), label=found.label[rows], attribute=found.value[rows]
+        )
+        for name, rows in parts.items()
+    }
+    variant = {"image_size": image_size, "accept_share": accept_share}
+    return assemble("celeba", splits, parts, found, aligned, variant, per_label=pairs_per_label)
+
+
+def celeba_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    max_train: int | None = None,
+    accept_share: float = 1 / 3,
+) -> dict[str, dict[str, list[str]]]:
+    """Attributes on the rows of `celeba`, without reading a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `celeba`.
+      names: attributes, as in the header of `list_attr_celeba.txt`.
+      seed: as of `celeba`, so that the rows are the same.
+      max_train: as `seed`.
+      accept_share: as `seed`.
+    """
+    lists = read_lists(celeba_folder(data_dir))
+    parts = divide(_where(lists), "celeba", seed=seed, max_train=max_train, accept_share=accept_share)
+    return attribute_columns(lists.names, lists.values, names, parts)
+
+
+def _where(lists: Annotations) -> dict[str, np.ndarray]:
+    """Official split -> its rows of the lists."""
     where = {name: np.flatnonzero(lists.part == number) for number, name in enumerate(PARTS)}
     for name, rows in where.items():
         expect(len(rows) > 0, PARTITION, f"at least one picture of {name}", "none")
-
-    train, held = where["train"], named_rng(seed, "celeba split").permutation(where["validation"])
-    if max_train is not None:
-        train = np.sort(named_rng(seed, "celeba train").permutation(train)[:max_train])
-    accept = round(len(held) * accept_share)
-    expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
-    parts = {"train": train, "edit": np.sort(held[accept:]), "accept": np.sort(held[:accept]), "test": where["test"]}
-
-    label, value = (lists.values[:, lists.names.index(name)].astype(np.int32) for name in (target, attribute))
-    others = lists.values[:, [i for i, name in enumerate(lists.names) if name not in (target, attribute)]]
-    # Of all training pictures, so that `max_train` cannot turn the bias round.
-    aligned = aligned_cells(label[where["train"]], value[where["train"]], 2, 2)
-    expect(bool(aligned.any()), "attribute", f"one that goes with {target} in training", f"{attribute}, which does not")
-    splits = {
-        name: Batch(x=_pictures(folder, lists, rows, image_size), label=label[rows], attribute=value[rows])
-        for name, rows in parts.items()
-    }
-    pairs = {
-        name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True, per_label=pairs_per_label)
-        for name in ("edit", "accept", "test")
-    }
-    dataset = Dataset(
-        name="celeba",
-        variant={
-            "target": target,
-            "attribute": attribute,
-            "image_size": image_size,
-            "accept_share": accept_share,
-            **{name: len(rows) for name, rows in parts.items()},
-            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
-        },
-        splits=splits,
-        pairs=pairs,
-        label_names=(f"not {target}", target),
-        attribute_names=(f"not {attribute}", attribute),
-        aligned=aligned,
-        pairing="matched",
-    )
-    check_dataset(dataset)
-    return dataset
+    return where
 
 
 def celeba_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
@@ -189,6 +184,7 @@ def _lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
 
 
-def _pictures(folder: pathlib.Path, lists: Annotations, rows: np.ndarray, image_size: int) -> np.ndarray:
+def read_pictures(folder: pathlib.Path, lists: Annotations, rows: np.ndarray, image_size: int) -> np.ndarray:
+    """Pictures `[m s s 3]` uint8 of some rows of the lists, in their order."""
     files = [lists.files[row] for row in rows]
     return decode_all(len(files), image_size, lambda i: folder / IMAGES / files[i], lambda i: f"{IMAGES}/{files[i]}")

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxdebias.contracts import check_choice, check_dataset, expect
+from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset, take
-from jaxdebias.data._aligned import aligned_cells
-from jaxdebias.data._matching import matched_pairs
-from jaxdebias.data._sets.celeba import IMAGES, PARTS, celeba_folder, read_lists
-from jaxdebias.data.decode import decode_all
+from jaxdebias.data._sets.celeba import PARTS, Annotations, celeba_folder, read_lists, read_pictures
+from jaxdebias.data._sets.celebrity_attributes import Roles, aligned_in, assemble, attribute_columns, roles
 from jaxdebias.data.streams import named_rng
 
 CELLS = (1000, 2000, 3000, 0)
@@ -62,19 +60,67 @@ def celeba_four_cells(
     Source: De Coninck et al. 2024 (released code): cells, sizes, target and attribute. That code draws no test
     pictures; ours are kept apart because it chose and reported on the same validation pictures.
     """
-    expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
     cells = tuple(cells)
+    folder = celeba_folder(data_dir)
+    lists = read_lists(folder)
+    roles_of = roles(lists.names, lists.values, target, attribute)
+    parts = _division(lists, roles_of, target, attribute, cells, per_cell, test_per_cell, seed)
+    expected = f"sizes with which {attribute} goes with {target}"
+    aligned = aligned_in(roles_of, parts["train"], "cells", expected, cells)
+    used = np.unique(np.concatenate(list(parts.values())))
+    everything = Batch(
+        x=read_pictures(folder, lists, used, image_size), label=roles_of.label[used], attribute=roles_of.value[used]
+    )
+    splits = {name: take(everything, np.searchsorted(used, rows)) for name, rows in parts.items()}
+    variant = {"cells": list(cells), "per_cell": per_cell, "image_size": image_size}
+    return assemble("celeba-four-cells", splits, parts, roles_of, aligned, variant)
+
+
+def celeba_four_cells_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    target: str = "Male",
+    attribute: str = "Blond_Hair",
+    cells: Sequence[int] = CELLS,
+    per_cell: int = PER_CELL,
+    test_per_cell: int | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, list[str]]]:
+    """Attributes on the rows of `celeba_four_cells`, without reading a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `celeba_four_cells`.
+      names: attributes, as in the header of `list_attr_celeba.txt`.
+      target: as of `celeba_four_cells`, as all that follows: they decide on the rows.
+      attribute: as `target`.
+      cells: as `target`.
+      per_cell: as `target`.
+      test_per_cell: as `target`.
+      seed: as `target`.
+    """
+    lists = read_lists(celeba_folder(data_dir))
+    found = roles(lists.names, lists.values, target, attribute)
+    parts = _division(lists, found, target, attribute, tuple(cells), per_cell, test_per_cell, seed)
+    return attribute_columns(lists.names, lists.values, names, parts)
+
+
+def _division(
+    lists: Annotations,
+    roles_of: Roles,
+    target: str,
+    attribute: str,
+    cells: tuple[int, ...],
+    per_cell: int,
+    test_per_cell: int | None,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Split -> its rows of the lists."""
     good = len(cells) == 4 and all(isinstance(n, int | np.integer) and n >= 0 for n in cells) and sum(cells) > 0
     expect(good, "cells", "four numbers of pictures, of at least 0 and not all 0", cells)
     expect(per_cell >= 2, "per_cell", "at least 2", per_cell)
     expect(test_per_cell is None or test_per_cell >= 1, "test_per_cell", "at least 1, or None", test_per_cell)
-    folder = celeba_folder(data_dir)
-    lists = read_lists(folder)
-    for what, name in (("target", target), ("attribute", attribute)):
-        check_choice(what, name, lists.names)
-    label, value = (lists.values[:, lists.names.index(name)].astype(np.int32) for name in (target, attribute))
-    group = 2 * label + value
-    others = lists.values[:, [i for i, name in enumerate(lists.names) if name not in (target, attribute)]]
+    group = 2 * roles_of.label + roles_of.value
 
     def drawn(part: str) -> list[np.ndarray]:
         """The pictures of each cell in random order."""
@@ -96,8 +142,8 @@ def celeba_four_cells(
     scarcest = min(map(len, found))
     expect(scarcest > 0, "test", f"pictures in all four cells of {target} and {attribute}", "an empty one")
     test = [rows[: min(scarcest, test_per_cell or scarcest)] for rows in found]
-    cut = -(-2 * per_cell // 3)
-    parts = {
+    cut = min(-(-2 * per_cell // 3), per_cell - 1)  # two thirds, rounded up; one picture at least is left for accept
+    return {
         name: np.sort(np.concatenate(rows))
         for name, rows in {
             "train": first("train", cells),
@@ -107,35 +153,3 @@ def celeba_four_cells(
             "validation": validation,
         }.items()
     }
-
-    aligned = aligned_cells(label[parts["train"]], value[parts["train"]], 2, 2)
-    expect(bool(aligned.any()), "cells", f"sizes with which {attribute} goes with {target}", cells)
-    used = np.unique(np.concatenate(list(parts.values())))
-    files = [lists.files[row] for row in used]
-    images = decode_all(len(files), image_size, lambda i: folder / IMAGES / files[i], lambda i: f"{IMAGES}/{files[i]}")
-    everything = Batch(x=images, label=label[used], attribute=value[used])
-    splits = {name: take(everything, np.searchsorted(used, rows)) for name, rows in parts.items()}
-    pairs = {
-        name: matched_pairs(splits[name], others[parts[name]], aligned, balanced=True)
-        for name in ("edit", "accept", "test")
-    }
-    dataset = Dataset(
-        name="celeba-four-cells",
-        variant={
-            "target": target,
-            "attribute": attribute,
-            "cells": list(cells),
-            "per_cell": per_cell,
-            "image_size": image_size,
-            **{name: len(rows) for name, rows in parts.items()},
-            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
-        },
-        splits=splits,
-        pairs=pairs,
-        label_names=(f"not {target}", target),
-        attribute_names=(f"not {attribute}", attribute),
-        aligned=aligned,
-        pairing="matched",
-    )
-    check_dataset(dataset)
-    return dataset

@@ -1,18 +1,17 @@
 """CelebAMask-HQ: 30,000 faces with CelebA's 40 attributes and the parts of each face drawn by hand."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from jaxdebias.contracts import check_choice, check_dataset, expect
+from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.data._aligned import aligned_cells
-from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._sets.celeba import read_attributes
+from jaxdebias.data._sets.celebrity_attributes import aligned_in, assemble, attribute_columns, divide, roles
 from jaxdebias.data.masked_pictures import CENTRE, in_threads, read_mask, read_pictures
-from jaxdebias.data.streams import named_rng
 
 FOLDER = "CelebAMask-HQ"
 ATTRIBUTES, PICTURES, MASKS = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
@@ -126,61 +125,43 @@ def celeba_mask(
 
     Source: Lee, Liu, Wu and Luo 2020 (files); Serianni et al. 2025 (split and regions).
     """
-    expect(target != attribute, "attribute", f"another attribute than the target {target}", repr(attribute))
-    expect(max_train is None or max_train >= 1, "max_train", "at least 1, or None for all", max_train)
-    expect(0 < accept_share < 1, "accept_share", "a share above 0 and below 1", accept_share)
     folder = celeba_mask_folder(data_dir)
     listed = read_annotations(folder)
-    for what, name in (("target", target), ("attribute", attribute)):
-        check_choice(what, name, listed.names)
+    found = roles(listed.names, listed.values, target, attribute)
     where = protocol_split(len(listed.number))
-    label, value = (listed.values[:, listed.names.index(name)].astype(np.int32) for name in (target, attribute))
-    others = listed.values[:, [i for i, name in enumerate(listed.names) if name not in (target, attribute)]]
     # Of all training pictures, so that `max_train` cannot turn the bias round.
-    aligned = aligned_cells(label[where["train"]], value[where["train"]], 2, 2)
-    expect(bool(aligned.any()), "attribute", f"one that goes with {target} in training", f"{attribute}, which does not")
-
-    train = where["train"]
-    if max_train is not None:
-        train = named_rng(seed, "celeba-mask train").permutation(train)[:max_train]
-    held = named_rng(seed, "celeba-mask split").permutation(where["validation"])
-    accept = round(len(held) * accept_share)
-    expect(0 < accept < len(held), "accept_share", f"a share that divides {len(held)} pictures", accept_share)
-    parts = {
-        name: np.sort(rows)
-        for name, rows in (
-            ("train", train),
-            ("edit", held[accept:]),
-            ("accept", held[:accept]),
-            ("test", where["test"]),
-        )
-    }
-    splits, pairs = {}, {}
+    expected = f"one that goes with {target} in training"
+    aligned = aligned_in(found, where["train"], "attribute", expected, f"{attribute}, which does not")
+    parts = divide(where, "celeba-mask", seed=seed, max_train=max_train, accept_share=accept_share)
+    splits = {}
     for name, rows in parts.items():
         faces = read_faces(folder, listed, rows, image_size=image_size, crop=crop)
-        splits[name] = Batch(x=faces.x, label=label[rows], attribute=value[rows], mask=faces.mask)
-        if name != "train":
-            pairs[name] = matched_pairs(splits[name], others[rows], aligned, balanced=True, per_label=pairs_per_label)
-    dataset = Dataset(
-        name="celeba-mask",
-        variant={
-            "target": target,
-            "attribute": attribute,
-            "image_size": image_size,
-            "crop": crop,
-            "accept_share": accept_share,
-            **{name: len(rows) for name, rows in parts.items()},
-            **{f"{name}_pairs": len(batch.label) for name, batch in pairs.items()},
-        },
-        splits=splits,
-        pairs=pairs,
-        label_names=(f"not {target}", target),
-        attribute_names=(f"not {attribute}", attribute),
-        aligned=aligned,
-        pairing="matched",
-    )
-    check_dataset(dataset)
-    return dataset
+        splits[name] = Batch(x=faces.x, label=found.label[rows], attribute=found.value[rows], mask=faces.mask)
+    variant = {"image_size": image_size, "crop": crop, "accept_share": accept_share}
+    return assemble("celeba-mask", splits, parts, found, aligned, variant, per_label=pairs_per_label)
+
+
+def celeba_mask_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    max_train: int | None = None,
+    accept_share: float = 1 / 3,
+) -> dict[str, dict[str, list[str]]]:
+    """Attributes on the rows of `celeba_mask`, without reading a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `celeba_mask`.
+      names: attributes, as in the header of the attribute list.
+      seed: as of `celeba_mask`, so that the rows are the same.
+      max_train: as `seed`.
+      accept_share: as `seed`.
+    """
+    known = read_annotations(celeba_mask_folder(data_dir))
+    where = protocol_split(len(known.number))
+    parts = divide(where, "celeba-mask", seed=seed, max_train=max_train, accept_share=accept_share)
+    return attribute_columns(known.names, known.values, names, parts)
 
 
 def celeba_mask_folder(data_dir: str | pathlib.Path) -> pathlib.Path:

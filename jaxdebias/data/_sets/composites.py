@@ -81,7 +81,10 @@ def composites(
         motorbike) and `scenes.npz` (JPEG files back to back in `jpeg`, cut at `offset`; `place`, 0 forest and 1 sea),
         or its parent if it is called `objects_on_scenes`.
       conflicting: share of training pictures in the other place, per label; the bias level is 1 minus it.
-      train, edit, accept, test: numbers of pictures; those of edit, accept and test are multiples of 4.
+      train: numbers of pictures; those of edit, accept and test are multiples of 4.
+      edit: as `train`.
+      accept: as `train`.
+      test: as `train`.
       selection_share: see above. Small by default, because its cut-outs and scenes are missing in training, but no
         smaller: edit and accept get 5 motorbikes each, and their intervals are over cut-outs. Without use for the two,
         0.02 leaves most to training.

@@ -233,6 +233,7 @@ def plasma(uniform: Float[np.ndarray, "n 1023"], *, decay: float) -> Map:
 
     Args:
       uniform: `[n 1023]` draws in -1..1, one for each point but the corner.
+      decay: factor by which the noise shrinks from scale to scale.
     """
     n = len(uniform)
     out = np.zeros((n, SIZE, SIZE))

@@ -45,7 +45,10 @@ def faces(
         rare is the other way round.
       classes: the first 2 to 4 of happy, sad, surprised, angry.
       conflicting: share of the rare group, 0..1.
-      train, edit, accept, test: number of images.
+      train: number of images.
+      edit: number of images.
+      accept: number of images.
+      test: number of images.
       image_size: height and width, 16 or more.
       grey: one channel instead of three.
       seed: equal seeds, equal bits.

@@ -48,7 +48,10 @@ def scenes(
         class; mask 2 = right letter, the bias.
       classes: 2 to 6; there are as many background kinds.
       conflicting: share of training images whose background goes with another class, 0..1.
-      train, edit, accept, test: number of images.
+      train: number of images.
+      edit: number of images.
+      accept: number of images.
+      test: number of images.
       image_size: height and width, 16 or more.
       seed: equal seeds, equal bits.
 

@@ -6,6 +6,7 @@ import pathlib
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,43 +71,22 @@ def utkface(
       conflicting: share of training faces in a conflicting cell, per gender.
       seed: fixes the division and the pairs.
       image_size: height and width of the pictures, `3 * image_size**2` bytes each.
-      edit, accept, test: sizes of these splits, multiples of 4.
+      edit: sizes of these splits, multiples of 4.
+      accept: sizes of these splits, multiples of 4.
+      test: sizes of these splits, multiples of 4.
 
     Raises:
       ContractError: missing or damaged files (named), an unknown attribute, sizes beyond what the cells hold.
 
     Source: Zhang, Song and Qi 2017 (faces and annotations); sizes and the division are ours.
     """
-    check_choice("attribute", attribute, ATTRIBUTES)
-    check_share("conflicting", conflicting)
     sizes = {"edit": edit, "accept": accept, "test": test}
-    for name, size in sizes.items():
-        expect(size >= 4 and size % 4 == 0, name, "a multiple of 4 of at least 4", size)
     folder = utkface_folder(data_dir)
     faces = read_faces(folder)
     label = faces.gender
-    value, known = attribute_of(faces, attribute)
+    parts = _division(faces, attribute, conflicting, seed, sizes)
+    value, _ = attribute_of(faces, attribute)
     others = one_hot(faces.race) if attribute == "age" else ordered(faces.age, AGE_EDGES)
-
-    rng = named_rng(seed, "utkface split")
-    cells = {
-        (y, a): rng.permutation(np.flatnonzero(known & (label == y) & (value == a))) for y in (0, 1) for a in (0, 1)
-    }
-    least = min(len(rows) for rows in cells.values())
-    expect(
-        sum(sizes.values()) // 4 < least,
-        "edit + accept + test",
-        f"fewer than {4 * least} faces, 4 times the smallest cell",
-        sum(sizes.values()),
-    )
-    parts, start = {}, 0
-    for name, size in sizes.items():
-        parts[name] = np.concatenate([rows[start : start + size // 4] for rows in cells.values()])
-        start += size // 4
-    rest = {cell: rows[start:] for cell, rows in cells.items()}
-    parts["train"] = np.concatenate([_biased(rest[y, y], rest[y, 1 - y], conflicting) for y in (0, 1)])
-    expect(len(parts["train"]) > 0, "conflicting", "a share that leaves faces to train on", conflicting)
-    parts = {name: np.sort(parts[name]) for name in ("train", "edit", "accept", "test")}
 
     images = read_images(folder, image_size)
     everything = Batch(x=images, label=label.astype(np.int32), attribute=value.astype(np.int32))
@@ -131,6 +111,70 @@ def utkface(
     )
     check_dataset(dataset)
     return dataset
+
+
+def utkface_columns(
+    data_dir: str | pathlib.Path,
+    names: Sequence[str],
+    *,
+    attribute: str = "age",
+    conflicting: float = 0.02,
+    seed: int = 0,
+    edit: int = HELD_OUT,
+    accept: int = HELD_OUT,
+    test: int = HELD_OUT,
+) -> dict[str, dict[str, list[str]]]:
+    """Annotations on the rows of `utkface`, without decoding a picture: name -> split -> values as text.
+
+    Args:
+      data_dir: as of `utkface`.
+      names: `age` or `race`. An age between those of young and of grown is empty text.
+      attribute: that of the data set, which decides on the rows, as all that follows.
+      conflicting: as of `utkface`.
+      seed: as of `utkface`.
+      edit: as of `utkface`.
+      accept: as of `utkface`.
+      test: as of `utkface`.
+    """
+    faces = read_faces(utkface_folder(data_dir))
+    parts = _division(faces, attribute, conflicting, seed, {"edit": edit, "accept": accept, "test": test})
+    columns = {}
+    for name in names:
+        check_choice("attribute", name, ATTRIBUTES)
+        value, known = attribute_of(faces, name)
+        text = np.where(known, np.array(ATTRIBUTES[name])[value], "")
+        columns[name] = {split: text[rows].tolist() for split, rows in parts.items()}
+    return columns
+
+
+def _division(
+    faces: Faces, attribute: str, conflicting: float, seed: int, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Split -> its faces."""
+    check_choice("attribute", attribute, ATTRIBUTES)
+    check_share("conflicting", conflicting)
+    for name, size in sizes.items():
+        expect(size >= 4 and size % 4 == 0, name, "a multiple of 4 of at least 4", size)
+    label, (value, known) = faces.gender, attribute_of(faces, attribute)
+    rng = named_rng(seed, "utkface split")
+    cells = {
+        (y, a): rng.permutation(np.flatnonzero(known & (label == y) & (value == a))) for y in (0, 1) for a in (0, 1)
+    }
+    least = min(len(rows) for rows in cells.values())
+    expect(
+        sum(sizes.values()) // 4 < least,
+        "edit + accept + test",
+        f"fewer than {4 * least} faces, 4 times the smallest cell",
+        sum(sizes.values()),
+    )
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        parts[name] = np.concatenate([rows[start : start + size // 4] for rows in cells.values()])
+        start += size // 4
+    rest = {cell: rows[start:] for cell, rows in cells.items()}
+    parts["train"] = np.concatenate([_biased(rest[y, y], rest[y, 1 - y], conflicting) for y in (0, 1)])
+    expect(len(parts["train"]) > 0, "conflicting", "a share that leaves faces to train on", conflicting)
+    return {name: np.sort(parts[name]) for name in ("train", "edit", "accept", "test")}
 
 
 def utkface_folder(data_dir: str | pathlib.Path) -> pathlib.Path:

@@ -39,7 +39,9 @@ def utkface_darkened(
       brightness: what the pixels of a darkened picture are multiplied by, above 0 and below 1.
       min_age: faces of younger people are left out; children's gender hardly shows at this size.
       train: keep at most so many training faces, drawn at random; None: all that the other splits leave.
-      edit, accept, test: sizes of these splits, multiples of 4.
+      edit: sizes of these splits, multiples of 4.
+      accept: sizes of these splits, multiples of 4.
+      test: sizes of these splits, multiples of 4.
       image_size: height and width of the pictures.
       grey: one channel instead of three.
       seed: fixes the division and who is darkened.

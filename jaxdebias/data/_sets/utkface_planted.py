@@ -58,7 +58,9 @@ def utkface_planted(
         reaches then is the ceiling for any method.
       corner: `top left`, `top right`, `bottom left` or `bottom right`.
       min_age: younger faces are left out.
-      edit, accept, test: numbers of faces, edit and accept multiples of 4, test of 2.
+      edit: numbers of faces, edit and accept multiples of 4, test of 2.
+      accept: as `edit`.
+      test: as `edit`.
       image_size: height and width of the pictures, at least 16; the marker is in proportion.
       seed: equal seeds, equal bits.
 

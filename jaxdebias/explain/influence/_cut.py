@@ -180,7 +180,9 @@ def last_layers(apply_fn: ApplyFn, params: Params, x: Array, count: int) -> list
     """Lists the paths of all parameters of the last `count` layers: what to give as `where` to edit the top of a model.
 
     Args:
-      apply_fn, params, x: as of `layers_in_order`.
+      apply_fn: as of `layers_in_order`.
+      params: as of `layers_in_order`.
+      x: as of `layers_in_order`.
       count: layers, at least 1.
     """
     layer_of = _layer_of(apply_fn, params, x)

@@ -330,6 +330,7 @@ def bias_gradient(bias: Callable[..., Any], head: Any, *data: Any) -> Float[jax.
 
     Args:
       bias: differentiable in the head. Static: pass the same function object again to reuse the compilation.
+      head: the head at which it is taken.
       data: its further arguments, pytrees of arrays.
     """
     gradient = jax.grad(lambda theta: bias(head.at(theta), *data))(head.theta)

@@ -54,6 +54,9 @@ def change_if_replaced(
     the bias, they destroy the model.
 
     Args:
+      problem: the training objective at the head.
+      inverse: its factored curvature.
+      bias_gradient: `[p]`, gradient of the bias.
       twin_features: the features of the twins, shaped as those of the problem.
     """
     shapes = [[list(leaf.shape) for leaf in jax.tree.leaves(z)] for z in (problem.features, twin_features)]

@@ -68,7 +68,11 @@ def language_model(
     """The network as a `LanguageModel`, the same object for equal networks.
 
     Args:
-      transform, mlp: nodes of the parameter tree, below `params`, that are the final transform and the last perceptron.
+      network: the Flax module.
+      config: its sizes.
+      causal: whether a position sees only what is left of it.
+      transform: nodes of the parameter tree, below `params`, that are the final transform.
+      mlp: nodes that are the last perceptron.
     """
 
     def init(key: Key) -> Params:

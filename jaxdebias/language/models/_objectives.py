@@ -28,6 +28,10 @@ def causal_loss(
     Where the padding is the same token as the end (GPT-2's), the end is not learned.
 
     Args:
+      model: the language model.
+      params: the model's parameters.
+      tokens: `[n t]` int.
+      pad: token of padding.
       key: of dropout; None: evaluation mode.
     """
     expect(model.causal, "model", "a causal one, as gpt2 builds", "one that sees both sides")
@@ -54,9 +58,13 @@ def masked_loss(
 
     Args:
       key: of what is chosen, what replaces it, and of dropout.
+      model: the language model.
+      params: the model's parameters.
+      tokens: `[n t]` int.
       mask: the token that hides another.
       special: tokens that are never chosen: `Tokenizer.special`.
       share: of the other tokens, how many are chosen.
+      dropout: whether dropout is on.
     """
     expect(not model.causal, "model", "a masked one, as bert builds", "a causal one")
     expect(0 < share <= 1, "share", "a share in 0..1, without 0", share)

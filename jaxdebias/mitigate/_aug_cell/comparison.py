@@ -45,7 +45,10 @@ def predictable(
 
     Args:
       predicted: by a model that was trained with the suspects, of held-out samples.
+      label: `[n]` int, 0..k-1.
+      guess: `[n]` int, guessed values.
       suspect: which of the held-out samples look wrongly labelled; their label is not their guess.
+      classes: number of classes k.
 
     >>> label, guess = np.array([0] * 90 + [1] * 10), np.zeros(100, int)
     >>> said = np.array([0] * 45 + [1] * 45 + [1] * 5 + [0] * 5)  # half of both: the label makes no difference

@@ -141,7 +141,8 @@ def aug_cell(
       judge: of the nets that guess and that look for wrong labels; None: as the result. A weaker one may guess better:
         it has less of an eye for shapes.
       augment: keeps the label and the bias, and makes all else harder; None: `random_affine()`.
-      shared, view: as in `train.sweep`.
+      shared: as in `train.sweep`.
+      view: as in `train.sweep`.
       observe: is told which stage begins and how far the trainings are, for example `print`.
 
     Raises:

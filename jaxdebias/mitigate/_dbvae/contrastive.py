@@ -54,6 +54,7 @@ def contrastive(
 
     Args:
       classifier: without batch statistics; its features in evaluation mode are used.
+      optimizer: settings of the optimiser.
       latent: l, the size of the code.
       temperature: cosines are divided by it; 0.1 in the paper.
       augment: `(key, x) -> x`; None: both views are the row itself.
@@ -123,7 +124,9 @@ def supervised_contrast(
 
     Args:
       z: of length 1.
+      label: `[n]` int; rows of one label attract each other.
       weight: rows of weight 0 are padding: nobody's neighbour.
+      temperature: divides the logits.
     """
     z, label, there = jnp.asarray(z), jnp.asarray(label), jnp.asarray(weight) > 0
     others = there[None, :] & ~jnp.eye(z.shape[0], dtype=bool)

@@ -43,6 +43,7 @@ def draw_report(
     Args:
       weight: `[n]`, none negative, not all 0.
       group: 0..groups-1, or -1 for rows of unknown group, which are in no group's numbers.
+      groups: number of groups; None: one more than the largest.
       shown: how many rarest and commonest rows.
 
     >>> report = draw_report(np.array([1.0, 1.0, 1.0, 5.0]), np.array([0, 0, 1, 1]), groups=2)

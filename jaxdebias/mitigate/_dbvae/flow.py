@@ -64,6 +64,8 @@ def fit_flow(
     """Maximum likelihood by Adam on random rows, every block counting the same. The same at every call.
 
     Args:
+      z: `[n l]`, latents.
+      block: `[n]` int, block of each row.
       blocks: j; rows of another number are left out.
       layers: couplings; each moves every other latent.
       hidden: units of each network.

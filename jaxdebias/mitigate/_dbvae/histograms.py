@@ -43,7 +43,10 @@ def fit_histograms(
     """Histograms of equal bins, left-closed as NumPy's, of each latent in each block.
 
     Args:
+      z: `[n l]`, latents.
       block: 0..blocks-1; rows of any other number do not count.
+      blocks: number of blocks; every block has histograms of its own.
+      bins: bins per latent.
       quantile: see `RarityConfig`.
       least_rows: a block with fewer rows gets the bins and the masses of all rows that count.
 
@@ -115,6 +118,13 @@ def log_rarity(
     row has weight 1/alpha, infinite for alpha 0, which is therefore for the rows of the fit only.
 
     Args:
+      histograms: of the latents.
+      z: `[n l]`, latents.
+      block: `[n]` int, block of each row.
+      alpha: added to each mass, see `RarityConfig`.
+      rule: how latents are put together, see `RarityConfig`.
+      alpha_kind: what alpha is added to, see `RarityConfig`.
+      top: latents that the rules about the rarest ones take.
       active: latents that take part; None: all. Latents that are the same for all rows never do.
     """
     z, block = _rows_of(z, block)

@@ -133,6 +133,7 @@ def latent_weights(
       mean: of each row's posterior; may be old (see `DbVaeConfig.stale`).
       log_variance: of the posterior, for the KL and for soft histograms; None: `kl` is given instead.
       label: 0..k-1.
+      config: settings, see the class.
       classes: k.
       debiased: the classes whose rows are weighted; in the others all rows weigh alike. None: all.
       counted: False: rows to be left out, with weight 0. None: all count.

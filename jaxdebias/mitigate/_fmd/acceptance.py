@@ -35,7 +35,8 @@ def bias_drop_z(before: Any, after: Any, data: Any, bias: str, unit: Int[np.ndar
     2^-units: fewer than ten units never reach a z of 3.
 
     Args:
-      before, after: heads.
+      before: heads.
+      after: heads.
       data: `HeadPairs` for the biases `pair` and `gap`, else `HeadRows`.
       bias: its name.
       unit: `[n]`, which independent unit a row belongs to; None: each row is one.

@@ -71,7 +71,8 @@ def edit_in_rounds(
       choose: (number of the round from 1, what is judged `[m]` each) -> the candidate; None: t = 1, whatever it does.
       problem: the training objective, whose curvature is taken at every round's head; None with `inverse`.
       inverse: a saved factor for all rounds.
-      solver, damping: for the factors of `problem`.
+      solver: for the factors of `problem`.
+      damping: for the factors of `problem`.
 
     Returns:
       (the head after the last round that moved it, all rounds that were tried).

@@ -88,6 +88,7 @@ def corruption(region: Shaped[Array, "*n h w"], config: PatchNoiseConfig = Patch
       region: `[h w]`, or `[n h w]` in the order of the training set: a step finds an image's own by `batch.index`. A
         bool mask (see `patch_masks`), or float strengths in [0, 1] (see `soft_strength`), which are kept in steps of
         1/255: noise of strength t has deviation `t * sigma`, zero and swap mix in the share t.
+      config: settings, see the class.
 
     Raises:
       ContractError: another shape or dtype, strengths out of range, or a region without a pixel, as a map that is the
@@ -133,7 +134,9 @@ def corruptions_of_mode(
         `specific_mask`: zero where the image's own map is; validation stays clean.
         `general_mask`: zero where the mean map is, in both.
       maps: `[n h w]` in the order of the training set; for the general modes also the mean map `[h w]`.
-      q, sigma, compat: quantile, standard deviation, and see `PatchNoiseConfig`.
+      q: quantile of the map above which a pixel is hidden.
+      sigma: standard deviation of the noise.
+      compat: as the released code does it, see `PatchNoiseConfig`.
     """
     check_choice("mode", mode, MODES)
     maps = np.asarray(maps)
@@ -159,7 +162,9 @@ def corrupt(
     Outside the region nothing changes, bit for bit, but for `compat="reference"` noise.
 
     Args:
+      key: random key.
       x: uint8, or float in [0, 1].
+      corruption: what is done where.
       index: which of the corruption's regions each image has; None: the first image the first one, and so on. Not
         needed for one region for all.
 

@@ -87,6 +87,14 @@ def test_a_bad_line_is_named(tmp_path, old, new, message):
         adult(tmp_path, **SIZES)
 
 
+def test_a_byte_order_mark_is_no_letter(tmp_path):
+    folder = write_adult(tmp_path)
+    plain = adult(folder, **SIZES)
+    for path in folder.iterdir():
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    np.testing.assert_array_equal(adult(folder, **SIZES).splits["train"].x, plain.splits["train"].x)
+
+
 def test_bad_arguments_are_refused(files, tmp_path):
     with pytest.raises(ContractError, match=r"`attribute`: expected one of sex, race, got 'gender'"):
         adult(files, attribute="gender", **SIZES)

@@ -113,6 +113,14 @@ def test_a_bad_row_is_named(tmp_path, file, old, new, message):
         celeba(tmp_path, image_size=4)
 
 
+def test_a_byte_order_mark_is_no_letter(tmp_path):
+    folder = write_celeba(tmp_path, VALUES)
+    plain = celeba(folder, image_size=4)
+    for path in folder.glob("*.txt"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    np.testing.assert_array_equal(celeba(folder, image_size=4).splits["train"].label, plain.splits["train"].label)
+
+
 def test_a_missing_file_is_named(tmp_path):
     write_celeba(tmp_path, VALUES)
     picture = tmp_path / "img_align_celeba" / "000050.jpg"

@@ -50,6 +50,13 @@ def test_cells_and_official_splits(files):
     assert (data.label_names, data.attribute_names) == (("not Male", "Male"), ("not Blond_Hair", "Blond_Hair"))
 
 
+@pytest.mark.parametrize(("per_cell", "edit", "accept"), [(2, 1, 1), (4, 3, 1), (5, 4, 1), (7, 5, 2), (8, 6, 2)])
+def test_two_thirds_of_a_cell_are_edit_rounded_up(files, per_cell, edit, accept):
+    data = celeba_four_cells(files, **{**FEW, "per_cell": per_cell})
+    assert counts(data.splits["edit"]) == [edit] * 4
+    assert counts(data.splits["accept"]) == [accept] * 4
+
+
 def test_pairs_are_matched_within_the_target_value(files):
     data = celeba_four_cells(files.parent, **FEW, test_per_cell=5)
     assert counts(data.splits["test"]) == [5] * 4

@@ -72,6 +72,12 @@ def test_attributes_from_the_pixels(table, attribute, statistic):
     assert data.aligned.tolist() == [[True, False]] * 7
 
 
+def test_a_byte_order_mark_is_no_letter(table, tmp_path):
+    (tmp_path / "fer2013.csv").write_text((table / "fer2013.csv").read_text(), encoding="utf-8-sig")
+    for name, batch in fer2013(tmp_path).splits.items():
+        np.testing.assert_array_equal(batch.x, fer2013(table).splits[name].x)
+
+
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(ContractError, match=r"`data_dir`: expected fer2013.csv or icml_face_data.csv, or fer2013_tr"):
         fer2013(tmp_path)

@@ -100,6 +100,8 @@ def test_bad_files_are_named(tmp_path):
     listed.write_text(text.replace("train_", "test_"))
     with pytest.raises(ContractError, match=r"expected training pictures to divide, and test pictures, got 0 and 24"):
         raf_db(folder)
+    listed.write_text(text, encoding="utf-8-sig")
+    assert len(raf_db(folder).splits["test"].label) == 4
     listed.write_text(text)
     (folder / "Image" / "aligned" / "train_00004_aligned.jpg").unlink()
     with pytest.raises(ContractError, match=r"`Image/aligned/train_00004_aligned.jpg`: expected an image file"):

@@ -85,6 +85,24 @@ def test_corners(corner):
     np.testing.assert_array_equal(marked[mask == 0], 128)
 
 
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("size", [64, 32])
+def test_markers_are_at_every_allowed_distance_and_no_other(corner, size):
+    """2 to 6 pixels from both edges of the corner, of 64: 25 places, each about equally often."""
+    images = np.full((2000, size, size, 3), 128, np.uint8)
+    mask = plant(np.random.default_rng(0), images, corner)[2]
+    rows, columns = mask.any(2), mask.any(1)
+    down = (rows[:, ::-1] if corner.startswith("bottom") else rows).argmax(1)
+    along = (columns[:, ::-1] if corner.endswith("right") else columns).argmax(1)
+    nearest, farthest = (2, 6) if size == 64 else (1, 3)
+    for distance in (down, along):
+        count = np.bincount(distance)
+        assert not count[:nearest].any()
+        assert len(count) == farthest + 1
+        expected = len(images) / (farthest - nearest + 1)
+        assert (abs(count[nearest:] - expected) < 5 * np.sqrt(expected)).all()
+
+
 def test_never_marked_is_the_same_but_for_training(files, data):
     free = utkface_planted(files, conflicting=0.1, marked="never", **FEW)
     train = data.splits["train"]

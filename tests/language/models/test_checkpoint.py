@@ -181,3 +181,45 @@ def test_logits_agree_with_transformers(saved, torch):
     loaded, again = load_checkpoint(folder / "theirs")
     assert loaded is model
     np.testing.assert_allclose(jax.jit(loaded.apply)(again, TOKENS)[real], logits()[real], atol=1e-4)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 665\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POINTER, r"`config.json`: expected a JSON file, got a Git LFS pointer \(run `git lfs pull`"),
+        ("<html>", r"`config.json`: expected a JSON file, got Expecting value"),
+        ("", r"`config.json`: expected a JSON file"),
+        ("[]", r"`config.json`: expected a JSON object \{...\}, got list"),
+        ("null", r"`config.json`: expected a JSON object \{...\}, got NoneType"),
+        ('{"a": ' * 100000, r"`config.json`: expected a JSON file"),
+    ],
+)
+def test_what_is_no_configuration_is_one_line(saved, content, message):
+    folder = saved[2]
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ContractError, match=message) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, "12", 1.5, True, 0, -3, [1], {}])
+def test_sizes_that_are_no_numbers_are_named(saved, value):
+    model, _, folder = saved
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    for key in (
+        ("n_head", "n_layer", "n_embd", "vocab_size") if model.causal else ("num_attention_heads", "hidden_size")
+    ):
+        path.write_text(json.dumps({**settings, key: value}))
+        with pytest.raises(ContractError, match=rf"`{key} in config.json`: expected a whole number of at least 1, got"):
+            load_checkpoint(folder)
+
+
+def test_a_byte_order_mark_is_no_letter(saved):
+    _, params, folder = saved
+    path = folder / "config.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert equal(load_checkpoint(folder)[1], params)

@@ -86,3 +86,35 @@ def test_missing_files_and_library_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(ContractError, match="pip install tokenizers"):
         read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"model": null}',
+        b'{"model": {"type": "BPE"}}',
+    ],
+)
+def test_damaged_tokenizers_are_one_line(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ContractError, match=r"tokenizer") as caught:
+        read_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("vocabulary", [None, [], {}, {"a": 0, "b": 5}, {"a": 0, "b": "1"}, {"a": 0, "b": True}])
+def test_a_vocabulary_has_numbers_from_0(tmp_path, vocabulary):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(word_tokenizer(["a b"]).files["tokenizer.json"])
+    content = json.loads(path.read_text())
+    content["model"]["vocab"] = vocabulary
+    path.write_text(json.dumps(content))
+    with pytest.raises(ContractError, match=r"vocab in tokenizer.json"):
+        read_tokenizer(tmp_path)
+    content["model"]["vocab"] = {"a": 0}
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    assert read_tokenizer(tmp_path).size == 1

@@ -1,11 +1,11 @@
-"""Entries of results that are sentences."""
+"""What is said about a training that chose among candidates."""
 
 import numpy as np
 
 from jaxdebias.explain import Cells
 from jaxdebias.mitigate import AugCellInfo
 from jaxdebias.mitigate._aug_cell.comparison import CandidateScore
-from jaxdebias.results.build import aug_cell
+from jaxdebias.report.wording import aug_cell
 
 
 def test_what_aug_cell_guessed_and_chose():
