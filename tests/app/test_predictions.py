@@ -6,7 +6,7 @@ import pytest
 from jaxdebias.app.predictions import audit_predictions
 from jaxdebias.contracts import ContractError
 from jaxdebias.data._predictions import read_predictions
-from jaxdebias.results.codec import read_results, to_json
+from jaxdebias.results.codec import read_results
 
 
 def write(path, header, rows):
