@@ -225,8 +225,6 @@ def test_logits():
     )
 
 
-<<<<<<< HEAD
-=======
 @pytest.mark.parametrize("field", ["x", "label", "attribute", "weight", "unit"])
 def test_what_is_indexed_by_label_and_not_by_position_is_refused(field):
     """A shuffled Series gives other rows; a frame, a list or a tensor of another library fails later and worse."""
@@ -258,7 +256,6 @@ def test_an_object_of_another_class_is_named():
     assert contracts.check_rows(4) == 4
 
 
->>>>>>> d453ced6bf3e427b3c1dc73b5d290bffb3bc0b6f
 def test_one_logit_is_refused_with_what_to_do():
     with pytest.raises(ContractError, match=r"a single logit z is the two classes 0 and z") as caught:
         contracts.check_logits(np.zeros((3, 1), np.float32), 3)
@@ -305,37 +302,3 @@ def test_a_split_is_the_model_cut_in_two():
     wide = Split(right.features, lambda params, z: jnp.concatenate([z @ params, z[:, :1]], 1))
     with pytest.raises(ContractError, match=r"logits \[8, 2\], got head\(features\(x\)\) \[8, 3\]"):
         contracts.check_split(model, wide, kernel, x)
-<<<<<<< HEAD
-
-
-@pytest.mark.parametrize("field", ["x", "label", "attribute", "weight", "unit"])
-def test_what_is_indexed_by_label_and_not_by_position_is_refused(field):
-    """A shuffled Series gives other rows; a frame, a list or a tensor of another library fails later and worse."""
-    pandas = pytest.importorskip("pandas")
-    good = Batch(
-        x=np.zeros((3, 2), np.float32),
-        label=np.array([0, 1, 1]),
-        attribute=np.array([0, 0, 1]),
-        weight=np.ones(3),
-        unit=np.arange(3),
-    )
-    contracts.check_batch(good)
-    value = getattr(good, field)
-    labelled = pandas.DataFrame(value) if value.ndim == 2 else pandas.Series(value, index=[2, 0, 1])
-    for bad in (labelled, value.tolist()):
-        with pytest.raises(ContractError, match=rf"`data.{field}`: expected an array, such as numpy.asarray"):
-            contracts.check_batch(good._replace(**{field: bad}))
-
-
-def test_tables_in_half_precision_are_floats():
-    contracts.check_batch(Batch(jnp.zeros((2, 3), jnp.bfloat16), np.array([0, 1]), np.array([0, 1])))
-
-
-def test_an_object_of_another_class_is_named():
-    with pytest.raises(ContractError, match="`config`: expected Batch, got int 3"):
-        contracts.check_type("config", 3, Batch)
-    with pytest.raises(ContractError, match="`rows`: expected rows of the training set, at least 1, got 0"):
-        contracts.check_rows(0)
-    assert contracts.check_rows(4) == 4
-=======
->>>>>>> d453ced6bf3e427b3c1dc73b5d290bffb3bc0b6f

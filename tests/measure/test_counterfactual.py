@@ -245,8 +245,6 @@ def test_refuses_fractional_weights_for_a_flip_rate(key):
         counterfactual_bias(linear, params, pairs._replace(weight=np.full(N, 0.5, np.float32)), key=key, kind="flip")
 
 
-<<<<<<< HEAD
-=======
 @pytest.mark.parametrize("bias", [pair_bias, pair_gap])
 def test_a_column_beside_a_row_is_refused(bias, unchecked):
     """It would broadcast to [n n], a wrong number without a word."""
@@ -258,7 +256,6 @@ def test_a_column_beside_a_row_is_refused(bias, unchecked):
             bias(*arguments, weight=weight)
 
 
->>>>>>> d453ced6bf3e427b3c1dc73b5d290bffb3bc0b6f
 def test_one_logit_is_refused_with_what_to_do(key):
     z, twin = np.array([[3.0], [-2.0]], np.float32), np.array([[-3.0], [2.0]], np.float32)
     pairs = Batch(x=z, label=np.zeros(2, np.int32), attribute=np.zeros(2, np.int32), twin=twin)
@@ -268,17 +265,3 @@ def test_one_logit_is_refused_with_what_to_do(key):
         counterfactual_bias(lambda params, x: x, None, pairs, key=key)
     two = lambda x: np.concatenate([0 * x, x], 1)  # noqa: E731
     assert float(flip_rate(two(z), two(twin))) == 1.0
-<<<<<<< HEAD
-
-
-@pytest.mark.parametrize("bias", [pair_bias, pair_gap])
-def test_a_column_beside_a_row_is_refused(bias, unchecked):
-    """It would broadcast to [n n], a wrong number without a word."""
-    p, q, w = np.array([0.9, 0.2, 0.6]), np.array([0.1, 0.3, 0.6]), np.array([1.0, 0.0, 0.0])
-    assert float(bias(p, q, weight=w)) == pytest.approx(0.8)
-    bad = [((p, q[:, None]), None, "p_twin"), ((p, q), w[:, None], "weight"), ((p[:1], q), None, "p_twin")]
-    for arguments, weight, name in [*bad, ((p[:, None], q[:, None]), None, "p")]:
-        with pytest.raises(ContractError, match=f"`{name}`: expected an array"):
-            bias(*arguments, weight=weight)
-=======
->>>>>>> d453ced6bf3e427b3c1dc73b5d290bffb3bc0b6f
