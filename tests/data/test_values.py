@@ -33,7 +33,10 @@ def test_one_is_one_value(value):
     assert hash(canonical(value)) == hash(1)
 
 
-@pytest.mark.parametrize("value", [*MISSING, " NaN ", None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, -np.inf])
+UNKNOWN = (*sorted(MISSING), " NaN ", None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, -np.inf)
+
+
+@pytest.mark.parametrize("value", UNKNOWN)
 def test_missing_values_are_unknown(value):
     assert canonical(value) is None
     assert categories(["a", value]).value.tolist() == [0, -1]

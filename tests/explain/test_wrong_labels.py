@@ -8,17 +8,16 @@ from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
 from jaxdebias.explain import _wrong_labels as wrong_labels
 from jaxdebias.explain import find_wrong_labels
-from jaxdebias.mitigate import cell_balanced, cell_tables
+from jaxdebias.mitigate import CellBalancedConfig, cell_balanced, cell_tables
 from jaxdebias.train import CrossFit, Optimizer, random_affine
 
 KEY = jax.random.key(0)
 LEARNER = cell_balanced(
     models.mlp(hidden=(64, 64), classes=4),
+    CellBalancedConfig(input_dropout=0.2),
     Optimizer(learning_rate=1e-3, schedule="cosine", steps=600),
-    classes=4,
-    attributes=4,
     augment=random_affine(shift=1.0),
-    input_dropout=0.2,
+    groups=np.ones((4, 4), np.int64),
 )
 
 

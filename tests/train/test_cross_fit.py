@@ -14,7 +14,7 @@ PLAIN = erm(MLP, optimizer=Optimizer(learning_rate=1e-2))
 
 
 def test_neither_label_nor_attribute_of_a_sample_enters_what_is_said_of_it():
-    learner = cell_balanced(MLP, Optimizer(learning_rate=1e-2), classes=4, attributes=4)
+    learner = cell_balanced(MLP, optimizer=Optimizer(learning_rate=1e-2), groups=np.ones((4, 4), np.int64))
     tables = cell_tables(np.arange(1, 17).reshape(4, 4))
     data = glyphs(201, conflicting=0.1)
     before = cross_fit(KEY, learner, data, steps=10, batch_size=64, hyper=tables)
