@@ -66,7 +66,8 @@ def whole(tmp_path_factory):
     save_params(folder / "params.npz", classifier.init(jax.random.key(0), dataset.splits["train"].x[:1]))
     made = {"data": "digits", "data_dir": None, "seed": 0, "method": "erm", "options": {"conflicting": 0.05},
             "model": "mlp"}  # fmt: skip
-    write_results(folder / "results.json", changed(FAKES["digits_erm"](), config=made))
+    names = {name: tuple(getattr(dataset, name)) for name in ("label_names", "attribute_names")}
+    write_results(folder / "results.json", changed(FAKES["digits_erm"](), config=made, **names))
     return folder
 
 

@@ -24,9 +24,20 @@ RTOL, ATOL = 1e-4, 1e-6
 and the solves that follow carry that to the fifth. One prediction in another class, of the 3,470 of the digits, is
 3e-4 of an accuracy of 1: it is seen. Below 1e-6 are p-values of no doubt, and means of what cancels."""
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "seed": "provenance.seed",
+    "edit_config.aligned_floor": "edit_config.max_aligned_loss",
+}
 """Dotted path of before -> the one of now; holds for all below it, too. The longest that fits counts."""
-CHANGED: dict[str, str] = {}
+CHANGED: dict[str, str] = {
+    "schema": "new: version of the format",
+    "command": "new: which command wrote the file",
+    "provenance.arguments": "new: the options of the command",
+    "provenance.date": "new: depends on the clock",
+    "provenance.data": "new: fingerprint of the data",
+    "provenance.seconds_by_step": "moved from the top level, and new in repairs of feature files",
+    "seconds_by_step": "moved into provenance",
+}
 """Dotted path of before or of now -> why it, and all below it, is not compared any more."""
 
 
@@ -114,6 +125,8 @@ def differences(
     for path in dict.fromkeys([*before, *now]):
         if _under(path, changed):
             continue
+        if before.get(path) is None and now.get(path) is None:
+            continue  # what does not apply is null or left out
         if path not in now or path not in before:
             what = before.get(path, now.get(path))
             found.append(f"{path}: {'new' if path in now else 'gone'}, {json.dumps(what)[:100]}")
