@@ -205,17 +205,16 @@ def concatenate(*batches: Batch) -> Batch:
     """The rows of several batches: x, label, attribute, and weight if any batch has one (1 for the others).
 
     Raises:
-      ContractError: rows of different dtypes or shapes.
+      ValueError: rows of different dtypes or shapes.
 
     >>> one = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]))
     >>> concatenate(one, one._replace(weight=np.array([0.5]))).weight.tolist()
     [1.0, 0.5]
     """
-    from jaxdebias.contracts import describe, expect  # which imports Batch from here
-
     kinds = {(np.asarray(batch.x).dtype, batch.x.shape[1:]) for batch in batches}
-    got = ", ".join(describe(batch.x) for batch in batches)
-    expect(len(kinds) == 1, "x of the batches", "one dtype and shape of a row", got)
+    if len(kinds) != 1:  # in the words of `contracts`, which imports this module
+        got = ", ".join(f"{batch.x.dtype} {list(batch.x.shape)}" for batch in batches)
+        raise ValueError(f"`x of the batches`: expected one dtype and shape of a row, got {got}")
     weight = None
     if any(batch.weight is not None for batch in batches):
         weight = np.concatenate(
@@ -231,15 +230,14 @@ def unpair(pairs: Batch) -> Batch:
     """x and twin of every pair as one batch of twice the rows; the twins' attribute is unknown (-1).
 
     Raises:
-      ContractError: a batch without twins.
+      ValueError: a batch without twins.
 
     >>> pair = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]), twin=np.ones((1, 2)))
     >>> unpair(pair).x.tolist(), unpair(pair).label.tolist()
     ([[0.0, 0.0], [1.0, 1.0]], [3, 3])
     """
-    from jaxdebias.contracts import expect  # which imports Batch from here
-
-    expect(pairs.twin is not None, "pairs.twin", "the other rendering of x", None)
+    if pairs.twin is None:  # in the words of `contracts`, which imports this module
+        raise ValueError("`pairs.twin`: expected the other rendering of x, got None")
     return Batch(
         x=np.concatenate([pairs.x, pairs.twin]),
         label=np.concatenate([pairs.label, pairs.label]),
