@@ -1,4 +1,4 @@
-"""Apply a function to many rows in chunks of one fixed shape: bounded memory, one compilation."""
+"""Rows of batches: mapped in chunks of one fixed shape (bounded memory, one compilation), joined, unpaired."""
 
 import functools
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdebias.core import Array, Params
+from jaxdebias.contracts import describe, expect
+from jaxdebias.core import Array, Batch, Params
 
 
 @functools.partial(jax.jit, static_argnames=("fn", "batch_size"))
@@ -43,3 +45,47 @@ def predict_rows(
 ) -> jax.Array:
     """Logits `[n k]` of an `apply_fn(params, x)` for many rows: `map_rows` over x."""
     return map_rows(apply_fn, params, jnp.asarray(x), batch_size=batch_size)
+
+
+def concatenate(*batches: Batch) -> Batch:
+    """The rows of several batches: x, label, attribute, and weight if any batch has one (1 for the others).
+
+    Raises:
+      ContractError: rows of different dtypes or shapes.
+
+    >>> one = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]))
+    >>> concatenate(one, one._replace(weight=np.array([0.5]))).weight.tolist()
+    [1.0, 0.5]
+    """
+    kinds = {(np.asarray(batch.x).dtype, batch.x.shape[1:]) for batch in batches}
+    got = ", ".join(describe(batch.x) for batch in batches)
+    expect(len(kinds) == 1, "x of the batches", "one dtype and shape of a row", got)
+    weight = None
+    if any(batch.weight is not None for batch in batches):
+        weight = np.concatenate(
+            [np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight for batch in batches]
+        )
+    return Batch(
+        *(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("x", "label", "attribute")),
+        weight=weight,
+    )
+
+
+def unpair(pairs: Batch) -> Batch:
+    """x and twin of every pair as one batch of twice the rows; the twins' attribute is unknown (-1).
+
+    Raises:
+      ContractError: a batch without twins.
+
+    >>> pair = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]), twin=np.ones((1, 2)))
+    >>> unpair(pair).x.tolist(), unpair(pair).label.tolist()
+    ([[0.0, 0.0], [1.0, 1.0]], [3, 3])
+    """
+    expect(pairs.twin is not None, "pairs.twin", "the other rendering of x", None)
+    return Batch(
+        x=np.concatenate([pairs.x, pairs.twin]),
+        label=np.concatenate([pairs.label, pairs.label]),
+        attribute=np.concatenate([pairs.attribute, np.full_like(pairs.attribute, -1)]),
+        weight=None if pairs.weight is None else np.concatenate([pairs.weight, pairs.weight]),
+        unit=None if pairs.unit is None else np.concatenate([pairs.unit, pairs.unit]),
+    )

@@ -10,7 +10,7 @@ Dimension letters, used in every signature of the library:
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +72,8 @@ class Dataset:
     the gap of the means is a bias, not the absolute difference of each pair)."""
     feature_names: tuple[str, ...] = field(default=())
     """Names of the columns, for tables."""
+    regions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Name of a region -> the labels of the masks that it unites, for data with masks."""
 
     @staticmethod
     def from_arrays(x: Any, label: Any, attribute: Any = None, **options: Any) -> "Dataset":
@@ -199,52 +201,6 @@ def counted(batch: Batch) -> Batch:
     if batch.weight is None or (np.asarray(batch.weight) != 0).all():
         return batch
     return take(batch, np.flatnonzero(np.asarray(batch.weight)))
-
-
-def concatenate(*batches: Batch) -> Batch:
-    """The rows of several batches: x, label, attribute, and weight if any batch has one (1 for the others).
-
-    Raises:
-      ValueError: rows of different dtypes or shapes.
-
-    >>> one = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]))
-    >>> concatenate(one, one._replace(weight=np.array([0.5]))).weight.tolist()
-    [1.0, 0.5]
-    """
-    kinds = {(np.asarray(batch.x).dtype, batch.x.shape[1:]) for batch in batches}
-    if len(kinds) != 1:  # in the words of `contracts`, which imports this module
-        got = ", ".join(f"{batch.x.dtype} {list(batch.x.shape)}" for batch in batches)
-        raise ValueError(f"`x of the batches`: expected one dtype and shape of a row, got {got}")
-    weight = None
-    if any(batch.weight is not None for batch in batches):
-        weight = np.concatenate(
-            [np.ones(len(batch.label), np.float32) if batch.weight is None else batch.weight for batch in batches]
-        )
-    return Batch(
-        *(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("x", "label", "attribute")),
-        weight=weight,
-    )
-
-
-def unpair(pairs: Batch) -> Batch:
-    """x and twin of every pair as one batch of twice the rows; the twins' attribute is unknown (-1).
-
-    Raises:
-      ValueError: a batch without twins.
-
-    >>> pair = Batch(x=np.zeros((1, 2)), label=np.array([3]), attribute=np.array([0]), twin=np.ones((1, 2)))
-    >>> unpair(pair).x.tolist(), unpair(pair).label.tolist()
-    ([[0.0, 0.0], [1.0, 1.0]], [3, 3])
-    """
-    if pairs.twin is None:  # in the words of `contracts`, which imports this module
-        raise ValueError("`pairs.twin`: expected the other rendering of x, got None")
-    return Batch(
-        x=np.concatenate([pairs.x, pairs.twin]),
-        label=np.concatenate([pairs.label, pairs.label]),
-        attribute=np.concatenate([pairs.attribute, np.full_like(pairs.attribute, -1)]),
-        weight=None if pairs.weight is None else np.concatenate([pairs.weight, pairs.weight]),
-        unit=None if pairs.unit is None else np.concatenate([pairs.unit, pairs.unit]),
-    )
 
 
 def repair_sets(dataset: Dataset) -> RepairSets:

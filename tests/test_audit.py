@@ -109,13 +109,13 @@ def test_without_training_rows_the_association_is_unknown_and_said_so():
         table(), splits={"test": test}, pairs={}, pairing="none", aligned=np.zeros((2, 2), bool)
     )
     report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": {"test": value}})
-    findings = " ".join(report.results["findings"])
+    findings = " ".join(report.record.findings)
     assert "only bias-aligned or only bias-conflicting" not in findings
     assert "How tone and the label are associated in training is unknown" in findings
     given = {"test": value, "train": value}
     dataset = dataclasses.replace(dataset, splits={"test": test, "train": test._replace(x=test.x + 1)})
     report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": given})
-    assert "associated in training is unknown" not in " ".join(report.results["findings"])
+    assert "associated in training is unknown" not in " ".join(report.record.findings)
 
 
 def test_a_function_alone_has_pairs_too():

@@ -3,20 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdebias.core import (
-    Batch,
-    Classifier,
-    Dataset,
-    RepairSets,
-    Split,
-    as_float,
-    concatenate,
-    counted,
-    group_of,
-    repair_sets,
-    take,
-    unpair,
-)
+from jaxdebias.batching import concatenate, unpair
+from jaxdebias.contracts import ContractError
+from jaxdebias.core import Batch, Classifier, Dataset, RepairSets, Split, as_float, counted, group_of, repair_sets, take
 
 
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
@@ -95,7 +84,7 @@ def test_concatenated_rows_keep_their_order_and_weights():
     np.testing.assert_array_equal(both.label, np.concatenate([one.label, two.label]))
     assert both.weight.tolist() == [1, 1, 1, 0, 2]
     assert concatenate(one, two).weight is None
-    with pytest.raises(ValueError, match="`x of the batches`: expected one dtype and shape of a row"):
+    with pytest.raises(ContractError, match="`x of the batches`: expected one dtype and shape of a row"):
         concatenate(one, two._replace(x=two.x[:, :1]))
 
 
@@ -105,7 +94,7 @@ def test_unpaired_rows_keep_weight_and_unit():
     np.testing.assert_array_equal(got.x, np.concatenate([pairs.x, pairs.twin]))
     assert (got.weight.tolist(), got.unit.tolist()) == ([1, 0, 1, 0], [4, 7, 4, 7])
     assert got.attribute.tolist() == [0, 0, -1, -1]
-    with pytest.raises(ValueError, match=r"`pairs.twin`: expected the other rendering of x"):
+    with pytest.raises(ContractError, match=r"`pairs.twin`: expected the other rendering of x"):
         unpair(rows(2))
 
 

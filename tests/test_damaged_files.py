@@ -8,7 +8,8 @@ import jaxtyping
 import numpy as np
 import pytest
 from fuzz.mutations import REFUSED, outcome
-from report.fake_results import FAKES
+from report.fake_results import FAKES, changed
+from report.test_draw_view import drawn
 
 from jaxdebias.app.debias import DebiasConfig, debias
 from jaxdebias.app.recipes import TrainConfig, model_options
@@ -23,8 +24,8 @@ from jaxdebias.files import read_arrays
 from jaxdebias.mitigate import erm
 from jaxdebias.models import mlp
 from jaxdebias.report import Pictures
-from jaxdebias.results import build as content
-from jaxdebias.results.records import read_results, write_results
+from jaxdebias.report.pictures import with_draws
+from jaxdebias.results.codec import read_results, write_results
 from jaxdebias.train import FitConfig, fit, save_params
 
 DAMAGES = {
@@ -63,9 +64,9 @@ def whole(tmp_path_factory):
     dataset = registry.load("digits", seed=0, conflicting=0.05)
     classifier = build_training("erm", "mlp", dataset, model_options(config)).classifier
     save_params(folder / "params.npz", classifier.init(jax.random.key(0), dataset.splits["train"].x[:1]))
-    results = FAKES["digits_erm"]() | {"config": {"data": "digits", "data_dir": None, "seed": 0, "method": "erm",
-                                                  "options": {"conflicting": 0.05}, "model": "mlp"}}  # fmt: skip
-    write_results(results, folder / "results.json")
+    made = {"data": "digits", "data_dir": None, "seed": 0, "method": "erm", "options": {"conflicting": 0.05},
+            "model": "mlp"}  # fmt: skip
+    write_results(folder / "results.json", changed(FAKES["digits_erm"](), config=made))
     return folder
 
 
@@ -76,7 +77,7 @@ def folder(whole, tmp_path):
 
 
 def test_the_whole_run_is_read(folder):
-    assert load(folder).results["config"]["data"] == "digits"
+    assert load(folder).config.data == "digits"
     assert show(folder) == read_results(folder)
 
 
@@ -115,11 +116,13 @@ CHANGES = {
     "an unknown method": (lambda r: r["config"].update(method="ermm"), "config.method"),
     "an unknown option": (lambda r: r["config"].update(options={"colours": 3}), ""),
     "an unknown network": (lambda r: r["config"].update(model="mpl"), ""),
-    "NaN": (lambda r: r.update(seconds=float("nan")), "NaN, which JSON does not have"),
+    "NaN": (lambda r: r["provenance"].update(seconds=float("nan")), "NaN, which JSON does not have"),
     "a missing key": (lambda r: r["before"].pop("accuracy"), "'accuracy'"),
     "labels that are numbers": (lambda r: r.update(label_names=list(range(10))), "label_names"),
     "a group that is not there": (lambda r: r["before"]["groups"][0].update(label=10), "before.groups[0].label"),
     "a list that is none": (lambda r: r.update(helpful=3), "helpful"),
+    "a former version": (lambda r: r.pop("schema"), "run the command again"),
+    "the record of another command": (lambda r: r.update(command="debias-features"), "results.method"),
 }  # fmt: skip
 
 
@@ -151,13 +154,13 @@ def test_arrays_of_patches_and_draws(folder, damage):
     for name in ("patches", "draws"):
         (folder / f"{name}.npz").write_bytes(DAMAGES[damage](fine.read_bytes()))
     refused(lambda: read_arrays("patches", folder / "patches.npz"), "patches", folder / "patches.npz")
-    refused(lambda: content.with_draws(Pictures(), {"draws": {}}, None, folder / "draws.npz"), folder / "draws.npz")
+    refused(lambda: with_draws(Pictures(), drawn(), None, folder / "draws.npz"), folder / "draws.npz")
     refused(lambda: influence.load(folder / "draws.npz"), "factor", folder / "draws.npz")
 
 
 def test_arrays_under_other_names(folder):
     np.savez(folder / "draws.npz", weight=np.zeros(3))
-    refused(lambda: content.with_draws(Pictures(), {"draws": {}}, None, folder / "draws.npz"), "rarest", "weight")
+    refused(lambda: with_draws(Pictures(), drawn(), None, folder / "draws.npz"), "rarest", "weight")
     refused(lambda: influence.load(folder / "draws.npz"), "inverse Hessian")
     for layout in ("[]", "{", '{"class": "Factor"}', '{"class": "Nothing", "fields": {}}', "null"):
         np.savez(folder / "factor.npz", inverse_hessian=layout)

@@ -1,6 +1,7 @@
 """The house: what lies where, and that a module's name means the module."""
 
 import ast
+import importlib
 import pathlib
 
 import jaxdebias
@@ -72,3 +73,19 @@ def test_no_module_is_shadowed_by_what_its_package_exports():
         shadowed += [f"{package}.{name}" for name in own & names_bound_in(init, package)]
     assert shadowed == []
     assert modules > 150
+
+
+def test_packages_have_what_they_export():
+    for name in (
+        "data",
+        "language",
+        "measure",
+        "mitigate",
+        "models",
+        "train",
+        "explain",
+        "explain.influence",
+        "auditing",
+    ):
+        package = importlib.import_module(f"jaxdebias.{name}")
+        assert [export for export in package.__all__ if not hasattr(package, export)] == [], name

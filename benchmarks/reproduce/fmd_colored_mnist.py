@@ -18,7 +18,8 @@ from fmd_methods import Cell, Margin, Method, Setup, baseline_methods, fill, fmd
 from fmd_table import RESULTS
 
 from jaxdebias.app.recipes import RECIPES, TrainConfig
-from jaxdebias.core import Batch, RepairSets, repair_sets, unpair
+from jaxdebias.batching import unpair
+from jaxdebias.core import Batch, RepairSets, repair_sets
 from jaxdebias.data._aligned import other_attribute
 from jaxdebias.data._colour import one_colour
 from jaxdebias.data._sets.colored_mnist import read_mnist

@@ -19,8 +19,9 @@ from jaxdebias.app.recipes import RECIPES
 from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
 from jaxdebias.app.run_folder import Run, Watch, check_trained, load, watching
 from jaxdebias.app.train import write_page_and_seal
+from jaxdebias.batching import unpair
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Classifier, Dataset, Key, Params, repair_sets, unpair
+from jaxdebias.core import Classifier, Dataset, Key, Params, repair_sets
 from jaxdebias.explain import influence
 from jaxdebias.mitigate._dfr import dfr
 from jaxdebias.mitigate._fine_tune import FineTuneConfig, fine_tune, train_from_scratch

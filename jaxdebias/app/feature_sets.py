@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxdebias.batching import unpair
 from jaxdebias.contracts import check_choice, check_finite, check_integers, describe, expect
-from jaxdebias.core import Batch, Params, unpair
+from jaxdebias.core import Batch, Params
 
 SETS = {
     "train": ("train", None, "train_label"),

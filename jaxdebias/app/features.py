@@ -27,8 +27,9 @@ from jaxdebias.app.ending import print_ending
 from jaxdebias.app.feature_sets import FeatureSets, HeadFile, feature_sets
 from jaxdebias.app.option_types import Folder, Int
 from jaxdebias.app.result_set import claim, file_digest, is_complete
+from jaxdebias.batching import unpair
 from jaxdebias.contracts import ContractError, check_choice, expect
-from jaxdebias.core import Array, Batch, Dataset, Key, Params, RepairSets, Split, unpair
+from jaxdebias.core import Array, Batch, Dataset, Key, Params, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import InverseHessian
 from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays

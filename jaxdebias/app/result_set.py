@@ -66,7 +66,7 @@ class ResultSet:
 
     def _seal(self) -> None:
         """Ends the set: removes what only a stopped call needed, and replaces the old result by the new one."""
-        _remove(self.folder, AT_WORK)
+        _remove(self.folder, (*AT_WORK, *(part.name for part in self.folder.glob(".*.part"))))
         if self.folder != self.out:
             _replace(self.out)
 

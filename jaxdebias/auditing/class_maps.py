@@ -23,9 +23,6 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_choice, describe, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, group_of
-from jaxdebias.data._sets.celeba_mask import REGIONS as PARTS_OF_FACES
-from jaxdebias.data._sets.composites import REGIONS as PARTS_OF_COMPOSITES
-from jaxdebias.data._sets.waterbirds import REGIONS as PARTS_OF_BIRDS
 from jaxdebias.explain._cam import class_maps
 from jaxdebias.explain._taps import Tap
 from jaxdebias.explain.maps import as_published, unit_sum
@@ -36,15 +33,6 @@ from jaxdebias.measure._region_masks import region_masks
 
 Regions = Mapping[str, Sequence[int]]
 """Name of a region -> the labels of the masks that it unites."""
-
-REGIONS: Mapping[str, Regions] = {
-    "scenes": {"object": (1,), "background": (0,)},
-    "glyphs": {"letter of the class": (1,), "letter of the bias": (2,), "background": (0,)},
-    "composites": PARTS_OF_COMPOSITES,
-    "waterbirds": PARTS_OF_BIRDS,
-    "celeba-mask": PARTS_OF_FACES,
-}
-"""The regions of the data sets that come with masks."""
 
 
 class MapSummary(NamedTuple):
@@ -142,7 +130,7 @@ def audit_maps(
       layer: `classifier.spatial`, or what else `class_maps` takes.
       params: of the model.
       dataset: gives the split, its masks, groups and independent units.
-      regions: name -> labels of the masks; None: those in `REGIONS`. Without masks there are no scores.
+      regions: name -> labels of the masks; None: those of the data set. Without masks there are no scores.
       split: name of the split.
       examples: about how many single images to pick.
       batch_size: images at a time; memory is what their maps need.
@@ -161,7 +149,7 @@ def audit_maps(
     )
     expect(batch.mask is not None or not regions, "regions", "a split with masks", f"{split!r} without")
     if regions is None:
-        regions = {} if batch.mask is None else REGIONS.get(dataset.name, {})
+        regions = {} if batch.mask is None else dataset.regions
     k, a = dataset.aligned.shape
     # Images of unknown attribute form a group of their own, so that they count among all.
     group = np.asarray(group_of(np.asarray(batch.label), np.asarray(batch.attribute), a))

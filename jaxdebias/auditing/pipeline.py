@@ -24,13 +24,7 @@ from jaxdebias import models
 from jaxdebias.auditing import advice, class_maps, discovery, patch_places
 from jaxdebias.auditing._measurement import Influential, Measurement, influential, measure_predictions
 from jaxdebias.auditing._padding import without_padding
-from jaxdebias.auditing.candidates import (
-    Candidate,
-    assess_candidates,
-    counts_of,
-    list_candidates,
-    with_attribute,
-)
+from jaxdebias.auditing.candidates import Candidate, assess_candidates, counts_of, list_candidates, with_attribute
 from jaxdebias.auditing.embedded import Embedded, embed, row_digests
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import NOT_LOGITS, are_probabilities, check_batch, check_choice, describe, expect

@@ -55,10 +55,9 @@ class Column(NamedTuple):
         """What a reader must know about the values; empty if there is nothing."""
         notes = []
         if self.missing:
-            cells = sum(self.missing.values())
-            notes.append(
-                f"{cells} {'cell' if cells == 1 else 'cells'} with {listed(map(repr, self.missing))} are unknown"
-            )
+            rows = sum(self.missing.values())
+            cells = "1 cell" if rows == 1 else f"{rows} cells"
+            notes.append(f"{cells} with {listed(map(repr, self.missing))} {'is' if rows == 1 else 'are'} unknown")
         folded = Counter(name.casefold() for name in self.names)
         if twice := [name for name in self.names if folded[name.casefold()] > 1]:
             notes.append(f"{listed(map(repr, twice))} differ in upper and lower case only and are different values")

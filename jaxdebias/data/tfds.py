@@ -137,7 +137,7 @@ def _config_class() -> type:
 def _builder_class(name: str) -> type:
     tfds = _tfds()
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues]
         """A jaxdebias data set."""
 
         VERSION = tfds.core.Version("1.0.0")

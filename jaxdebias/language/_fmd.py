@@ -12,9 +12,8 @@ the edit is kept only if that bias has fallen by more than chance explains; else
 back. Candidates are 0 and 2^-9 .. 2, in root mean square change of the logits under the model's own probabilities:
 u^2 / 2 is the Kullback-Leibler divergence from the present model, to second order, mean over positions.
 
-A text in which the bias is true cannot be foretold as well without it: measure perplexity on texts that are not
-biased, or on everyday text. Whether the edit holds beyond its pairs, only pairs from other templates and topics can
-tell. Source: FMD (Chen et al. 2023), whose code for language models was never released.
+A text in which the bias is true is predicted less well without it: measure perplexity on texts that are not biased.
+Only pairs from other templates and topics can tell whether the edit holds beyond its own. Source: FMD (Chen et al.).
 """
 
 import time

@@ -266,7 +266,7 @@ def _checked(what: str, maps: Array) -> jax.Array:
     check_numbers(what, maps, "... h w")
     maps = jnp.asarray(maps)
     maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
-    if not isinstance(maps, jax.core.Tracer):
+    if not isinstance(maps, jax.core.Tracer):  # pyright: ignore[reportAttributeAccessIssue]
         least, most = float(jnp.min(maps)), float(jnp.max(maps))
         expect(least >= 0 and most < np.inf, what, "finite values of at least 0", f"{least:.4g}..{most:.4g}")
     return maps

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdebias.batching import predict_rows
+from jaxdebias.batching import concatenate, predict_rows, unpair
 from jaxdebias.contracts import check_batch, check_type, expect
-from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, concatenate, counted, unpair
+from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, counted
 from jaxdebias.explain.influence._objective import AffineHead, head_logits
 from jaxdebias.mitigate._erm import State, erm
 from jaxdebias.mitigate._last_layer import as_split, frozen_features, held_out_rows, last_layer, needed

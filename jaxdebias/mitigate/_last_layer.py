@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxdebias.batching import map_rows
+from jaxdebias.batching import map_rows, unpair
 from jaxdebias.contracts import check_batch, describe, expect
-from jaxdebias.core import Array, Batch, Classifier, Params, RepairSets, Split, unpair
+from jaxdebias.core import Array, Batch, Classifier, Params, RepairSets, Split
 from jaxdebias.explain.influence._find_head import find_head
 from jaxdebias.explain.influence._objective import AffineHead
 

@@ -116,9 +116,9 @@ def group_maps(record: RunResults, runs: Sequence[tuple[str, Measurement]]) -> l
 
 
 def train_matrix(record: RunResults) -> Matrix | None:
-    """Training counts of every group; None where nobody could read them."""
+    """Training counts of every group; None where they are not known, or too many to be read."""
     counts = np.array(record.train_counts)
-    if len(record.attribute_names) > MOST_COLUMNS or len(record.label_names) > 2 * MOST_COLUMNS:
+    if not counts.any() or len(record.attribute_names) > MOST_COLUMNS or len(record.label_names) > 2 * MOST_COLUMNS:
         return None
     most = max(int(counts.max()), 1)
     # The square root keeps the few conflicting samples visible beside the many aligned ones.

@@ -17,7 +17,7 @@ from jaxdebias.contracts import expect
 AXIS = "data"
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:  # pyright: ignore[reportInvalidTypeForm]
     """All devices, or the given ones, along the one axis "data"."""
     return Mesh(np.asarray(jax.devices() if devices is None else devices).reshape(-1), (AXIS,))
 

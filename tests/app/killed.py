@@ -25,15 +25,20 @@ def killed_at(write):
     os.replace = replace
 
 
-write = 0
-while True:
-    write += 1
-    child = os.fork()
-    if child == 0:
-        killed_at(write)
-        main(sys.argv[1:])
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status):
-        print(f"killed {write - 1} times")
-        sys.exit(os.WEXITSTATUS(status))
+def run(arguments):
+    write = 0
+    while True:
+        write += 1
+        child = os.fork()
+        if child == 0:
+            killed_at(write)
+            main(arguments)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            print(f"killed {write - 1} times")
+            sys.exit(os.WEXITSTATUS(status))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

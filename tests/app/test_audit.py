@@ -1,7 +1,6 @@
 """The full audit of runs on disk, from the command line."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from jaxdebias.app.cli import main
 from jaxdebias.app.recipes import TrainConfig
 from jaxdebias.app.train import train
 from jaxdebias.contracts import ContractError
-from jaxdebias.results.records import check_results
+from jaxdebias.results.codec import read_results
 
 pytestmark = pytest.mark.slow
 
@@ -63,14 +62,13 @@ def test_the_answers_about_a_folder_with_more_columns(faces, tmp_path, capsys):
         ]
     )
     said = capsys.readouterr().out
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    check_results(results)
-    verdicts = {one["name"]: one["verdict"] for one in results["candidates"]}
+    results = read_results(tmp_path / "out")
+    verdicts = {one.name: one.verdict for one in results.candidates}
     assert verdicts == {"ground": "shortcut", "camera": "none", "age": "none"}
     assert "1. Which attribute is a shortcut? Ground is one" in said
-    assert results["maps"] is not None
-    assert results["advice"]["options"]
-    assert results["config"]["data"] == "folder"
+    assert results.maps is not None
+    assert results.advice.options
+    assert results.config["data"] == "folder"
     for name in ("report.html", "report.md", "model_card.md"):
         assert (tmp_path / "out" / name).is_file()
 
@@ -92,6 +90,6 @@ def test_a_folder_without_the_attribute_is_searched(faces, tmp_path):
     with open(root / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows(lines)
     results = audit_run(faces / "run", tmp_path / "out", AuditConfig(pixels="none", data_dir=root))
-    assert results["before"]["accuracy"]["value"] > 0.5
-    assert "No attribute was given" in results["answers"][0]["said"]
-    assert results["discovered"]["cells"] is not None
+    assert results.before.accuracy.value > 0.5
+    assert "No attribute was given" in results.answers[0].said
+    assert results.discovered.cells is not None

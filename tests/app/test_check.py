@@ -1,43 +1,49 @@
+import dataclasses
+
 import pytest
+from results.small_records import measurement
+from results.small_records import run as of_run
 
 from jaxdebias.app.check import Check, gate
 from jaxdebias.contracts import ContractError
+from jaxdebias.results.records import GroupRate, Rate
 
 
 def rate(value, low, high, **more):
-    return {"value": value, "low": low, "high": high, "n": 400, **more}
+    return (GroupRate if more else Rate)(value=value, low=low, high=high, n=400, **more)
 
 
 def run(aligned, conflicting, worst=0.5):
-    return {
-        "bias_aligned_accuracy": rate(aligned, aligned - 0.02, aligned + 0.01),
-        "bias_conflicting_accuracy": rate(conflicting, conflicting - 0.04, conflicting + 0.03),
-        "worst_group_accuracy": rate(worst, worst - 0.1, worst + 0.1, group="bird · water"),
-    }
+    return dataclasses.replace(
+        measurement(),
+        bias_aligned_accuracy=rate(aligned, aligned - 0.02, aligned + 0.01),
+        bias_conflicting_accuracy=rate(conflicting, conflicting - 0.04, conflicting + 0.03),
+        worst_group_accuracy=rate(worst, worst - 0.1, worst + 0.1, group="bird · water"),
+    )
 
 
 def test_what_holds_and_what_does_not():
-    results = {"before": run(0.95, 0.5), "after": run(0.9, 0.8, worst=0.7)}
-    said = gate(results, max_gap=0.15)
+    record = of_run(before=run(0.95, 0.5), after=run(0.9, 0.8, worst=0.7))
+    said = gate(record, max_gap=0.15)
     assert said == (
         True,
         "passed: accuracy falls by 10.0 points (6.4 to 14.1) from bias-aligned to bias-conflicting "
         "samples, at most 15.0 points allowed",
     )
-    said = gate({**results, "after": None}, max_gap=0.1)
+    said = gate(dataclasses.replace(record, after=None), max_gap=0.1)
     assert not said.passed
     assert said.reason.startswith("failed: accuracy falls by 45.0 points (41.4 to 49.1)")
-    said = gate(results, max_gap=0.2, min_worst_group=0.75)
+    said = gate(record, max_gap=0.2, min_worst_group=0.75)
     assert not said.passed
     assert said.reason.endswith(
         "accuracy of the worst group, bird · water, is 70.0 % (60.0–80.0), at least 75.0 % "
         "asked (not separable from it)"
     )
-    assert gate(results, min_worst_group=0.7).passed
+    assert gate(record, min_worst_group=0.7).passed
 
 
 def test_a_model_that_is_better_on_conflicting_samples_has_no_fall():
-    assert gate({"before": run(0.8, 0.85), "after": None}, max_gap=0.0).passed
+    assert gate(of_run(before=run(0.8, 0.85)), max_gap=0.0).passed
 
 
 @pytest.mark.parametrize(
@@ -50,27 +56,29 @@ def test_a_model_that_is_better_on_conflicting_samples_has_no_fall():
 )
 def test_bad_bounds_are_one_line(bounds, said):
     with pytest.raises(ContractError, match=said):
-        gate({"before": run(0.9, 0.8), "after": None}, **bounds)
+        gate(of_run(before=run(0.9, 0.8)), **bounds)
 
 
 def test_what_was_not_measured_cannot_be_judged():
-    before = {**run(0.9, 0.8), "bias_conflicting_accuracy": None, "worst_group_accuracy": None}
+    before = dataclasses.replace(
+        run(0.9, 0.8), accuracy=None, bias_conflicting_accuracy=None, worst_group_accuracy=None
+    )
     for bounds, what in (
         ({"max_gap": 0.1}, "accuracy of bias-aligned and of bias-conflicting samples"),
         ({"min_worst_group": 0.1}, "accuracy of the worst group"),
         ({"min_accuracy": 0.1}, "accuracy"),
     ):
-        verdict = gate({"command": "train", "before": before, "after": None}, **bounds)
+        verdict = gate(of_run(before=before), **bounds)
         assert verdict == (False, f"cannot be judged: train measured no {what} here")
 
 
 def test_a_floor_of_accuracy():
-    results = {"before": {"accuracy": rate(0.9, 0.88, 0.92)}, "after": None}
-    assert gate(results, min_accuracy=0.8) == (
+    record = of_run(before=dataclasses.replace(measurement(), accuracy=rate(0.9, 0.88, 0.92)))
+    assert gate(record, min_accuracy=0.8) == (
         True,
         "passed: accuracy is 90.0 % (88.0–92.0), at least 80.0 % asked",
     )
-    verdict = gate(results, min_accuracy=0.91)
+    verdict = gate(record, min_accuracy=0.91)
     assert not verdict.passed
     assert verdict.reason.endswith("at least 91.0 % asked (not separable from it)")
 

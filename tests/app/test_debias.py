@@ -10,7 +10,6 @@ from jaxdebias.app.train import train
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate._fmd import edit
 from jaxdebias.report.wording import method_name
-from jaxdebias.results.records import check_results
 
 
 def config(**changes):
@@ -20,20 +19,18 @@ def config(**changes):
 def test_debias_writes_a_whole_result(trained, tmp_path):
     folder, _ = trained
     results = debias(folder, DebiasConfig(rounds=2), tmp_path / "fixed")
-    check_results(results)
-    assert set(results["baselines"]) == {"dfr", "fine_tune", "scratch"}
-    assert results["edit"]["accepted"]
-    assert len(results["edit"]["rounds"]) == 2
-    assert results["edit"]["parameters_changed"] == 64 * 10 + 10
-    assert results["changes"]["counterfactual_bias"]["value"] < 0
+    assert set(results.baselines) == {"dfr", "fine_tune", "scratch"}
+    assert results.edit.accepted
+    assert len(results.edit.rounds) == 2
+    assert results.edit.parameters_changed == 64 * 10 + 10
+    assert results.changes["counterfactual_bias"].value < 0
     page = (tmp_path / "fixed" / "report.html").read_text()
-    assert all(method_name(name) in page for name in results["baselines"])
+    assert all(method_name(name) in page for name in results.baselines)
 
 
 def test_dfr_as_the_method(trained, tmp_path):
     results = debias(trained[0], DebiasConfig(method="dfr", baselines=False), tmp_path / "dfr")
-    check_results(results)
-    assert results["method"] == "dfr"
+    assert results.method == "dfr"
 
 
 @pytest.mark.parametrize(
@@ -45,11 +42,10 @@ def test_dfr_as_the_method(trained, tmp_path):
 )
 def test_other_edits(trained, tmp_path, config, share):
     results = debias(trained[0], DebiasConfig(baselines=False, **config), tmp_path / "other")
-    check_results(results)
-    edit, (before, after) = results["edit"], (results[name]["accuracy"]["value"] for name in ("before", "after"))
-    assert edit["accepted"]
+    edit, (before, after) = results.edit, (one.accuracy.value for one in (results.before, results.after))
+    assert edit.accepted
     assert after > before
-    assert 0 < edit["parameters_changed"] <= share * edit["parameters"]
+    assert 0 < edit.parameters_changed <= share * edit.parameters
 
 
 def test_blocks_that_do_not_fit_are_refused(trained, tmp_path):
@@ -63,9 +59,9 @@ def test_a_rolled_back_edit_changes_nothing(trained, tmp_path, monkeypatch):
     # The null step is the only candidate: nothing can be accepted.
     monkeypatch.setattr(edit, "candidates", lambda steps: np.zeros(1, np.float32))
     results = debias(trained[0], DebiasConfig(baselines=False), tmp_path / "same")
-    assert not results["edit"]["accepted"]
-    assert results["edit"]["parameters_changed"] == 0
-    assert results["after"] == results["before"]
+    assert not results.edit.accepted
+    assert results.edit.parameters_changed == 0
+    assert results.after == results.before
     old, new = (np.load(folder / "params.npz") for folder in (trained[0], tmp_path / "same"))
     for name in old.files:
         np.testing.assert_array_equal(old[name], new[name])
@@ -76,14 +72,13 @@ def test_a_rolled_back_edit_changes_nothing(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["gce", "group-balanced", "group-dro", "lff", "sih"])
 def test_other_methods_are_read_back_and_repaired(method, tmp_path):
     results = train(config(method=method, epochs=2), tmp_path / "run")
-    assert results["method"] == results["config"]["method"] == method
-    assert "draws" not in results
+    assert results.method == results.config["method"] == method
+    assert results.draws is None
     run = load(tmp_path / "run")
     test = run.dataset.splits["test"]
     right = np.asarray(run.classifier.apply(run.params, test.x)).argmax(-1) == test.label
-    assert right.mean() == pytest.approx(results["before"]["accuracy"]["value"])
-    fixed = debias(tmp_path / "run", DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
-    check_results(fixed)
+    assert right.mean() == pytest.approx(results.before.accuracy.value)
+    debias(tmp_path / "run", DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
 
 
 @pytest.mark.slow
@@ -97,14 +92,14 @@ def test_fmd_on_digits_meets_its_thresholds(tmp_path):
         trap = debias(folder / "erm", DebiasConfig(baselines=False, search=False, seed=seed), folder / "t1")
         rows.append(
             [
-                said["before"]["accuracy"],
-                said["before"]["counterfactual_bias"],
-                fixed["after"]["accuracy"],
-                fixed["after"]["counterfactual_bias"],
+                said.before.accuracy,
+                said.before.counterfactual_bias,
+                fixed.after.accuracy,
+                fixed.after.counterfactual_bias,
                 trap["after"]["accuracy"],
             ]
         )
-    values = np.array([[cell["value"] for cell in row] for row in rows])
+    values = np.array([[cell.value for cell in row] for row in rows])
     erm_accuracy, erm_bias, accuracy, bias, trap_accuracy = np.median(values, axis=0)
     assert erm_accuracy <= 0.65
     assert erm_bias >= 0.42

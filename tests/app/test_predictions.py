@@ -60,6 +60,24 @@ def test_the_shortcut_is_named_and_the_page_written(tmp_path):
         audit_predictions(tmp_path / "birds.csv", out, seed=1)
 
 
+def test_what_is_not_known_of_training_is_left_out_of_the_page(tmp_path):
+    """A file without a split column holds test rows alone."""
+    rng = np.random.default_rng(0)
+    rows = [[y := int(rng.integers(2)), y if rng.random() < 0.8 else 1 - y, "fm"[rng.integers(2)]] for _ in range(200)]
+    write(tmp_path / "p.csv", ["label", "predicted", "sex"], rows)
+    audit_predictions(tmp_path / "p.csv", tmp_path / "out")
+    page, card = ((tmp_path / "out" / name).read_text() for name in ("report.html", "model_card.md"))
+    for words in ("The training data", "In  of them", "0 samples", "in training,"):
+        assert words not in page
+    assert "How sex and the label are associated in training is unknown" in card
+    rows = [["test", *row] for row in rows] + [["train", *row] for row in rows]
+    write(tmp_path / "both.csv", ["split", "label", "predicted", "sex"], rows)
+    audit_predictions(tmp_path / "both.csv", tmp_path / "both")
+    page = (tmp_path / "both" / "report.html").read_text()
+    assert "The training data" in page
+    assert "in training," in page
+
+
 def test_without_a_shortcut_none_is_named(tmp_path):
     results = audit_predictions(birds(tmp_path / "birds.csv", follows=0.0), tmp_path / "out")
     assert {one.verdict for one in results.candidates} == {"none"}
@@ -99,9 +117,9 @@ def test_how_the_file_was_understood_is_among_the_findings(tmp_path):
     results = audit_predictions(
         write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows), tmp_path / "out"
     )
-    assert results["before"]["accuracy"]["value"] == pytest.approx((label == sex).mean(), abs=1e-6)
-    assert [one["name"] for one in results["candidates"]] == ["sex"]
-    said = " ".join(results["findings"])
+    assert results.before.accuracy.value == pytest.approx((label == sex).mean(), abs=1e-6)
+    assert [one.name for one in results.candidates] == ["sex"]
+    said = " ".join(results.findings)
     assert "predicted holds probabilities: they were read as those of class '1'." in said
     assert "file was left out of the candidates: it is an identifier: 400 values in 400 rows." in said
 
@@ -117,7 +135,7 @@ def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
     found = []
     for number, table in enumerate((plain, floats, mixed)):
         results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
-        found.append((results["candidates"], results["before"]["accuracy"], results["label_names"]))
+        found.append((results.candidates, results.before.accuracy, results.label_names))
     assert found[0] == found[1] == found[2]
 
 

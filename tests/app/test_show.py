@@ -1,7 +1,6 @@
 """What a folder shows, and what `--maps` and `--patches` add to it."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from jaxdebias.app.show import show
 from jaxdebias.app.train import train
 from jaxdebias.auditing import patch_places
 from jaxdebias.contracts import ContractError
-from jaxdebias.results.records import check_results
+from jaxdebias.results.codec import read_results
 
 
 def config(**changes):
@@ -57,36 +56,29 @@ def test_maps_are_added_to_a_run(tmp_path):
     trained = train(config(data="scenes", options=sizes, epochs=1), folder)
     old_page = (folder / "report.html").read_text()
     results = show(folder, maps=True)
-    check_results(results)
-    assert json.loads((folder / "results.json").read_text()) == results
-    assert {key: results[key] for key in ("before", "harmful", "findings", "config")} == {
-        key: trained[key] for key in ("before", "harmful", "findings", "config")
-    }
-    maps = results["maps"]
-    assert maps["regions"] == ["object", "background"]
-    assert [row["n"] for row in maps["rows"]] == [60, 30, 30, 15, 15, 15, 15]
-    for row in maps["rows"]:
-        assert all(region["chance"] > region["area"] > 0 for region in row["regions"])
+    assert read_results(folder) == results
+    assert dataclasses.replace(results, maps=None, provenance=trained.provenance) == trained
+    maps = results.maps
+    assert maps.regions == ("object", "background")
+    assert [row.n for row in maps.rows] == [60, 30, 30, 15, 15, 15, 15]
+    for row in maps.rows:
+        assert all(region.chance > region.area > 0 for region in row.regions)
     page = (folder / "report.html").read_text()
     start, end = page.index('<section id="maps">'), page.index('<section id="confusion">')
     # What was there before is there still, picture by picture; only the time has grown.
     assert (page[:start] + page[end:]).split("<footer")[0].split() == old_page.split("<footer")[0].split()
     assert "chance 0." in page[start:end]
     again = show(folder, maps=True)
-    assert again["maps"] == maps
-    assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "maps"}
+    assert again.maps == maps
+    assert set(again.provenance.seconds_by_step) == {*trained.provenance.seconds_by_step, "maps"}
 
     # Of a repaired run: the maps of the repaired model, and nothing else on its page changes.
     fixed = tmp_path / "fixed"
     repaired = debias(folder, DebiasConfig(method="dfr", baselines=False), fixed)
     old_page = (fixed / "report.html").read_text()
     of_fixed = show(fixed, maps=True)
-    check_results(of_fixed)
-    assert {key: of_fixed[key] for key in repaired} == {
-        **repaired,
-        **{key: of_fixed[key] for key in ("seconds", "seconds_by_step")},
-    }
-    assert of_fixed["maps"]["rows"] != maps["rows"]
+    assert dataclasses.replace(of_fixed, maps=None, provenance=repaired.provenance) == repaired
+    assert of_fixed.maps.rows != maps.rows
     page = (fixed / "report.html").read_text()
     start, end = page.index('<section id="maps">'), page.index('<section id="confusion">')
     assert (page[:start] + page[end:]).split("<footer")[0].split() == old_page.split("<footer")[0].split()
@@ -110,20 +102,17 @@ def test_patches_are_added_to_a_run(tmp_path, monkeypatch):
     trained = train(config(data="scenes", options=sizes, epochs=1), folder)
     old_page = (folder / "report.html").read_text()
     results = show(folder, patches=True)
-    check_results(results)
-    assert json.loads((folder / "results.json").read_text()) == results
-    patches = results["patches"]
-    assert (patches["split"], patches["rows"], len(patches["examples"])) == ("edit", 40, 8)
+    assert read_results(folder) == results
+    patches = results.patches
+    assert (patches.split, patches.rows, len(patches.examples)) == ("edit", 40, 8)
     kept = np.load(folder / "patches.npz")
     assert kept["attribute"].shape == kept["example_label"].shape[1:]
-    assert np.shape(patches["attribute"]["map"]) == tuple(
-        -(-side // patches["stride"]) for side in kept["attribute"].shape
-    )
+    assert np.shape(patches.attribute.map) == tuple(-(-side // patches.stride) for side in kept["attribute"].shape)
     page = (folder / "report.html").read_text()
     start, end = page.index('<section id="patches">'), page.index('<section id="confusion">')
     # What was there before is there still; and this part is, with its pictures, when maps are added.
     assert (page[:start] + page[end:]).split("<footer")[0].split() == old_page.split("<footer")[0].split()
     again = show(folder, maps=True)
-    assert again["patches"] == patches
+    assert again.patches == patches
     assert page[start:end] in (folder / "report.html").read_text()
-    assert set(again["seconds_by_step"]) == {*trained["seconds_by_step"], "patches", "maps"}
+    assert set(again.provenance.seconds_by_step) == {*trained.provenance.seconds_by_step, "patches", "maps"}

@@ -14,9 +14,10 @@ from jaxdebias.app.train import _in_all, train
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import reconstructions
 from jaxdebias.mitigate._aug_cell.info import Stage
-from jaxdebias.results.records import check_results
+from jaxdebias.results.codec import read_results
+from jaxdebias.results.records import METRICS
 
-KEYS = ("dataset", "variant", "seed", "device", "versions", "seconds", "before", "after")
+KEYS = ("schema", "command", "provenance", "dataset", "variant", "before", "after")
 RATES = (
     "accuracy",
     "group_mean_accuracy",
@@ -33,15 +34,13 @@ def config(**changes):
 
 def test_the_stable_keys(trained):
     folder, results = trained
-    check_results(results)
-    assert json.loads((folder / "results.json").read_text()) == results
-    assert set(KEYS) <= set(results)
-    assert set(results["before"]) >= {*RATES, "groups"}
+    assert read_results(folder) == results
+    assert set(KEYS) <= set(json.loads((folder / "results.json").read_text()))
+    assert {*RATES} <= set(METRICS)
     for rate in RATES:
-        assert set(results["before"][rate]) >= {"value", "low", "high", "n"}
-        assert 0 <= results["before"][rate]["low"] <= results["before"][rate]["value"]
-        assert results["before"][rate]["value"] <= results["before"][rate]["high"] <= 1
-    assert len(results["before"]["groups"]) == 100
+        measured = getattr(results.before, rate)
+        assert 0 <= measured.low <= measured.value <= measured.high <= 1
+    assert len(results.before.groups) == 100
     assert not (folder / "checkpoints").exists()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 15
 
@@ -51,7 +50,7 @@ def test_a_run_is_read_back(trained):
     run = load(folder)
     test = run.dataset.splits["test"]
     right = np.asarray(run.classifier.apply(run.params, test.x)).argmax(-1) == test.label
-    assert right.mean() == pytest.approx(results["before"]["accuracy"]["value"])
+    assert right.mean() == pytest.approx(results.before.accuracy.value)
 
 
 @pytest.mark.slow
@@ -67,15 +66,14 @@ def test_aug_cell_says_what_it_guessed_and_chose(tmp_path):
     results = train(
         config(data="scenes", options=options, method="aug-cell", epochs=2, model="mlp"), tmp_path / "run", watch=watch
     )
-    check_results(results)
-    assert results["findings"][0].startswith("AUG-CELL read no attribute: ")
+    assert results.findings[0].startswith("AUG-CELL read no attribute: ")
     assert seen == sorted(seen)
     assert {(0, 8), (2, 8), (8, 8)} <= set(seen)
     assert "AUG-CELL read no attribute" in (tmp_path / "run" / "report.html").read_text()
     run = load(tmp_path / "run")
     test = run.dataset.splits["test"]
     right = np.asarray(run.classifier.apply(run.params, test.x)).argmax(-1) == test.label
-    assert right.mean() == pytest.approx(results["before"]["accuracy"]["value"])
+    assert right.mean() == pytest.approx(results.before.accuracy.value)
 
 
 def test_the_count_of_epochs_does_not_fall_where_candidates_are_trained_again():
@@ -101,27 +99,26 @@ def test_dbvae_says_who_was_drawn(tmp_path):
         config(data="faces", options=sizes | {"classes": 2, "grey": True}, method="dbvae", epochs=8, batch_size=16),
         folder,
     )
-    check_results(trained)
-    draws = trained["draws"]
-    assert draws["epochs"] == list(range(1, 9))
-    np.testing.assert_allclose(draws["ess_by_epoch"][:2], 1.0, rtol=1e-5)  # the warm-up
-    assert draws["ess_by_epoch"][-1] < 0.9
+    draws = trained.draws
+    assert draws.epochs == tuple(range(1, 9))
+    np.testing.assert_allclose(draws.ess_by_epoch[:2], 1.0, rtol=1e-5)  # the warm-up
+    assert draws.ess_by_epoch[-1] < 0.9
     kept = np.load(folder / "draws.npz")
     assert kept["weight"].shape == (400,)
-    assert kept["weight"].argmax() == draws["rarest"][0]["index"]
-    assert sum(draws["histogram"]) == 400
+    assert kept["weight"].argmax() == draws.rarest[0].index
+    assert sum(draws.histogram) == 400
     page = (folder / "report.html").read_text()
     section = page[page.index('<section id="draws">') : page.index('<section id="confusion">')]
     assert section.count("<img") == 2 * 32
     # The network is read back whole, and what was there stays when maps are added.
     run = load(folder)
-    rows = [sample["index"] for sample in draws["rarest"]]
+    rows = [sample.index for sample in draws.rarest]
     decoded = reconstructions(run.vae, run.params, run.dataset.splits["train"].x[rows])
     np.testing.assert_allclose(255 * np.asarray(decoded), kept["rarest"], atol=1)
-    assert show(folder, maps=True)["draws"] == draws
+    assert show(folder, maps=True).draws == draws
     assert section in (folder / "report.html").read_text()
     fixed = debias(folder, DebiasConfig(rounds=1, baselines=False), tmp_path / "fixed")
-    assert fixed["edit"]["parameters_changed"] in (0, 128 * 2 + 2)
+    assert fixed.edit.parameters_changed in (0, 128 * 2 + 2)
 
 
 def test_refusals(trained, tmp_path):
@@ -141,7 +138,7 @@ def test_refusals(trained, tmp_path):
 
 def test_equal_seeds_give_equal_bits(trained, tmp_path):
     again = train(config(), tmp_path / "again")
-    assert again["before"] == trained[1]["before"]
+    assert again.before == trained[1].before
     old, new = (np.load(folder / "params.npz") for folder in (trained[0], tmp_path / "again"))
     for name in old.files:
         np.testing.assert_array_equal(old[name], new[name])

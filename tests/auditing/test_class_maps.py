@@ -11,6 +11,7 @@ from oracles import attention, cams
 from jaxdebias.auditing import class_maps
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset, Split
+from jaxdebias.data._sets import celeba_mask, composites, scenes, waterbirds
 
 REGIONS = {"object": (1,), "rest": (0, 2), "rare": (2,)}
 GRID = 4
@@ -169,6 +170,14 @@ def test_without_masks_there_are_maps_and_no_scores(key, dataset):
         class_maps.audit_maps(key, LAYER, AT_OBJECT, bare, regions=REGIONS)
 
 
+def test_the_data_set_names_its_regions(key, dataset):
+    named = dataclasses.replace(dataset, regions=REGIONS)
+    seen = class_maps.audit_maps(key, LAYER, AT_OBJECT, named)
+    given = class_maps.audit_maps(key, LAYER, AT_OBJECT, dataset, regions=REGIONS)
+    assert seen.regions == tuple(REGIONS)
+    np.testing.assert_array_equal(seen.overall.score.value, given.overall.score.value)
+
+
 def test_groups_without_images_and_data_without_aligned_groups(key, dataset):
     test = dataset.splits["test"]
     only = dataclasses.replace(
@@ -196,7 +205,7 @@ def test_what_has_no_maps_is_refused(key, dataset):
 
 
 def test_the_regions_of_the_data_sets():
-    assert set(class_maps.REGIONS) == {"scenes", "glyphs", "composites", "waterbirds", "celeba-mask"}
-    for regions in class_maps.REGIONS.values():
+    of_sets = [celeba_mask.REGIONS, composites.REGIONS, waterbirds.REGIONS, *scenes.REGIONS.values()]
+    for regions in of_sets:
         labels = [label for region in regions.values() for label in region]
         assert sorted(labels) == list(range(len(labels)))  # every pixel lies in one region

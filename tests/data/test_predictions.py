@@ -177,7 +177,7 @@ def test_missing_text(tmp_path, missing):
     rows = [("a", "a", "f"), ("b", "b", "m"), ("b", "a", missing)]
     read = read_predictions(write(tmp_path / "p.csv", ["label", "predicted", "sex"], rows))
     assert read.columns["sex"].value.tolist() == [0, 1, -1]
-    assert read.remarks == (f"sex: 1 cell with {missing!r} are unknown.",)
+    assert read.remarks == (f"sex: 1 cell with {missing!r} is unknown.",)
     with pytest.raises(ContractError, match="row 2`: expected a value for label, got "):
         read_predictions(write(tmp_path / "p.csv", ["label", "predicted", "sex"], [(missing, "a", "f"), *rows]))
 

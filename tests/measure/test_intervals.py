@@ -264,3 +264,48 @@ def test_level(level):
 def test_refusals(call, message):
     with pytest.raises(ContractError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize(
+    ("x", "n"), [(0, 8), (8, 8), (1, 8), (7, 8), (60, 60), (0.3, 5), (4.7, 5), (0.05, 0.4), (400, 401)]
+)
+@pytest.mark.parametrize("w", [1.0, -2.0])
+def test_limits_with_skewness(x, n, w):
+    """One group at and near the ends; with 0.3 of 5 effective rows no tilt is far enough, and the end is the limit."""
+    got = rate_limits(np.array([float(x)]), np.array([float(n)]), np.array([w]), oracle.Z, skewness=True)
+    expected = [oracle.score_limit([(x, n)], [w], sign, skew=True) for sign in (1, -1)]
+    np.testing.assert_allclose(got, expected, atol=1e-8)
+    if (x, n) == (0.3, 5):
+        assert 0.0 in got
+    if (x, n) == (4.7, 5):
+        assert w in got
+
+
+def test_ends_of_the_range():
+    """All rows lost in groups of positive weight and gained in the others: no tilt lowers the sum further."""
+    low, high = change_limits(
+        np.array([0.0, 5.0]), np.array([8.0, 0.0]), np.array([8.0, 5.0]), np.array([2.0, -0.5]), 2.0
+    )
+    assert low == -2.5
+    assert high > -2.0
+    low, high = change_limits(
+        np.array([8.0, 0.0]), np.array([0.0, 5.0]), np.array([8.0, 5.0]), np.array([2.0, -0.5]), 2.0
+    )
+    assert high == 2.5
+    assert low < 2.0
+    assert (
+        rate_limits(np.array([0.0, 5.0]), np.array([8.0, 5.0]), np.array([2.0, -0.5]), 2.0, skewness=False)[0] == -0.5
+    )
+    assert rate_limits(np.array([8.0, 0.0]), np.array([8.0, 5.0]), np.array([2.0, -0.5]), 2.0, skewness=False)[1] == 2.0
+
+
+def test_outermost_root():
+    """With less than one effective row the distance may rise, fall and rise again: the interval holds all roots."""
+    x, n = (
+        np.array([0, 5.730607730918419, 0.06367341923, 0.191020257729]),
+        np.array([0.509387353859415, 5.730607730918419, 1.9102025769728064, 0.19102025773]),
+    )
+    w = np.array([0.09325003684139528, 0.3970716938816571, 0.13402391201283653, 0.3756543572641112])
+    low, _ = rate_limits(x, n, w, oracle.Z, skewness=False)
+    assert low == pytest.approx(oracle.score_limit(list(zip(x, n, strict=True)), list(w), 1), abs=1e-8)
+    assert low < 0.3

@@ -138,7 +138,7 @@ def celeba_mask(
         faces = read_faces(folder, listed, rows, image_size=image_size, crop=crop)
         splits[name] = Batch(x=faces.x, label=found.label[rows], attribute=found.value[rows], mask=faces.mask)
     variant = {"image_size": image_size, "crop": crop, "accept_share": accept_share}
-    return assemble("celeba-mask", splits, parts, found, aligned, variant, per_label=pairs_per_label)
+    return assemble("celeba-mask", splits, parts, found, aligned, variant, per_label=pairs_per_label, regions=REGIONS)
 
 
 def celeba_mask_columns(

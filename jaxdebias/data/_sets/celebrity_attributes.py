@@ -107,6 +107,7 @@ def assemble(
     variant: Mapping[str, Any],
     *,
     per_label: int | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> Dataset:
     """The data set of splits that are read, with pairs of edit, accept and test matched on the other attributes.
 
@@ -118,6 +119,7 @@ def assemble(
       aligned: see `aligned_in`.
       variant: what else fixes the data; sizes are added.
       per_label: at most so many pairs of each target value per split; None: as many as there are.
+      regions: of the masks; None: there are none.
     """
     pairs = {
         part: matched_pairs(splits[part], found.others[parts[part]], aligned, balanced=True, per_label=per_label)
@@ -138,6 +140,7 @@ def assemble(
         attribute_names=(f"not {found.attribute}", found.attribute),
         aligned=aligned,
         pairing="matched",
+        regions=regions or {},
     )
     check_dataset(dataset)
     return dataset

@@ -135,6 +135,7 @@ def composites(
         label_names=OBJECTS,
         attribute_names=PLACES,
         aligned=np.eye(2, dtype=bool),
+        regions=REGIONS,
     )
     check_dataset(dataset)
     return dataset

@@ -19,6 +19,12 @@ Pixels = Float[np.ndarray, "n h w"]
 Images = Float[np.ndarray, "n h w 3"]
 Rendering = tuple[UInt8[np.ndarray, "n h w 3"], Int[np.ndarray, "n h w"]]  # images and their region labels
 
+REGIONS = {
+    "scenes": {"object": (1,), "background": (0,)},
+    "glyphs": {"letter of the class": (1,), "letter of the bias": (2,), "background": (0,)},
+}
+"""Labels of the masks per region, of each kind."""
+
 
 def scenes(
     *,
@@ -97,6 +103,7 @@ def scenes(
         label_names=tuple(names(SHAPES, classes) if kind == "scenes" else LEFT_LETTERS[:classes]),
         attribute_names=tuple(names(TEXTURES, classes) if kind == "scenes" else RIGHT_LETTERS[:classes]),
         aligned=np.eye(classes, dtype=bool),
+        regions=REGIONS[kind],
     )
     check_dataset(dataset)
     return dataset

@@ -116,6 +116,7 @@ def waterbirds(
         attribute_names=PLACES,
         aligned=aligned,
         pairing="matched",
+        regions=REGIONS,
     )
     check_dataset(dataset)
     return dataset

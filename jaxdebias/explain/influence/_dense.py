@@ -147,5 +147,6 @@ def _cholesky_solve(cholesky: np.ndarray, rhs: np.ndarray) -> tuple[np.ndarray, 
     from scipy import linalg
 
     value = linalg.cho_solve((cholesky, True), rhs, check_finite=False)
-    back = linalg.blas.dtrmm(1.0, cholesky, linalg.blas.dtrmm(1.0, cholesky, value, lower=1, trans_a=1), lower=1)
+    multiply = linalg.blas.dtrmm  # pyright: ignore[reportAttributeAccessIssue]
+    back = multiply(1.0, cholesky, multiply(1.0, cholesky, value, lower=1, trans_a=1), lower=1)
     return value, relative_error(back, rhs)

@@ -248,7 +248,7 @@ def _check(x: Any, corruption: Corruption, index: Any) -> None:
         f"which of {kept.shape[0]} regions each image has",
         "nothing",
     )
-    if isinstance(corruption.operation, jax.core.Tracer):
+    if isinstance(corruption.operation, jax.core.Tracer):  # pyright: ignore[reportAttributeAccessIssue]
         return  # inside a step: what follows was checked when the learner was made
     swaps = int(corruption.operation) == OPERATIONS.index("swap")
     expect(not swaps or n > 1, "x", "at least two images to swap pixels", describe(x))

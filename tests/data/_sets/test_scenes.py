@@ -125,3 +125,10 @@ def test_equal_seeds_give_equal_bits():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ContractError, match=message):
         scenes(**options)
+
+
+@pytest.mark.parametrize("kind", ["scenes", "glyphs"])
+def test_every_label_of_the_masks_is_in_one_region(kind):
+    data = scenes(kind=kind, train=20, edit=20, accept=20, test=20)
+    labels = [label for region in data.regions.values() for label in region]
+    assert sorted(labels) == np.unique(data.splits["test"].mask).tolist()
