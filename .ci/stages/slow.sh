@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The slow tests, with real data where JAXDEBIAS_DATA has them, and timings with nothing beside them. Experiments and
+# The slow tests, with real data where JAXDEBIAS_DATA has them, and timings with nothing beside them. Pages, experiments and
 # notebooks have stages of their own.
 . "$(dirname "$0")/../environment.sh"
 environment test
@@ -8,7 +8,8 @@ environment test
 pip install -qq "torch==2.13.0" || echo "no CPU build of PyTorch here: these tests will skip"
 
 say "pytest, slow"
-pytest -q -rs -m "(slow or torch) and not alone" --ignore=tests/notebooks --durations=10
+pytest -q -rs -m "(slow or torch) and not alone" --ignore=tests/notebooks --ignore=tests/docs \
+  --ignore=tests/test_readme.py --durations=10
 
 say "pytest, timings"
 pytest -q -m alone --numprocesses=0 $(grep -rl "mark.alone" tests)
