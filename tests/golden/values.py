@@ -1,6 +1,6 @@
 """What is kept of a run, small enough to be read in a diff, and how two of them are compared.
 
-    PYTHONPATH=tests python -m golden.values OUT      writes the golden files anew from what `runs.py OUT` made
+    PYTHONPATH=tests python -m golden.values OUT [RUN ...]   writes golden files anew from what `runs.py OUT` made
 
 After a deliberate change of results.json, say so in `RENAMED` or `CHANGED` and leave the golden files alone: then they
 still show that nothing else moved. They are written anew only when the numbers themselves are meant to change.
@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ CHANGED: dict[str, str] = {
     "provenance.data": "new: fingerprint of the data",
     "provenance.seconds_by_step": "moved from the top level, and new in repairs of feature files",
     "seconds_by_step": "moved into provenance",
+    "predictions.npz": "kept beside the results, so that two of them are compared row by row",
 }
 """Dotted path of before or of now -> why it, and all below it, is not compared any more."""
 
@@ -100,10 +101,11 @@ def kept(folder: Path) -> dict[str, Any]:
     if not (folder / "results.json").is_file():
         return {"printed": (folder / "printed.txt").read_text(encoding="utf-8")}
     read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("results", "arrays")}
+    files = (folder / "files.txt").read_text(encoding="utf-8").split()
     return {
         "values": values(read["results"]),
-        "arrays": values(read["arrays"]),
-        "files": (folder / "files.txt").read_text(encoding="utf-8").split(),
+        "arrays": values(read["arrays"]) if read["arrays"] else {},
+        "files": dict.fromkeys(files, "written"),
     }
 
 
@@ -165,10 +167,16 @@ def names(chain: str) -> list[str]:
     return list(dict.fromkeys(run.name for run in CHAINS[chain].runs))
 
 
-def write(out: Path) -> None:
-    """Writes the golden file of every run, numbers to six digits."""
-    for name in (name for chain in CHAINS for name in names(chain)):
-        text = json.dumps(_short(kept(out / name)), indent=0, separators=(",", ":"), ensure_ascii=False)
+def write(out: Path, wanted: Sequence[str] = ()) -> None:
+    """Writes the golden file of the wanted runs, or of every run; numbers to six digits."""
+    for name in wanted or (name for chain in CHAINS for name in names(chain)):
+        parts = {
+            part: {path: one for path, one in found.items() if not _under(path, CHANGED)}
+            if isinstance(found, dict)
+            else found
+            for part, found in kept(out / name).items()
+        }
+        text = json.dumps(_short(parts), indent=0, separators=(",", ":"), ensure_ascii=False)
         (HERE / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -181,4 +189,4 @@ def _short(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), sys.argv[2:])
