@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxdebias.app.recipes import TrainConfig, model_options
 from jaxdebias.app.training import build_training
@@ -64,8 +65,10 @@ def load(folder: Path, *, data_dir: Path | None = None, repaired: bool = False) 
     check_choice("config.method", config.method, METHODS)
     expect(config.model is not None, f"{folder / 'results.json'}: config.model", "a name", "null")
     dataset = registry.load(config.data, data_dir=data_dir or config.data_dir, seed=config.seed, **config.options)
-    for name, names in (("label_names", record.label_names), ("attribute_names", record.attribute_names)):
-        check_names(f"{folder}: {name}", list(names), getattr(dataset, name))
+    check_names(f"{folder}: label_names", list(record.label_names), dataset.label_names)
+    # Of data without a known attribute any more, no value can be taken for another one.
+    if any((np.asarray(batch.attribute) >= 0).any() for batch in dataset.splits.values()):
+        check_names(f"{folder}: attribute_names", list(record.attribute_names), dataset.attribute_names)
     options = model_options(TrainConfig(data=config.data, model=config.model))
     trained = build_training(config.method, config.model, dataset, options)
     like = jax.eval_shape(trained.classifier.init, jax.random.key(0), dataset.splits["train"].x[:1])
