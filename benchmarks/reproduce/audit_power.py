@@ -230,7 +230,7 @@ def audited(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
         "seconds": {
             "training": round(learned - began, 2),
             "audit": round(seconds, 2),
-            **{name: round(value, 2) for name, value in found.results["seconds_by_step"].items()},
+            **{name: round(value, 2) for name, value in found.record.provenance.seconds_by_step.items()},
         },
     }
 
@@ -284,7 +284,7 @@ def suspected(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
         "right": state == "weak" or cells["suspected"] == (state == "biased"),
         "seconds": {
             "audit": round(time.perf_counter() - began, 2),
-            **{name: round(value, 2) for name, value in found.results["seconds_by_step"].items()},
+            **{name: round(value, 2) for name, value in found.record.provenance.seconds_by_step.items()},
         },
     }
 

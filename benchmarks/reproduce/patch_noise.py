@@ -8,7 +8,7 @@ DIR has `utkface` and `objects_on_scenes`. Four biases at 95 % aligned training 
     digits        coloured digits (98 %): the colour lies on the digit itself; the method cannot help
 
 Per case and seed a patch net is trained for the bias attribute on the biased training images. Its map, `pointwise` over
-the balanced split edit, gives the masks, and `localised` says of it, before anything else is trained, whether the bias
+the balanced split edit, gives the masks, and `localise` says of it, before anything else is trained, whether the bias
 has a place. Then all arms are trained by the same recipe, first weights and order, in one program:
 
     plain          images as they are

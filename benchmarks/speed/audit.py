@@ -143,7 +143,7 @@ def call(classifier: Classifier, params: Params, dataset: Dataset, candidates: d
     began, busy = time.perf_counter(), time.process_time()
     report = jaxdebias.audit(classifier, params, dataset, candidates=candidates, pixels="both", fix=True)
     row = {
-        "seconds": report.results["seconds_by_step"],
+        "seconds": report.record.provenance.seconds_by_step,
         "wall": time.perf_counter() - began,
         "processor": time.process_time() - busy,
         "peak_gib": peak_gib(),
