@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,4 +128,4 @@ def test_auc_and_changed_numbers(script):
 
 def test_methods_are_those_that_the_rows_need(script):
     source = pathlib.Path(script.__file__).read_text()
-    assert [line.split('"')[1] for line in source.splitlines() if line.startswith('    yield "')] == [*script.METHODS]
+    assert re.findall(r'^    yield \(?\s*"([^"]+)"', source, re.MULTILINE) == [*script.METHODS]

@@ -86,9 +86,9 @@ class Train:
     """Train a classifier on a data set with a known bias attribute, and measure how much it relies on it."""
 
     out: Path
-    """Folder of the run. Stopped early, the same command resumes."""
+    """Folder of the run."""
     overwrite: bool = False
-    """Replace a run in OUT, once the new one is complete."""
+    """Replace the run in OUT when complete."""
     training: TrainConfig
     """What to train, on what; by default what suits the data set and the method."""
     data_set: DataOptions = DataOptions()

@@ -138,6 +138,8 @@ class Predicted:
     """From `assess_attributes` on, with the strongest candidate as its attribute."""
     logits: np.ndarray
     """`[n k]`, or classes `[n]`, of the test split."""
+    from_probabilities: bool
+    """The model puts out probabilities, whose logarithms are taken as its logits."""
     repeated: Mapping[str, int]
     """Split -> rows of test that are in this split as well, input for input."""
 
@@ -235,7 +237,9 @@ def predict_test(request: AuditRequest) -> Predicted:
         features = embedded.dataset.splits["test"].x
         logits = predict_rows(model.split.head, model.params, features, batch_size=HEAD_ROWS)
     logits = np.asarray(logits)
-    if logits.ndim == 2 and np.issubdtype(logits.dtype, np.floating) and are_probabilities(logits):
+    floats = logits.ndim == 2 and np.issubdtype(logits.dtype, np.floating)
+    from_probabilities = bool(floats and are_probabilities(logits))
+    if from_probabilities:
         expect(model is None or (model.split is None and model.spatial is None), "model", "logits", NOT_LOGITS)
         logits = np.log(np.maximum(logits, LEAST_PROBABILITY))
         if model is not None:
@@ -245,6 +249,7 @@ def predict_test(request: AuditRequest) -> Predicted:
         request=request,
         data=AuditData(dataset=dataset, embedded=embedded),
         logits=logits,
+        from_probabilities=from_probabilities,
         repeated=_repeated_rows(dataset) if embedded is None else embedded.repeated,
     )
 

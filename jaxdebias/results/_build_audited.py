@@ -196,8 +196,13 @@ def _findings(state: Advised) -> list[str]:
 
 
 def _remarks(state: Advised) -> list[str]:
-    """How values of candidates were understood."""
-    return [f"{name}: {candidate.remark}." for name, candidate in state.candidates.items() if candidate.remark]
+    """How outputs of the model and values of candidates were understood."""
+    remarks = []
+    if state.from_probabilities:
+        remarks.append("The model puts out probabilities, not logits: their logarithms were taken as logits.")
+    return remarks + [
+        f"{name}: {candidate.remark}." for name, candidate in state.candidates.items() if candidate.remark
+    ]
 
 
 def _leaks(state: Advised) -> list[str]:

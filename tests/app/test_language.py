@@ -121,15 +121,24 @@ def edited(**changes):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda folder: (folder / "config.json").write_text(LFS), "a pointer of Git LFS"),
-        (lambda folder: (folder / "config.json").write_text("<html>"), "`config.json`: expected JSON"),
+        (lambda folder: (folder / "config.json").write_text(LFS), "got a Git LFS pointer (run `git lfs pull`"),
+        (
+            lambda folder: (folder / "config.json").write_text("<html>"),
+            "`config.json`: expected a JSON file, got Exp",
+        ),
         (lambda folder: (folder / "config.json").write_text("[]"), "`config.json`: expected a JSON object"),
-        (edited(n_head=None), "`n_head in config.json`: expected a number above 0, got NoneType None"),
-        (edited(vocab_size="12"), "`vocab_size in config.json`: expected a number above 0"),
-        (edited(resid_pdrop=[]), "`resid_pdrop in config.json`: expected a number in [0, 1)"),
-        (lambda folder: (folder / "tokenizer.json").write_text(LFS), "a pointer of Git LFS"),
-        (lambda folder: (folder / "tokenizer.json").write_text('{"model": 3}'), "an entry model"),
-        (lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'), "files of the tokenizers library"),
+        (edited(n_head=None), "`n_head in config.json`: expected a whole number of at least 1, got None"),
+        (edited(vocab_size="12"), "`vocab_size in config.json`: expected a whole number of at least 1"),
+        (edited(resid_pdrop=[]), "`resid_pdrop in config.json`: expected a number in 0..1, below 1"),
+        (lambda folder: (folder / "tokenizer.json").write_text(LFS), "got a Git LFS pointer (run `git lfs pull`"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text('{"model": 3}'),
+            "`model in tokenizer.json`: expected an",
+        ),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'),
+            "`tokenizer.json`: expected a token",
+        ),
     ],
 )
 def test_damaged_checkpoints_are_one_line(capsys, tmp_path, monkeypatch, change, expected):

@@ -153,7 +153,10 @@ def test_worst_rows_shows_errors_first(key):
     ("change", "message"),
     [
         ({"split": "tset"}, "`split`: expected one of train, edit, accept, test, got 'tset' (did you mean 'test'?)"),
-        ({"apply_fn": lambda params, x: x[:, :1]}, "`logits`: expected float [n=400, k=2], got float32 [400, 1]"),
+        (
+            {"apply_fn": lambda params, x: x[:, :1]},
+            "`logits`: expected float [n=400, k=2], got float32 [400, 1] (a single",
+        ),
         ({"apply_fn": lambda params, x: x * jnp.nan}, "`logits`: expected finite values, got 800 of 800 not finite"),
     ],
 )
@@ -161,7 +164,7 @@ def test_errors(key, change, message):
     arguments = {"apply_fn": linear, "params": looking_at(1, 1), "dataset": table(), "split": "test"} | change
     with pytest.raises(ContractError) as caught:
         auditing.measure(key, **arguments)
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
 
 
 def test_check_repairable():
