@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 from oracles import rates as oracle
+from scipy import stats
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.measure import group_counts, unit_design_effect, weighted_interval
@@ -85,6 +86,17 @@ def test_one_unit_is_one_row():
     effect = unit_design_effect(np.tile([0, 1], 50), np.zeros(100, int), np.zeros(100, int), [1.0])
     assert effect.design_effect == pytest.approx(100)
     assert effect.t_over_z == pytest.approx(12.7062047 / 1.95996398)
+
+
+def test_a_group_in_one_unit_costs_degrees_of_freedom():
+    """Its e - 1 is 0, and counts as 0.1: with weight 0.1 beside 1 for 30 units, 1.8 degrees are left of 27."""
+    group, unit = np.repeat([0, 1], [20, 60]), np.append(np.zeros(20, int), np.arange(60) % 30)
+    right, w = np.random.default_rng(0).integers(0, 2, 80), [0.1, 1.0]
+    part = np.array([0.01, 1 / 30])
+    freedom = part.sum() ** 2 / (part[0] ** 2 / 0.1 + part[1] ** 2 / 29)
+    assert 1.5 < freedom < 2
+    got = unit_design_effect(right, group, unit, w)
+    assert got.t_over_z == pytest.approx(stats.t.ppf(0.975, freedom) / oracle.Z, rel=1e-9)
 
 
 def test_batch_padding_and_names():
