@@ -10,8 +10,9 @@ def interval_coverage() -> str:
         return "Not measured yet."
     table = read("interval_coverage")
     measured = len(table["rows"])
+    so_far = ""
     if measured < table["planned"]:
-        return f"Measured so far: {measured} of {table['planned']} designs."
+        so_far = f"Measured so far: {measured:,} of {table['planned']:,} designs.\n\n"
     words = {"coverage": "covered, least", "claimed": "false findings, most", "power": "power, least"}
     rows = [
         [
@@ -27,4 +28,6 @@ def interval_coverage() -> str:
     ]
     head = ["designs", "quantity", "number", "mean %", "extreme %", "extreme design", "margin missed"]
     simulations = table["rows"][0]["simulations"]
-    return markdown(head, rows) + f"\n\n{simulations:,} data sets of each design." + source("interval_coverage")
+    return (
+        so_far + markdown(head, rows) + f"\n\n{simulations:,} data sets of each design." + source("interval_coverage")
+    )
