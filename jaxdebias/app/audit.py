@@ -156,7 +156,7 @@ def write_report(run: ResultSet) -> RunResults:
         pictures = Pictures(**read_arrays("pictures", path)) if path.is_file() else None
         write_page(record, pictures, run.folder / "report.html")
     except ContractError as error:
-        record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+        record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))  # pyright: ignore[reportAttributeAccessIssue]
     write_text(run.folder / "report.md", markdown.table(record))
     write_text(run.folder / "model_card.md", markdown.model_card(record))
     write_results(run.folder / "results.json", record)

@@ -152,7 +152,7 @@ def by_chance(counts: Int[np.ndarray, "k a"]) -> bool:
         return False
     from scipy.stats import chi2_contingency  # slow to import
 
-    return bool(chi2_contingency(counts, lambda_="log-likelihood").pvalue >= CHANCE)
+    return bool(chi2_contingency(counts, lambda_="log-likelihood").pvalue >= CHANCE)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset:

@@ -264,7 +264,7 @@ def error_groups(
                     for part in (inside, ~inside)
                 ]
             )
-            p = fisher_exact(table, alternative="greater").pvalue
+            p = fisher_exact(table, alternative="greater").pvalue  # pyright: ignore[reportAttributeAccessIssue]
             mistakes = np.flatnonzero(inside & wrong[rows])
             if not len(mistakes):
                 continue

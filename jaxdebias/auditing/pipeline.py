@@ -201,7 +201,7 @@ class Advised(Explained):
     """After the last stage: what to do."""
 
     advice: advice.Advice
-    verified: advice.Verified | None
+    verified: advice.Verified | None  # pyright: ignore[reportInvalidTypeForm]
     """The recommended repair on the test split, if it was asked for and there is one."""
 
     @property

@@ -48,8 +48,8 @@ def draw_tints(gray: UInt8[Array, "m h w"], batch: Batch) -> Batch:
 
     To the bit what `colourise` stores.
     """
-    pictures = jnp.asarray(gray)[batch.x.picture]
-    return batch._replace(x=(pictures[..., None] * batch.x.colour[:, None, None, :]).astype(jnp.uint8))
+    pictures = jnp.asarray(gray)[batch.x.picture]  # pyright: ignore[reportAttributeAccessIssue]
+    return batch._replace(x=(pictures[..., None] * batch.x.colour[:, None, None, :]).astype(jnp.uint8))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def noisy_colours(

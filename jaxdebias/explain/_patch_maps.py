@@ -216,7 +216,7 @@ def general_map(
     ):
         total = total + np.asarray(found[: len(rows)], np.float64).sum(axis=0)
     side = net.patch if isinstance(net, PatchNet) else patch
-    mean = (total / len(images)).astype(np.float32)
+    mean = (total / len(images)).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
     return np.asarray(fold(mean, tuple(images.shape[1:3]), patch=side, stride=stride, edge=edge))
 
 

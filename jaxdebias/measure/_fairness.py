@@ -114,7 +114,7 @@ def fairness_report(
     )
     differences = [
         Interval(value, max(low, 0.0), high, intervals.n) if value == value else Interval(np.nan, np.nan, np.nan, 0)
-        for value, low, high in zip(*(field.tolist() for field in intervals[:3]), strict=True)
+        for value, low, high in zip(*(field.tolist() for field in intervals[:3]), strict=True)  # pyright: ignore[reportAttributeAccessIssue]
     ]
     undefined = tuple(
         f"{RATES[r]} of attribute {value}: no {'positive' if r == 1 else 'negative'} of class {positives[c]}"

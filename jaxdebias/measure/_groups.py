@@ -120,7 +120,7 @@ def group_report(
     confusion = np.asarray(group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
     count = confusion.sum(axis=-1)
     flat = rate_intervals(hit, group, unit, pools=classes * attributes, level=level)
-    groups = Interval(*(field.reshape(classes, attributes) for field in flat))
+    groups = Interval(*(field.reshape(classes, attributes) for field in flat))  # pyright: ignore[reportAttributeAccessIssue]
     everything = rate_intervals(hit, np.zeros_like(group), unit, pools=1, level=level)
     of_alignment = np.where(group < 0, -1, np.asarray(aligned, np.int32).reshape(-1)[group])
     alignment = rate_intervals(hit, of_alignment, unit, pools=2, level=level)
@@ -140,7 +140,7 @@ def group_report(
     averages = Accuracies(*(_select(averages, i, known_units) for i in range(len(Accuracies._fields))))
     worst_group, worst = (-1, -1), averages.worst_group_accuracy
     if known_units:
-        row, column = np.unravel_index(np.nanargmin(groups.value), groups.value.shape)
+        row, column = np.unravel_index(np.nanargmin(groups.value), groups.value.shape)  # pyright: ignore[reportAttributeAccessIssue]
         worst_group = (int(row), int(column))
         of_group = Interval(*(field[worst_group].item() for field in groups))
         # The worst of many is low partly by chance. No true rate lies above its own limit at this level, save with

@@ -44,7 +44,7 @@ def region_masks(
     expect(jnp.asarray(mask).dtype.kind in "biu", "mask", "int [n h w]", describe(mask))  # may be traced
     regions = tuple(tuple(int(label) for label in labels) for labels in regions)
     expect(len(regions) > 0 and all(regions), "regions", "at least one label per region", regions)
-    grid = tuple(np.shape(mask)[1:]) if grid is None else tuple(grid)
+    grid = tuple(np.shape(mask)[1:]) if grid is None else tuple(grid)  # pyright: ignore[reportAssignmentType]
     expect(len(grid) == 2 and min(grid) >= 1, "grid", "height and width of at least 1", grid)
     return map_rows(_on_grid(regions, grid), None, jnp.asarray(mask), batch_size=batch_size)
 

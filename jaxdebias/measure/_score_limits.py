@@ -127,7 +127,7 @@ def _limits(
     ends: tuple[Numbers, Numbers],
 ) -> tuple[Numbers, Numbers]:
     """(low, high): S at the tilt where its distance from the estimate is z standard errors, or the end of its range."""
-    batch = np.broadcast_shapes(n.shape[:-1], w.shape[:-1], np.shape(z), ends[0].shape)
+    batch = np.broadcast_shapes(n.shape[:-1], w.shape[:-1], np.shape(z), ends[0].shape)  # pyright: ignore[reportAttributeAccessIssue]
     sign = np.array([1.0, -1.0]).reshape((2,) + (1,) * len(batch))
 
     def excess(log_tilt: np.ndarray) -> Numbers:

@@ -49,9 +49,9 @@ def remember(
     new = jnp.where(seen[None], decay * old + (1.0 - decay) * new, new)
     where = index if batch.weight is None else jnp.where(batch.weight > 0, index, history.label.shape[0])
     return LossHistory(
-        biased=history.biased.at[where].set(new[0], mode="drop"),
-        debiased=history.debiased.at[where].set(new[1], mode="drop"),
-        label=history.label.at[where].set(jnp.asarray(batch.label, jnp.int32), mode="drop"),
+        biased=history.biased.at[where].set(new[0], mode="drop"),  # pyright: ignore[reportAttributeAccessIssue]
+        debiased=history.debiased.at[where].set(new[1], mode="drop"),  # pyright: ignore[reportAttributeAccessIssue]
+        label=history.label.at[where].set(jnp.asarray(batch.label, jnp.int32), mode="drop"),  # pyright: ignore[reportAttributeAccessIssue]
     )
 
 
@@ -66,8 +66,8 @@ def difficulty(history: LossHistory, index: Int[Array, "b"], classes: int) -> Fl
     shares = []
     for loss in (history.biased, history.debiased):
         most = jnp.maximum(jax.ops.segment_max(loss, label, num_segments=classes), 0.0)
-        own = most[jnp.maximum(label.at[index].get(mode="fill", fill_value=0), 0)]
-        loss = loss.at[index].get(mode="fill", fill_value=jnp.nan)
+        own = most[jnp.maximum(label.at[index].get(mode="fill", fill_value=0), 0)]  # pyright: ignore[reportAttributeAccessIssue]
+        loss = loss.at[index].get(mode="fill", fill_value=jnp.nan)  # pyright: ignore[reportAttributeAccessIssue]
         shares.append(loss / jnp.where(own > 0, own, 1.0))
     biased, debiased = shares
     return biased / (biased + debiased + 1e-8)

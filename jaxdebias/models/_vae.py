@@ -304,7 +304,7 @@ def _branches(network: _Branches) -> Branches:
             return network.apply(variables, branch, vector, method="logits")
 
         def features(variables: Params, x: Array) -> jax.Array:
-            return nn.relu(network.apply(variables, branch, as_float(x), train=False, method="code").mean)
+            return nn.relu(network.apply(variables, branch, as_float(x), train=False, method="code").mean)  # pyright: ignore[reportAttributeAccessIssue]
 
         def apply(variables: Params, x: Array) -> jax.Array:
             return head(variables, features(variables, x))

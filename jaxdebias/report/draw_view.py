@@ -66,7 +66,7 @@ def verdict(record: RunResults) -> str:
     if kind == "unknown":
         return f"The data know no groups, so whether the draws go with one is not known. Look at the {items} below."
     if kind == "follows":
-        name, drawn = followed(record)
+        name, drawn = followed(record)  # pyright: ignore[reportGeneralTypeIssues]
         return (
             f"The draws follow a known group, {name}: {formats.percent(drawn.row_share)} of the {items}, "
             f"{formats.percent(drawn.draw_share)} of the draws. One of them outweighs another of its label with "

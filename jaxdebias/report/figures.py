@@ -234,7 +234,7 @@ def shifted_pictures(rows: Mapping[str, Array], rates: Mapping[str, Estimate]) -
     )
     counted = "".join(
         f'<div class="rate"><span>{escape(name)} <b>{percent(rate.value)}</b> '
-        f"<small>{interval(rate)}, n {rate.n:,}</small></span>{bar(rate, 'after')}</div>"
+        f"<small>{interval(rate)}, n {rate.n:,}</small></span>{bar(rate, 'after')}</div>"  # pyright: ignore[reportAttributeAccessIssue]
         for name, rate in rates.items()
     )
     # `minmax(0, ...)` lets pictures shrink on a phone instead of pushing the page wide.

@@ -41,7 +41,7 @@ def plain(value: Any, what: str = "results") -> Any:
         fields = dataclasses.fields(value)
         return {field.name: plain(getattr(value, field.name), f"{what}.{field.name}") for field in fields}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain(value._asdict(), what)
+        return plain(value._asdict(), what)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, list) and all(type(item) in (int, str, bool) for item in value):
         return list(value)  # nothing to convert: spares the tables of counts a call for each number
     if isinstance(value, list | tuple):

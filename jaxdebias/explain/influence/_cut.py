@@ -225,7 +225,7 @@ def _program(made: Cut, params: Params, n: int) -> _Program:
         (tuple(leaf.shape), str(leaf.dtype)) if hasattr(leaf, "ndim") else (leaf, None)
         for leaf in jax.tree.leaves(params)
     )
-    return _traced(made, jax.tree.structure(params), shapes, spec, bool(jax.config.jax_enable_x64))
+    return _traced(made, jax.tree.structure(params), shapes, spec, bool(jax.config.jax_enable_x64))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @functools.lru_cache(maxsize=64)

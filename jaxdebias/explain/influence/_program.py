@@ -150,7 +150,7 @@ def _mixed(
         if len(users) != 1 or not _meets_data(operations[users[0]], kernel):
             continue
         operation, (parts_slot, theta) = operations[users[0]], (next(counter), next(counter))
-        channels = parts[name].channels
+        channels = parts[name].channels  # pyright: ignore[reportAttributeAccessIssue]
 
         def all_parts(data: jax.Array, kernel: jax.Array, operation=operation, channels=channels) -> jax.Array:
             """[n ... channels**2 units]: what channel d of the data gives through channel c of the kernel."""

@@ -233,7 +233,7 @@ def _dbvae(model: VaeClassifier, config: DbVaeConfig, optimizer: Optimizer, samp
             loss = cross_entropy(encoding.logits, data.label) if config.sampling == "loss" else None
         else:
             expect(data.label.shape == (samples,), "rows", f"the {data.label.shape[0]} rows of the data", samples)
-            (mean, kl, loss), log_variance = state.remembered, None
+            (mean, kl, loss), log_variance = state.remembered, None  # pyright: ignore[reportGeneralTypeIssues]
         if config.sampling == "loss":
             return loss_sampling_weights(loss, data.label, counted, config.rarity, classes=model.classes)
         return latent_weights(
@@ -332,7 +332,7 @@ def _remember(
     empty = (ours.sum() == 0).astype(kl.dtype)
     keep = 0.9 + 0.1 * empty
     return Remembered(
-        old.mean.at[where].set(encoding.mean, mode="drop"),
+        old.mean.at[where].set(encoding.mean, mode="drop"),  # pyright: ignore[reportAttributeAccessIssue]
         keep * old.kl + (1 - keep) * kl,
-        old.loss.at[where].set(loss, mode="drop"),
+        old.loss.at[where].set(loss, mode="drop"),  # pyright: ignore[reportAttributeAccessIssue]
     )
