@@ -2,6 +2,7 @@
 show the bias, which is then added to the results and to the page.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
