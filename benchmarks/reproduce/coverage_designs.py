@@ -151,10 +151,11 @@ def change(design: Design, simulations: int) -> dict[str, float]:
 
 
 def no_change(design: Design, simulations: int) -> dict[str, float]:
-    """Losses are scaled so that the weighted sum does not change, although every group may."""
+    """Gains or losses are scaled down so that the weighted sum does not change, although every group may."""
     n, w, rng = sizes_of(design), change_weights(design), design.rng
     up, down = CHANGES[design.rates](design.groups)
-    gains, losses = drawn_changes(rng, n, up, down * (w @ up) / (w @ down), simulations)
+    ratio = (w @ up) / (w @ down)
+    gains, losses = drawn_changes(rng, n, up * min(1.0, 1.0 / ratio), down * min(1.0, ratio), simulations)
     excluded = measure.excludes_zero(measure.paired_interval(gains, losses, n, w))
     return claims(excluded, measure.separable(gains, losses, n, w, key=key_of(rng)))
 
