@@ -56,9 +56,8 @@ def test_two_steps_on_corrupted_pictures(tmp_path, monkeypatch):
     small = models.resnet_vae(latent=8, width=4)
     monkeypatch.setattr(_corrupted_cifar10, "RESNET_BRANCHES", small)
     config = FitConfig(epochs=1, steps_per_epoch=2, batch_size=8, drop_last=True, early_stop=EarlyStop(patience=2))
-    monitor = sih_monitor(
-        small, _corrupted_cifar10.GAUSSIAN, protocol="official", batch_size=4, augment=_corrupted_cifar10.CROPS
-    )
+    gaussian, crops = _corrupted_cifar10.GAUSSIAN, _corrupted_cifar10.CROPS
+    monitor = sih_monitor(small, gaussian, protocol="official", batch_size=4, augment=crops)
     fit = _fitting.Swept(
         learner_of=lambda case: sih(small, gaussian, augment=crops),
         config=config,
