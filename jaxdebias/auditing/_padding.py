@@ -22,13 +22,15 @@ def without_padding(
       predicted: `[n]` or `[n k]` on the test split, or None.
       candidates: name -> split -> `[n]` values.
     """
+    pairs = {name: counted(batch) for name, batch in dataset.pairs.items()}
+    splits = {name: counted(batch) for name, batch in dataset.splits.items()}
     kept = {
         name: np.flatnonzero(np.asarray(batch.weight))
         for name, batch in dataset.splits.items()
-        if batch.weight is not None and not (np.asarray(batch.weight) != 0).all()
+        if splits[name] is not batch
     }
-    pairs = {name: counted(batch) for name, batch in dataset.pairs.items()}
-    splits = {name: counted(batch) for name, batch in dataset.splits.items()}
+    if not kept and all(pairs[name] is batch for name, batch in dataset.pairs.items()):
+        return dataset, predicted, candidates
     dataset = dataclasses.replace(dataset, splits=splits, pairs=pairs)
 
     def rows(split: str, values: Any) -> Any:
@@ -44,6 +46,6 @@ def without_padding(
             found[name] = given._replace(values=values)
         else:
             found[name] = {split: rows(split, value) for split, value in given.items()}
-    if predicted is not None and "test" in kept and len(predicted) > kept["test"][-1]:
+    if predicted is not None and "test" in kept and len(predicted) > kept["test"].max(initial=-1):
         predicted = np.asarray(predicted)[kept["test"]]
     return dataset, predicted, found if candidates is not None else None

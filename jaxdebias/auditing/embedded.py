@@ -54,7 +54,7 @@ def embed(
     digests = {where: row_digests(x) for where, x in arrays.items()}
     test = "splits", "test", "x"
     place = {digest: row for row, digest in enumerate(digests[test])}
-    in_test, chosen = set(place), []
+    chosen = []
     for where, of_rows in digests.items():
         for row, digest in enumerate(of_rows):
             if digest not in place:
@@ -65,11 +65,7 @@ def embed(
         others = np.stack([arrays[where][row] for where, row in chosen])
         z = np.concatenate([z, _pass(split.features, None, params, others, batch_size)[0]])
     found = {where: z[[place[digest] for digest in of_rows]] for where, of_rows in digests.items()}
-    repeated = {
-        name: sum(digest in in_test for digest in digests["splits", name, "x"])
-        for name in dataset.splits
-        if name != "test"
-    }
+    repeated = repeated_rows({name: digests["splits", name, "x"] for name in dataset.splits})
     splits = {
         name: batch._replace(x=found["splits", name, "x"], mask=None, twin=None)
         for name, batch in dataset.splits.items()
@@ -79,6 +75,16 @@ def embed(
         for name, batch in dataset.pairs.items()
     }
     return Embedded(dataclasses.replace(dataset, splits=splits, pairs=pairs), Split(_same, split.head), kept, repeated)
+
+
+def repeated_rows(digests: Mapping[str, list[bytes]]) -> dict[str, int]:
+    """Split -> how many of its rows are in the test split too.
+
+    Args:
+      digests: split -> `row_digests` of its inputs.
+    """
+    test = set(digests["test"])
+    return {name: sum(row in test for row in rows) for name, rows in digests.items() if name != "test"}
 
 
 def row_digests(x: Array) -> list[bytes]:

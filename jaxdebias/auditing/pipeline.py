@@ -25,7 +25,7 @@ from jaxdebias.auditing import advice, class_maps, discovery, patch_places
 from jaxdebias.auditing._measurement import Influential, Measurement, influential, measure_predictions
 from jaxdebias.auditing._padding import without_padding
 from jaxdebias.auditing.candidates import Candidate, assess_candidates, counts_of, list_candidates, with_attribute
-from jaxdebias.auditing.embedded import Embedded, embed, row_digests
+from jaxdebias.auditing.embedded import Embedded, embed, repeated_rows, row_digests
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import NOT_LOGITS, are_probabilities, check_batch, check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key, Params, Split
@@ -213,7 +213,8 @@ class Advised(Explained):
 def run_audit(request: AuditRequest, *, lap: Lap = lambda step: None) -> Advised:
     """Runs the five stages, on the rows that are no padding."""
     dataset, predictions, candidates = without_padding(request.dataset, request.predictions, request.candidates)
-    request = dataclasses.replace(request, dataset=dataset, predictions=predictions, candidates=candidates)
+    if dataset is not request.dataset:  # a new request is checked anew
+        request = dataclasses.replace(request, dataset=dataset, predictions=predictions, candidates=candidates)
     predicted = predict_test(request)
     lap("predict")
     assessed = assess_attributes(predicted)
@@ -352,12 +353,7 @@ def _repeated_rows(dataset: Dataset) -> dict[str, int]:
     x = np.asarray(dataset.splits["test"].x)
     if x.ndim < 2 or not x.any():
         return {}
-    test = set(row_digests(x))
-    return {
-        name: sum(digest in test for digest in row_digests(batch.x))
-        for name, batch in dataset.splits.items()
-        if name != "test"
-    }
+    return repeated_rows({name: row_digests(batch.x) for name, batch in dataset.splits.items()})
 
 
 def _judges(kind: str, dataset: Dataset) -> discovery.Judges:

@@ -293,7 +293,7 @@ def test_hiding_the_bias_glyph_helps_and_random_pixels_do_not(key):
 
     plain = erm(
         models.cnn(channels=(16, 32), dense=32, classes=2),
-        Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", steps=STEPS),
+        optimizer=Optimizer(name="adamw", learning_rate=2e-3, schedule="cosine", steps=STEPS),
     )
     arms = {"plain": of(top, "keep"), "noise": of(top), "zero": of(top, "zero"), "random": of(random_pixels(top))}
     runs = [(arm, seed) for arm in arms for seed in range(SEEDS)]
