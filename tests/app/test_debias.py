@@ -96,7 +96,7 @@ def test_fmd_on_digits_meets_its_thresholds(tmp_path):
                 said.before.counterfactual_bias,
                 fixed.after.accuracy,
                 fixed.after.counterfactual_bias,
-                trap["after"]["accuracy"],
+                trap.after.accuracy,
             ]
         )
     values = np.array([[cell.value for cell in row] for row in rows])
