@@ -21,7 +21,7 @@ from jaxdebias.auditing._measurement import Measurement, changes, measure
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, repair_sets, take
 from jaxdebias.measure._groups import SMALL_GROUP
-from jaxdebias.measure._intervals import Interval, excludes_zero
+from jaxdebias.measure._row_intervals import PairedChange
 from jaxdebias.mitigate._dfr import DfrConfig, dfr
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
@@ -29,6 +29,8 @@ from jaxdebias.mitigate._fmd.edit import fmd
 LEAVE, UNTRIED = "leave it", "not tried"
 GAIN, HARM = "group_mean_accuracy", "counterfactual_bias"
 """What has to get better, and what must not get worse."""
+LEAST_GAIN = 0.01
+"""A smaller estimated gain is not worth a repair, however sure it is."""
 ESTIMATE = "estimate"
 
 
@@ -37,10 +39,10 @@ class Option(NamedTuple):
 
     name: str
     params: Params
-    expected: Mapping[str, Interval]
+    expected: Mapping[str, PairedChange]
     """Metric -> after minus before, on the half of the acceptance split that chose nothing."""
     gains: tuple[str, ...]
-    """The judged metrics, `GAIN` and `HARM`, that get separably better."""
+    """The judged metrics, `GAIN` and `HARM`, that get separably better; `GAIN` by more than `LEAST_GAIN`."""
     harm: tuple[str, ...]
     """Those that get separably worse."""
     seconds: float
@@ -116,7 +118,7 @@ class Verified(NamedTuple):
     """What a repair did on the test split, in a paired test."""
 
     after: Measurement
-    changes: Mapping[str, Interval]
+    changes: Mapping[str, PairedChange]
     """Metric -> after minus before."""
     held: bool
     """What was expected to get better did, separably, and nothing judged got separably worse."""
@@ -132,7 +134,7 @@ def verify(
       split: the model cut before its last layer.
       option: the repair.
       dataset: the data set.
-      before: of the trained model on the test split, made with `measure_key`, so that both see the same resamples.
+      before: of the trained model on the test split, made with `measure_key`.
       measure_key: key with which `before` was measured.
     """
     after = measure(measure_key, _logits(split), option.params, dataset)
@@ -193,13 +195,14 @@ def _without(pairs: Mapping[str, Batch], name: str) -> dict[str, Batch]:
     return {key: value for key, value in pairs.items() if key != name}
 
 
-def _sorted(differences: Mapping[str, Interval]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _sorted(differences: Mapping[str, PairedChange]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What gets separably better, and what separably worse."""
 
     def separably(name: str, better: bool) -> bool:
-        if name not in differences or not np.isfinite(differences[name].value) or not excludes_zero(differences[name]):
+        change = differences.get(name)
+        if change is None or not change.separable or (name == GAIN and better and change.value <= LEAST_GAIN):
             return False
-        return ((differences[name].value > 0) == name.endswith("accuracy")) == better
+        return ((change.value > 0) == name.endswith("accuracy")) == better
 
     gains, harm = (tuple(name for name in (GAIN, HARM) if separably(name, better)) for better in (True, False))
     return gains, harm

@@ -11,14 +11,6 @@ from jaxdebias.measure._attention_iou import (
     pointing_game,
     top_pixel_iou,
 )
-from jaxdebias.measure._bootstrap import (
-    bootstrap,
-    over_seeds,
-    paired_difference,
-    paired_over_seeds,
-    rate_intervals,
-    wilson,
-)
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
@@ -36,13 +28,14 @@ from jaxdebias.measure._disparity import (
     worst_group_interval,
 )
 from jaxdebias.measure._fairness import (
+    Disparity,
     FairnessReport,
     fairness_report,
     soft_demographic_parity,
     soft_equal_opportunity,
     soft_equalised_odds,
 )
-from jaxdebias.measure._groups import Accuracies, GroupReport, accuracy_differences, group_confusion, group_report
+from jaxdebias.measure._groups import AccuracyChanges, GroupReport, accuracy_differences, group_confusion, group_report
 from jaxdebias.measure._intervals import (
     Interval,
     excludes_zero,
@@ -64,10 +57,11 @@ from jaxdebias.measure._map_scores import (
     score_intervals,
     score_report,
 )
-from jaxdebias.measure._mean_intervals import mean_interval
+from jaxdebias.measure._mean_intervals import mean_change, mean_interval
 from jaxdebias.measure._region_masks import region_masks
 from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association, mistake_pull
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
+from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
 from jaxdebias.measure._significance import (
     CMH,
     adjust_holm,
@@ -78,12 +72,14 @@ from jaxdebias.measure._significance import (
     sign_flip_p,
     unit_flip_p,
 )
+from jaxdebias.measure._worst_change import worst_group_change
 
 __all__ = [
     "CMH",
-    "Accuracies",
+    "AccuracyChanges",
     "CalibrationError",
     "DesignEffect",
+    "Disparity",
     "FairnessReport",
     "GroupReport",
     "GroupScores",
@@ -100,7 +96,6 @@ __all__ = [
     "adjust_holm",
     "area_fraction",
     "attention_iou",
-    "bootstrap",
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
@@ -124,6 +119,7 @@ __all__ = [
     "largest_difference_interval",
     "mask_scores",
     "mcnemar_midp",
+    "mean_change",
     "mean_interval",
     "merge_sums",
     "mistake_pull",
@@ -132,13 +128,11 @@ __all__ = [
     "pair_bias",
     "pair_gap",
     "paired_change",
-    "paired_difference",
     "paired_interval",
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
     "proportion_interval",
-    "rate_intervals",
     "region_masks",
     "score_intervals",
     "score_report",
@@ -153,6 +147,6 @@ __all__ = [
     "unit_flip_p",
     "weighted_interval",
     "weighted_rate_interval",
-    "wilson",
+    "worst_group_change",
     "worst_group_interval",
 ]

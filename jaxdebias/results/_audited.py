@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxdebias.results._measured import Count, Interval, Rate, Share
+from jaxdebias.results._measured import Change, Count, Interval, Rate, Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,7 @@ class Option:
 
     name: str
     """Name of the repair."""
-    expected: Mapping[str, Interval]
+    expected: Mapping[str, Change]
     """Change by metric, after minus before, on held-out samples not used for fitting or selection."""
     gains: tuple[str, ...]
     """Metrics that get separably better."""
@@ -105,7 +105,7 @@ class Verification:
 
     held: bool
     """Whether the expected improvement was found there, and nothing got separably worse."""
-    changes: Mapping[str, Interval]
+    changes: Mapping[str, Change]
     """Change by metric, after minus before, paired over test samples."""
 
 

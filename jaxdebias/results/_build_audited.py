@@ -11,7 +11,7 @@ from jaxdebias.measure import _reliance as reliance
 from jaxdebias.results import records
 from jaxdebias.results._build_located import maps, patches
 from jaxdebias.results._build_run import measurement, parameter_counts, run_results
-from jaxdebias.results._intervals import changes, interval, intervals, rate_at
+from jaxdebias.results._intervals import changes, interval, known_changes, rate_at
 from jaxdebias.results._plain import finite
 
 
@@ -151,7 +151,7 @@ def _advice(state: Advised) -> records.Advice:
         options=tuple(
             records.Option(
                 name=option.name,
-                expected=intervals(option.expected),
+                expected=known_changes(option.expected),
                 gains=tuple(option.gains),
                 harm=tuple(option.harm),
                 seconds=float(option.seconds),
@@ -160,7 +160,7 @@ def _advice(state: Advised) -> records.Advice:
         ),
         verified=None
         if state.verified is None
-        else records.Verification(held=bool(state.verified.held), changes=intervals(state.verified.changes)),
+        else records.Verification(held=bool(state.verified.held), changes=known_changes(state.verified.changes)),
     )
 
 
