@@ -27,9 +27,12 @@ from jaxdebias.measure._disparity import (
     largest_difference_interval,
     worst_group_interval,
 )
+from jaxdebias.measure._extreme_changes import largest_difference_change, worst_group_change
 from jaxdebias.measure._fairness import (
     Disparity,
+    FairnessChanges,
     FairnessReport,
+    fairness_differences,
     fairness_report,
     soft_demographic_parity,
     soft_equal_opportunity,
@@ -72,7 +75,6 @@ from jaxdebias.measure._significance import (
     sign_flip_p,
     unit_flip_p,
 )
-from jaxdebias.measure._worst_change import worst_group_change
 
 __all__ = [
     "CMH",
@@ -80,6 +82,7 @@ __all__ = [
     "CalibrationError",
     "DesignEffect",
     "Disparity",
+    "FairnessChanges",
     "FairnessReport",
     "GroupReport",
     "GroupScores",
@@ -104,6 +107,7 @@ __all__ = [
     "counterfactual_bias_of_logits",
     "empty_sums",
     "excludes_zero",
+    "fairness_differences",
     "fairness_report",
     "find_shortcuts",
     "flip_rate",
@@ -116,6 +120,7 @@ __all__ = [
     "homogeneity_p",
     "label_association",
     "label_groups",
+    "largest_difference_change",
     "largest_difference_interval",
     "mask_scores",
     "mcnemar_midp",

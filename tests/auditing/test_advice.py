@@ -10,7 +10,7 @@ from auditing.toys import SPLIT, linear, looking_at, table
 from jaxdebias import auditing
 from jaxdebias.auditing.advice import ESTIMATE, LEAVE, UNTRIED, _halved, _sorted, advise, verify, worth_it
 from jaxdebias.core import take
-from jaxdebias.measure import Interval
+from jaxdebias.measure import PairedChange
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,11 @@ def test_no_unit_is_on_both_sides(key):
 
 def test_only_the_mean_over_groups_recommends():
     """Guesses depend on no attribute, and conflicting accuracy can be bought with aligned one: neither is a repair."""
-    falls, nothing = Interval(-0.8, -0.9, -0.7, 100), Interval(0.0, -0.05, 0.05, 100)
-    rises = Interval(0.2, 0.1, 0.3, 100)
+    falls, nothing = (
+        PairedChange(-0.8, -0.9, -0.7, 100, 1e-6, 90, True),
+        PairedChange(0.0, -0.05, 0.05, 100, 1, 4, False),
+    )
+    rises = PairedChange(0.2, 0.1, 0.3, 100, 1e-4, 20, True)
     found = {
         "counterfactual_bias": falls,
         "group_mean_accuracy": nothing,
@@ -101,6 +104,10 @@ def test_only_the_mean_over_groups_recommends():
     gained = {**found, "group_mean_accuracy": rises}
     assert _sorted(gained) == (("group_mean_accuracy", "counterfactual_bias"), ())
     assert worth_it(*_sorted(gained))
+    untested = rises._replace(p=0.06, separable=False)  # the interval alone decides nothing
+    assert _sorted({**found, "group_mean_accuracy": untested})[0] == ("counterfactual_bias",)
+    tiny = rises._replace(value=0.009)
+    assert not worth_it(*_sorted({**found, "group_mean_accuracy": tiny}))
     worse = {**gained, "counterfactual_bias": rises}
     assert _sorted(worse) == (("group_mean_accuracy",), ("counterfactual_bias",))
     assert not worth_it(*_sorted(worse))

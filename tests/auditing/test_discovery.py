@@ -25,7 +25,7 @@ from jaxdebias.auditing.discovery import (
 )
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain import Cells, CellsConfig
-from jaxdebias.measure import Shortcut, wilson
+from jaxdebias.measure import Shortcut, proportion_interval
 from jaxdebias.measure._reliance import Pull
 
 
@@ -71,7 +71,7 @@ def test_units_stay_on_one_side_and_few_samples_say_nothing(key):
 
 def test_only_plain_cells_that_mistakes_follow_are_suspected():
     cells = Candidate({"test": np.zeros(3, np.int32)}, ("a",))
-    guesses = Guesses(cells, 0.02, (0.9, 0.95), wilson(8, 10), True, np.zeros(0, np.int64))
+    guesses = Guesses(cells, 0.02, (0.9, 0.95), proportion_interval(8, 10), True, np.zeros(0, np.int64))
     verdict = Shortcut(CELLS, Pull(1.0, 9.0, 3), 0.0, None, None, "shortcut", "")
     assert suspected(guesses, [verdict])
     assert not suspected(guesses._replace(plain=False), [verdict])

@@ -21,10 +21,10 @@ from jaxdebias.results.records import (
     Baseline,
     BiasCells,
     Candidate,
+    Change,
     Discovered,
     ErrorGroup,
     Inputs,
-    Interval,
     Option,
     Rate,
     Verification,
@@ -39,7 +39,7 @@ CHOICES = {"command", "kind", "verdict", "split", "target", "pairing", "judges"}
 def audited(record):
     """With what only an audit writes."""
     rate = Rate(value=0.4, low=0.3, high=0.5, n=60)
-    change = Interval(value=0.1, low=0.05, high=0.15, n=60)
+    change = Change(value=0.1, low=0.05, high=0.15, n=60)
     option = Option(name="dfr", expected={"group_mean_accuracy": change}, gains=("group_mean_accuracy",), harm=(),
                     seconds=1.0)  # fmt: skip
     cells = BiasCells(name="cells", judges="sih", flagged_share=0.1, confidence=(0.9, 0.6), followed=rate, plain=True,
