@@ -280,6 +280,28 @@ class Quantity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TableResults:
+    """What `reproduce` writes: a paper's table, ours beside the published rows. Its file grows row by row."""
+
+    command: Literal["reproduce"]
+    """Command that wrote the file."""
+    provenance: Provenance
+    """With what, when and from what the last row was made; `seconds` are those of all rows."""
+    data: str
+    """Name of the table."""
+    protocol: str
+    """How the published numbers were measured, in words."""
+    rows: tuple[Options, ...]
+    """A row per run: method, conflicting (share), seed, accuracies (fractions), seconds, and its own device, date and
+    versions, since a table may be continued elsewhere."""
+    summary: tuple[Options, ...] = ()
+    """A row per method and share: means over seeds with intervals, and the published row; empty while rows are
+    missing."""
+    paired: tuple[Options, ...] = ()
+    """Gains over the baseline on the same seeds, with intervals; empty while rows are missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CompareResults:
     """What `compare` writes: the difference of two results."""
 
@@ -297,7 +319,7 @@ class CompareResults:
     """Every quantity that both results have, by its dotted name."""
 
 
-Results = RunResults | FeatureResults | LanguageResults | CompareResults
+Results = RunResults | FeatureResults | LanguageResults | CompareResults | TableResults
 
 __all__ = [
     "METRICS",
@@ -361,6 +383,7 @@ __all__ = [
     "Sentence",
     "StereoSet",
     "StereoSetChanges",
+    "TableResults",
     "Training",
     "Verdict",
     "Verification",
