@@ -50,6 +50,7 @@ from jaxdebias.measure._intervals import (
     proportion_interval,
     weighted_interval,
 )
+from jaxdebias.measure._lean import label_association
 from jaxdebias.measure._map_scores import (
     GroupScores,
     ModelScores,
@@ -66,8 +67,9 @@ from jaxdebias.measure._map_scores import (
 )
 from jaxdebias.measure._mean_intervals import mean_interval
 from jaxdebias.measure._region_masks import region_masks
-from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association, mistake_pull
+from jaxdebias.measure._reliance import Reliance, Rival, Rivals, assess_reliance
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
+from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, mistake_pull
 from jaxdebias.measure._significance import (
     CMH,
     adjust_holm,
@@ -91,6 +93,9 @@ __all__ = [
     "LargestDifference",
     "ModelScores",
     "PairedChange",
+    "Reliance",
+    "Rival",
+    "Rivals",
     "ScoreReport",
     "ScoreSums",
     "Shortcut",
@@ -99,6 +104,7 @@ __all__ = [
     "add_scores",
     "adjust_holm",
     "area_fraction",
+    "assess_reliance",
     "attention_iou",
     "bootstrap",
     "calibration_error",
