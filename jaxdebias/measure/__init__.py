@@ -50,6 +50,12 @@ from jaxdebias.measure._intervals import (
     proportion_interval,
     weighted_interval,
 )
+from jaxdebias.measure._interventions import (
+    Intervention,
+    flipped_column_reliance,
+    intervention_reliance,
+    quote_interventions,
+)
 from jaxdebias.measure._lean import label_association
 from jaxdebias.measure._map_scores import (
     GroupScores,
@@ -90,6 +96,7 @@ __all__ = [
     "GroupReport",
     "GroupScores",
     "Interval",
+    "Intervention",
     "LargestDifference",
     "ModelScores",
     "PairedChange",
@@ -118,6 +125,7 @@ __all__ = [
     "fairness_report",
     "find_shortcuts",
     "flip_rate",
+    "flipped_column_reliance",
     "group_confusion",
     "group_counts",
     "group_report",
@@ -125,6 +133,7 @@ __all__ = [
     "has_mass",
     "histogram_overlap",
     "homogeneity_p",
+    "intervention_reliance",
     "label_association",
     "label_groups",
     "largest_difference_interval",
@@ -144,6 +153,7 @@ __all__ = [
     "pairwise_attention_iou",
     "pointing_game",
     "proportion_interval",
+    "quote_interventions",
     "rate_intervals",
     "region_masks",
     "score_intervals",
