@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
 from jaxdebias.contracts import check_finite, check_numbers, describe, expect
 from jaxdebias.core import Array, Key
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
         return Rows(*(None if leaf is None else leaf[kept] for leaf in self))
 
 
-def label_association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
+def label_association(counts: Num[Array, "k a"]) -> Float[np.ndarray, "k a"]:
     """`log p(y, a) / (p(y) p(a))` in nats: how strongly class y and value a are associated; 0 if they are not.
 
     Half a sample is added to every cell, so that an empty one counts strongly, not infinitely, against its class.

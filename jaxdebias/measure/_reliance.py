@@ -181,9 +181,7 @@ def assess_reliance(
     same = _copies(candidates)
     conditional = _conditional_p(candidates, leaning, same, alpha)
     explained = explained_by(leaning, conditional, same, alpha)
-    columns = None
-    if given is not None and leaning:
-        columns = ",".join(given), given_strata(rows.label, given, classes)
+    columns = None if given is None else (",".join(given), given_strata(rows.label, given, classes))
 
     found: dict[str, Reliance] = {}
     for name in [*leaning, *(name for name in values if name not in leaning)]:
