@@ -232,7 +232,7 @@ def detectable_lean(rows: Rows, w: np.ndarray, *, alpha: float, design_effect: f
     if slope <= 0 or missing(1.0) > 0:
         return 1.0
     low, high = 0.0, 1.0
-    for _ in range(40):
+    for _ in range(24):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if missing(middle) > 0 else (low, middle)
     return min(1.0, high * slope)

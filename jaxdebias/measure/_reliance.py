@@ -181,7 +181,10 @@ def assess_reliance(
     same = _copies(candidates)
     conditional = _conditional_p(candidates, leaning, same, alpha)
     explained = explained_by(leaning, conditional, same, alpha)
-    columns = None if given is None else (",".join(given), given_strata(rows.label, given, classes))
+    columns = None
+    if given is not None:
+        answer = np.eye(classes)[rows.predicted] if rows.probabilities is None else rows.probabilities
+        columns = ",".join(given), given_strata(rows.label, answer, given)
 
     found: dict[str, Reliance] = {}
     for name in [*leaning, *(name for name in values if name not in leaning)]:
