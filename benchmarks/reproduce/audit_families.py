@@ -107,6 +107,25 @@ def base_rates(rng: np.random.Generator, *, n: int, shift: float, classes: int, 
     return table(q, label, {"group": value}, counts, drawn, scores)
 
 
+def columns_given(
+    rng: np.random.Generator, *, n: int, curved: bool, beyond: float, strength: float, scores: bool
+) -> Table:
+    """Rows with their legitimate columns x and z, whose means differ between the values.
+
+    The label depends on x; the model reads x, z as far as `beyond`, and the value as far as `strength`.
+    """
+    value = rng.integers(0, 2, n)
+    x, z = rng.normal(size=(2, n)) + 0.5 * value - 0.25
+    signal = 2.0 * (x**2 - 1.0) if curved else 2.0 * x
+    label = (rng.random(n) < logistic(signal)).astype(int)
+    q = logistic(signal + beyond * z + strength * (2 * value - 1))
+    seen = rng.integers(0, 2, TRAINING)
+    counts = {"used": counted(seen, aligned(rng, seen, 0.8), 2, 2)}
+    made = table(two_columns(q), label, {"used": value}, counts, "unknown", scores)
+    made.arguments["given"] = {"x": x, "z": z}
+    return made
+
+
 def noisy_group(rng: np.random.Generator, *, n: int, noise: float, share: float, drawn: str, scores: bool) -> Table:
     """Labels of one group are wrong in both directions; the model reads x only."""
 
@@ -286,6 +305,9 @@ FAMILIES: dict[str, Family] = {
         "clean", every(n=SIZES, strength=(0.0,), agreement=(0.7, 0.85), drawn=SAMPLED, scores=BOTH), correlated
     ),
     "deployed, no shortcut": Family("clean", every(n=SIZES, drawn=("as_they_come", "unknown"), scores=BOTH), deployed),
+    "columns given, none used": Family(
+        "clean", every(n=SIZES, curved=BOTH, beyond=(0.0, 1.0), strength=(0.0,), scores=BOTH), columns_given
+    ),
     "twins, none used": Family("clean", every(n=(100, 500, 2000), strength=(0.0,)), twins),
     "balanced labels": Family(
         "reliance", every(gap=(0.07, 0.14), n=SIZES, drawn=SAMPLED, scores=BOTH), balanced_reliance
@@ -293,6 +315,9 @@ FAMILIES: dict[str, Family] = {
     "three classes": Family("reliance", every(n=SIZES, strength=(1.0, 2.0), drawn=SAMPLED, scores=BOTH), three_classes),
     "correlated, one used": Family(
         "reliance", every(n=SIZES, strength=(1.0,), agreement=(0.7, 0.85), drawn=SAMPLED, scores=BOTH), correlated
+    ),
+    "beyond columns given": Family(
+        "reliance", every(n=SIZES, curved=BOTH, beyond=(0.0, 1.0), strength=(0.5,), scores=BOTH), columns_given
     ),
     "twins": Family("reliance", every(n=(100, 500, 2000), strength=(0.5, 1.0)), twins),
     "one-way wrong labels": Family(
