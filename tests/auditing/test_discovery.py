@@ -26,7 +26,7 @@ from jaxdebias.auditing.discovery import (
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain import Cells, CellsConfig
 from jaxdebias.measure import Shortcut, wilson
-from jaxdebias.measure._reliance import Pull
+from jaxdebias.measure._shortcuts import Pull
 
 
 def features(n=1200, seed=0, bad=0.6):
@@ -124,7 +124,7 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
 
 def test_the_power_of_the_search_is_the_measured_one():
     """The words of an audit that suspects nothing quote these counts."""
-    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json"
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_networks.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     for judges, part in (("aug-cell", "pictures only"), ("sih", "biased branch")):
         planted = [row["suspected"] for row in rows if row["part"] == part and row["state"] == "biased"]
