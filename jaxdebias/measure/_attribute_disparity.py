@@ -8,7 +8,7 @@ reported: a perfect model of data with unequal base rates has unequal positive r
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -149,8 +149,12 @@ def assess_disparity(
     return tuple(sorted(judged, key=_worst_first))
 
 
-def overall_disparity(entries: Sequence[AttributeDisparity]) -> str:
-    """`exceeds` if any deciding entry does; else `cannot_tell` if one cannot be told or none exists; else `within`."""
+def overall_disparity(entries: Iterable[Any]) -> str:
+    """`exceeds` if any deciding entry does; else `cannot_tell` if one cannot be told or none exists; else `within`.
+
+    Args:
+      entries: with `measure` and `state`, as `AttributeDisparity` or its record.
+    """
     states = {entry.state for entry in entries if entry.measure in DECIDING}
     if "exceeds" in states:
         return "exceeds"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.files import write_text
-from jaxdebias.report import answers, figures, formats, wording
+from jaxdebias.report import answers, figures, formats, verdict_phrases, verdict_words, wording
 from jaxdebias.report._page_groups import confusions, group_maps, group_rows, worst_groups
 from jaxdebias.report._page_metrics import baseline_rows, cards_of, panels_of
 from jaxdebias.report._page_training import influence_section, rounds_section, steps_of, training_section
@@ -16,6 +16,7 @@ from jaxdebias.report.draw_view import draws_section
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.map_view import maps_section
+from jaxdebias.report.method_names import method_name
 from jaxdebias.report.patch_view import patches_section
 from jaxdebias.report.pictures import Pictures, check_pictures
 from jaxdebias.results.records import Measurement, RunResults
@@ -62,8 +63,11 @@ def _sections(record: RunResults, pictures: Pictures) -> dict[str, object]:
         "results": record,
         "words": wording.words(record),
         "verdict": wording.verdict(record),
+        "judged": [] if record.verdict is None else verdict_words.sections(record.verdict),
+        "comparisons": [] if record.verdict is None else verdict_phrases.rows(record.verdict),
+        "comparison_columns": verdict_phrases.COLUMNS,
         "fall": _fall(record, runs),
-        "method": wording.method_name(record.method),
+        "method": method_name(record.method),
         "repaired": repaired,
         "has_aligned": any(map(any, record.aligned)),
         "confidence": f"{100 * record.level:g} %",

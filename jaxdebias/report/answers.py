@@ -9,6 +9,7 @@ from jaxdebias.auditing.advice import LEAVE, UNTRIED
 from jaxdebias.auditing.discovery import POWER
 from jaxdebias.report import candidate_view, formats, map_view, patch_view, wording
 from jaxdebias.report.formats import applies, percent
+from jaxdebias.report.method_names import method_name
 from jaxdebias.results.records import Answer, Candidate, Discovered, Interval, RunResults
 
 MOST_NAMED = 5
@@ -235,7 +236,7 @@ def _what_to_do(record: RunResults) -> tuple[str, str]:
         )
     else:
         said.append(
-            f"{wording.method_name(option.name)} on the last layer, {formats.seconds(option.seconds)}: "
+            f"{method_name(option.name)} on the last layer, {formats.seconds(option.seconds)}: "
             f"expected {_effects(record, option.expected)}, on held-out samples that chose nothing."
         )
         checked = advice.verified
@@ -259,7 +260,7 @@ def _advice_in_short(record: RunResults) -> str:
         return "No repair of the last layer is known to help." if shortcut else "Leave it as it is."
     if advice.fix == UNTRIED:
         return "No repair could be tried."
-    name = wording.method_name(advice.fix)
+    name = method_name(advice.fix)
     if advice.verified is None:
         return f"{name} is expected to help."
     return f"{name} helped, verified." if advice.verified.held else f"{name} was tried and did not hold."

@@ -6,16 +6,9 @@ from typing import Literal, NamedTuple
 from jaxdebias.mitigate._aug_cell.info import AugCellInfo
 from jaxdebias.report import formats
 from jaxdebias.report.formats import Change, Estimate, applies, percent, points
+from jaxdebias.report.method_names import method_name
 from jaxdebias.results.records import FeatureResults, Group, Interval, Measurement, Metrics, Rate, RunResults
 
-METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "aug-cell": "AUG-CELL",
-                "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
-                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR", "mixing": "channel mixing",
-                "fine_tune": "fine-tuning", "scratch": "from scratch", "fine_tune_head": "fine-tuning the last layer",
-                "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",
-                "self_influence": "self-influence fine-tuning",
-                "zero_column": "the column held at its mean",
-                "group-balanced": "group-balanced draws", "group-dro": "GroupDRO"}  # fmt: skip
 JUDGES = {
     "aug-cell": "networks that see shapes badly",
     "sih": "the biased branch of SiH, which follows what is learned first",
@@ -99,10 +92,6 @@ def words(record: RunResults) -> Words:
     return Words(record.attribute, record.items)
 
 
-def method_name(method: str) -> str:
-    return METHOD_NAMES.get(method, method)
-
-
 def group_name(group: Group) -> str:
     return f"{group.label_name} · {group.attribute_name}"
 
@@ -127,12 +116,27 @@ class Verdict(NamedTuple):
     """Sentences: what the edit or the other method did."""
 
 
+LEVELS = {
+    "reliance_retrain": "strong",
+    "reliance_repaired": "strong",
+    "disparity_cause_not_shown": "strong",
+    "disparity_repaired": "strong",
+    "no_problem_found": "none",
+    "not_enough_data": "unknown",
+}
+"""How loud the page is, by advice."""
 # A verdict needs a size below which a bias is not worth the word, and one above which it needs no adverb.
 STRONG, NOTICEABLE = 0.10, 0.02
 
 
 def verdict(record: RunResults) -> Verdict:
-    """Judges the trained model by its strongest evidence, and the repair by what is left of it."""
+    """Judges the trained model by its strongest evidence, and the repair by what is left of it.
+
+    Results that hold a verdict are not judged a second time: its words are taken.
+    """
+    if record.verdict is not None:
+        found = record.verdict
+        return Verdict(LEVELS[found.advice.state], found.headline, "", [], [found.advice.sentence])
     attribute, before = words(record).attribute, record.before
     gap, bias = gap_of(before), before.counterfactual_bias
     parity = before.equalised_odds_difference or before.demographic_parity_difference

@@ -181,6 +181,7 @@ def test_three_at_a_time_find_a_slice_that_no_pair_shows():
     assert {one.attribute for one in entries} == set(combinations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slices", [2, 3])
 def test_equal_service_is_rarely_called_unequal(slices):
     rng = np.random.default_rng(10)
