@@ -19,7 +19,7 @@ from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array, Batch, Dataset, Key, cell_counts
 from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._values import cells, check_groups, column, different_values
-from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association
+from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, label_association
 
 CHANCE = 0.01
 """Training counts of label and candidate that independence would give at least this often say nothing."""

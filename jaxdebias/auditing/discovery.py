@@ -21,7 +21,7 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
 from jaxdebias.explain._cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
 from jaxdebias.measure._bootstrap import Interval, wilson
-from jaxdebias.measure._reliance import holm
+from jaxdebias.measure._shortcuts import holm
 from jaxdebias.mitigate._gce import gce
 from jaxdebias.mitigate._sih import SihConfig, SihState, sih
 from jaxdebias.models._vae import Branches

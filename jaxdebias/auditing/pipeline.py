@@ -30,7 +30,7 @@ from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import NOT_LOGITS, are_probabilities, check_batch, check_choice, describe, expect
 from jaxdebias.core import Array, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
-from jaxdebias.measure._reliance import Shortcut
+from jaxdebias.measure._shortcuts import Shortcut
 
 PIXELS = ("auto", "maps", "patches", "both", "none")
 JUDGES = ("aug-cell", "sih")

@@ -53,6 +53,13 @@ from jaxdebias.measure._intervals import (
     proportion_interval,
     weighted_interval,
 )
+from jaxdebias.measure._interventions import (
+    Intervention,
+    flipped_column_reliance,
+    intervention_reliance,
+    quote_interventions,
+)
+from jaxdebias.measure._lean import label_association
 from jaxdebias.measure._map_scores import (
     GroupScores,
     ModelScores,
@@ -69,8 +76,9 @@ from jaxdebias.measure._map_scores import (
 )
 from jaxdebias.measure._mean_intervals import mean_interval
 from jaxdebias.measure._region_masks import region_masks
-from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association, mistake_pull
+from jaxdebias.measure._reliance import Reliance, Rival, Rivals, assess_reliance
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
+from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, mistake_pull
 from jaxdebias.measure._significance import (
     CMH,
     adjust_holm,
@@ -93,10 +101,14 @@ __all__ = [
     "GroupReport",
     "GroupScores",
     "Interval",
+    "Intervention",
     "LargestDifference",
     "ModelScores",
     "PairedChange",
     "RatedGroup",
+    "Reliance",
+    "Rival",
+    "Rivals",
     "ScoreReport",
     "ScoreSums",
     "Shortcut",
@@ -107,6 +119,7 @@ __all__ = [
     "adjust_holm",
     "area_fraction",
     "assess_disparity",
+    "assess_reliance",
     "association",
     "attention_iou",
     "bootstrap",
@@ -122,6 +135,7 @@ __all__ = [
     "fairness_report",
     "find_shortcuts",
     "flip_rate",
+    "flipped_column_reliance",
     "group_confusion",
     "group_counts",
     "group_report",
@@ -129,6 +143,7 @@ __all__ = [
     "has_mass",
     "histogram_overlap",
     "homogeneity_p",
+    "intervention_reliance",
     "label_association",
     "label_groups",
     "largest_difference_interval",
@@ -149,6 +164,7 @@ __all__ = [
     "pairwise_attention_iou",
     "pointing_game",
     "proportion_interval",
+    "quote_interventions",
     "rate_intervals",
     "region_masks",
     "score_intervals",

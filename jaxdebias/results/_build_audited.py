@@ -7,7 +7,7 @@ import numpy as np
 from jaxdebias import auditing
 from jaxdebias.auditing import discovery
 from jaxdebias.auditing.pipeline import Advised
-from jaxdebias.measure import _reliance as reliance
+from jaxdebias.measure import _shortcuts as reliance
 from jaxdebias.results import records
 from jaxdebias.results._build_located import maps, patches
 from jaxdebias.results._build_run import measurement, parameter_counts, run_results

@@ -26,7 +26,7 @@ from jaxdebias.auditing.discovery import (
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain import Cells, CellsConfig
 from jaxdebias.measure import Shortcut, wilson
-from jaxdebias.measure._reliance import Pull
+from jaxdebias.measure._shortcuts import Pull
 
 
 def features(n=1200, seed=0, bad=0.6):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.measure import find_shortcuts, label_association, mistake_pull
-from jaxdebias.measure._reliance import _conditional, _explained_by, holm
+from jaxdebias.measure._shortcuts import _conditional, _explained_by, holm
 
 BIASED = np.array([[90, 10], [10, 90]])
 
