@@ -19,6 +19,8 @@ LEAST_GAIN = 0.01
 """A repair whose estimated gain is not above this is not recommended, however sure it is."""
 RELIANCE = ("shown", "shown_given", "cannot_tell", "consistent", "no_sign")
 """States of reliance; the first that any attribute has is that of the audit."""
+SHOWN_FIRST = ("shown", "shown_given", "consistent", "no_sign", "cannot_tell")
+"""The order in which attributes are listed: what is known before what is not."""
 SMALL_LEAN = 0.10
 """A test set on which a lean of this size would show is large enough."""
 MOST_ROWS = 10_000_000
@@ -114,7 +116,7 @@ def decide(
       min_group: fewest units of a group that takes part.
       level: confidence level; tests are at 1 - level.
     """
-    ordered = tuple(sorted(reliance, key=lambda one: (RELIANCE.index(one.state), _p(one))))
+    ordered = tuple(sorted(reliance, key=by_evidence))
     served, relied = overall_disparity(disparity), overall_reliance(ordered)
     best = best_repair(repairs)
     verified = best is not None and best.verified
@@ -213,5 +215,6 @@ def _low(change: PairedChange) -> float:
     return -math.inf if math.isnan(float(change.low)) else float(change.low)
 
 
-def _p(one: Any) -> float:
-    return 1.0 if one.p is None else float(one.p)
+def by_evidence(one: Any) -> tuple[int, float]:
+    """Sorts attributes by what is known of their reliance, the strongest evidence first."""
+    return SHOWN_FIRST.index(one.state), 1.0 if one.p is None else float(one.p)

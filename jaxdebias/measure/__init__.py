@@ -1,6 +1,6 @@
 """Is the model biased, and how strongly: every number with its uncertainty."""
 
-from jaxdebias.measure._association import Association, association, cramers_v
+from jaxdebias.measure._association import Association, assess_association, cramers_v
 from jaxdebias.measure._attention_iou import (
     area_fraction,
     attention_iou,
@@ -118,9 +118,9 @@ __all__ = [
     "add_scores",
     "adjust_holm",
     "area_fraction",
+    "assess_association",
     "assess_disparity",
     "assess_reliance",
-    "association",
     "attention_iou",
     "bootstrap",
     "calibration_error",

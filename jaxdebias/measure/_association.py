@@ -20,7 +20,7 @@ class Association(NamedTuple):
     """Training rows counted."""
 
 
-def association(attribute: str, counts: Shaped[Array, "k a"] | None, *, level: float = 0.95) -> Association:
+def assess_association(attribute: str, counts: Shaped[Array, "k a"] | None, *, level: float = 0.95) -> Association:
     """Association of label and attribute, with Cramer's V where the counts of the training set are known.
 
     Args:
@@ -28,10 +28,10 @@ def association(attribute: str, counts: Shaped[Array, "k a"] | None, *, level: f
       counts: `[k a]` training rows by label and value; None or all 0: unknown.
       level: confidence level.
 
-    >>> found = association("colour", np.array([[90, 10], [10, 90]]))
+    >>> found = assess_association("colour", np.array([[90, 10], [10, 90]]))
     >>> round(found.cramers_v.value, 3), round(found.cramers_v.low, 3), round(found.cramers_v.high, 3), found.n
     (0.797, 0.661, 0.939, 200)
-    >>> association("colour", None).cramers_v is None
+    >>> assess_association("colour", None).cramers_v is None
     True
     """
     if counts is None or not np.any(counts):

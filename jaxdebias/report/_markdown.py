@@ -9,11 +9,10 @@ print(markdown.model_card(read_run("run")))
 import re
 from collections.abc import Sequence
 
-from jaxdebias.auditing.advice import LEAVE
-from jaxdebias.report import candidate_view, formats, verdict_phrases, verdict_words, wording
+from jaxdebias.report import formats, verdict_phrases, verdict_words, wording
 from jaxdebias.report.formats import NONE, applies
 from jaxdebias.report.method_names import method_name
-from jaxdebias.results.records import Advice, GroupRate, Measurement, RunResults, Verdict
+from jaxdebias.results.records import GroupRate, Measurement, RunResults, Verdict
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;"}
 
@@ -92,8 +91,8 @@ def model_card(record: RunResults) -> str:
     if record.verdict is not None:
         done = _what_was_done(record)
     elif not done:
-        done = _not_done(record.advice)
-        if record.method != "erm" and not record.candidates:
+        done = "No repair was tried."
+        if record.method != "erm":
             done = f"Trained with {method_name(record.method)}; nothing was repaired afterwards."
     facts = [
         (
@@ -122,10 +121,6 @@ def model_card(record: RunResults) -> str:
         "",
         *_table(record),
     ]
-    candidates = candidate_view.candidates_section(record)
-    if candidates is not None:
-        rows = [list(map(escape, row)) for row in candidates.rows]
-        lines += ["", escape(candidates.about), "", *table_lines(candidates.columns, rows)]
     remarks = [*wording.baseline_remarks(record), *record.findings]
     if remarks:
         lines += ["", "### Recommendations", "", *(f"- {escape(text)}" for text in remarks)]
@@ -137,16 +132,6 @@ def _what_was_done(record: RunResults) -> str:
     if record.after is None:
         return "Nothing was changed."
     return f"The model was repaired with {method_name(record.method)}; this was verified on the test set."
-
-
-def _not_done(advice: Advice | None) -> str:
-    """Why a model was left as it is."""
-    if advice is None or not advice.options:
-        return "No repair was tried."
-    tried = escape(" and ".join(method_name(one.name) for one in advice.options))
-    if advice.fix == LEAVE:
-        return f"Nothing: {tried} were tried on held-out samples and not worth it."
-    return f"Nothing: of {tried}, tried on held-out samples, {escape(method_name(advice.fix))} is worth it."
 
 
 def _table(record: RunResults) -> list[str]:
@@ -175,7 +160,7 @@ def _change(change: formats.Change | None) -> str:
     """A change with its interval, and whether it is more than chance."""
     if change is None:
         return NONE
-    said = candidate_view.gap(change)
+    said = formats.signed_change(change)
     return said if change.separable else f"{said}, not separable"
 
 

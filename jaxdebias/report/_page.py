@@ -10,7 +10,6 @@ from jaxdebias.report import answers, figures, formats, verdict_phrases, verdict
 from jaxdebias.report._page_groups import confusions, group_maps, group_rows, worst_groups
 from jaxdebias.report._page_metrics import baseline_rows, cards_of, panels_of
 from jaxdebias.report._page_training import influence_section, rounds_section, steps_of, training_section
-from jaxdebias.report.candidate_view import NUMBERS, candidates_section
 from jaxdebias.report.discovery_view import discovery_section
 from jaxdebias.report.draw_view import draws_section
 from jaxdebias.report.figures import Series
@@ -84,10 +83,8 @@ def _sections(record: RunResults, pictures: Pictures) -> dict[str, object]:
         "empty_groups": len(record.before.groups) - len(groups),
         "confusions": confusions(record, runs, by_group=not many),
         "worst_pictures": _worst_pictures(record, pictures),
-        "answers": answers.answers(record) if record.advice is not None else [],
+        "answers": answers.evidence(record),
         "discovered": discovery_section(record, pictures.suspects, pictures.mistaken),
-        "candidates": candidates_section(record),
-        "numbers": NUMBERS,
         "maps": maps_section(record, pictures.maps, pictures.maps_shown),
         "patches": patches_section(record, pictures.patch, pictures.patch_attribute, pictures.patch_label),
         "draws": draws_section(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxdebias.report import (
-    candidate_view,
     draw_view,
     formats,
     map_view,
@@ -48,8 +47,6 @@ def print_summary(record: RunResults, console: "Console | None" = None) -> None:
     if record.after is not None:
         models.append((f"after {method_name(record.method)}", record.after))
     console.print(_metric_table(record, models))
-    if record.candidates:
-        candidate_view.print_candidates(record, console)
     if record.baselines:
         console.print(_baseline_table(record))
     if record.maps is not None:

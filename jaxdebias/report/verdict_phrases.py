@@ -53,7 +53,7 @@ def rows(verdict: Verdict) -> list[tuple[str, ...]]:
             measure(entry),
             STATES[entry.state],
             f"{formats.points(entry.gap.value)} ({ends(entry.gap)})",
-            p_value(entry.p),
+            formats.p_value(entry.p),
             rated(entry, entry.lowest.name, entry.lowest.value, entry.lowest.n),
             rated(entry, entry.highest.name, entry.highest.value, entry.highest.n),
         )
@@ -74,14 +74,6 @@ def measure(entry: Disparity) -> str:
     if entry.class_ is None:
         return name
     return f"{name} {entry.class_}" if entry.measure == "positive_rate" else f"{name} of class {entry.class_}"
-
-
-def p_value(p: float) -> str:
-    """
-    >>> p_value(3e-9), p_value(0.0213), p_value(1.0)
-    ('< 0.001', '0.021', '1')
-    """
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def listing(names: Sequence[str], word: str = "and") -> str:
@@ -141,9 +133,8 @@ def lean(one: Reliance) -> str:
 def effect(effect: RepairEffect | None) -> str:
     if effect is None:
         return "an unknown amount"
-    return (
-        f"{formats.signed_points(effect.gain)} ({number(effect.low)} to {number(effect.high)}; p {p_value(effect.p)})"
-    )
+    p, low, high = formats.p_value(effect.p), number(effect.low), number(effect.high)
+    return f"{formats.signed_points(effect.gain)} ({low} to {high}; p {p})"
 
 
 def ends(gap: Estimate) -> str:

@@ -7,11 +7,12 @@ Numbers are rounded here, once, so that no two outputs can differ.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxdebias.auditing.verdict import most_needed, overall_reliance, too_small
 from jaxdebias.measure import overall_disparity
-from jaxdebias.measure._disparity_entries import DECIDING
+from jaxdebias.measure._disparity_entries import DECIDING, JOINED
 from jaxdebias.report import formats
 from jaxdebias.report.method_names import method_name
 from jaxdebias.report.verdict_phrases import (
@@ -27,7 +28,6 @@ from jaxdebias.report.verdict_phrases import (
     lean,
     listing,
     measure,
-    p_value,
     worse,
 )
 from jaxdebias.results.records import (
@@ -37,8 +37,10 @@ from jaxdebias.results.records import (
     Verdict,
 )
 
-MOST_SHOWN = 4
+MOST_SHOWN = 3
 """Comparisons that are written out; a table holds all of them."""
+COUNTED = {"exceeds": "above the tolerance", "cannot_tell": "undecided", "within": "within it"}
+"""How comparisons that are not written out are counted."""
 BALANCED, UNNAMED = "jaxdebias train --method group-balanced", "jaxdebias train --method aug-cell"
 """How to train again where the attribute of training rows is known, and where it is not."""
 
@@ -126,23 +128,37 @@ def disparity_answer(verdict: Verdict) -> tuple[str, ...]:
     ]
     if not verdict.disparity:
         return (*said, f"No attribute has two values with rows to compare (at least {verdict.min_group} each).")
-    said += [disparity_sentence(entry, verdict) for entry in deciding[:MOST_SHOWN]]
-    if len(deciding) > MOST_SHOWN:
-        rest = [entry.state for entry in deciding[MOST_SHOWN:]]
-        counts = [
-            f"{rest.count(state)} {STATES[state]}" for state in ("exceeds", "cannot_tell", "within") if state in rest
-        ]
-        said.append(f"Of {len(rest)} further comparisons: {listing(counts)}.")
+    shown = _shown(deciding)
+    said += [disparity_sentence(entry, verdict) for entry in shown]
+    if len(deciding) > len(shown):
+        rest = [entry.state for entry in deciding if entry not in shown]
+        counts = [f"{rest.count(state)} {COUNTED[state]}" for state in COUNTED if state in rest]
+        said.append(f"{formats.count(len(rest))} further comparisons (table): {listing(counts)}.")
     reported = [entry for entry in verdict.disparity if entry.measure not in DECIDING and entry.state == "exceeds"]
-    said += [f"Reported, not judged: {_lower(disparity_sentence(entry, verdict))}" for entry in reported[:2]]
+    said += [f"Reported, not judged: {_lower(disparity_sentence(entry, verdict))}" for entry in reported[:1]]
     return tuple(said)
+
+
+def _shown(deciding: Sequence[Disparity]) -> list[Disparity]:
+    """The comparisons that are written out, worst first.
+
+    Those of a combination of attributes only where none of its parts is as bad by the same measure.
+    """
+    order = {"exceeds": 0, "cannot_tell": 1, "within": 2}
+    alone = {(one.attribute, one.measure): order[one.state] for one in deciding if JOINED not in one.attribute}
+
+    def adds(one: Disparity) -> bool:
+        parts = [alone.get((part, one.measure), 9) for part in one.attribute.split(JOINED)]
+        return JOINED not in one.attribute or order[one.state] < min(parts)
+
+    return [one for one in deciding if adds(one)][:MOST_SHOWN] or list(deciding[:MOST_SHOWN])
 
 
 def disparity_sentence(entry: Disparity, verdict: Verdict) -> str:
     """One comparison with its groups, gap, test, and what was left out."""
     said = (
         f"{capital(measure(entry))} by {entry.attribute}: {groups(entry)}; gap {formats.points(entry.gap.value)} "
-        f"({ends(entry.gap)}), p {p_value(entry.p)}: {STATES[entry.state]}."
+        f"({ends(entry.gap)}), p {formats.p_value(entry.p)}: {STATES[entry.state]}."
     )
     if too_small(entry, verdict.min_group):
         said += f" Fewer than two groups have {verdict.min_group} rows."
@@ -174,7 +190,7 @@ def reliance_answer(verdict: Verdict) -> tuple[str, ...]:
 
 def reliance_sentence(one: Reliance, verdict: Verdict) -> str:
     """What is known about one attribute, on which evidence."""
-    name, tested = one.attribute, "" if one.p is None else f", p {p_value(one.p)}"
+    name, tested = one.attribute, "" if one.p is None else f", p {formats.p_value(one.p)}"
     same = ""
     if one.copies:
         verb = "agrees" if len(one.copies) == 1 else "agree"

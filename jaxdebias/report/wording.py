@@ -147,34 +147,15 @@ def verdict(record: RunResults) -> Verdict:
     if groups_only:
         levels = [_level(parity.value, parity.low, NOTICEABLE)]
     level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
-    if record.candidates:
-        # Tested by the direction of the mistakes, and over all candidates: that a group is harder is no evidence.
-        first = record.candidates[0]
-        if first.verdict != "shortcut":
-            level = "unknown" if first.verdict == "unknown" else "none"
-            attribute = "candidates" if len(record.candidates) > 1 else attribute
-        elif level not in ("strong", "slight"):
-            level = "slight"
     follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
     leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
-    if _unnamed(record):
-        follows = leans = "the model follows a feature that no attribute names"
     headline = {
         "strong": f"Yes: {follows}.",
         "slight": f"Slightly: {leans}.",
         "none": f"No sign that {follows}.",
         "unknown": f"These measurements cannot say whether {follows}.",
     }[level]
-    if _unnamed(record) and level in ("strong", "slight"):
-        headline = f"Suspected: {follows}."
     return Verdict(level, headline, _outcome(record, level), _diagnosis(record, gap), _repair(record))
-
-
-def _unnamed(record: RunResults) -> bool:
-    """Whether the attribute of the results is one that was guessed from the pictures."""
-    found = record.discovered
-    cells = found.cells if found is not None else None
-    return cells is not None and bool(record.candidates) and record.candidates[0].name == cells.name
 
 
 def _level(value: float | int, low: float | int, floor: float) -> str:

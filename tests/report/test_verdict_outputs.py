@@ -20,7 +20,7 @@ OLD = ("Leave it", "leave it", "follows the", "leans on the", "No sign that deci
 
 
 def run(name):
-    return dataclasses.replace(digits(repaired=False), verdict=verdicts()[name], candidates=None, advice=None)
+    return dataclasses.replace(digits(repaired=False), verdict=verdicts()[name])
 
 
 def terminal(record):

@@ -1,39 +1,24 @@
 """Forty verdicts: every state of disparity with every state of reliance, and the edges of each."""
 
 import functools
-from typing import NamedTuple
 
 from jaxdebias.auditing.verdict import Repair, decide
-from jaxdebias.measure import Association, AttributeDisparity, Interval, PairedChange, RatedGroup, SmallGroup
+from jaxdebias.measure import (
+    Association,
+    AttributeDisparity,
+    Interval,
+    PairedChange,
+    RatedGroup,
+    Reliance,
+    Rival,
+    Rivals,
+    SmallGroup,
+)
 from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results._build_verdict import verdict as verdict_record
 
 LABELS = ("no", "yes", "maybe")
 EVIL = "<b>x</b> & |*_`"
-
-
-class Rival(NamedTuple):
-    state: str
-    figure: float | None
-
-
-class Rivals(NamedTuple):
-    base_rates: Rival
-    label_noise: Rival
-    fallback: Rival
-
-
-class Reliance(NamedTuple):
-    attribute: str
-    state: str
-    drawn: str
-    evidence: str
-    lean: Interval | None
-    p: float | None
-    mistakes: int
-    detectable: float | None
-    copies: tuple[str, ...]
-    rivals: Rivals
 
 
 UNCHECKED = Rivals(*[Rival("not_checked", None)] * 3)
