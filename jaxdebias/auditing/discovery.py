@@ -9,19 +9,20 @@ it (`auditing.candidates`).
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.auditing.candidates import Candidate
+from jaxdebias.auditing.candidates import Candidate, counted, counts_of
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
 from jaxdebias.explain._cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
 from jaxdebias.measure._bootstrap import Interval, wilson
-from jaxdebias.measure._shortcuts import holm
+from jaxdebias.measure._reliance import assess_reliance
+from jaxdebias.measure._significance import adjust_holm
 from jaxdebias.mitigate._gce import gce
 from jaxdebias.mitigate._sih import SihConfig, SihState, sih
 from jaxdebias.models._vae import Branches
@@ -275,8 +276,8 @@ def error_groups(
             )
             taken_for = int(np.bincount(predicted[rows[mistakes]]).argmax())
             groups.append(ErrorGroup(int(y), error, others, float(p), taken_for, nearest))
-    adjusted = holm({str(i): group.p_value for i, group in enumerate(groups)})
-    groups = [group._replace(p_value=adjusted[str(i)]) for i, group in enumerate(groups)]
+    adjusted = adjust_holm([group.p_value for group in groups]) if groups else []
+    groups = [group._replace(p_value=float(p)) for group, p in zip(groups, adjusted, strict=True)]
     return sorted(
         (group for group in groups if group.p_value < 1 - level),
         key=lambda group: group.others.value - group.error.value,
@@ -290,6 +291,22 @@ def _components(z: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     return centred @ axes[: min(DIMENSIONS, len(axes))].T
 
 
-def suspected(guesses: Guesses, verdicts: Sequence) -> bool:
-    """Whether the bias cells are worth a look: they are plain, and the model's mistakes follow them."""
-    return guesses.plain and any(verdict.name == CELLS and verdict.verdict == "shortcut" for verdict in verdicts)
+def suspected(key: Key, guesses: Guesses, predicted: Int[Array, " n"], dataset: Dataset) -> bool:
+    """Whether the bias cells are worth a look: they are plain, and the model's mistakes lean toward them.
+
+    Args:
+      key: randomness of permutations.
+      guesses: the cells.
+      predicted: `[n]` predicted classes of the test split.
+      dataset: the data set.
+    """
+    counts = counts_of(dataset, guesses.candidate)
+    if not guesses.plain or not counts.any():
+        return False
+    test = dataset.splits["test"]
+    found = assess_reliance(
+        np.asarray(predicted), np.asarray(test.label), {CELLS: counted(test, guesses.candidate.values["test"])},
+        {CELLS: counts}, key=key, classes=len(dataset.label_names),
+        unit=None if test.unit is None else np.asarray(test.unit),
+    )[CELLS]  # fmt: skip
+    return found.state in ("shown_given", "consistent")

@@ -1,5 +1,6 @@
 """Is the model biased, and how strongly: every number with its uncertainty."""
 
+from jaxdebias.measure._association import Association, assess_association, cramers_v
 from jaxdebias.measure._attention_iou import (
     area_fraction,
     attention_iou,
@@ -11,6 +12,7 @@ from jaxdebias.measure._attention_iou import (
     pointing_game,
     top_pixel_iou,
 )
+from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
 from jaxdebias.measure._bootstrap import (
     bootstrap,
     over_seeds,
@@ -35,6 +37,7 @@ from jaxdebias.measure._disparity import (
     largest_difference_interval,
     worst_group_interval,
 )
+from jaxdebias.measure._disparity_entries import AttributeDisparity, RatedGroup, SmallGroup
 from jaxdebias.measure._fairness import (
     FairnessReport,
     fairness_report,
@@ -90,6 +93,8 @@ from jaxdebias.measure._significance import (
 __all__ = [
     "CMH",
     "Accuracies",
+    "Association",
+    "AttributeDisparity",
     "CalibrationError",
     "DesignEffect",
     "FairnessReport",
@@ -100,17 +105,21 @@ __all__ = [
     "LargestDifference",
     "ModelScores",
     "PairedChange",
+    "RatedGroup",
     "Reliance",
     "Rival",
     "Rivals",
     "ScoreReport",
     "ScoreSums",
     "Shortcut",
+    "SmallGroup",
     "WorstGroup",
     "accuracy_differences",
     "add_scores",
     "adjust_holm",
     "area_fraction",
+    "assess_association",
+    "assess_disparity",
     "assess_reliance",
     "attention_iou",
     "bootstrap",
@@ -120,6 +129,7 @@ __all__ = [
     "cmh_test",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
+    "cramers_v",
     "empty_sums",
     "excludes_zero",
     "fairness_report",
@@ -144,6 +154,7 @@ __all__ = [
     "mistake_pull",
     "over_models",
     "over_seeds",
+    "overall_disparity",
     "pair_bias",
     "pair_gap",
     "paired_change",

@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxdebias.results._audited import (
-    Advice,
     Answer,
     BiasCells,
-    Candidate,
     Discovered,
     ErrorGroup,
     Inputs,
-    Option,
-    Verification,
 )
 from jaxdebias.results._language import (
     CrowsPairs,
@@ -138,7 +134,7 @@ class RunResults:
     train_counts: tuple[tuple[Count, ...], ...]
     """Training samples `[k][a]` of each group; 0 where unknown."""
     aligned: tuple[tuple[bool, ...], ...]
-    """Groups `[k][a]` whose attribute value is associated with the label in training."""
+    """Groups `[k][a]` whose attribute value is associated with the label in training; all false where unknown."""
     before: Measurement
     """What the model does on the test set before any repair."""
     after: Measurement | None
@@ -167,12 +163,8 @@ class RunResults:
     """How the model was repaired; absent without `debias`."""
     trained: str | None = None
     """Folder of the run that was repaired or audited; absent where there is none."""
-    candidates: tuple[Candidate, ...] | None = None
-    """Candidate attributes of an audit, shortcuts first, then by strength; absent without one."""
     discovered: Discovered | None = None
     """What an audit found without an attribute; absent where it did not look."""
-    advice: Advice | None = None
-    """What an audit advises; absent without one."""
     inputs: Inputs | None = None
     """What an audit was given; absent without one."""
     answers: tuple[Answer, ...] | None = None
@@ -324,12 +316,10 @@ Results = RunResults | FeatureResults | LanguageResults | CompareResults | Table
 __all__ = [
     "METRICS",
     "AcceptanceScores",
-    "Advice",
     "Answer",
     "Association",
     "Baseline",
     "BiasCells",
-    "Candidate",
     "Change",
     "CompareResults",
     "CrowsPairs",
@@ -360,7 +350,6 @@ __all__ = [
     "Measurement",
     "Metrics",
     "NamedGroup",
-    "Option",
     "Options",
     "PairScores",
     "PatchExample",
@@ -386,5 +375,4 @@ __all__ = [
     "TableResults",
     "Training",
     "Verdict",
-    "Verification",
 ]
