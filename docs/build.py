@@ -1,6 +1,7 @@
 """API reference from the docstrings: `python docs/build.py OUT`, with `pip install ".[docs]"`. Warnings are errors."""
 
 import argparse
+import contextlib
 import importlib
 import pkgutil
 import sys
@@ -24,7 +25,8 @@ def without_aliases(package: ModuleType) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the pages; made if missing")
-    out = parser.parse_args().out
+    out = parser.parse_args().out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
 
     import pdoc
 
@@ -32,7 +34,8 @@ def main() -> int:
 
     without_aliases(jaxdebias)
     pdoc.render.configure(docformat="google", show_source=False)
-    with warnings.catch_warnings(record=True) as found:
+    # The package that is imported, installed or not: pdoc warns where the working folder holds another.
+    with contextlib.chdir(out), warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         pdoc.pdoc("jaxdebias", output_directory=out)
     for one in found:

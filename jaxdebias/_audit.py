@@ -1,5 +1,5 @@
-"""One call from a trained model to five answers: which attribute is a shortcut, how strongly, on which pixels, because
-of which training samples, and what to do about it.
+"""One call from a trained model to five answers: are groups served differently, do decisions depend on an attribute, on
+which pixels, because of which training samples, and what to do about it.
 
     report = audit(classifier.apply, params, dataset, split=classifier.vector, fix=True)
     print(report)                      # the answers
@@ -20,8 +20,10 @@ from typing import Any
 
 from jaxtyping import Shaped
 
+from jaxdebias.auditing.assessment import Questions
 from jaxdebias.auditing.candidates import Candidate
-from jaxdebias.auditing.pipeline import AuditedModel, AuditRequest, run_audit
+from jaxdebias.auditing.pipeline import run_audit
+from jaxdebias.auditing.request import AuditedModel, AuditRequest
 from jaxdebias.contracts import check_split, expect
 from jaxdebias.core import Array, Classifier, Dataset, Params, Split
 from jaxdebias.explain._taps import Tap
@@ -29,10 +31,11 @@ from jaxdebias.files import write_text
 from jaxdebias.report._page import write_page
 from jaxdebias.report.answers import answers, text
 from jaxdebias.report.pictures import Pictures, audit_pictures
+from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build
 from jaxdebias.results.codec import to_json, write_results
 from jaxdebias.results.provenance import Clock, fingerprint, provenance
-from jaxdebias.results.records import Answer, RunResults
+from jaxdebias.results.records import Answer, RunResults, Verdict
 from jaxdebias.train._checkpoint import save_params
 
 
@@ -57,14 +60,9 @@ class AuditReport:
         return answers(self.record)
 
     @property
-    def shortcuts(self) -> list[str]:
-        """Names of the attributes that are shortcuts, the strongest first."""
-        return [one.name for one in self.record.candidates or () if one.verdict == "shortcut"]
-
-    @property
-    def fix(self) -> str:
-        """The recommended repair, "leave it", or "not tried"."""
-        return self.record.advice.fix
+    def verdict(self) -> Verdict:
+        """Three answers and one piece of advice, as codes and numbers."""
+        return self.record.verdict
 
     def __str__(self) -> str:
         return text(self.record)
@@ -95,6 +93,7 @@ def audit(
     dataset: Dataset,
     *,
     predicted: Shaped[Array, "n *k"] | None = None,
+    probabilities: Shaped[Array, "n k"] | None = None,
     split: Split | None = None,
     spatial: Split | Tap | None = None,
     candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None,
@@ -102,6 +101,12 @@ def audit(
     items: str = "samples",
     name: str | None = None,
     head_path: tuple[str | int, ...] | None = None,
+    tolerance: float = 0.05,
+    min_group: int = 30,
+    slices: int = 2,
+    drawn: str = "unknown",
+    given: Mapping[str, Any] | None = None,
+    train_counts: Mapping[str, Any] | None = None,
     pixels: str = "auto",
     discover: bool | None = None,
     judges: str = "aug-cell",
@@ -118,6 +123,7 @@ def audit(
       dataset: `test` is needed; `train` adds how attribute and label go together, influence and patches; `edit` and
         `accept`, held out with known attribute, add repairs. An attribute of -1 everywhere: none is known.
       predicted: on test, classes `[n]` or logits `[n k]` of whatever model, instead of a model.
+      probabilities: on test, of the classes `[n k]`, beside predicted classes; logits need none.
       split: the model cut before its last layer.
       spatial: cut at the layer of the maps.
       candidates: name -> split -> `[n]` values of further attributes, see `auditing.candidates`.
@@ -125,8 +131,15 @@ def audit(
       items: what the samples are called in sentences.
       name: what the model is called.
       head_path: where the last layer lies in params.
+      tolerance: largest gap of accuracy or error rates between groups that is tolerated, as a fraction.
+      min_group: fewest independent test rows of a group that takes part.
+      slices: how many attributes form groups together, at most: 1, 2 or 3.
+      drawn: how the test set came about: `assigned` (attribute values were given to rows independently of their
+        content), `as_they_come` (a plain sample), `picked` (selected by label and value), `unknown`.
+      given: name -> `[n]` legitimate inputs of the test rows, numbers or categories: is there a lean beyond them?
+      train_counts: attribute -> `[k a]` training rows by class and value, where there are no training rows.
       pixels: `maps` of the model, `patches` of the data (trains two small networks, up to minutes), `both`, `none`;
-        `auto`: maps where there are masks and `spatial`, else patches, where there are pictures and a shortcut.
+        `auto`: maps where there are masks and `spatial`, else patches, where there are pictures and mistakes that lean.
       discover: look for shortcuts that no attribute names (trains small networks); None: where no attribute is known.
       judges: who looks for them: those of `aug-cell`, which see shapes badly, or the biased branch of `sih`, to which
         a shape can be a shortcut too, and which is less sure of everything else (`auditing.discovery`).
@@ -147,6 +160,7 @@ def audit(
             split=split or model.vector,
             spatial=spatial or model.spatial,
             head_path=head_path or (split or model.vector).head_path,
+            classifier=model if split is None else None,
         )
     elif model is not None:
         audited = AuditedModel(
@@ -162,7 +176,16 @@ def audit(
         dataset=dataset,
         model=audited,
         predictions=predicted,
+        probabilities=probabilities,
         candidates=candidates,
+        questions=Questions(
+            tolerance=tolerance,
+            min_group=min_group,
+            slices=slices,
+            drawn=drawn,
+            given=given,
+            train_counts=train_counts,
+        ),
         pixels=pixels,
         discover=discover,
         judges=judges,
@@ -176,5 +199,6 @@ def audit(
     called = name or ("predictions" if audited is None else getattr(audited.apply_fn, "__name__", "a model"))
     whence = provenance(clock.laps, seed=seed, data=fingerprint(state.data.dataset))
     record = build.audit_results(state, whence, items=items, name=called)
+    record = dataclasses.replace(record, verdict=with_words(record.verdict))
     record = dataclasses.replace(record, answers=answers(record))
-    return AuditReport(record, params if state.after is None else state.advice.chosen.params, audit_pictures(state))
+    return AuditReport(record, params if state.after is None else state.tried.recommended.params, audit_pictures(state))

@@ -66,7 +66,8 @@ class Dataset:
     label_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
     aligned: np.ndarray
-    """`[k a]` bool: the (label, attribute) cells where the attribute goes with the label in training."""
+    """`[k a]` bool: the (label, attribute) cells where the attribute is associated with the label in training. All
+    false: unknown, and then no cell is called conflicting either."""
     pairing: Literal["counterfactual", "matched", "none"] = "counterfactual"
     """`counterfactual`: twins are the same example; `matched`: different examples of the same label (then only
     the gap of the means is a bias, not the absolute difference of each pair)."""

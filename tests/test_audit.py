@@ -37,21 +37,23 @@ def report():
     )
 
 
-def test_the_shortcut_is_named_explained_and_taken_out(report):
-    assert report.shortcuts == ["colour"]
-    assert {one.name: one.verdict for one in report.record.candidates} == {
-        "colour": "shortcut",
-        "scanner": "none",
-    }
-    which, how, where, because, what = report.answers
-    assert "Colour is one" in which.said
-    assert "scanner" in which.said
-    assert "goes with their label are right" in how.said
+def test_reliance_is_shown_by_twins_and_taken_out(report):
+    verdict = report.verdict
+    assert {one.attribute: one.state for one in verdict.reliance} == {"colour": "shown", "scanner": "no_sign"}
+    assert verdict.reliance[0].evidence == "twins"
+    assert verdict.advice.state == "reliance_repaired"
+    assert verdict.advice.repair in ("dfr", "dfr_train", "fmd", "fine_tune_head")
+    assert verdict.advice.held_out.low > 0.2
+    assert verdict.advice.test.low > 0.2
+    assert {one.attribute: one.cramers_v.low > 0 for one in verdict.association} == {"colour": True, "scanner": False}
+    served, relied, where, because, what = report.answers
+    assert "colour" in served.said
+    assert "The model relies on colour" in relied.said
+    assert "meant to be used?" in relied.said
     assert (where.said, bool(where.needs)) == ("", True)
     assert "do most for the dependence on the colour" in because.said
-    assert "verified on the test set" in what.said
-    assert report.fix in ("dfr", "fmd")
-    assert report.record.advice.verified.held
+    assert "on the test set" in what.said
+    assert str(report).startswith("The model relies on colour")
     assert report.record.changes["group_mean_accuracy"].low > 0.2
     test = table(noise=0.1).splits["test"]
     right = np.asarray(linear(report.params, test.x)).argmax(-1) == test.label
@@ -74,30 +76,71 @@ def test_the_report_is_written_whole(report, tmp_path):
     page = (out / "report.html").read_text()
     for one in report.answers:
         assert one.question in page
+    assert report.results["verdict"]["advice"]["state"] == "reliance_repaired"
+    assert not {"candidates", "advice", "fix"} & set(report.results)
     with pytest.raises(ContractError, match="a folder without results"):
         report.write(out)
     report.write(out, overwrite=True)
-    assert "1. Which attribute is a shortcut?" in str(report)
+    assert "1. Does the model serve groups differently?" in str(report)
 
 
-def test_a_sound_model_is_left_alone(tmp_path):
-    report = jaxdebias.audit(linear, looking_at(4.0, 0.0), table(noise=0.1), split=SPLIT, fix=True)
-    assert (report.shortcuts, report.fix) == ([], "leave it")
+def test_a_sound_model_has_no_problem(tmp_path):
+    ways = {"tolerance": 0.2, "split": SPLIT, "fix": True}
+    report = jaxdebias.audit(linear, looking_at(4.0, 0.0), table(n=1600, noise=0.1), **ways)
+    assert report.verdict.advice.state == "no_problem_found"
     assert report.record.edit is None
-    assert "Leave it" in report.answers[4].said
+    assert "No problem found" in report.answers[4].said
     report.write(tmp_path / "out")
     assert not (tmp_path / "out" / "params.npz").exists()
+    for name in ("results.json", "report.html", "report.md", "model_card.md"):
+        assert "eave it" not in (tmp_path / "out" / name).read_text()
 
 
-def test_predictions_alone_answer_two_questions():
+def test_predictions_alone_answer_three_questions():
     dataset = table(noise=0.1)
     classes = np.asarray(linear(looking_at(0.5, 2.0), dataset.splits["test"].x)).argmax(-1)
     report = jaxdebias.audit(None, None, dataset, predicted=classes)
-    assert report.shortcuts == ["attribute"]
-    assert report.fix == "not tried"
+    assert [(one.attribute, one.state) for one in report.verdict.reliance] == [("attribute", "consistent")]
+    assert report.verdict.advice.state == "disparity_cause_not_shown"  # error rates given the label differ
     assert [bool(one.said) for one in report.answers] == [True, True, False, False, True]
     assert "before its last layer" in report.answers[3].needs
+    assert "before its last layer" in report.answers[4].needs
     assert report.record.before.counterfactual_bias is None
+    assigned = jaxdebias.audit(None, None, dataset, predicted=classes, drawn="assigned")
+    assert [(one.state, one.drawn) for one in assigned.verdict.reliance] == [("shown_given", "assigned")]
+    assert assigned.verdict.advice.state == "reliance_retrain"
+
+
+def test_probabilities_beside_classes_are_used():
+    dataset, rng = table(n=1200, noise=0.1), np.random.default_rng(0)
+    test = dataset.splits["test"]
+    q = np.clip(np.where(test.label == 1, 0.8, 0.2) + 0.15 * test.attribute + rng.uniform(-0.2, 0.2, 1200), 0, 1)
+    predicted = (q > 0.6).astype(np.int32)  # another threshold than one half
+    report = jaxdebias.audit(None, None, dataset, predicted=predicted, probabilities=np.stack([1 - q, q], 1))
+    assert report.record.before.accuracy.value == pytest.approx((predicted == test.label).mean())
+    assert "calibration_error" in {entry.measure for entry in report.verdict.disparity}
+
+
+def test_what_is_asked_for_is_used():
+    dataset = table(n=1200, noise=0.1)
+    classes = np.asarray(linear(looking_at(0.5, 2.0), dataset.splits["test"].x)).argmax(-1)
+    noise = {"test": np.random.default_rng(0).integers(0, 3, 1200)}
+    ways = {"predicted": classes, "candidates": {"scanner": noise}}
+    loose = jaxdebias.audit(None, None, dataset, tolerance=0.9, min_group=250, slices=1, **ways).verdict
+    assert {entry.attribute for entry in loose.disparity} == {"attribute", "scanner"}
+    assert {entry.state for entry in loose.disparity if entry.attribute == "attribute"} == {"within"}
+    assert (loose.tolerance, loose.min_group) == (0.9, 250)
+    rates = [entry for entry in loose.disparity if entry.measure == "true_positive_rate"]
+    assert any(entry.left_out for entry in rates)
+    counts = {"attribute": np.full((2, 2), 100)}
+    even = jaxdebias.audit(None, None, dataset, train_counts=counts, **ways).verdict
+    found = {one.attribute: one for one in even.association}
+    assert (found["attribute"].n, found["attribute"].cramers_v.value, found["scanner"].cramers_v) == (400, 0.0, None)
+    legitimate = {"colour": dataset.splits["test"].attribute.astype(float)}
+    given = jaxdebias.audit(None, None, dataset, given=legitimate, drawn="assigned", **ways).verdict
+    assert not any(one.evidence.startswith("given") for one in given.reliance)  # nothing is left beyond it
+    with pytest.raises(ContractError, match="drawn"):
+        jaxdebias.audit(None, None, dataset, drawn="by hand", **ways)
 
 
 def test_without_training_rows_the_association_is_unknown_and_said_so():
@@ -109,27 +152,31 @@ def test_without_training_rows_the_association_is_unknown_and_said_so():
         table(), splits={"test": test}, pairs={}, pairing="none", aligned=np.zeros((2, 2), bool)
     )
     report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": {"test": value}})
-    findings = " ".join(report.record.findings)
-    assert "only bias-aligned or only bias-conflicting" not in findings
-    assert "How tone and the label are associated in training is unknown" in findings
+    assert "only bias-aligned or only bias-conflicting" not in " ".join(report.record.findings)
+    assert [(one.attribute, one.cramers_v, one.n) for one in report.verdict.association] == [("tone", None, 0)]
+    assert "is unknown: no training counts" in report.answers[1].said
+    assert not any(map(any, report.record.aligned))
+    assert report.record.before.bias_aligned_accuracy is None
+    assert report.record.before.bias_conflicting_accuracy is None
     given = {"test": value, "train": value}
     dataset = dataclasses.replace(dataset, splits={"test": test, "train": test._replace(x=test.x + 1)})
     report = jaxdebias.audit(None, None, dataset, predicted=predicted, candidates={"tone": given})
-    assert "associated in training is unknown" not in " ".join(report.record.findings)
+    assert report.verdict.association[0].n == 200
 
 
 def test_a_function_alone_has_pairs_too():
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(noise=0.1))
     assert report.record.before.counterfactual_bias.value > 0.3
-    assert report.fix == "not tried"
+    assert report.verdict.reliance[0].evidence == "twins"
+    assert report.verdict.advice.state == "reliance_retrain"
 
 
 def test_without_any_attribute_nothing_is_claimed():
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), blind(table(noise=0.1)), split=SPLIT)
-    assert report.shortcuts == []
-    assert "No attribute was given" in report.answers[0].said
+    assert report.verdict.reliance == report.verdict.disparity == ()
+    assert report.verdict.advice.state == "not_enough_data"
+    assert "no attribute" in report.answers[1].said
     assert "column" in report.answers[0].needs
-    assert report.answers[1].said == ""
     assert report.record.before.accuracy.value > 0.4
 
 
@@ -172,7 +219,7 @@ def test_a_classifier_brings_what_looks_inside(key):
     classifier = jaxdebias.models.mlp(hidden=(4,), classes=2)
     params = classifier.init(key, dataset.splits["train"].x[:2])
     report = jaxdebias.audit(classifier, jax.tree.map(lambda leaf: leaf * 0, params), dataset)
-    assert report.shortcuts == []
+    assert report.verdict.reliance[0].state in ("no_sign", "cannot_tell")
     assert report.record.inputs.model == "features and head"
     assert any("constant" in text for text in report.record.findings)
 
@@ -191,13 +238,13 @@ def test_padding_counts_in_no_number():
     args = linear, looking_at(0.5, 2.0)
     plain = jaxdebias.audit(*args, dataset, split=SPLIT, candidates={"scanner": NOISE}, **ways).results
     other = jaxdebias.audit(*args, padded, split=SPLIT, candidates={"scanner": noise}, **ways).results
-    for key in ("before", "candidates", "harmful", "helpful", "findings"):
+    for key in ("before", "verdict", "harmful", "helpful", "findings"):
         assert other[key] == plain[key]
     predicted = np.asarray(dataset.splits["test"].attribute)
     plain = jaxdebias.audit(None, None, dataset, predicted=predicted, **ways).results
     other = jaxdebias.audit(None, None, padded, predicted=predicted[rows["test"]], **ways).results
     assert other["before"] == plain["before"]
-    assert other["candidates"] == plain["candidates"]
+    assert other["verdict"] == plain["verdict"]
 
 
 def test_a_model_that_puts_out_probabilities_has_the_same_bias():

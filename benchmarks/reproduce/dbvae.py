@@ -365,7 +365,7 @@ def main() -> int:
         )
     for case, (there, planned) in unfinished.items():
         print(f"{case}: {there} of {planned} rows are there, not judged yet")
-    return int(any(not verdict["met"] for verdict in table["margins"]))
+    return int(not args.trial and any(not verdict["met"] for verdict in table["margins"]))
 
 
 def plan(

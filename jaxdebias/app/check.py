@@ -20,7 +20,8 @@ from jaxdebias.results.records import FeatureResults, GroupRate, Measurement, Me
 class Check:
     """Hold a result to bounds, for continuous integration: one line that says why, and exit code 1 where it fails.
 
-    Judged is what was measured on the test set, after the repair if there was one. What cannot be judged fails.
+    Without bounds, judged is the verdict of an audit: it passes if no problem was found. With bounds, judged is what
+    was measured on the test set, after the repair if there was one. What cannot be judged fails.
     """
 
     run: Annotated[Path, Positional, arg(metavar="RUN")]
@@ -38,11 +39,14 @@ class Check:
             "min_accuracy": self.min_accuracy,
             "min_worst_group": self.min_worst_group,
         }
-        check_bounds(**bounds)
+        if any(bound is not None for bound in bounds.values()):
+            check_bounds(**bounds)
         if not is_complete(self.run) and (self.run / MEASUREMENTS).is_file():
             verdict = Verdict(False, f"cannot be judged: {self.run} is unfinished; its command, once more, finishes it")
         else:
-            verdict = gate(read_results(self.run), **bounds)
+            record = read_results(self.run)
+            judged = by_verdict(record) if all(bound is None for bound in bounds.values()) else None
+            verdict = judged or gate(record, **bounds)
         print(verdict.reason)
         return 0 if verdict.passed else 1
 
@@ -54,11 +58,24 @@ class Verdict(NamedTuple):
     reason: str
 
 
+def by_verdict(record: Results) -> Verdict | None:
+    """Whether an audit found no problem; None for results without a verdict."""
+    found = getattr(record, "verdict", None)
+    if found is None:
+        return None
+    state = found.advice.state
+    if state == "not_enough_data":
+        return Verdict(False, f"cannot be judged: {found.headline}")
+    return Verdict(
+        state == "no_problem_found", f"{'passed' if state == 'no_problem_found' else 'failed'}: {found.headline}"
+    )
+
+
 def check_bounds(**bounds: float | None) -> None:
     """Refuses no bound at all, and bounds that are no fractions."""
     given = {name: bound for name, bound in bounds.items() if bound is not None}
     options = {name: f"--{name.replace('_', '-')}" for name in bounds}
-    expect(bool(given), "check", "one of " + ", ".join(options.values()), "none")
+    expect(bool(given), "check", "results with a verdict, or one of " + ", ".join(options.values()), "none")
     for name, bound in given.items():
         expect(0 <= bound <= 1, options[name], "a fraction in 0..1", bound)
 

@@ -96,8 +96,10 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
     classes = [one.label_names if isinstance(one, RunResults) else None for one in (first, second)]
     expect(classes[0] == classes[1], "B", f"the classes of A, {classes[0]}", classes[1])
     of_a, of_b = (_rates_of(to_json(one)) for one in (first, second))
+    for what, record, rates in (("A", first, of_a), ("B", second, of_b)):
+        expect(bool(rates), what, "results with quantities and intervals", f"those of {record.command}, with none")
     common = [name for name in of_a if name in of_b]
-    expect(bool(common), "B", f"a quantity of A, such as {next(iter(of_a), 'none')}", ", ".join(of_b) or "none")
+    expect(bool(common), "B", f"a quantity of A, such as {next(iter(of_a))}", ", ".join(of_b))
     paired = _paired(jax.random.key(seed), first, read_predictions(a), read_predictions(b))
     quantities = {}
     for name in common:

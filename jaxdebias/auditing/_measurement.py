@@ -38,6 +38,11 @@ AMBIGUOUS = 0.05
 """Averages of accuracy that are further apart than this are called ambiguous."""
 
 
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"), 0)
+OF_ALIGNMENT = ("bias_aligned_accuracy", "bias_conflicting_accuracy", "alignment_gap")
+"""Metrics that exist only where the aligned cells are known."""
+
+
 class Measurement(NamedTuple):
     """What a model does on one split. Rates are fractions; an `Interval` is None where it does not apply."""
 
@@ -123,6 +128,8 @@ def measure_predictions(
     check_logits(logits, len(batch.label), classes=classes)
     counts = train_counts(dataset)
     report = groups.group_report(logits, batch, dataset.aligned, train_counts=counts if counts.any() else None)
+    if not dataset.aligned.any():  # unknown: no cell is conflicting either
+        report = report._replace(bias_aligned_accuracy=UNKNOWN, bias_conflicting_accuracy=UNKNOWN)
     bias = probability = None
     if pair_logits is not None:
         pairs = dataset.pairs[split]
@@ -168,6 +175,8 @@ def changes(
             unit=batch.unit,
             attributes=dataset.aligned.shape[1],
         )._asdict()
+    if not dataset.aligned.any():
+        differences = {name: change for name, change in differences.items() if name not in OF_ALIGNMENT}
     if before.pair_probability is not None:
         sides = [_bias_terms(measured.pair_probability, dataset.pairing) for measured in (before, after)]
         pairs = dataset.pairs[split]
@@ -238,16 +247,13 @@ def influential(
     )
 
 
-def findings(
-    dataset: Dataset, measured: Measurement, *, split: str = "test", aligned_from_test: bool = False
-) -> list[str]:
+def findings(dataset: Dataset, measured: Measurement, *, split: str = "test") -> list[str]:
     """Lists what a reader of the numbers must know, in plain sentences: guard rails, not results.
 
     Args:
       dataset: the data that were measured.
       measured: the measurement.
       split: name of the split that was measured.
-      aligned_from_test: the aligned cells were counted on the test split, because training could not say them.
     """
     remarks = []
     report, k = measured.groups, len(dataset.label_names)
@@ -269,23 +275,21 @@ def findings(
         values = ", ".join(f"{name} {100 * value:.1f} %" for name, value in averages.items() if np.isfinite(value))
         remarks.append(f"The average is ambiguous: {values}. Say which one is meant.")
     counts, aligned = train_counts(dataset), dataset.aligned
-    declared = aligned.any() and not aligned.all() and not aligned_from_test
+    declared = aligned.any() and not aligned.all()
     if not report.count.sum():
         remarks.append("No test sample has a known attribute: groups cannot be compared.")
     elif not counts.any() and not declared:
-        # Which samples are bias-aligned is then a guess, from which nothing may follow.
         name = str(dataset.variant.get("attribute", "attribute"))
-        basis = " Samples are called bias-aligned by the association in the test set." if aligned.any() else ""
         remarks.append(
             f"How {name} and the label are associated in training is unknown: no training sample with a known value "
-            f"was given.{basis}"
+            "was given."
         )
     elif not report.count[aligned].sum() or not report.count[~aligned].sum():
         remarks.append(
             "The test set has only bias-aligned or only bias-conflicting samples: the shortcut cannot "
             "be measured by accuracies alone."
         )
-    if (counts[~dataset.aligned].sum() == 0) and counts.sum():
+    if dataset.aligned.any() and counts.sum() and counts[~dataset.aligned].sum() == 0:
         remarks.append(
             "No training sample is bias-conflicting: the attribute and the label are the same thing in "
             "training, and nothing in the training set tells them apart."

@@ -49,3 +49,12 @@ def without_padding(
     if predicted is not None and "test" in kept and len(predicted) > kept["test"].max(initial=-1):
         predicted = np.asarray(predicted)[kept["test"]]
     return dataset, predicted, found if candidates is not None else None
+
+
+def counted_rows(dataset: Dataset, values: Any) -> Any:
+    """Rows of the test split that are no padding, of values `[n ...]` or None; the same object where there is none."""
+    weight = dataset.splits["test"].weight
+    if values is None or weight is None or len(values) != len(np.asarray(weight)):
+        return values
+    kept = np.flatnonzero(np.asarray(weight))
+    return values if len(kept) == len(values) else np.asarray(cells(values) if np.ndim(values) == 1 else values)[kept]

@@ -1,11 +1,14 @@
-"""What to do about a shortcut: repairs of the last layer, what each is expected to give, and "leave it".
+"""Repairs that are tried where a model serves groups differently or relies on an attribute, and what each gives.
 
-A repair is fitted on the edit split, makes its choices on one half of the acceptance split, and its effect is estimated
-on the other half, paired over samples. It is recommended only if the mean accuracy over groups gets separably better
-there and the counterfactual bias not separably worse; else the advice is to leave the model as it is. Better on
+A repair is fitted on the edit split (or on training rows), makes its choices on one half of the acceptance split, and
+its effect is estimated on the other half, paired over samples. It is recommended only if the mean accuracy over groups
+gets separably better there, by more than a point, and the counterfactual bias not separably worse. Better on
 bias-conflicting samples alone recommends nothing: that can be paid for with as many mistakes on bias-aligned ones. Nor
 does it that probabilities depend less on the attribute: a model that has become less sure of everything shows that,
 too. Both are reported. The test split is read once, by `verify`, after the choice has been made.
+
+Tried is whatever `jaxdebias debias` shows beside its own method: DFR, FMD, fine-tuning, training on the held-out
+samples from scratch; and DFR on the training rows, where their groups are known.
 """
 
 import dataclasses
@@ -18,19 +21,19 @@ import jax
 import numpy as np
 
 from jaxdebias.auditing._measurement import Measurement, changes, measure
+from jaxdebias.auditing.verdict import LEAST_GAIN, Repair
+from jaxdebias.batching import unpair
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Array, Batch, Dataset, Key, Params, Split, repair_sets, take
+from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Params, Split, repair_sets, take
 from jaxdebias.measure._groups import SMALL_GROUP
 from jaxdebias.measure._row_intervals import PairedChange
-from jaxdebias.mitigate._dfr import DfrConfig, dfr
+from jaxdebias.mitigate._dfr import dfr
+from jaxdebias.mitigate._fine_tune import FineTuneConfig, fine_tune, fine_tune_head, train_from_scratch
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
 
-LEAVE, UNTRIED = "leave it", "not tried"
 GAIN, HARM = "group_mean_accuracy", "counterfactual_bias"
 """What has to get better, and what must not get worse."""
-LEAST_GAIN = 0.01
-"""A smaller estimated gain is not worth a repair, however sure it is."""
 ESTIMATE = "estimate"
 
 
@@ -39,6 +42,8 @@ class Option(NamedTuple):
 
     name: str
     params: Params
+    whole: bool
+    """It changed layers below the last one: features of the model as it was are none of it."""
     expected: Mapping[str, PairedChange]
     """Metric -> after minus before, on the half of the acceptance split that chose nothing."""
     gains: tuple[str, ...]
@@ -52,66 +57,110 @@ class Option(NamedTuple):
         return worth_it(self.gains, self.harm)
 
 
-class Advice(NamedTuple):
-    """What to do, and what that is known from."""
+class Tried(NamedTuple):
+    """What was tried on held-out samples."""
 
-    fix: str
-    """Name of an option; `LEAVE`; or `UNTRIED`, where nothing could be tried."""
     options: tuple[Option, ...]
-    """All that were tried, the best first."""
+    """The best first."""
     missing: str
     """What would be needed to try more; empty if nothing."""
 
     @property
-    def chosen(self) -> Option | None:
-        return next((option for option in self.options if option.name == self.fix), None)
+    def recommended(self) -> Option | None:
+        """The best one, if it is worth it."""
+        return self.options[0] if self.options and self.options[0].worth_it else None
 
 
-def advise(
-    key: Key, split: Split, params: Params, dataset: Dataset, *, head_path: tuple[str | int, ...] | None = None
-) -> Advice:
-    """Tries Deep Feature Reweighting and Fast Model Debias, and says which to use, if any.
+class Subject(NamedTuple):
+    """A model and its data, as features below the last layer and, if all layers can be trained, whole."""
+
+    split: Split
+    """Cut before the last layer; takes features."""
+    features: Dataset
+    """The data set in features."""
+    classifier: Classifier | None
+    """With all layers; None where only the last one can be changed."""
+    dataset: Dataset
+    """The data set as the classifier takes it."""
+
+    def halved(self, key: Key) -> "Subject":
+        """With the acceptance split cut in two, the same way in both views."""
+        return self._replace(features=_halved(key, self.features), dataset=_halved(key, self.dataset))
+
+    def measure(self, key: Key, params: Params, *, whole: bool, split: str) -> Measurement:
+        """Measures parameters on a split, through all layers where they were changed."""
+        if whole:
+            return measure(key, self.classifier.apply, params, self.dataset, split=split)
+        return measure(key, _logits(self.split), params, self.features, split=split)
+
+
+def try_repairs(key: Key, subject: Subject, params: Params, *, head_path: tuple[str | int, ...] | None = None) -> Tried:
+    """Tries the repairs that the data allow, the best first.
 
     Args:
       key: random key.
-      split: the model cut before its last layer.
+      subject: the model and its data; splits edit and accept, with known attributes, and their pairs are used; never
+        test.
       params: of the trained model, which come back untouched.
-      dataset: its splits edit and accept, with known attributes, and their pairs are used; never test.
       head_path: where the last layer lies in params; None: as the split says.
     """
-    lacks = _lacks(dataset)
+    lacks = _lacks(subject.features)
     if lacks:
-        return Advice(UNTRIED, (), lacks)
-    key_halves, key_fmd, key_measure, key_changes = jax.random.split(key, 4)
-    halved = _halved(key_halves, dataset)
-    sets = repair_sets(halved)
-    split = split if head_path is None else split._replace(head_path=head_path)
-
-    def with_fmd() -> Params:
-        config = FmdConfig(bias="pair" if dataset.pairing == "counterfactual" else "gap")
-        return fmd(key_fmd, split, params, sets, config)[0]
-
-    def with_dfr() -> Params:
-        return dfr(jax.random.fold_in(key_fmd, 1), split, params, sets, DfrConfig())[0]
-
-    tried = {"dfr": with_dfr}
-    if all(batch is not None for batch in (sets.pairs, sets.accept_pairs, sets.train)):
-        tried["fmd"] = with_fmd
-    before = measure(key_measure, _logits(split), params, halved, split=ESTIMATE)
+        return Tried((), lacks)
+    key_halves, key_fit, key_measure, key_changes = jax.random.split(key, 4)
+    halved = subject.halved(key_halves)
+    before = halved.measure(key_measure, params, whole=False, split=ESTIMATE)
     options, refused = [], []
-    for name, fit in tried.items():
+    for name, (fit, whole) in _repairs(key_fit, halved, params, head_path).items():
         began = time.perf_counter()
         try:
             edited = jax.block_until_ready(fit())
         except ContractError as error:  # a head that is not affine, say: what cannot be tried is said
             refused.append(f"{name} could not be tried: {error}")
             continue
-        after = measure(key_measure, _logits(split), edited, halved, split=ESTIMATE)
-        expected = changes(key_changes, before, after, halved, split=ESTIMATE)
-        options.append(Option(name, edited, expected, *_sorted(expected), time.perf_counter() - began))
+        after = halved.measure(key_measure, edited, whole=whole, split=ESTIMATE)
+        expected = changes(key_changes, before, after, halved.features, split=ESTIMATE)
+        options.append(Option(name, edited, whole, expected, *_sorted(expected), time.perf_counter() - began))
     options.sort(key=_worth, reverse=True)
-    best = UNTRIED if not options else options[0].name if options[0].worth_it else LEAVE
-    return Advice(best, tuple(options), "; ".join(refused))
+    return Tried(tuple(options), "; ".join(refused))
+
+
+def _repairs(
+    key: Key, subject: Subject, params: Params, head_path: tuple[str | int, ...] | None
+) -> dict[str, tuple[Callable[[], Params], bool]]:
+    """Name -> (repair, whether it changes more than the last layer)."""
+    keys, sets = [jax.random.fold_in(key, i) for i in range(5)], repair_sets(subject.features)
+    split = subject.split if head_path is None else subject.split._replace(head_path=head_path)
+    config = FmdConfig(bias="pair" if subject.features.pairing == "counterfactual" else "gap")
+    found: dict[str, tuple[Callable[[], Params], bool]] = {"dfr": (lambda: dfr(keys[1], split, params, sets)[0], False)}
+    if sets.train is not None and (np.asarray(sets.train.attribute) >= 0).any():
+        of_train = sets._replace(edit=sets.train, pairs=None)
+        found["dfr_train"] = (lambda: dfr(keys[2], split, params, of_train)[0], False)
+    if all(batch is not None for batch in (sets.pairs, sets.accept_pairs, sets.train)):
+        found["fmd"] = (lambda: fmd(keys[0], split, params, sets, config)[0], False)
+    if subject.classifier is None:
+        found["fine_tune_head"] = (lambda: fine_tune_head(keys[3], split, params, sets)[0], False)
+        return found
+    whole, classifier = repair_sets(subject.dataset), subject.classifier
+    found["fine_tune"] = (lambda: fine_tune(keys[3], classifier, params, whole)[0], True)
+    every = subject.dataset.splits["edit"] if whole.pairs is None else unpair(whole.pairs)
+    epochs = FineTuneConfig(epochs=max(5, min(60, 120_000 // max(len(every.label), 1))))
+    scratch = whole._replace(edit=every, pairs=None)
+    found["scratch"] = (lambda: train_from_scratch(keys[4], classifier, params, scratch, epochs)[0], True)
+    return found
+
+
+def repairs(tried: Tried, verified: "Verified | None") -> list[Repair]:
+    """What was tried as `verdict.decide` takes it: the change of the mean accuracy over groups."""
+    return [
+        Repair(
+            option.name,
+            option.expected[GAIN],
+            verified.changes.get(GAIN) if verified is not None and option is tried.recommended else None,
+        )
+        for option in tried.options
+        if GAIN in option.expected and option.params is not None and not option.harm
+    ]
 
 
 class Verified(NamedTuple):
@@ -124,21 +173,18 @@ class Verified(NamedTuple):
     """What was expected to get better did, separably, and nothing judged got separably worse."""
 
 
-def verify(
-    key: Key, split: Split, option: Option, dataset: Dataset, before: Measurement, *, measure_key: Key
-) -> Verified:
+def verify(key: Key, subject: Subject, option: Option, before: Measurement, *, measure_key: Key) -> Verified:
     """Measures a repair on the test split.
 
     Args:
-      key: of the intervals of the differences.
-      split: the model cut before its last layer.
+      key: of the tests of the differences.
+      subject: the model and its data.
       option: the repair.
-      dataset: the data set.
       before: of the trained model on the test split, made with `measure_key`.
       measure_key: key with which `before` was measured.
     """
-    after = measure(measure_key, _logits(split), option.params, dataset)
-    differences = changes(key, before, after, dataset)
+    after = subject.measure(measure_key, option.params, whole=option.whole, split="test")
+    differences = changes(key, before, after, subject.features)
     return Verified(after, differences, worth_it(*_sorted(differences)))
 
 
@@ -155,9 +201,8 @@ def _lacks(dataset: Dataset) -> str:
         batch = dataset.splits[name]
         label, attribute = np.asarray(batch.label), np.asarray(batch.attribute)
         known = attribute >= 0
-        sides = set(dataset.aligned[label[known], attribute[known]].tolist())
-        if len(sides) < 2:
-            return f"bias-aligned and bias-conflicting samples of known attribute in split {name!r}"
+        if len(np.unique(attribute[known])) < 2 or len(np.unique(label[known])) < 2:
+            return f"samples of two labels and of two values of the attribute in split {name!r}"
     accept = dataset.splits["accept"]
     units = len(accept.label) if accept.unit is None else len(np.unique(accept.unit))
     # An interval over fewer says little: where all of a handful agree, it has no width.

@@ -1,11 +1,9 @@
-"""Candidate attributes of a data set: which of them does a model use as a shortcut?
+"""Candidate attributes of a data set: values on every split, and counts in training.
 
     candidates = list_candidates(dataset, {"sex": {"train": sex, "test": sex_of_test}})
-    verdicts = assess_candidates(key, logits, dataset, candidates)
     dataset_of_sex = with_attribute(dataset, "sex", candidates["sex"])
 
-The attribute of the data set is itself the first candidate. Which one is a shortcut is decided by
-`measure.find_shortcuts`, from the direction of the mistakes.
+The attribute of the data set is itself the first candidate. What is known about each is found by `assessment.assess`.
 """
 
 import dataclasses
@@ -13,18 +11,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.core import Array, Batch, Dataset, Key, cell_counts
+from jaxdebias.core import Array, Batch, Dataset, cell_counts
 from jaxdebias.data._matching import matched_pairs
 from jaxdebias.data._values import cells, check_groups, column, different_values
-from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association
-
-CHANCE = 0.01
-"""Training counts of label and candidate that independence would give at least this often say nothing."""
-ORDER = ("shortcut", "explained", "none", "unknown")
-"""Of verdicts, the most important first."""
+from jaxdebias.measure._lean import label_association
 
 
 class Candidate(NamedTuple):
@@ -100,63 +93,15 @@ def counts_of(dataset: Dataset, candidate: Candidate) -> np.ndarray:
     if "train" not in candidate.values or "train" not in dataset.splits:
         return np.zeros(shape, np.int64)
     train = dataset.splits["train"]
-    return cell_counts(train.label, _counted(train, candidate.values["train"]), *shape)
+    return cell_counts(train.label, counted(train, candidate.values["train"]), *shape)
 
 
-def assess_candidates(
-    key: Key,
-    predicted: Shaped[Array, "n *k"],
-    dataset: Dataset,
-    candidates: Mapping[str, Candidate],
-    *,
-    level: float = 0.95,
-) -> list[Shortcut]:
-    """Gives a verdict on every candidate that is known on the test split: shortcuts first, then by strength.
-
-    A network learns what goes with the label by chance too, and its mistakes then lean that way, by a little. What goes
-    with the label in training no more than chance would have it (`CHANCE`) is not called a shortcut for that.
-    """
-    counts = {name: counts_of(dataset, candidate) for name, candidate in candidates.items()}
-    test = dataset.splits["test"]
-    unit = None if test.unit is None else np.asarray(test.unit)
-    verdicts = find_shortcuts(
-        key,
-        predicted,
-        test.label,
-        {name: _counted(test, candidate.values["test"]) for name, candidate in candidates.items()},
-        classes=len(dataset.label_names),
-        unit=unit,
-        level=level,
-        train_counts={name: count for name, count in counts.items() if count.any()},
-    )
-    verdicts = [
-        verdict._replace(verdict="none", explained_by=None)
-        if verdict.verdict in ("shortcut", "explained") and by_chance(counts[verdict.name])
-        else verdict
-        for verdict in verdicts
-    ]
-    return sorted(verdicts, key=lambda verdict: ORDER.index(verdict.verdict))  # stable: by pull within a verdict
-
-
-def by_chance(counts: Int[np.ndarray, "k a"]) -> bool:
-    """Whether independence of label and attribute would give such counts at least with the chance `CHANCE` (G-test).
-
-    False without counts, of which nothing is known.
-
-    >>> by_chance(np.array([[52, 48], [47, 53]])), by_chance(np.array([[65, 35], [35, 65]]))
-    (True, False)
-    """
-    counts = np.asarray(counts)
-    counts = counts[counts.any(1)][:, counts.any(0)]
-    if min(counts.shape) < 2:
-        return False
-    from scipy.stats import chi2_contingency  # slow to import
-
-    return bool(chi2_contingency(counts, lambda_="log-likelihood").pvalue >= CHANCE)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset:
+def with_attribute(
+    dataset: Dataset, name: str, candidate: Candidate, counts: Int[np.ndarray, "k a"] | None = None
+) -> Dataset:
     """The data set with a candidate as its attribute: aligned cells from the counts, pairs of different samples.
+
+    Where the counts of training are unknown, so are the aligned cells: there are none, and no pairs.
 
     Pairs join two samples of one label from an aligned and a conflicting cell, in splits where the candidate is known
     and both are there; nothing else makes them alike.
@@ -169,10 +114,9 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
         for split, batch in dataset.splits.items()
     }
     shape = len(dataset.label_names), len(candidate.names)
-    counts = counts_of(dataset, candidate)
-    if not counts.any():
-        counts = cell_counts(splits["test"].label, splits["test"].attribute, *shape)
-    aligned = label_association(counts) > 0
+    if counts is None:
+        counts = counts_of(dataset, candidate)
+    aligned = label_association(counts) > 0 if counts.any() else np.zeros(shape, bool)
     pairs = {
         split: matched
         for split in ("edit", "accept", "test")
@@ -189,7 +133,7 @@ def with_attribute(dataset: Dataset, name: str, candidate: Candidate) -> Dataset
     )
 
 
-def _counted(batch: Batch, values: Array) -> np.ndarray:
+def counted(batch: Batch, values: Array) -> np.ndarray:
     """Values `[n]`, unknown in padding rows."""
     return np.asarray(values) if batch.weight is None else np.where(np.asarray(batch.weight) > 0, values, -1)
 

@@ -9,19 +9,20 @@ it (`auditing.candidates`).
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdebias.auditing.candidates import Candidate
+from jaxdebias.auditing.candidates import Candidate, counted, counts_of
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
 from jaxdebias.explain._cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
 from jaxdebias.measure._intervals import Interval, proportion_interval
-from jaxdebias.measure._reliance import holm
+from jaxdebias.measure._reliance import assess_reliance
+from jaxdebias.measure._significance import adjust_holm
 from jaxdebias.mitigate._gce import gce
 from jaxdebias.mitigate._sih import SihConfig, SihState, sih
 from jaxdebias.models._vae import Branches
@@ -51,7 +52,7 @@ POWER: Mapping[str, tuple[SearchPower, ...]] = {
     "aug-cell": (SearchPower("generated pictures", 11, 14), SearchPower("photographs", 15, 49)),
     "sih": (SearchPower("generated pictures", 9, 14), SearchPower("photographs", 8, 49)),
 }
-"""By judges. Generated pictures: `benchmarks/results/audit_power.json` (of 14 clean sets, 0 and 1 were suspected).
+"""By judges. Generated pictures: `benchmarks/results/audit_networks.json` (of 14 clean sets, 0 and 1 were suspected).
 Photographs: 49 sets of pairs of CIFAR-10 classes, UTKFace, FER2013 and composites, 32 to 64 pixels, 2,000 for training,
 13 kinds of cue (of 27 clean sets, 0 and 1 were suspected); measured once, not yet a committed benchmark."""
 
@@ -92,7 +93,7 @@ def sih_judges(branches: Branches, classes: int, config: CellsConfig = CellsConf
     it finds the same samples hard as the model does. Two bounds, both chosen on generated sets, guard against that: the
     model has to take at least a fifth of the samples that contradict their label for the guess, and with few classes,
     where every mistake agrees with the guess, the branch has to be nearly as confident as elsewhere. How often that is
-    right: `benchmarks/reproduce/audit_power.py`. The settings are greedier and reconstruct less than the paper's,
+    right: `benchmarks/reproduce/audit_networks.py`. The settings are greedier and reconstruct less than the paper's,
     because the signal branch is not needed here.
 
     Args:
@@ -275,8 +276,8 @@ def error_groups(
             )
             taken_for = int(np.bincount(predicted[rows[mistakes]]).argmax())
             groups.append(ErrorGroup(int(y), error, others, float(p), taken_for, nearest))
-    adjusted = holm({str(i): group.p_value for i, group in enumerate(groups)})
-    groups = [group._replace(p_value=adjusted[str(i)]) for i, group in enumerate(groups)]
+    adjusted = adjust_holm([group.p_value for group in groups]) if groups else []
+    groups = [group._replace(p_value=float(p)) for group, p in zip(groups, adjusted, strict=True)]
     return sorted(
         (group for group in groups if group.p_value < 1 - level),
         key=lambda group: group.others.value - group.error.value,
@@ -290,6 +291,22 @@ def _components(z: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     return centred @ axes[: min(DIMENSIONS, len(axes))].T
 
 
-def suspected(guesses: Guesses, verdicts: Sequence) -> bool:
-    """Whether the bias cells are worth a look: they are plain, and the model's mistakes follow them."""
-    return guesses.plain and any(verdict.name == CELLS and verdict.verdict == "shortcut" for verdict in verdicts)
+def suspected(key: Key, guesses: Guesses, predicted: Int[Array, " n"], dataset: Dataset) -> bool:
+    """Whether the bias cells are worth a look: they are plain, and the model's mistakes lean toward them.
+
+    Args:
+      key: randomness of permutations.
+      guesses: the cells.
+      predicted: `[n]` predicted classes of the test split.
+      dataset: the data set.
+    """
+    counts = counts_of(dataset, guesses.candidate)
+    if not guesses.plain or not counts.any():
+        return False
+    test = dataset.splits["test"]
+    found = assess_reliance(
+        np.asarray(predicted), np.asarray(test.label), {CELLS: counted(test, guesses.candidate.values["test"])},
+        {CELLS: counts}, key=key, classes=len(dataset.label_names),
+        unit=None if test.unit is None else np.asarray(test.unit),
+    )[CELLS]  # fmt: skip
+    return found.state in ("shown_given", "consistent")

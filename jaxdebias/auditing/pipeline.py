@@ -1,7 +1,7 @@
 """An audit in five stages. Each takes what is known so far and returns it with what it adds.
 
     predicted = predict_test(request)          # what the model answers on the test split
-    assessed = assess_attributes(predicted)    # which attribute is a shortcut
+    assessed = assess_attributes(predicted)    # are groups served differently, do decisions depend on an attribute
     measured = measure_bias(assessed)          # how strong the bias is, in which groups
     explained = explain_bias(measured)         # on which pixels, because of which training samples
     advised = advise_repair(explained)         # what to do, and whether it held on the test split
@@ -11,122 +11,36 @@ into a report.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Shaped
 
 from jaxdebias import models
 from jaxdebias.auditing import advice, class_maps, discovery, patch_places
+from jaxdebias.auditing import verdict as verdicts
 from jaxdebias.auditing._measurement import Influential, Measurement, influential, measure_predictions
-from jaxdebias.auditing._padding import without_padding
-from jaxdebias.auditing.candidates import Candidate, assess_candidates, counts_of, list_candidates, with_attribute
-from jaxdebias.auditing.embedded import Embedded, embed, repeated_rows, row_digests
+from jaxdebias.auditing._padding import counted_rows, without_padding
+from jaxdebias.auditing.assessment import Assessment, assess, training_counts, twins
+from jaxdebias.auditing.candidates import Candidate, list_candidates
+from jaxdebias.auditing.embedded import embed, repeated_rows, row_digests
+from jaxdebias.auditing.request import AuditData, AuditedModel, AuditRequest
 from jaxdebias.batching import predict_rows
-from jaxdebias.contracts import NOT_LOGITS, are_probabilities, check_batch, check_choice, describe, expect
+from jaxdebias.contracts import NOT_LOGITS, are_probabilities, expect
 from jaxdebias.core import Array, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
-from jaxdebias.measure._reliance import Shortcut
 
-PIXELS = ("auto", "maps", "patches", "both", "none")
-JUDGES = ("aug-cell", "sih")
+Lap = Callable[[str], None]
+"""Called with the name of a step when the step is done."""
 SHOWN = 12
 """Training samples at each end of the influence ranking."""
 LEAST_PROBABILITY = 1e-12
 """Probabilities below this count as this, so that their logarithm is finite."""
 HEAD_ROWS = 8192
 """Rows of features at a time through the last layer."""
-
-Lap = Callable[[str], None]
-"""Called with the name of a step when the step is done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditedModel:
-    """A trained model and where it can be cut."""
-
-    apply_fn: Callable[[Params, Array], jax.Array]
-    """(params, x) -> logits [n k], evaluation mode."""
-    params: Params
-    split: Split | None = None
-    """Cut before the last layer; None: no influence and no repairs."""
-    spatial: Split | Tap | None = None
-    """Cut at the layer of the maps; None: no maps."""
-    head_path: tuple[str | int, ...] | None = None
-    """Where the last layer lies in params; None: it is looked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditData:
-    """A data set and, where the model can be cut, the same data set in features."""
-
-    dataset: Dataset
-    embedded: Embedded | None = None
-
-    @property
-    def has_pictures(self) -> bool:
-        return self.dataset.splits["test"].x.ndim == 4
-
-    def with_attribute(self, name: str, candidate: Candidate) -> "AuditData":
-        """Both views with a candidate as their attribute."""
-        embedded = self.embedded
-        if embedded is not None:
-            embedded = embedded._replace(dataset=with_attribute(embedded.dataset, name, candidate))
-        return AuditData(dataset=with_attribute(self.dataset, name, candidate), embedded=embedded)
-
-
-class AuditKeys(NamedTuple):
-    """One random key per purpose, in a fixed order: equal seeds give equal numbers."""
-
-    candidates: Key
-    cells: Key
-    errors: Key
-    measure: Key
-    changes: Key
-    advice: Key
-    maps: Key
-    patches: Key
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditRequest:
-    """What is audited and what is asked; the fields are the arguments of `jaxdebias.audit`.
-
-    Raises:
-      ContractError: malformed data, unknown choices, or both a model and predictions, or neither.
-    """
-
-    dataset: Dataset
-    model: AuditedModel | None
-    """None with `predictions`."""
-    predictions: Shaped[Array, "n *k"] | None = None
-    """On the test split, classes or logits."""
-    candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None
-    pixels: str = "auto"
-    discover: bool | None = None
-    judges: str = "aug-cell"
-    fix: bool = False
-    seed: int = 0
-    batch_size: int = 256
-
-    def __post_init__(self):
-        check_choice("pixels", self.pixels, PIXELS)
-        check_choice("judges", self.judges, JUDGES)
-        _check_dataset(self.dataset)
-        expect(
-            (self.model is None) == (self.predictions is not None),
-            "audit",
-            "a model with its params, or predicted",
-            "both" if self.model is not None else "neither",
-        )
-
-    @property
-    def keys(self) -> AuditKeys:
-        return AuditKeys(*jax.random.split(jax.random.key(self.seed), len(AuditKeys._fields)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +52,8 @@ class Predicted:
     """From `assess_attributes` on, with the strongest candidate as its attribute."""
     logits: np.ndarray
     """`[n k]`, or classes `[n]`, of the test split."""
+    pair_logits: tuple[np.ndarray, np.ndarray] | None
+    """`[m k]` at x and at the twin of the test pairs; None without a model or pairs."""
     from_probabilities: bool
     """The model puts out probabilities, whose logarithms are taken as its logits."""
     repeated: Mapping[str, int]
@@ -146,36 +62,25 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessed(Predicted):
-    """After the second stage: which attributes are shortcuts."""
+    """After the second stage: the three answers about every attribute."""
 
     candidates: Mapping[str, Candidate]
     """Every candidate that was listed, bias cells included."""
-    verdicts: list[Shortcut]
-    """On every candidate, the most important first."""
+    assessment: Assessment
+    """Of every named candidate."""
+    focus: str | None
+    """Name of the candidate that is the attribute of `data`; None without candidates."""
     guesses: discovery.Guesses | None
     """Bias cells, where an attribute that nobody named was looked for."""
+    suspected: bool
+    """Whether the bias cells are worth a look."""
     error_groups: list[discovery.ErrorGroup] | None
     """As `guesses`; groups of test samples with many mistakes."""
 
     @property
-    def strongest(self) -> str | None:
-        """Name of the candidate that is the attribute of `data`; None without candidates."""
-        return self.verdicts[0].name if self.verdicts else None
-
-    @property
-    def aligned_from_test(self) -> bool:
-        """Whether aligned cells are those of the test split, because no training sample has a value of the strongest.
-
-        How attribute and label are associated in training is then unknown.
-        """
-        if self.strongest is None:
-            return False
-        candidate = self.candidates[self.strongest]
-        return not candidate.own and not counts_of(self.data.dataset, candidate).any()
-
-    @property
-    def has_shortcut(self) -> bool:
-        return bool(self.verdicts) and self.verdicts[0].verdict == "shortcut"
+    def leans(self) -> bool:
+        """Whether decisions depend on an attribute, or may."""
+        return self.suspected or self.assessment.leans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +105,12 @@ class Explained(Measured):
 class Advised(Explained):
     """After the last stage: what to do."""
 
-    advice: advice.Advice
+    tried: advice.Tried
+    """Repairs that were tried on held-out samples."""
     verified: advice.Verified | None  # pyright: ignore[reportInvalidTypeForm]
     """The recommended repair on the test split, if it was asked for and there is one."""
+    verdict: verdicts.Verdict
+    """Three answers and the advice."""
 
     @property
     def after(self) -> Measurement | None:
@@ -214,7 +122,14 @@ def run_audit(request: AuditRequest, *, lap: Lap = lambda step: None) -> Advised
     """Runs the five stages, on the rows that are no padding."""
     dataset, predictions, candidates = without_padding(request.dataset, request.predictions, request.candidates)
     if dataset is not request.dataset:  # a new request is checked anew
-        request = dataclasses.replace(request, dataset=dataset, predictions=predictions, candidates=candidates)
+        request = dataclasses.replace(
+            request,
+            dataset=dataset,
+            predictions=predictions,
+            probabilities=counted_rows(request.dataset, request.probabilities),
+            candidates=candidates,
+            questions=request.questions.of_rows(functools.partial(counted_rows, request.dataset)),
+        )
     predicted = predict_test(request)
     lap("predict")
     assessed = assess_attributes(predicted)
@@ -246,54 +161,88 @@ def predict_test(request: AuditRequest) -> Predicted:
         if model is not None:
             model = dataclasses.replace(model, apply_fn=_logarithms_of(model.apply_fn))
             request = dataclasses.replace(request, model=model)
+    data = AuditData(dataset=dataset, embedded=embedded)
     return Predicted(
         request=request,
-        data=AuditData(dataset=dataset, embedded=embedded),
+        data=data,
         logits=logits,
+        pair_logits=_pair_logits(request, data),
         from_probabilities=from_probabilities,
         repeated=_repeated_rows(dataset) if embedded is None else embedded.repeated,
     )
 
 
+def _pair_logits(request: AuditRequest, data: AuditData) -> tuple[np.ndarray, np.ndarray] | None:
+    """What the model answers to both sides of the test pairs."""
+    model = request.model
+    if model is None or "test" not in data.dataset.pairs:
+        return None
+    if data.embedded is None:
+        pairs, predict, rows = data.dataset.pairs["test"], model.apply_fn, 256
+    else:
+        pairs, predict, rows = data.embedded.dataset.pairs["test"], data.embedded.split.head, HEAD_ROWS
+    first, second = (np.asarray(predict_rows(predict, model.params, x, batch_size=rows)) for x in (pairs.x, pairs.twin))
+    return first, second
+
+
 def assess_attributes(predicted: Predicted) -> Assessed:
-    """Finds which attribute is a shortcut, among the candidates and, where that is asked for, in the pictures alone."""
+    """Answers three questions about each candidate; where that is asked for, looks for an attribute nobody named."""
     request, data, logits, keys = predicted.request, predicted.data, predicted.logits, predicted.request.keys
-    candidates = list_candidates(data.dataset, request.candidates)
+    named = list_candidates(data.dataset, request.candidates)
+    candidates = dict(named)
     discover = not candidates if request.discover is None else request.discover
-    guesses = groups = None
+    guesses, groups, suspected = None, None, False
+    classes = np.argmax(logits, -1) if logits.ndim == 2 else logits
     if discover and "train" in data.dataset.splits and data.has_pictures:
-        classes = np.argmax(logits, -1) if logits.ndim == 2 else logits
         guesses = discovery.guess_cells(keys.cells, data.dataset, _judges(request.judges, data.dataset), classes)
         candidates[discovery.CELLS] = guesses.candidate
+        suspected = discovery.suspected(keys.candidates, guesses, classes, data.dataset)
     if discover and data.embedded is not None:
         test = data.embedded.dataset.splits["test"]
-        groups = discovery.error_groups(keys.errors, test.x, np.argmax(logits, -1), test.label, unit=test.unit)
-    # Bias cells that are not plain are no candidate: model and judges may only find the same samples hard.
-    tested = dict(candidates)
-    if guesses is not None and not (guesses.plain and counts_of(data.dataset, guesses.candidate).any()):
-        del tested[discovery.CELLS]
-    verdicts = assess_candidates(keys.candidates, logits, data.dataset, tested) if tested else []
-    if verdicts:
-        data = data.with_attribute(verdicts[0].name, tested[verdicts[0].name])
+        groups = discovery.error_groups(keys.errors, test.x, classes, test.label, unit=test.unit)
+    key_assess, key_twins = jax.random.split(keys.candidates)
+    assessment = assess(
+        key_assess,
+        logits,
+        data.dataset,
+        named,
+        request.questions,
+        probabilities=_probabilities(request, logits),
+        interventions=twins(key_twins, predicted.pair_logits, data.dataset),
+    )
+    focus = assessment.focus
+    if focus is not None:
+        counts = training_counts(data.dataset, named, request.questions)[focus]
+        data = data.with_attribute(focus, named[focus], counts)
+    elif suspected:
+        focus = discovery.CELLS
+        data = data.with_attribute(focus, guesses.candidate)
     return Assessed(
         **{**vars(predicted), "data": data},
         candidates=candidates,
-        verdicts=verdicts,
+        assessment=assessment,
+        focus=focus,
         guesses=guesses,
+        suspected=suspected,
         error_groups=groups,
     )
 
 
+def _probabilities(request: AuditRequest, logits: np.ndarray) -> np.ndarray | None:
+    """`[n k]` of the classes; None where only classes were given."""
+    if request.probabilities is not None:
+        return np.asarray(request.probabilities, np.float64)
+    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+        return None
+    return np.asarray(jax.nn.softmax(jnp.asarray(logits), axis=-1), np.float64)
+
+
 def measure_bias(assessed: Assessed) -> Measured:
     """Measures accuracies by group, fairness and, where there are pairs, counterfactual bias on the test split."""
-    data, model, key = assessed.data, assessed.request.model, assessed.request.keys.measure
-    pair_logits = None
-    if model is not None and "test" in data.dataset.pairs:
-        if data.embedded is None:
-            pairs, predict, rows = data.dataset.pairs["test"], model.apply_fn, 256
-        else:
-            pairs, predict, rows = data.embedded.dataset.pairs["test"], data.embedded.split.head, HEAD_ROWS
-        pair_logits = tuple(predict_rows(predict, model.params, x, batch_size=rows) for x in (pairs.x, pairs.twin))
+    data, key = assessed.data, assessed.request.keys.measure
+    pair_logits = assessed.pair_logits
+    if data.dataset.pairs is not assessed.request.dataset.pairs:  # those of another attribute
+        pair_logits = _pair_logits(assessed.request, data)
     before = measure_predictions(key, assessed.logits, data.dataset, pair_logits=pair_logits)
     return Measured(**vars(assessed), before=before)
 
@@ -308,7 +257,7 @@ def explain_bias(measured: Measured, *, lap: Lap = lambda step: None) -> Explain
         )
     lap("samples")
     spatial = None if model is None else model.spatial
-    kinds = _pixel_kinds(request.pixels, data.dataset, spatial, measured.has_shortcut)
+    kinds = _pixel_kinds(request.pixels, data.dataset, spatial, measured.leans)
     maps = places = None
     if "maps" in kinds:
         maps = _audit_maps(keys.maps, model, data)
@@ -320,27 +269,34 @@ def explain_bias(measured: Measured, *, lap: Lap = lambda step: None) -> Explain
 
 
 def advise_repair(explained: Explained, *, lap: Lap = lambda step: None) -> Advised:
-    """Tries repairs of the last layer on held-out samples; if asked, tests the recommended one on the test split."""
+    """Tries repairs on held-out samples where there is something to repair, and draws the verdict from all of it.
+
+    If asked, the recommended repair is tested on the test split.
+    """
     request, model, keys = explained.request, explained.request.model, explained.request.keys
-    embedded = explained.data.embedded
-    found, verified = advice.Advice(advice.UNTRIED if explained.has_shortcut else advice.LEAVE, (), ""), None
-    if explained.has_shortcut and model is not None and embedded is not None:
-        found = advice.advise(keys.advice, embedded.split, model.params, embedded.dataset, head_path=model.head_path)
+    embedded, assessment = explained.data.embedded, explained.assessment
+    tried, verified, subject = advice.Tried((), ""), None, None
+    if assessment.relies or assessment.exceeds:
+        if model is None or embedded is None:
+            tried = advice.Tried((), "the model cut before its last layer (split), and held-out samples")
+        else:
+            subject = advice.Subject(embedded.split, embedded.dataset, model.classifier, explained.data.dataset)
+            tried = advice.try_repairs(keys.advice, subject, model.params, head_path=model.head_path)
     lap("advice")
-    if request.fix and embedded is not None and found.chosen is not None:
-        split, features, before = embedded.split, embedded.dataset, explained.before
-        verified = advice.verify(keys.changes, split, found.chosen, features, before, measure_key=keys.measure)
+    if request.fix and tried.recommended is not None:
+        verified = advice.verify(keys.changes, subject, tried.recommended, explained.before, measure_key=keys.measure)
         lap("verify")
-    return Advised(**vars(explained), advice=found, verified=verified)
-
-
-def _check_dataset(dataset: Dataset) -> None:
-    """As `contracts.check_dataset`, but without a training split, which an audit can do without."""
-    k, a = len(dataset.label_names), len(dataset.attribute_names)
-    expect("test" in dataset.splits, "splits", "a split named test", ", ".join(dataset.splits) or "none")
-    expect(dataset.aligned.shape == (k, a), "aligned", f"bool [k={k}, a={a}]", describe(dataset.aligned))
-    for name, batch in [*dataset.splits.items(), *dataset.pairs.items()]:
-        check_batch(batch, classes=k, attributes=a, what=name)
+    questions = request.questions
+    found = verdicts.decide(
+        assessment.disparity,
+        assessment.reliance,
+        assessment.association,
+        advice.repairs(tried, verified),
+        rows=len(request.dataset.splits["test"].label),
+        tolerance=questions.tolerance,
+        min_group=questions.min_group,
+    )
+    return Advised(**vars(explained), tried=tried, verified=verified, verdict=found)
 
 
 def _logarithms_of(apply_fn: Callable[[Params, Array], jax.Array]) -> Callable[[Params, Array], jax.Array]:
@@ -365,11 +321,11 @@ def _judges(kind: str, dataset: Dataset) -> discovery.Judges:
     return discovery.augmented_judges(models.mlp(hidden=(100, 100), classes=classes))
 
 
-def _pixel_kinds(pixels: str, dataset: Dataset, spatial: Split | Tap | None, has_shortcut: bool) -> tuple[str, ...]:
+def _pixel_kinds(pixels: str, dataset: Dataset, spatial: Split | Tap | None, leans: bool) -> tuple[str, ...]:
     """Which of `maps` and `patches` to compute."""
     test, has_maps = dataset.splits["test"], spatial is not None
     if pixels == "auto":
-        if not (test.x.ndim == 4 and has_shortcut):
+        if not (test.x.ndim == 4 and leans):
             return ()
         if has_maps and test.mask is not None:
             return ("maps",)

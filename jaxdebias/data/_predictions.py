@@ -32,6 +32,7 @@ from jaxdebias.data._values import (
     different_values,
     in_order,
     is_number,
+    legitimate_input,
     listed,
 )
 from jaxdebias.data.csv_files import read_csv
@@ -67,15 +68,18 @@ class Predictions(NamedTuple):
     """Candidate attributes. One that training rows do not know, or spell otherwise, is unknown (-1) in them."""
     probability: Array | None = None
     """`[n k]` float64, rows sum to 1; NaN in training rows without one. None: the file holds none."""
+    given: Mapping[str, Array] = {}
+    """Name -> `[n]` legitimate inputs: float64 if all values are numbers, else int32 categories. No candidates."""
     remarks: tuple[str, ...] = ()
     """How the file was understood, where it could be understood otherwise: full sentences."""
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, given: Sequence[str] = ()) -> Predictions:
     """Reads and checks the file.
 
     Args:
       path: a CSV file with a header.
+      given: columns of legitimate inputs, which are no candidates.
 
     Raises:
       ContractError: no file, a missing column or value, a split of another name, no test row, no candidate; predicted
@@ -141,11 +145,15 @@ def read_predictions(path: Path) -> Predictions:
         columns={},
         probability=probability,
     )
-    used = {*of.values(), *of_class.values()}
+    of_model = {*of.values(), *of_class.values()} - {None}
+    for name in given:
+        expect(name in header and name not in of_model, "given", f"another column of {path.name}", repr(name))
+    used = {*of_model, *given}
     columns = _candidates(found, {name: cells[name] for name in header if name not in used}, remarks)
     only = "none" if not remarks else " ".join(["none.", *remarks])
     expect(bool(columns), path.name, "at least one more column, with two values or more, as a candidate", only)
-    return found._replace(columns=columns, remarks=tuple(remarks))
+    inputs = {name: legitimate_input(name, cells[name]) for name in given}
+    return found._replace(columns=columns, given=inputs, remarks=tuple(remarks))
 
 
 def _complete(path: Path, name: str, cells: Sequence[str], needed: np.ndarray) -> list[Value | None]:

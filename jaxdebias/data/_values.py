@@ -200,6 +200,25 @@ def column(values: Any) -> Column:
     return Column(value, names, _missing(values, found), _identifier(distinct, known) if counts_rows else "")
 
 
+def legitimate_input(name: str, values: Any) -> np.ndarray:
+    """`[n]` of an input that may explain the label: numbers, missing ones at the median; or categories, also missing.
+
+    Args:
+      name: of the column, for the error.
+      values: a column.
+
+    >>> legitimate_input("priors", ["1", "", "3.5"]).tolist(), legitimate_input("charge", ["F", "", "M"]).tolist()
+    ([1.0, 2.25, 3.5], [0, 2, 1])
+    """
+    found = canonical_all(values)
+    known = [value for value in found if value is not None]
+    expect(bool(known), name, "at least one known value", "none")
+    if not all(map(is_number, known)):
+        return categories(["missing" if value is None else value for value in found]).value
+    middle = float(np.median([float(value) for value in known]))
+    return np.array([middle if value is None else float(value) for value in found], np.float64)
+
+
 def check_groups(what: str, classes: int, values: int) -> None:
     """Refuses an attribute with so many values that the groups could not be listed."""
     expect(

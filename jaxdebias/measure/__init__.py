@@ -1,5 +1,6 @@
 """Is the model biased, and how strongly: every number with its uncertainty."""
 
+from jaxdebias.measure._association import Association, assess_association, cramers_v
 from jaxdebias.measure._attention_iou import (
     area_fraction,
     attention_iou,
@@ -11,6 +12,7 @@ from jaxdebias.measure._attention_iou import (
     pointing_game,
     top_pixel_iou,
 )
+from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
@@ -27,6 +29,7 @@ from jaxdebias.measure._disparity import (
     largest_difference_interval,
     worst_group_interval,
 )
+from jaxdebias.measure._disparity_entries import AttributeDisparity, RatedGroup, SmallGroup
 from jaxdebias.measure._extreme_changes import largest_difference_change, worst_group_change
 from jaxdebias.measure._fairness import (
     Disparity,
@@ -46,6 +49,13 @@ from jaxdebias.measure._intervals import (
     proportion_interval,
     weighted_interval,
 )
+from jaxdebias.measure._interventions import (
+    Intervention,
+    flipped_column_reliance,
+    intervention_reliance,
+    quote_interventions,
+)
+from jaxdebias.measure._lean import label_association
 from jaxdebias.measure._map_scores import (
     GroupScores,
     ModelScores,
@@ -62,9 +72,10 @@ from jaxdebias.measure._map_scores import (
 )
 from jaxdebias.measure._mean_intervals import mean_change, mean_interval
 from jaxdebias.measure._region_masks import region_masks
-from jaxdebias.measure._reliance import Shortcut, find_shortcuts, label_association, mistake_pull
+from jaxdebias.measure._reliance import Reliance, Rival, Rivals, assess_reliance
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
 from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
+from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, mistake_pull
 from jaxdebias.measure._significance import (
     CMH,
     adjust_holm,
@@ -79,6 +90,8 @@ from jaxdebias.measure._significance import (
 __all__ = [
     "CMH",
     "AccuracyChanges",
+    "Association",
+    "AttributeDisparity",
     "CalibrationError",
     "DesignEffect",
     "Disparity",
@@ -87,17 +100,26 @@ __all__ = [
     "GroupReport",
     "GroupScores",
     "Interval",
+    "Intervention",
     "LargestDifference",
     "ModelScores",
     "PairedChange",
+    "RatedGroup",
+    "Reliance",
+    "Rival",
+    "Rivals",
     "ScoreReport",
     "ScoreSums",
     "Shortcut",
+    "SmallGroup",
     "WorstGroup",
     "accuracy_differences",
     "add_scores",
     "adjust_holm",
     "area_fraction",
+    "assess_association",
+    "assess_disparity",
+    "assess_reliance",
     "attention_iou",
     "calibration_error",
     "calibration_gap",
@@ -105,12 +127,14 @@ __all__ = [
     "cmh_test",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
+    "cramers_v",
     "empty_sums",
     "excludes_zero",
     "fairness_differences",
     "fairness_report",
     "find_shortcuts",
     "flip_rate",
+    "flipped_column_reliance",
     "group_confusion",
     "group_counts",
     "group_report",
@@ -118,6 +142,7 @@ __all__ = [
     "has_mass",
     "histogram_overlap",
     "homogeneity_p",
+    "intervention_reliance",
     "label_association",
     "label_groups",
     "largest_difference_change",
@@ -130,6 +155,7 @@ __all__ = [
     "mistake_pull",
     "over_models",
     "over_seeds",
+    "overall_disparity",
     "pair_bias",
     "pair_gap",
     "paired_change",
@@ -138,6 +164,7 @@ __all__ = [
     "pairwise_attention_iou",
     "pointing_game",
     "proportion_interval",
+    "quote_interventions",
     "region_masks",
     "score_intervals",
     "score_report",

@@ -1,327 +1,291 @@
-"""Which attribute does a classifier use as a shortcut? From its predictions alone, whatever made them.
+"""Do decisions depend on an attribute? Graded by evidence, from a table of predictions, labels and values.
 
-A classifier that is worse on one group than on another need not follow a shortcut: the group may be harder. What gives
-a shortcut away is the direction of the mistakes: among samples of one label, predictions lean to the class that the
-attribute goes with in training. `w[y, a] = log p(y, a) / (p(y) p(a))`, of the training counts, says how much attribute
-a speaks for class y. The *pull* of a label is the mean, over pairs of its samples with different attribute values, of
-how much higher `w[predicted, a]` is with a sample's own value than with the other's; that of a classifier is the mean
-over labels. All labels count alike, so that a group that is merely harder, which makes as many mistakes against the
-pull as with it, cancels out. Under the null, within each label the attribute has nothing to do with the prediction: it
-can be exchanged between samples, and mean and variance of the pull are closed forms, as in the Cochran-Mantel-Haenszel
-test with scores (Landis, Heyman and Koch 1978).
-
-Attributes that go together are told apart by conditioning: only pairs that agree in label *and* in the other attribute
-count. What an attribute says about another one's samples is then left out. One that follows another by chance would
-pass one such test in twenty; all of them together are adjusted, as the plain ones are.
+The strongest evidence changes the attribute alone (`_interventions`). A table of predictions can show less than one
+thinks: any table fits a model that reads only a legitimate cause whose distribution differs between the values. So a
+lean of the mistakes is where the questions begin, and it is called reliance only if how the test set came about, and
+tests on several sides, exclude what else makes mistakes lean.
 """
 
-import statistics
-from collections.abc import Hashable, Mapping
-from typing import NamedTuple, TypeVar
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, overload
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
 
-from jaxdebias.contracts import (
-    check_counted,
-    check_finite,
-    check_integers,
-    check_numbers,
-    describe,
-    expect,
-    row_count,
+from jaxdebias.contracts import check_choice
+from jaxdebias.core import Key
+from jaxdebias.measure._copies import are_copies, explained_by
+from jaxdebias.measure._exchange import ExchangeTest
+from jaxdebias.measure._given import given_strata
+from jaxdebias.measure._intervals import Interval, checked_level
+from jaxdebias.measure._lean import (
+    EVEN,
+    detectable_lean,
+    largest_share,
+    lean_interval,
+    lean_test,
+    sided_lean_p,
 )
-from jaxdebias.core import Array, Key, cell_counts
-from jaxdebias.measure._groups import predicted_class
-from jaxdebias.measure._intervals import Interval
-from jaxdebias.measure._row_intervals import weighted_rate_interval
+from jaxdebias.measure._reliance_inputs import Candidate, checked_counts, checked_rows, make_candidate
+from jaxdebias.measure._reversed import reversed_sides_p
+from jaxdebias.measure._significance import adjust_holm
 
-Name = TypeVar("Name", bound=Hashable)
-
-
-class Pull(NamedTuple):
-    """How far predictions lean to the class that an attribute goes with."""
-
-    value: float
-    """In nats, mean over labels; 0 is expected without a shortcut, negative: they lean away."""
-    z: float
-    """The same in standard errors under the null; NaN where nothing could be exchanged."""
-    n: int
-    """Samples that have one of another value to be compared with."""
+Drawn = Literal["assigned", "as_they_come", "picked", "unknown"]
+DRAWN: tuple[Drawn, ...] = ("assigned", "as_they_come", "picked", "unknown")
+SMALL_LEAN = 0.10
+"""A test set that would not show a lean of this size cannot tell."""
+MIN_GROUP = 30
+"""Units that a value needs to be compared; an attribute needs two such values."""
+ALONE = "attribute"
+"""Name of an attribute that comes without one."""
 
 
-class Shortcut(NamedTuple):
-    """What the predictions say about one candidate attribute."""
+class Rival(NamedTuple):
+    """Another explanation of mistakes that lean."""
 
-    name: str
-    pull: Pull
-    p_value: float
-    """One-sided, Holm-adjusted over the candidates; 1 where the test could not be made."""
-    gap: Interval
-    """Accuracy on bias-aligned minus that on bias-conflicting samples, mean over the labels that have both; NaN where
-    none has."""
-    explained_by: str | None
-    """The candidate behind this one: given it, this one pulls no more, but not the other way round."""
-    verdict: str
-    """`shortcut`; `explained`, by another candidate; `none`: not separable from no shortcut; `unknown`: see reason."""
-    reason: str
-    """Why the verdict is `unknown`, else empty."""
+    state: Literal["excluded", "open", "not_checked"]
+    """Whether the data, or how they were drawn, exclude it."""
+    figure: float | None
+    """The number that decided; None where none did."""
 
 
-def find_shortcuts(
-    key: Key,
-    predicted: Shaped[Array, "n *k"],
-    label: Int[Array, " n"],
-    attributes: Mapping[str, Int[Array, " n"]],
+class Rivals(NamedTuple):
+    """The three rivals of reliance."""
+
+    base_rates: Rival
+    """Labels are differently frequent, and the model uses that as a calibrated model would. Figure: p of the test."""
+    label_noise: Rival
+    """Labels of one value are wrong in one direction. Figure: 1 if suspected, 0 if looked for and not found."""
+    fallback: Rival
+    """A class that the model predicts when it does not know. Figure: the largest training share in units of 1/k."""
+
+
+UNCHECKED = Rivals(*[Rival("not_checked", None)] * 3)
+
+
+class Reliance(NamedTuple):
+    """What is known about one attribute, on the strongest evidence."""
+
+    attribute: str
+    """Name of the attribute."""
+    state: Literal["shown", "shown_given", "consistent", "no_sign", "cannot_tell"]
+    """Grade of the evidence."""
+    drawn: Drawn
+    """How the test set came about."""
+    evidence: str
+    """`twins`, `flipped_column`, `hidden_region`, `pixel_edit`, `given:COLUMNS` or `mistakes`."""
+    lean: Interval | None
+    """Accuracy where attribute and label are associated minus accuracy elsewhere; None where it is not defined."""
+    p: float | None
+    """Holm-adjusted p of the evidence; None where no test was made."""
+    mistakes: int
+    """Mistakes in the rows whose value is known."""
+    detectable: float | None
+    """Smallest lean that 80 % of such test sets would show; None where no test was made."""
+    copies: tuple[str, ...]
+    """Attributes that agree with this one: one finding. Where the state is `no_sign`: the one that explains it."""
+    rivals: Rivals
+    """Other explanations, and whether they are excluded."""
+
+
+@overload
+def assess_reliance(
+    predicted: Any, label: Any, values: Mapping[str, Any], *args: Any, **options: Any
+) -> dict[str, Reliance]: ...
+@overload
+def assess_reliance(predicted: Any, label: Any, values: np.ndarray, *args: Any, **options: Any) -> Reliance: ...
+
+
+def assess_reliance(
+    predicted: Any,
+    label: Any,
+    values: Any,
+    train_counts: Any = None,
+    probabilities: Any = None,
+    drawn: str = "unknown",
+    given: Mapping[str, Any] | None = None,
     *,
+    key: Key,
+    wrong_labels: bool | None = None,
+    unit: Any = None,
+    weight: Any = None,
     classes: int | None = None,
-    train_counts: Mapping[str, Int[Array, "k a"]] | None = None,
-    unit: Int[Array, " n"] | None = None,
+    min_group: int = MIN_GROUP,
     level: float = 0.95,
-) -> list[Shortcut]:
-    """Tests every candidate attribute, the strongest pull first.
+) -> Any:
+    """Grades the evidence that predictions depend on attributes, from their mistakes.
 
-    The chance of calling any candidate a shortcut where none is one is at most `1 - level`.
+    1. Mistakes lean: T = sum of w[predicted, value] within labels, Holm over the attributes. If not: `no_sign`, or
+       `cannot_tell` if a lean of 10 points would not have been found either.
+    2. Attributes that only accompany another one that leans are explained by it.
+    3. With `given`: if it leans on all sides among rows that agree in these columns, `shown_given`.
+    4. `drawn="assigned"`: if it leans on all sides, `shown_given`. `drawn="as_they_come"`: if the model leans further
+       than its own scores allow, `shown_given`. Otherwise `consistent`. Without probabilities, 3 and 4 show nothing if
+       there is a class to fall back on.
+    5. Where labels are suspected to be wrong, a lean is `consistent`.
 
     Args:
-      key: of the gaps' intervals.
-      predicted: predicted classes `[n]` int, or logits `[n k]` float, on samples that were not trained on.
-      label: `[n]` in 0..k-1.
-      attributes: name -> `[n]` from 0; -1 is unknown and leaves the sample out of this attribute's test.
-      classes: k; by default from the logits, or one more than the largest label or prediction.
-      train_counts: name -> training samples per label and attribute value. Without one, those of the given samples:
-        right where they are biased as the training set is, `unknown` where they are balanced.
-      unit: `[n]`, samples of one unit are not independent (renderings of one digit); then the variance is over units.
-      level: one minus the chance of a false alarm; also of the gaps' intervals.
+      predicted: `[n]` predicted classes, or `[n k]` logits or probabilities, on rows that were not trained on.
+      label: `[n]` true classes.
+      values: name -> `[n]` values of an attribute from 0, -1 unknown; or one such array.
+      train_counts: name -> `[k a]` training rows per class and value; or one such array. Where they are missing, the
+        rows' own association gives the direction, if it is significant.
+      probabilities: `[n k]` predicted probabilities.
+      drawn: how the rows came about: `assigned` (values were given to rows independently of their content),
+        `as_they_come` (a plain sample), `picked` (selected by label and value), `unknown`.
+      given: name -> `[n]` legitimate inputs, numbers or categories.
+      key: randomness of permutations.
+      wrong_labels: whether labels of one value are suspected to be wrong; None: nobody looked.
+      unit: `[n]` integers, rows of one unit are not independent; None: every row is its own unit.
+      weight: `[n]` weights of rows; 0 is padding. Other weights enter the size of the lean only.
+      classes: k; by default from probabilities or counts, or one more than the largest label or prediction.
+      min_group: units that a value needs; an attribute with fewer than two such values is `cannot_tell`.
+      level: one minus the level of the tests; also that of the lean's interval.
+
+    Returns:
+      name -> Reliance in the order given; for one array, one Reliance.
 
     Raises:
-      ContractError: no candidates, wrong shapes or values, counts that do not fit the attribute.
+      ContractError: wrong shapes or values, an unknown `drawn`, counts that do not fit the attribute.
 
-    >>> label, colour = np.array([0, 1] * 100), np.array([0, 0, 1, 1] * 50)
-    >>> counts = {"colour": np.array([[90, 10], [10, 90]])}
-    >>> find_shortcuts(jax.random.key(0), colour, label, {"colour": colour}, train_counts=counts)[0].verdict
-    'shortcut'
-    >>> find_shortcuts(jax.random.key(0), label, label, {"colour": colour}, train_counts=counts)[0].verdict
-    'none'
+    >>> label, colour = np.array([0, 1] * 200), np.array([0, 0, 1, 1] * 100)
+    >>> counts = np.array([[90, 10], [10, 90]])
+    >>> predicted = np.where(np.arange(400) % 5 < 2, colour, label)
+    >>> assess_reliance(predicted, label, colour, counts, key=jax.random.key(0)).state
+    'consistent'
+    >>> assess_reliance(predicted, label, colour, counts, drawn="assigned", key=jax.random.key(0)).state
+    'shown_given'
+    >>> assess_reliance(label, label, colour, counts, key=jax.random.key(0)).state
+    'no_sign'
     """
-    n = row_count("label", label)
-    expect(len(attributes) > 0, "attributes", "at least one candidate", "none")
-    expect(0 < level < 1, "level", "a number between 0 and 1", level)
-    if np.ndim(predicted) == 2:
-        classes = classes or np.shape(predicted)[1]
-    elif classes is None:
-        for name, value in (("predicted", predicted), ("label", label)):
-            check_integers(name, value, n, 0, None)
-        classes = 1 + int(max(np.max(predicted), np.max(label)))
-        check_counted("label", classes)
-    check_integers("label", label, n, 0, classes)
-    predicted, label = predicted_class("predicted", predicted, n, classes), np.asarray(label)
-    if unit is not None:
-        check_integers("unit", unit, n, 0, None)
-    unknown = set(train_counts or ()) - set(attributes)
-    expect(not unknown, "train_counts", f"counts of {', '.join(attributes)}", ", ".join(map(str, unknown)))
-    values, scores = {}, {}
-    for name, value in attributes.items():
-        check_integers(f"attributes[{name!r}]", value, n, -1, None)
-        values[name] = np.asarray(value)
-        counts = (train_counts or {}).get(name)
-        most = int(values[name].max())
-        check_counted(f"attributes[{name!r}]", most + 1)
-        if counts is None:
-            expect(most >= 0, "attributes", "at least one known value", "only -1")
-            counts = cell_counts(label, values[name], classes, most + 1)
-        check_numbers(f"train_counts[{name!r}]", counts, "k a")
-        check_finite(f"train_counts[{name!r}]", counts)
-        counts = np.asarray(counts)
-        expect(
-            counts.shape[0] == classes and counts.shape[1] > most,
-            f"train_counts[{name!r}]",
-            f"[k={classes}, more than {most}]",
-            describe(counts),
+    if not isinstance(values, Mapping):
+        counts = None if train_counts is None else {ALONE: train_counts}
+        options = {"wrong_labels": wrong_labels, "unit": unit, "weight": weight, "classes": classes}
+        options |= {"min_group": min_group, "level": level}
+        alone = {ALONE: values}
+        return assess_reliance(predicted, label, alone, counts, probabilities, drawn, given, key=key, **options)[ALONE]
+    check_choice("drawn", drawn, DRAWN)
+    alpha = 1.0 - checked_level(level)
+    counts = train_counts or {}
+    classes = checked_counts(counts, values, classes)
+    rows, classes = checked_rows(predicted, label, probabilities, unit, weight, classes)
+    candidates = {
+        name: make_candidate(
+            name, value, rows, classes, counts.get(name), min_group, alpha, jax.random.fold_in(key, number)
         )
-        expect(
-            bool((counts >= 0).all() and counts.any()), f"train_counts[{name!r}]", "counts, not all 0", describe(counts)
-        )
-        scores[name] = label_association(counts)
-
-    pulls = {name: mistake_pull(predicted, label, values[name], scores[name], unit=unit) for name in values}
-    adjusted = holm({name: _p_value(one.z) for name, one in pulls.items()})
-    flagged = [name for name in values if adjusted[name] < 1 - level and not silent(scores[name])]
-    given_others = _conditional(flagged, predicted, label, values, scores, unit)
-    found = []
-    for name in values:
-        reason = _reason(pulls[name], scores[name], name in (train_counts or {}))
-        behind = _explained_by(name, given_others, 1 - level)
-        verdict = (
-            "unknown" if reason else "none" if name not in flagged else "shortcut" if behind is None else "explained"
-        )
-        gap = _gap(predicted == label, label, values[name], scores[name] > 0, unit, level)
-        found.append(Shortcut(name, pulls[name], adjusted[name], gap, behind, verdict, reason))
-    return sorted(found, key=lambda one: -np.nan_to_num(one.pull.z, nan=-np.inf))
-
-
-def label_association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
-    """`log p(y, a) / (p(y) p(a))` in nats: how much attribute value a speaks for class y; 0 where it says nothing.
-
-    Half a sample is added to every cell, so that an empty one speaks strongly, not infinitely, against its class.
-    Values that never occur say nothing.
-
-    >>> label_association(np.array([[90, 10], [10, 90]])).round(2).tolist()
-    [[0.58, -1.57], [-1.57, 0.58]]
-    """
-    check_numbers("counts", counts, "k a")
-    check_finite("counts", counts)
-    counts = np.asarray(counts, np.float64)
-    expect(bool((counts >= 0).all()), "counts", "at least 0", describe(counts))
-    seen = counts.sum(0) > 0
-    joint = (counts + 0.5) * seen
-    expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True) / max(joint.sum(), 0.5)
-    return np.log(np.where(seen, joint, 1.0) / np.where(seen, expected, 1.0))
-
-
-def mistake_pull(
-    predicted: Int[Array, " n"],
-    label: Int[Array, " n"],
-    attribute: Int[Array, " n"],
-    score: Float[Array, "k a"],
-    *,
-    given: Int[Array, " n"] | None = None,
-    unit: Int[Array, " n"] | None = None,
-) -> Pull:
-    """How much higher the score of predictions is with their own attribute value than with others of their label.
-
-    Args:
-      predicted: `[n]` in 0..k-1.
-      label: `[n]` in 0..k-1.
-      attribute: `[n]`, -1 leaves the sample out.
-      score: `[k a]`, how much an attribute value speaks for a class, see `association`.
-      given: `[n]`, compare only samples that also agree in this one; -1 leaves the sample out.
-      unit: `[n]`, see `find_shortcuts`. None: the variance is that of the exchange, exactly; else the sum over units of
-        the squares of their parts, for which there should be some dozens of them.
-    """
-    check_numbers("score", score, "k a")
-    check_finite("score", score)
-    n, (classes, values) = row_count("label", label), np.shape(score)
-    check_integers("label", label, n, 0, classes)
-    check_integers("predicted", predicted, n, 0, classes)
-    check_integers("attribute", attribute, n, -1, values)
-    if given is not None:
-        check_integers("given", given, n, -1, None)
-    if unit is not None:
-        check_integers("unit", unit, n, 0, None)
-        _, unit = np.unique(np.asarray(unit), return_inverse=True)
-    predicted, label, attribute = map(np.asarray, (predicted, label, attribute))
-    score, known = np.asarray(score, np.float64), attribute >= 0
-    given = np.zeros_like(label) if given is None else np.asarray(given)
-    part, variance, samples = np.zeros(len(label)), 0.0, 0
-    labels = []
-    for y in np.unique(label[known & (given >= 0)]):
-        pairs, exchanged, rows_of_label = 0.0, 0.0, []
-        for other in np.unique(given[known & (given >= 0) & (label == y)]):
-            rows = np.flatnonzero(known & (label == y) & (given == other))
-            p, a, n = predicted[rows], attribute[rows], len(rows)
-            of_p, of_a = (np.bincount(x, minlength=length) / n for x, length in zip((p, a), score.shape, strict=True))
-            if of_a.max() == 1:
-                continue
-            # Centred over what the stratum predicts and over its attribute values: its mean under exchange is 0.
-            cell = score - (score @ of_a)[:, None] - (of_p @ score)[None, :] + of_p @ score @ of_a
-            part[rows] = cell[p, a]
-            exchanged += n**2 / (n - 1) * (of_p @ cell**2 @ of_a)
-            pairs += n * (1 - of_a @ of_a)
-            rows_of_label.append(rows)
-        if rows_of_label:
-            rows = np.concatenate(rows_of_label)
-            part[rows] /= pairs
-            variance += exchanged / pairs**2
-            samples += len(rows)
-            labels.append(y)
-    if not labels:
-        return Pull(float("nan"), float("nan"), 0)
-    total = part.sum()
-    if unit is not None:
-        variance = float((np.bincount(unit, part) ** 2).sum())
-    # No variance: all predictions of a label alike, or scores that say nothing.
-    z = total / variance**0.5 if variance > 1e-20 else 0.0
-    return Pull(float(total / len(labels)), float(z), samples)
-
-
-def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """P-values that bound the chance of any false alarm over all of them (Holm 1979).
-
-    >>> holm({"a": 0.01, "b": 0.03, "c": 0.04})
-    {'a': 0.03, 'b': 0.06, 'c': 0.06}
-    """
-    adjusted, least = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = least
-    return {name: adjusted[name] for name in p_values}
-
-
-def _p_value(z: float) -> float:
-    return 1.0 if np.isnan(z) else statistics.NormalDist().cdf(-z)
-
-
-def silent(score: Float[np.ndarray, "k a"]) -> bool:
-    """Whether an attribute says next to nothing about the label: no cell is 5 % fuller or emptier than by chance."""
-    return bool(np.abs(score).max() < 0.05)
-
-
-def _reason(found: Pull, score: Float[np.ndarray, "k a"], counted: bool) -> str:
-    """Why there can be no verdict."""
-    if silent(score) and not counted:
-        return "it says nothing about the label in these samples; give the counts of the training set"
-    if not found.n:
-        return "no label has samples of two values of the attribute"
-    return ""
-
-
-def _conditional(
-    flagged: list[str],
-    predicted: np.ndarray,
-    label: np.ndarray,
-    values: Mapping[str, np.ndarray],
-    scores: Mapping[str, np.ndarray],
-    unit: Array | None,
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """(candidate, given another) -> z of its pull and the p-value, Holm-adjusted over all of these."""
-    z = {
-        (name, given): mistake_pull(predicted, label, values[name], scores[name], given=values[given], unit=unit).z
-        for name in flagged
-        for given in flagged
-        if name != given
+        for number, (name, value) in enumerate(values.items())
     }
-    adjusted = holm({pair: _p_value(one) for pair, one in z.items()})
-    return {pair: (z[pair], adjusted[pair]) for pair in z}
+    tests, p = _lean_tests(candidates, alpha)
+    leaning = sorted((name for name in p if p[name] <= alpha), key=lambda name: (tests[name].p, -tests[name].z))
+    same = _copies(candidates)
+    conditional = _conditional_p(candidates, leaning, same, alpha)
+    explained = explained_by(leaning, conditional, same, alpha)
+    columns = None
+    if given is not None:
+        answer = np.eye(classes)[rows.predicted] if rows.probabilities is None else rows.probabilities
+        columns = ",".join(given), given_strata(rows.label, answer, given)
+
+    found: dict[str, Reliance] = {}
+    for name in [*leaning, *(name for name in values if name not in leaning)]:
+        candidate, leads = candidates[name], [other for other in same[name] if other in found and other in leaning]
+        answer = _described(candidate, tests.get(name), p.get(name), drawn, alpha / max(len(p), 1), level)
+        if leads:  # one finding, both names: that of the copy that leans most
+            shared = ("state", "evidence", "p", "rivals")
+            answer = answer._replace(copies=same[name], **{field: getattr(found[leads[0]], field) for field in shared})
+        elif name in explained:
+            behind = explained[name]
+            answer = answer._replace(state="no_sign", p=conditional[name, behind], copies=(behind,))
+        elif name in leaning:
+            answer = _graded(answer, candidate, columns, wrong_labels, alpha)._replace(copies=same[name])
+        found[name] = answer
+    return {name: found[name] for name in values}
 
 
-def _explained_by(name: str, given_others: Mapping[tuple[str, str], tuple[float, float]], alpha: float) -> str | None:
-    """The flagged candidate that leaves this one nothing, and that this one leaves something; the strongest of them."""
-    behind = []
-    for (one, other), (_, p_value) in given_others.items():
-        if one == name and p_value >= alpha > given_others[other, one][1]:
-            behind.append((given_others[other, one][0], other))
-    return max(behind)[1] if behind else None
+def _lean_tests(candidates: Mapping[str, Candidate], alpha: float) -> tuple[dict[str, ExchangeTest], dict[str, float]]:
+    """(tests, Holm-adjusted p) of the lean of every attribute that has a direction."""
+    tested = [candidate for candidate in candidates.values() if candidate.w is not None]
+    tests = {
+        one.name: lean_test(one.rows, one.w, key=jax.random.fold_in(one.key, 0), resolve=alpha / len(tested))
+        for one in tested
+    }
+    adjusted = adjust_holm([test.p for test in tests.values()]).tolist() if tests else []
+    return tests, dict(zip(tests, adjusted, strict=True))
 
 
-def _gap(
-    right: Bool[np.ndarray, " n"],
-    label: np.ndarray,
-    attribute: np.ndarray,
-    aligned: Bool[np.ndarray, "k a"],
-    unit: Array | None,
-    level: float,
-) -> Interval:
-    """Accuracy on aligned minus on conflicting samples, mean over the labels that have both."""
-    label = label.astype(np.int32)  # int8 would overflow below
-    side = np.where(aligned[label, np.maximum(attribute, 0)], 0, 1)
-    group = np.where(attribute >= 0, 2 * label + side, -1).astype(np.int32)
-    count = np.bincount(group[group >= 0], minlength=2 * len(aligned)).reshape(-1, 2)
-    both = (count > 0).all(1)
-    if not both.any():
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    group = np.where(both[label], group, -1).astype(np.int32)
-    # Of each label: the aligned rate counts +1, the conflicting one -1, divided by the labels that have both.
-    w = (both[:, None] * np.array([1.0, -1.0]) / both.sum()).ravel()
-    gap = weighted_rate_interval(right, group, w, unit=unit, level=level)
-    return gap._replace(n=round(float(gap.n)))
+def _copies(candidates: Mapping[str, Candidate]) -> dict[str, tuple[str, ...]]:
+    """Attributes that agree with each one on at least 90 % of the rows."""
+    same: dict[str, list[str]] = {name: [] for name in candidates}
+    for first, second in itertools.combinations(candidates, 2):
+        if are_copies(candidates[first].value, candidates[second].value):
+            same[first].append(second)
+            same[second].append(first)
+    return {name: tuple(others) for name, others in same.items()}
+
+
+def _conditional_p(
+    candidates: Mapping[str, Candidate], leaning: list[str], same: Mapping[str, tuple[str, ...]], alpha: float
+) -> dict[tuple[str, str], float]:
+    """(name, given) -> p of the lean within labels and values of another attribute that leans; Holm over all of them.
+
+    An attribute that follows another one by chance would pass one such test in twenty; hence Holm.
+    """
+    pairs = [pair for pair in itertools.permutations(leaning, 2) if pair[1] not in same[pair[0]]]
+    p = []
+    for number, (name, given) in enumerate(pairs):
+        candidate = candidates[name]
+        other = candidates[given].value[candidate.value >= 0]
+        key = jax.random.fold_in(jax.random.fold_in(candidate.key, 1), number)
+        rows, resolve = candidate.rows.among(other >= 0), alpha / len(pairs)
+        p.append(lean_test(rows, candidate.w, key=key, stratum=other[other >= 0], resolve=resolve).p)
+    return dict(zip(pairs, adjust_holm(p).tolist(), strict=True)) if pairs else {}
+
+
+def _described(
+    candidate: Candidate, test: ExchangeTest | None, p: float | None, drawn: str, alpha: float, level: float
+) -> Reliance:
+    """Sizes, p, and the state of an attribute whose mistakes do not lean."""
+    rows, w = candidate.rows, candidate.w
+    lean, detectable, state = None, None, candidate.state
+    if w is not None:
+        lean = lean_interval(rows, w, level=level)
+        detectable = detectable_lean(rows, w, alpha=alpha, design_effect=test.design_effect)
+        state = "no_sign" if detectable <= SMALL_LEAN else "cannot_tell"
+    mistakes = int((rows.predicted != rows.label).sum())
+    return Reliance(candidate.name, state, drawn, "mistakes", lean, p, mistakes, detectable, (), UNCHECKED)
+
+
+def _graded(
+    answer: Reliance,
+    candidate: Candidate,
+    columns: tuple[str, np.ndarray] | None,
+    wrong_labels: bool | None,
+    alpha: float,
+) -> Reliance:
+    """What a lean shows: beyond the columns given, or else by how the rows came about."""
+    rows, w, present = candidate.rows, candidate.w, candidate.present
+    keys = [jax.random.fold_in(candidate.key, number) for number in (2, 3, 4)]
+    share = largest_share(candidate.counts)
+    fallback = share > EVEN
+    p, passed, evidence = None, False, "mistakes"
+    if columns is not None:
+        names, stratum = columns
+        p = sided_lean_p(rows, w, present, key=keys[0], stratum=stratum[candidate.value >= 0])
+        passed = p <= alpha and not (fallback and rows.probabilities is None)
+        evidence = f"given:{names}" if passed else "mistakes"
+    if not passed and answer.drawn in ("assigned", "as_they_come"):
+        if answer.drawn == "assigned":
+            p = sided_lean_p(rows, w, present, key=keys[1])
+        else:
+            p = reversed_sides_p(rows, w, present, fallback=fallback, key=keys[2])
+        passed = p <= alpha and not (fallback and rows.probabilities is None)
+    decided = p is not None and p <= alpha
+    rivals = Rivals(
+        base_rates=Rival("excluded" if decided else "open", p),
+        label_noise=UNCHECKED.label_noise
+        if wrong_labels is None
+        else Rival("open" if wrong_labels else "excluded", float(wrong_labels)),
+        fallback=Rival("excluded" if passed or not fallback else "open", share),
+    )
+    state = "shown_given" if passed and not wrong_labels else "consistent"
+    return answer._replace(state=state, evidence=evidence, rivals=rivals)

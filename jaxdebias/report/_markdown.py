@@ -9,10 +9,10 @@ print(markdown.model_card(read_run("run")))
 import re
 from collections.abc import Sequence
 
-from jaxdebias.auditing.advice import LEAVE
-from jaxdebias.report import candidate_view, formats, wording
+from jaxdebias.report import formats, verdict_phrases, verdict_words, wording
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.results.records import Advice, GroupRate, Measurement, RunResults
+from jaxdebias.report.method_names import method_name
+from jaxdebias.results.records import GroupRate, Measurement, RunResults, Verdict
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;"}
 
@@ -52,7 +52,21 @@ def table(record: RunResults) -> str:
     Returns:
       A Markdown table, ending in a newline. A change that is none by its test is called not separable.
     """
-    return "\n".join(_table(wording.as_shown(record))) + "\n"
+    record = wording.as_shown(record)
+    return "\n".join([*_verdict(record.verdict, headed=True), *_table(record)]) + "\n"
+
+
+def _verdict(verdict: Verdict | None, *, headed: bool) -> list[str]:
+    """The three answers, the advice and every comparison; nothing without a verdict."""
+    if verdict is None:
+        return []
+    lines = [f"**{escape(verdict.headline)}**", ""] if headed else []
+    for section in verdict_words.sections(verdict):
+        if section.sentences:
+            lines += [f"- **{section.title}** {escape(section.text)}"]
+    rows = [list(map(escape, row)) for row in verdict_phrases.rows(verdict)[: verdict_phrases.MOST_ROWS]]
+    table = ["", *table_lines(verdict_phrases.COLUMNS, rows)] if rows else []
+    return [*lines, *table, ""]
 
 
 def model_card(record: RunResults) -> str:
@@ -74,10 +88,12 @@ def model_card(record: RunResults) -> str:
     made = record.provenance
     versions = ", ".join(f"{escape(name)} {escape(version)}" for name, version in made.versions.items())
     done = " ".join(verdict.repair)
-    if not done:
-        done = _not_done(record.advice)
-        if record.method != "erm" and not record.candidates:
-            done = f"Trained with {wording.method_name(record.method)}; nothing was repaired afterwards."
+    if record.verdict is not None:
+        done = _what_was_done(record)
+    elif not done:
+        done = "No repair was tried."
+        if record.method != "erm":
+            done = f"Trained with {method_name(record.method)}; nothing was repaired afterwards."
     facts = [
         (
             "Model and data",
@@ -100,34 +116,28 @@ def model_card(record: RunResults) -> str:
         "",
         said,
         "",
+        *_verdict(record.verdict, headed=False),
         *(f"- **{name}**: {text.rstrip('. ')}." for name, text in facts),
         "",
         *_table(record),
     ]
-    candidates = candidate_view.candidates_section(record)
-    if candidates is not None:
-        rows = [list(map(escape, row)) for row in candidates.rows]
-        lines += ["", escape(candidates.about), "", *table_lines(candidates.columns, rows)]
     remarks = [*wording.baseline_remarks(record), *record.findings]
     if remarks:
         lines += ["", "### Recommendations", "", *(f"- {escape(text)}" for text in remarks)]
     return "\n".join(lines) + "\n"
 
 
-def _not_done(advice: Advice | None) -> str:
-    """Why a model was left as it is."""
-    if advice is None or not advice.options:
-        return "No repair was tried."
-    tried = escape(" and ".join(wording.method_name(one.name) for one in advice.options))
-    if advice.fix == LEAVE:
-        return f"Nothing: {tried} were tried on held-out samples and not worth it."
-    return f"Nothing: of {tried}, tried on held-out samples, {escape(wording.method_name(advice.fix))} is worth it."
+def _what_was_done(record: RunResults) -> str:
+    """Whether a repair was applied to the model that is described."""
+    if record.after is None:
+        return "Nothing was changed."
+    return f"The model was repaired with {method_name(record.method)}; this was verified on the test set."
 
 
 def _table(record: RunResults) -> list[str]:
     repaired = record.after is not None
     columns = ["", "before" if repaired else "measured"]
-    columns += [f"after {escape(wording.method_name(record.method))}", "change"] if repaired else []
+    columns += [f"after {escape(method_name(record.method))}", "change"] if repaired else []
     models = [record.before, *([record.after] if repaired else [])]
     rows = []
     for metric in wording.metrics_of(record):
@@ -150,7 +160,7 @@ def _change(change: formats.Change | None) -> str:
     """A change with its interval, and whether it is more than chance."""
     if change is None:
         return NONE
-    said = candidate_view.gap(change)
+    said = formats.signed_change(change)
     return f"{said}, not separable" if change.separable is False else said
 
 

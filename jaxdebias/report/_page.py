@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from jaxdebias.contracts import describe, expect
 from jaxdebias.files import write_text
-from jaxdebias.report import answers, figures, formats, wording
+from jaxdebias.report import answers, figures, formats, verdict_phrases, verdict_words, wording
 from jaxdebias.report._page_groups import confusions, group_maps, group_rows, worst_groups
 from jaxdebias.report._page_metrics import baseline_rows, cards_of, panels_of
 from jaxdebias.report._page_training import influence_section, rounds_section, steps_of, training_section
-from jaxdebias.report.candidate_view import NUMBERS, candidates_section
 from jaxdebias.report.discovery_view import discovery_section
 from jaxdebias.report.draw_view import draws_section
 from jaxdebias.report.figures import Series
 from jaxdebias.report.formats import applies
 from jaxdebias.report.map_view import maps_section
+from jaxdebias.report.method_names import method_name
 from jaxdebias.report.patch_view import patches_section
 from jaxdebias.report.pictures import Pictures, check_pictures
 from jaxdebias.results.records import Measurement, RunResults
@@ -62,8 +62,11 @@ def _sections(record: RunResults, pictures: Pictures) -> dict[str, object]:
         "results": record,
         "words": wording.words(record),
         "verdict": wording.verdict(record),
+        "judged": [] if record.verdict is None else verdict_words.sections(record.verdict),
+        "comparisons": [] if record.verdict is None else verdict_phrases.rows(record.verdict),
+        "comparison_columns": verdict_phrases.COLUMNS,
         "fall": _fall(record, runs),
-        "method": wording.method_name(record.method),
+        "method": method_name(record.method),
         "repaired": repaired,
         "has_aligned": any(map(any, record.aligned)),
         "confidence": f"{100 * record.level:g} %",
@@ -80,10 +83,8 @@ def _sections(record: RunResults, pictures: Pictures) -> dict[str, object]:
         "empty_groups": len(record.before.groups) - len(groups),
         "confusions": confusions(record, runs, by_group=not many),
         "worst_pictures": _worst_pictures(record, pictures),
-        "answers": answers.answers(record) if record.advice is not None else [],
+        "answers": answers.evidence(record),
         "discovered": discovery_section(record, pictures.suspects, pictures.mistaken),
-        "candidates": candidates_section(record),
-        "numbers": NUMBERS,
         "maps": maps_section(record, pictures.maps, pictures.maps_shown),
         "patches": patches_section(record, pictures.patch, pictures.patch_attribute, pictures.patch_label),
         "draws": draws_section(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from jaxdebias.report import figures, formats, wording
 from jaxdebias.report.formats import applies
+from jaxdebias.report.method_names import method_name
 from jaxdebias.results.records import GroupRate, RunResults
 
 CARDS = ("accuracy", "bias_conflicting_accuracy", "bias_aligned_accuracy", "counterfactual_bias",
@@ -108,10 +109,8 @@ def panels_of(record: RunResults) -> list[MetricPanel]:
         return []
     models = [("before" if record.after else "the model", "before", record.before)]
     if record.after is not None:
-        models.append((wording.method_name(record.method), "after", record.after))
-    models += [
-        (wording.method_name(name), "other", baseline.measurement) for name, baseline in record.baselines.items()
-    ]
+        models.append((method_name(record.method), "after", record.after))
+    models += [(method_name(name), "other", baseline.measurement) for name, baseline in record.baselines.items()]
     panels = []
     for shown in _shown(record, COMPARED, most=MOST_PANELS):
         metric = wording.metric_of(record, shown.key)
@@ -132,5 +131,5 @@ def baseline_rows(record: RunResults) -> list[BaselineRow]:
     for name, baseline in record.baselines.items():
         difference = formats.Change.of(baseline.accuracy_change)
         said = str(difference) if difference is not None else formats.NONE
-        rows.append(BaselineRow(wording.method_name(name), formats.seconds(baseline.seconds), baseline.needs, said))
+        rows.append(BaselineRow(method_name(name), formats.seconds(baseline.seconds), baseline.needs, said))
     return rows

@@ -3,9 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxdebias.report import candidate_view, draw_view, formats, map_view, patch_view, wording
+from jaxdebias.report import (
+    draw_view,
+    formats,
+    map_view,
+    patch_view,
+    verdict_phrases,
+    verdict_words,
+    wording,
+)
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.results.records import FeatureResults, Interval, Metrics, RunResults
+from jaxdebias.report.method_names import method_name
+from jaxdebias.results.records import FeatureResults, Interval, Metrics, RunResults, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,15 +34,19 @@ def print_summary(record: RunResults, console: "Console | None" = None) -> None:
     console, record = console or Console(), wording.as_shown(record)
     verdict = wording.verdict(record)
     console.print(Text(verdict.headline, style="bold"))
-    for paragraph in (verdict.diagnosis, verdict.repair):
-        if paragraph:
-            console.print(Text(" ".join(paragraph)))
+    if record.verdict is not None:
+        for section in verdict_words.sections(record.verdict):
+            if section.sentences:
+                console.print(Text(f"{section.title} {section.text}"))
+        console.print(_comparison_table(record.verdict))
+    else:
+        for paragraph in (verdict.diagnosis, verdict.repair):
+            if paragraph:
+                console.print(Text(" ".join(paragraph)))
     models = [("before", record.before)]
     if record.after is not None:
-        models.append((f"after {wording.method_name(record.method)}", record.after))
+        models.append((f"after {method_name(record.method)}", record.after))
     console.print(_metric_table(record, models))
-    if record.candidates:
-        candidate_view.print_candidates(record, console)
     if record.baselines:
         console.print(_baseline_table(record))
     if record.maps is not None:
@@ -44,6 +57,19 @@ def print_summary(record: RunResults, console: "Console | None" = None) -> None:
         draw_view.print_draws(record, console)
     for text in [*wording.baseline_remarks(record), *record.findings]:
         console.print(Text(text))
+
+
+def _comparison_table(verdict: Verdict) -> "Table":
+    """The worst comparisons, a row each."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    for name in verdict_phrases.COLUMNS:
+        table.add_column(name.lower())
+    for row in verdict_phrases.rows(verdict)[: verdict_phrases.MOST_ROWS]:
+        _add_row(table, *row)
+    return table
 
 
 def print_repair(record: FeatureResults, console: "Console | None" = None) -> None:
@@ -57,7 +83,7 @@ def print_repair(record: FeatureResults, console: "Console | None" = None) -> No
     from rich.text import Text
 
     console = console or Console()
-    edit, name = record.edit, wording.method_name(record.method)
+    edit, name = record.edit, method_name(record.method)
     verb = "accepted" if edit.accepted else "not accepted"
     console.print(Text(f"{name} on {record.features} features and {record.classes} classes: {verb}.", style="bold"))
     console.print(Text(f"{edit.reason} {formats.seconds(record.provenance.seconds)}."))
@@ -112,7 +138,7 @@ def _baseline_table(record: RunResults) -> "Table":
     table.add_column("time", justify="right")
     for name, baseline in record.baselines.items():
         cells = [_with_interval(metric, metric.of(baseline.measurement)) for metric in shown]
-        _add_row(table, wording.method_name(name), *cells, formats.seconds(baseline.seconds))
+        _add_row(table, method_name(name), *cells, formats.seconds(baseline.seconds))
     return table
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxdebias.core import Array
-from jaxdebias.report import candidate_view, figures, formats, wording
+from jaxdebias.report import figures, formats, wording
 from jaxdebias.results.records import ErrorGroup, RunResults
 
 MOST_GROUPS = 6
@@ -82,7 +82,7 @@ def _groups(
                 f"{formats.percent(group.error.value)} "
                 f"are wrong ({formats.interval(group.error)}); of the other {names[group.label]} "
                 f"{formats.percent(group.others.value)} ({formats.interval(group.others)}); p "
-                f"{candidate_view.p_value(group.p_value)}, over all groups. Mistakes nearest to the middle:",
+                f"{formats.p_value(group.p_value)}, over all groups. Mistakes nearest to the middle:",
                 images=images,
             )
         )

@@ -68,6 +68,27 @@ def signed_points(value: float | int) -> str:
     return f"{'+' if value >= 0 else '−'}{abs(100 * value):.1f} points"
 
 
+def signed_change(rate: Estimate | None) -> str:
+    """A difference in points, with its interval.
+
+    >>> signed_change(Change(0.3, 0.25, 0.36))
+    '+30.0 points (25.0 to 36.0)'
+    """
+    if not applies(rate):
+        return NONE
+    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (rate.low, rate.high))
+    return f"{signed_points(rate.value)} ({low} to {high})"
+
+
+def p_value(p: float) -> str:
+    """A p-value in two digits.
+
+    >>> p_value(3e-9), p_value(0.0213), p_value(1.0)
+    ('< 0.001', '0.021', '1')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def interval(rate: Estimate | None) -> str:
     """The ends of a rate's interval, in percent, without the unit.
 

@@ -6,16 +6,9 @@ from typing import Literal, NamedTuple
 from jaxdebias.mitigate._aug_cell.info import AugCellInfo
 from jaxdebias.report import formats
 from jaxdebias.report.formats import Change, Estimate, applies, percent, points
+from jaxdebias.report.method_names import method_name
 from jaxdebias.results.records import FeatureResults, Group, Measurement, Metrics, Rate, RunResults
 
-METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "aug-cell": "AUG-CELL",
-                "dbvae": "DB-VAE", "gce": "GCE", "groupdro": "GroupDRO",
-                "jtt": "JTT", "lff": "LfF", "disent": "DisEnt", "dfr": "DFR", "mixing": "channel mixing",
-                "fine_tune": "fine-tuning", "scratch": "from scratch", "fine_tune_head": "fine-tuning the last layer",
-                "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",
-                "self_influence": "self-influence fine-tuning",
-                "zero_column": "the column held at its mean",
-                "group-balanced": "group-balanced draws", "group-dro": "GroupDRO"}  # fmt: skip
 JUDGES = {
     "aug-cell": "networks that see shapes badly",
     "sih": "the biased branch of SiH, which follows what is learned first",
@@ -99,10 +92,6 @@ def words(record: RunResults) -> Words:
     return Words(record.attribute, record.items)
 
 
-def method_name(method: str) -> str:
-    return METHOD_NAMES.get(method, method)
-
-
 def group_name(group: Group) -> str:
     return f"{group.label_name} · {group.attribute_name}"
 
@@ -127,12 +116,27 @@ class Verdict(NamedTuple):
     """Sentences: what the edit or the other method did."""
 
 
+LEVELS = {
+    "reliance_retrain": "strong",
+    "reliance_repaired": "strong",
+    "disparity_cause_not_shown": "strong",
+    "disparity_repaired": "strong",
+    "no_problem_found": "none",
+    "not_enough_data": "unknown",
+}
+"""How loud the page is, by advice."""
 # A verdict needs a size below which a bias is not worth the word, and one above which it needs no adverb.
 STRONG, NOTICEABLE = 0.10, 0.02
 
 
 def verdict(record: RunResults) -> Verdict:
-    """Judges the trained model by its strongest evidence, and the repair by what is left of it."""
+    """Judges the trained model by its strongest evidence, and the repair by what is left of it.
+
+    Results that hold a verdict are not judged a second time: its words are taken.
+    """
+    if record.verdict is not None:
+        found = record.verdict
+        return Verdict(LEVELS[found.advice.state], found.headline, "", [], [found.advice.sentence])
     attribute, before = words(record).attribute, record.before
     gap, bias = gap_of(before), before.counterfactual_bias
     parity = before.equalised_odds_difference or before.demographic_parity_difference
@@ -141,36 +145,17 @@ def verdict(record: RunResults) -> Verdict:
     levels += [_level(rate.value, rate.low, NOTICEABLE) for rate in (bias,) if applies(rate)]
     groups_only = not levels and applies(parity)
     if groups_only:
-        levels = [_level(parity.value, parity.low, NOTICEABLE)]
+        levels = [_level(parity.value, parity.low if parity.p <= 1 - record.level else 0.0, NOTICEABLE)]
     level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
-    if record.candidates:
-        # Tested by the direction of the mistakes, and over all candidates: that a group is harder is no evidence.
-        first = record.candidates[0]
-        if first.verdict != "shortcut":
-            level = "unknown" if first.verdict == "unknown" else "none"
-            attribute = "candidates" if len(record.candidates) > 1 else attribute
-        elif level not in ("strong", "slight"):
-            level = "slight"
     follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
     leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
-    if _unnamed(record):
-        follows = leans = "the model follows a feature that no attribute names"
     headline = {
         "strong": f"Yes: {follows}.",
         "slight": f"Slightly: {leans}.",
         "none": f"No sign that {follows}.",
         "unknown": f"These measurements cannot say whether {follows}.",
     }[level]
-    if _unnamed(record) and level in ("strong", "slight"):
-        headline = f"Suspected: {follows}."
     return Verdict(level, headline, _outcome(record, level), _diagnosis(record, gap), _repair(record))
-
-
-def _unnamed(record: RunResults) -> bool:
-    """Whether the attribute of the results is one that was guessed from the pictures."""
-    found = record.discovered
-    cells = found.cells if found is not None else None
-    return cells is not None and bool(record.candidates) and record.candidates[0].name == cells.name
 
 
 def _level(value: float | int, low: float | int, floor: float) -> str:

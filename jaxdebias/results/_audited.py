@@ -1,34 +1,9 @@
-"""Records of an audit: candidate attributes, what was found without one, advice and the five answers."""
+"""Records of an audit: what was found without an attribute, the five answers, and what was given."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxdebias.results._measured import Change, Count, Interval, Rate, Share
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """An attribute that the model may have learned instead of the label."""
-
-    name: str
-    """Name of the attribute."""
-    verdict: Literal["shortcut", "explained", "none", "unknown"]
-    """Whether it is a shortcut: `explained` by another one, `none`: no sign of it, `unknown`: see reason."""
-    reason: str
-    """Why the verdict is unknown; else empty."""
-    explained_by: str | None
-    """Name of the candidate that explains this one; null unless `explained`."""
-    gap: Interval | None
-    """Accuracy on bias-aligned minus that on bias-conflicting samples, in -1..1; null where no label has both."""
-    pull: float | None
-    """How far mistakes lean to the class that the attribute is associated with; null where not defined."""
-    z: float | None
-    """The pull in standard errors; null where not defined."""
-    p_value: Share
-    """One-sided p-value, adjusted over the candidates (Holm); 1 where no test could be made."""
-    n: Count
-    """Number of test samples behind the test."""
+from jaxdebias.results._measured import Count, Rate, Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,50 +59,6 @@ class Discovered:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Option:
-    """A repair that was tried on held-out samples."""
-
-    name: str
-    """Name of the repair."""
-    expected: Mapping[str, Change]
-    """Change by metric, after minus before, on held-out samples not used for fitting or selection."""
-    gains: tuple[str, ...]
-    """Metrics that get separably better."""
-    harm: tuple[str, ...]
-    """Metrics that get separably worse."""
-    seconds: float
-    """Wall time of the repair, in seconds."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verification:
-    """What the chosen repair did on the test set."""
-
-    held: bool
-    """Whether the expected improvement was found there, and nothing got separably worse."""
-    changes: Mapping[str, Change]
-    """Change by metric, after minus before, paired over test samples."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Advice:
-    """What to do."""
-
-    fix: str
-    """Name of the recommended option, `leave it`, or `not tried`."""
-    reason: str
-    """Why the model should be left as it is; may be empty."""
-    missing: str
-    """What would be needed to try more; empty if nothing."""
-    retrain: tuple[str, ...]
-    """How to train again without the shortcut, as sentences."""
-    options: tuple[Option, ...]
-    """All repairs that were tried, the best first."""
-    verified: Verification | None
-    """What the chosen repair did on the test set; null where it was not applied."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """The answer to one of the five questions, for people."""
 
@@ -149,3 +80,5 @@ class Inputs:
     """What the answer about pixels would need."""
     samples: str
     """What the answer about training samples would need."""
+    repairs: str
+    """What trying more repairs would need; empty if nothing."""

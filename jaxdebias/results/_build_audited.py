@@ -7,16 +7,16 @@ import numpy as np
 from jaxdebias import auditing
 from jaxdebias.auditing import discovery
 from jaxdebias.auditing.pipeline import Advised
-from jaxdebias.measure import _reliance as reliance
 from jaxdebias.results import records
 from jaxdebias.results._build_located import maps, patches
 from jaxdebias.results._build_run import measurement, parameter_counts, run_results
-from jaxdebias.results._intervals import changes, interval, known_changes, rate_at
+from jaxdebias.results._build_verdict import verdict
+from jaxdebias.results._intervals import changes, rate_at
 from jaxdebias.results._plain import finite
 
 
 def audit_results(state: Advised, provenance: records.Provenance, *, items: str, name: str) -> records.RunResults:
-    """The record of an audit, but for its answers, which are words.
+    """The record of an audit, but for its answers and the sentences of its verdict, which are words.
 
     Args:
       state: the last stage.
@@ -29,9 +29,9 @@ def audit_results(state: Advised, provenance: records.Provenance, *, items: str,
         "audit",
         provenance,
         dataset,
-        method="audit" if state.verified is None else state.advice.fix,
+        method="audit" if state.verified is None else state.tried.recommended.name,
         model=name,
-        attribute=state.strongest or "attribute",
+        attribute=state.focus or "attribute",
         items=items,
         before=measurement(state.before, dataset),
         after=None if state.after is None else measurement(state.after, dataset),
@@ -43,26 +43,11 @@ def audit_results(state: Advised, provenance: records.Provenance, *, items: str,
     return dataclasses.replace(
         record,
         changes=None if state.after is None else changes(state.verified.changes),
-        candidates=tuple(map(_candidate, state.verdicts)),
         discovered=_discovered(state),
-        advice=_advice(state),
+        verdict=verdict(state.verdict, dataset.label_names),
         inputs=_inputs(state),
         maps=None if state.maps is None else maps(state.maps, dataset),
         patches=None if state.places is None else patches(state.places, dataset),
-    )
-
-
-def _candidate(found: reliance.Shortcut) -> records.Candidate:
-    return records.Candidate(
-        name=found.name,
-        verdict=found.verdict,
-        reason=found.reason,
-        explained_by=found.explained_by,
-        gap=None if np.isnan(found.gap.value) else interval(found.gap),
-        pull=finite(found.pull.value),
-        z=finite(found.pull.z),
-        p_value=float(found.p_value),
-        n=int(found.pull.n),
     )
 
 
@@ -75,7 +60,7 @@ def _edit(state: Advised) -> records.Edit | None:
         if state.verified.held
         else "Chosen on held-out samples, not verified on the test set: the model was left as it is."
     )
-    counts = parameter_counts(state.request.model.params, state.advice.chosen.params)
+    counts = parameter_counts(state.request.model.params, state.tried.recommended.params)
     return records.Edit(accepted=bool(state.verified.held), reason=reason, rounds=(), **counts)
 
 
@@ -111,56 +96,9 @@ def _cells(state: Advised) -> records.BiasCells | None:
         confidence=(finite(flagged), finite(others)),
         followed=rate_at(guesses.followed),
         plain=bool(guesses.plain),
-        suspected=bool(discovery.suspected(guesses, state.verdicts)),
+        suspected=state.suspected,
         typical=tuple(typical.tolist()),
         typical_label=tuple(np.asarray(state.data.dataset.splits["train"].label)[typical].tolist()),
-    )
-
-
-def _advice(state: Advised) -> records.Advice:
-    advice, splits = state.advice, state.data.dataset.splits
-    missing, retrain = advice.missing, []
-    if not state.has_shortcut:
-        reason = (
-            "no shortcut was found that a repair could take out"
-            if state.verdicts
-            else "nothing was tested that a repair could take out"
-        )
-    elif state.data.embedded is None:
-        reason, missing = "", "the model cut before its last layer (split), and held-out samples"
-    elif not advice.options:
-        reason = ""
-    else:
-        reason = "what a repair of the last layer would change is not separable from nothing on held-out samples"
-    if state.has_shortcut and advice.chosen is None and "train" in splits:
-        known = bool((np.asarray(splits["train"].attribute) >= 0).all())
-        retrain.append(
-            "training again without the shortcut is the other way, whose effect is not known beforehand: "
-            + (
-                "mitigate.group_balanced (jaxdebias train --method group-balanced), as the attribute of the "
-                "training samples is known"
-                if known
-                else "mitigate.aug_cell or sih (--method aug-cell, sih), which need no attribute"
-            )
-        )
-    return records.Advice(
-        fix=advice.fix,
-        reason=reason,
-        missing=missing,
-        retrain=tuple(retrain),
-        options=tuple(
-            records.Option(
-                name=option.name,
-                expected=known_changes(option.expected),
-                gains=tuple(option.gains),
-                harm=tuple(option.harm),
-                seconds=float(option.seconds),
-            )
-            for option in advice.options
-        ),
-        verified=None
-        if state.verified is None
-        else records.Verification(held=bool(state.verified.held), changes=known_changes(state.verified.changes)),
     )
 
 
@@ -170,9 +108,9 @@ def _inputs(state: Advised) -> records.Inputs:
     if not state.data.has_pictures:
         where = "pictures: these are rows of a table, or predictions alone"
     elif state.request.pixels == "none":
-        where = "pixels='auto', or maps or patches by name"
-    elif not state.has_shortcut:
-        where = "a shortcut to look for; pixels='maps' or 'patches' look all the same"
+        where = "--pixels auto, maps or patches"
+    elif not state.leans:
+        where = "mistakes that lean with an attribute; --pixels maps or patches look all the same"
     else:
         where = "training pictures of known attribute, or a model cut at a spatial layer"
     if embedded is None:
@@ -184,15 +122,17 @@ def _inputs(state: Advised) -> records.Inputs:
     else:
         why = "a bias that any training sample adds to"
     model = "predictions" if state.request.model is None else "apply_fn" if embedded is None else "features and head"
-    return records.Inputs(model=model, pixels=where, samples=why)
+    return records.Inputs(model=model, pixels=where, samples=why, repairs=state.tried.missing)
 
 
 def _findings(state: Advised) -> list[str]:
     """Remarks of a measurement, without those about an attribute or pairs that nothing was measured with."""
-    remarks = auditing.findings(state.data.dataset, state.before, aligned_from_test=state.aligned_from_test)
+    remarks = auditing.findings(state.data.dataset, state.before)
+    # The verdict says so, of every attribute.
+    remarks = [remark for remark in remarks if "are associated in training is unknown" not in remark]
     if state.before.pair_probability is None:
         remarks = [remark for remark in remarks if not remark.startswith(("Pairs are", "No counterfactual"))]
-    return remarks if state.strongest is not None else [remark for remark in remarks if "bias" not in remark]
+    return remarks if state.focus is not None else [remark for remark in remarks if "bias" not in remark]
 
 
 def _remarks(state: Advised) -> list[str]:

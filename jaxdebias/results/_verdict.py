@@ -32,11 +32,11 @@ class NamedGroup:
 class RatedGroup(NamedGroup):
     """A group of rows and its rate."""
 
-    value: Share
-    """Rate of the group."""
-    low: Share
+    value: float
+    """Rate of the group, in 0..1; of calibration_error, mean label minus mean probability, in -1..1."""
+    low: float
     """Lower end of the interval."""
-    high: Share
+    high: float
     """Upper end of the interval."""
 
 
@@ -45,7 +45,7 @@ class Disparity:
     """Whether the model serves the values of an attribute differently, by one measure."""
 
     attribute: str
-    """Name of the attribute; of two together, as `sex x age`."""
+    """Name of the attribute; of several together, as `sex x age`."""
     measure: Literal[
         "accuracy",
         "positive_rate",
@@ -54,7 +54,7 @@ class Disparity:
         "recall_of_class",
         "calibration_error",
     ]
-    """What is compared between the values."""
+    """What is compared between the values; positive_rate and calibration_error are reported and decide nothing."""
     class_: str | None
     """Name of the class that the measure is of, the key `class` in JSON; null where it is of none."""
     state: Literal["exceeds", "within", "cannot_tell"]
@@ -116,7 +116,8 @@ class Reliance:
     detectable: Share | None
     """Smallest lean that 80 % of such test sets would have shown; null where not computed."""
     copies: tuple[str, ...]
-    """Names of attributes that agree with this one on at least 90 % of the rows."""
+    """Attributes that agree with this one on at least 90 % of the rows; where the state is no_sign, the one that
+    explains it."""
     rivals: Rivals
     """Other explanations, and whether they are excluded."""
 
@@ -179,7 +180,7 @@ class Verdict:
     """The answers to three questions and what follows from them; words are made from these codes."""
 
     tolerance: Share
-    """Largest gap that is tolerated."""
+    """Largest gap that is tolerated, in 0..1."""
     level: Share
     """Confidence level of the intervals."""
     min_group: Count

@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxdebias.results._audited import (
-    Advice,
     Answer,
     BiasCells,
-    Candidate,
     Discovered,
     ErrorGroup,
     Inputs,
-    Option,
-    Verification,
 )
 from jaxdebias.results._language import (
     CrowsPairs,
@@ -140,7 +136,7 @@ class RunResults:
     train_counts: tuple[tuple[Count, ...], ...]
     """Training samples `[k][a]` of each group; 0 where unknown."""
     aligned: tuple[tuple[bool, ...], ...]
-    """Groups `[k][a]` whose attribute value is associated with the label in training."""
+    """Groups `[k][a]` whose attribute value is associated with the label in training; all false where unknown."""
     before: Measurement
     """What the model does on the test set before any repair."""
     after: Measurement | None
@@ -169,12 +165,8 @@ class RunResults:
     """How the model was repaired; absent without `debias`."""
     trained: str | None = None
     """Folder of the run that was repaired or audited; absent where there is none."""
-    candidates: tuple[Candidate, ...] | None = None
-    """Candidate attributes of an audit, shortcuts first, then by strength; absent without one."""
     discovered: Discovered | None = None
     """What an audit found without an attribute; absent where it did not look."""
-    advice: Advice | None = None
-    """What an audit advises; absent without one."""
     inputs: Inputs | None = None
     """What an audit was given; absent without one."""
     answers: tuple[Answer, ...] | None = None
@@ -288,6 +280,28 @@ class Quantity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TableResults:
+    """What `reproduce` writes: a paper's table, ours beside the published rows. Its file grows row by row."""
+
+    command: Literal["reproduce"]
+    """Command that wrote the file."""
+    provenance: Provenance
+    """With what, when and from what the last row was made; `seconds` are those of all rows."""
+    data: str
+    """Name of the table."""
+    protocol: str
+    """How the published numbers were measured, in words."""
+    rows: tuple[Options, ...]
+    """A row per run: method, conflicting (share), seed, accuracies (fractions), seconds, and its own device, date and
+    versions, since a table may be continued elsewhere."""
+    summary: tuple[Options, ...] = ()
+    """A row per method and share: means over seeds with intervals, and the published row; empty while rows are
+    missing."""
+    paired: tuple[Options, ...] = ()
+    """Gains over the baseline on the same seeds, with intervals; empty while rows are missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CompareResults:
     """What `compare` writes: the difference of two results."""
 
@@ -305,17 +319,15 @@ class CompareResults:
     """Every quantity that both results have, by its dotted name."""
 
 
-Results = RunResults | FeatureResults | LanguageResults | CompareResults
+Results = RunResults | FeatureResults | LanguageResults | CompareResults | TableResults
 
 __all__ = [
     "METRICS",
     "AcceptanceScores",
-    "Advice",
     "Answer",
     "Association",
     "Baseline",
     "BiasCells",
-    "Candidate",
     "Change",
     "CompareResults",
     "CrowsPairs",
@@ -348,7 +360,6 @@ __all__ = [
     "Measurement",
     "Metrics",
     "NamedGroup",
-    "Option",
     "Options",
     "PairScores",
     "PatchExample",
@@ -371,7 +382,7 @@ __all__ = [
     "Sentence",
     "StereoSet",
     "StereoSetChanges",
+    "TableResults",
     "Training",
     "Verdict",
-    "Verification",
 ]

@@ -1,10 +1,11 @@
 import dataclasses
 
 import pytest
+from report.verdict_records import verdicts
 from results.small_records import measurement
 from results.small_records import run as of_run
 
-from jaxdebias.app.check import Check, gate
+from jaxdebias.app.check import Check, by_verdict, gate
 from jaxdebias.contracts import ContractError
 from jaxdebias.results.records import Difference, GroupRate, Rate
 
@@ -51,7 +52,10 @@ def test_a_model_that_is_better_on_conflicting_samples_has_no_fall():
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [
-        ({}, "`check`: expected one of --max-gap, --min-accuracy, --min-worst-group, got none"),
+        (
+            {},
+            "`check`: expected results with a verdict, or one of --max-gap, --min-accuracy, --min-worst-group, got none",
+        ),
         ({"max_gap": 10.0}, "`--max-gap`: expected a fraction in 0..1, got 10.0"),
         ({"min_worst_group": -1.0}, "`--min-worst-group`: expected a fraction in 0..1"),
     ],
@@ -62,9 +66,7 @@ def test_bad_bounds_are_one_line(bounds, said):
 
 
 def test_what_was_not_measured_cannot_be_judged():
-    before = dataclasses.replace(
-        run(0.9, 0.8), accuracy=None, alignment_gap=None, worst_group_accuracy=None
-    )
+    before = dataclasses.replace(run(0.9, 0.8), accuracy=None, alignment_gap=None, worst_group_accuracy=None)
     for bounds, what in (
         ({"max_gap": 0.1}, "accuracy of bias-aligned and of bias-conflicting samples"),
         ({"min_worst_group": 0.1}, "accuracy of the worst group"),
@@ -91,3 +93,24 @@ def test_an_unfinished_set_cannot_be_judged(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("cannot be judged: ")
     with pytest.raises(ContractError, match="no such file"):
         Check(run=tmp_path / "nowhere", max_gap=0.1).execute()
+
+
+@pytest.mark.parametrize(
+    ("name", "passed", "begins"),
+    [
+        ("within-no_sign-not_held", True, "passed: No problem found"),
+        ("within-consistent-none", True, "passed: No problem found"),
+        ("exceeds-no_sign-none", False, "failed: Accuracy differs by age"),
+        ("verified disparity", False, "failed: Accuracy differs by age"),
+        ("within-twins-verified", False, "failed: The model relies on age"),
+        ("cannot_tell-no_sign-verified", False, "cannot be judged: Not enough data"),
+    ],
+)
+def test_without_bounds_the_verdict_is_judged(name, passed, begins):
+    names = {one.split("-")[0] + "-" + one.split("-")[1]: one for one in verdicts() if "-" in one}
+    record = dataclasses.replace(of_run(), verdict=verdicts()[names.get("-".join(name.split("-")[:2]), name)])
+    found = by_verdict(record)
+    assert found.passed == passed
+    assert found.reason.startswith(begins)
+    assert found.reason.endswith(record.verdict.headline)
+    assert by_verdict(of_run(verdict=None)) is None

@@ -9,7 +9,7 @@ from jaxdebias.app.run_folder import load
 from jaxdebias.app.train import train
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate._fmd import edit
-from jaxdebias.report.wording import method_name
+from jaxdebias.report.method_names import method_name
 
 
 def config(**changes):

@@ -1,9 +1,12 @@
 import csv
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from jaxdebias.app.predictions import audit_predictions
+from jaxdebias.app.questions import QuestionOptions
 from jaxdebias.contracts import ContractError
 from jaxdebias.data._predictions import read_predictions
 from jaxdebias.results.codec import read_results
@@ -37,22 +40,26 @@ def birds(path, n=600, follows=0.5):
     return write(path, ["y", "prediction", "split", "background", "weather", "weight"], rows)
 
 
-def test_the_shortcut_is_named_and_the_page_written(tmp_path):
+def test_the_finding_is_named_and_the_page_written(tmp_path):
     out = tmp_path / "out"
     results = audit_predictions(birds(tmp_path / "birds.csv"), out)
     assert read_results(out) == results
-    verdicts = {one.name: one.verdict for one in results.candidates}
-    assert next(iter(verdicts)) == "background"
-    assert verdicts == {"background": "shortcut", "weather": "none", "weight": "none"}
+    found = {one.attribute: one for one in results.verdict.reliance}
+    assert next(iter(found)) == "background"
+    assert {name: one.state for name, one in found.items()} == {
+        "background": "consistent",  # how the test rows came about is not known
+        "weather": "no_sign",
+        "weight": "no_sign",
+    }
     assert results.attribute == "background"
-    gap = results.candidates[0].gap
-    assert gap.low < 0.5 < gap.high
+    lean = found["background"].lean
+    assert lean.low < 0.5 < lean.high
     assert results.before.bias_aligned_accuracy.value > results.before.bias_conflicting_accuracy.value
+    assert results.verdict.advice.state == "disparity_cause_not_shown"
+    assert results.verdict.association[0].cramers_v.value == pytest.approx(0.8, abs=0.08)
     page = (out / "report.html").read_text()
-    assert "Which attribute is the shortcut" in page
-    assert "no shortcut seen" in page
+    assert "What can be concluded" in page
     assert [one.said == "" for one in results.answers] == [False, False, True, True, False]
-    assert results.advice.fix == "not tried"
     assert (out / "report.md").is_file()
     assert "background" in (out / "model_card.md").read_text()
     assert audit_predictions(tmp_path / "birds.csv", out) == results
@@ -60,28 +67,104 @@ def test_the_shortcut_is_named_and_the_page_written(tmp_path):
         audit_predictions(tmp_path / "birds.csv", out, seed=1)
 
 
-def test_what_is_not_known_of_training_is_left_out_of_the_page(tmp_path):
-    """A file without a split column holds test rows alone."""
+def test_options_are_arguments_of_the_audit(tmp_path):
+    path = birds(tmp_path / "birds.csv")
+    asked = QuestionOptions(tolerance=0.7, min_group=20, slices=1, drawn="assigned", given=("weight",))
+    verdict = audit_predictions(path, tmp_path / "out", asked).verdict
+    assert (verdict.tolerance, verdict.min_group) == (0.7, 20)
+    assert {one.attribute for one in verdict.reliance} == {"background", "weather"}  # a given column is no candidate
+    assert verdict.reliance[0].state == "shown_given"
+    assert {one.attribute for one in verdict.disparity} == {"background", "weather"}  # no pairs
+    with pytest.raises(ContractError, match=r"made with .*tolerance"):
+        audit_predictions(path, tmp_path / "out")
+    with pytest.raises(ContractError, match=r"`given`: expected another column of birds\.csv, got 'wieght'"):
+        audit_predictions(path, tmp_path / "other", QuestionOptions(given=("wieght",)))
+
+
+def test_training_counts_from_a_file(tmp_path):
+    path = birds(tmp_path / "birds.csv")
+    with open(path, newline="") as file:
+        header, *rows = csv.reader(file)
+    write(tmp_path / "test.csv", header[:2] + header[3:], [row[:2] + row[3:] for row in rows if row[2] == "test"])
+    cells = Counter((row[3], row[0]) for row in rows if row[2] == "train")
+    counts = write(
+        tmp_path / "counts.csv", ["attribute", "value", "label", "count"],
+        [["background", value, label, n] for (value, label), n in cells.items()],
+    )  # fmt: skip
+    both = audit_predictions(path, tmp_path / "both").verdict
+    verdict = audit_predictions(tmp_path / "test.csv", tmp_path / "out", train_counts=counts).verdict
+    assert verdict.association[0] == both.association[0]
+    assert [one.cramers_v for one in verdict.association[1:]] == [None, None]
+    assert verdict.reliance[0].state == "consistent"
+    alone = audit_predictions(tmp_path / "test.csv", tmp_path / "alone").verdict
+    assert {one.cramers_v for one in alone.association} == {None}
+    assert {one.state for one in alone.reliance} == {"cannot_tell"}
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [
+        (["attribute", "value", "count"], [["sex", "f", "3"]], "columns attribute, value, label, count"),
+        (None, [["sax", "f", "a", "3"]], "line 2`: expected one of sex, got 'sax'"),
+        (None, [["sex", "x", "a", "3"]], "value among f, m, got 'x'"),
+        (None, [["sex", "f", "z", "3"]], "label among a, b, got 'z'"),
+        (None, [["sex", "f", "a", "-3"]], "a whole number of at least 0, got '-3'"),
+        (None, [["sex", "f", "a", "0"]], "a count above 0 for each attribute, got only 0 for sex"),
+    ],
+)
+def test_bad_training_counts_are_one_line(tmp_path, header, rows, said):
+    path = write(tmp_path / "p.csv", ["label", "predicted", "sex"], [["a", "a", "f"], ["b", "b", "m"]] * 3)
+    counts = write(tmp_path / "c.csv", header or ["attribute", "value", "label", "count"], rows)
+    with pytest.raises(ContractError, match=re.escape(said) if "(" in said else said):
+        audit_predictions(path, tmp_path / "out", train_counts=counts)
+
+
+def test_probabilities_are_used(tmp_path):
+    """Three classes in columns that were rounded to two digits."""
+    rng = np.random.default_rng(0)
+    label, sex = rng.integers(0, 3, 900), rng.integers(0, 2, 900)
+    q = rng.dirichlet(np.ones(3), 900) * 0.5 + 0.5 * np.eye(3)[label]
+    rows = [["abc"[y], "abc"[p.argmax()], *p.round(4), "fm"[a]] for y, p, a in zip(label, q, sex, strict=True)]
+    path = write(tmp_path / "p.csv", ["label", "predicted", "p_a", "p_b", "p_c", "sex"], rows)
+    verdict = audit_predictions(path, tmp_path / "out").verdict
+    assert {entry.measure for entry in verdict.disparity} == {
+        "accuracy", "recall_of_class", "positive_rate", "calibration_error"
+    }  # fmt: skip
+
+
+def test_what_is_not_known_of_training_is_said_nowhere(tmp_path):
+    """A file without a split column holds test rows alone: no aligned cell, no gap between aligned and conflicting."""
     rng = np.random.default_rng(0)
     rows = [[y := int(rng.integers(2)), y if rng.random() < 0.8 else 1 - y, "fm"[rng.integers(2)]] for _ in range(200)]
     write(tmp_path / "p.csv", ["label", "predicted", "sex"], rows)
-    audit_predictions(tmp_path / "p.csv", tmp_path / "out")
-    page, card = ((tmp_path / "out" / name).read_text() for name in ("report.html", "model_card.md"))
+    results = audit_predictions(tmp_path / "p.csv", tmp_path / "out")
+    assert not any(map(any, results.aligned))
+    assert results.before.bias_aligned_accuracy is None
+    assert results.verdict.association[0].cramers_v is None
+    page, card, table = (
+        (tmp_path / "out" / name).read_text() for name in ("report.html", "model_card.md", "report.md")
+    )
     for words in ("The training data", "In  of them", "0 samples", "in training,"):
         assert words not in page
-    assert "How sex and the label are associated in training is unknown" in card
+    for text in (page, card, table):
+        assert "Whether label and sex are associated in training is unknown" in text
+        assert "Bias-aligned accuracy" not in text
+        assert "Bias-conflicting accuracy" not in text
     rows = [["test", *row] for row in rows] + [["train", *row] for row in rows]
     write(tmp_path / "both.csv", ["split", "label", "predicted", "sex"], rows)
-    audit_predictions(tmp_path / "both.csv", tmp_path / "both")
-    page = (tmp_path / "both" / "report.html").read_text()
-    assert "The training data" in page
-    assert "in training," in page
+    results = audit_predictions(tmp_path / "both.csv", tmp_path / "both")
+    assert results.verdict.association[0].n == 200
+    assert "The training data" in (tmp_path / "both" / "report.html").read_text()
 
 
-def test_without_a_shortcut_none_is_named(tmp_path):
-    results = audit_predictions(birds(tmp_path / "birds.csv", follows=0.0), tmp_path / "out")
-    assert {one.verdict for one in results.candidates} == {"none"}
-    assert "No sign that the model follows the candidates." in (tmp_path / "out" / "report.html").read_text()
+def test_a_model_without_a_problem(tmp_path):
+    asked = QuestionOptions(slices=1)
+    results = audit_predictions(birds(tmp_path / "birds.csv", n=9000, follows=0.0), tmp_path / "out", asked)
+    assert {one.state for one in results.verdict.reliance} == {"no_sign"}
+    assert results.verdict.advice.state == "no_problem_found"
+    assert results.verdict.headline in (tmp_path / "out" / "report.html").read_text().replace("\u202f%", " %").replace(
+        "\u00a0points", " points"
+    )
 
 
 def test_what_is_read(tmp_path):
@@ -118,7 +201,7 @@ def test_how_the_file_was_understood_is_among_the_findings(tmp_path):
         write(tmp_path / "p.csv", ["label", "predicted", "sex", "file"], rows), tmp_path / "out"
     )
     assert results.before.accuracy.value == pytest.approx((label == sex).mean(), abs=1e-6)
-    assert [one.name for one in results.candidates] == ["sex"]
+    assert [one.attribute for one in results.verdict.reliance] == ["sex"]
     said = " ".join(results.findings)
     assert "predicted holds probabilities: they were read as those of class '1'." in said
     assert "file was left out of the candidates: it is an identifier: 400 values in 400 rows." in said
@@ -135,7 +218,7 @@ def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
     found = []
     for number, table in enumerate((plain, floats, mixed)):
         results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
-        found.append((results.candidates, results.before.accuracy, results.label_names))
+        found.append((results.verdict, results.before.accuracy, results.label_names))
     assert found[0] == found[1] == found[2]
 
 

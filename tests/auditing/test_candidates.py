@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from auditing.toys import linear, looking_at, table
+from auditing.toys import table
 
-from jaxdebias.auditing.candidates import assess_candidates, counts_of, list_candidates, own_name, with_attribute
+from jaxdebias.auditing.candidates import counts_of, list_candidates, own_name, with_attribute
 from jaxdebias.contracts import ContractError, check_dataset
-from jaxdebias.core import take
 
 
 def sizes(dataset):
@@ -61,23 +60,6 @@ def test_an_unknown_attribute_is_no_candidate():
 def test_refused(given, message):
     with pytest.raises(ContractError, match=message):
         list_candidates(table(), given)
-
-
-def test_a_decoy_is_told_from_the_shortcut(key):
-    dataset, rng = table(), np.random.default_rng(1)
-    near = {
-        name: np.where(rng.random(400) < 0.8, batch.attribute, 1 - batch.attribute)
-        for name, batch in dataset.splits.items()
-    }
-    noise = {name: rng.integers(0, 2, 400) for name in dataset.splits}
-    logits = linear(looking_at(0.0, 10.0), dataset.splits["test"].x)
-    found = assess_candidates(key, logits, dataset, list_candidates(dataset, {"near": near, "noise": noise}))
-    assert [(one.name, one.verdict) for one in found] == [
-        ("attribute", "shortcut"),
-        ("near", "explained"),
-        ("noise", "none"),
-    ]
-    assert found[0].gap.value == 1.0
 
 
 def test_the_data_set_of_a_candidate(key):
@@ -149,17 +131,15 @@ def test_a_missing_value_in_one_split_changes_no_other():
     assert text.remark == "3 cells with 'NA' are unknown"
 
 
-def test_padding_rows_count_in_no_verdict(key):
+def test_without_training_counts_no_cell_is_aligned():
     dataset = table()
-    test = dataset.splits["test"]
-    rows = np.r_[np.arange(400), np.full(300, 7)]
-    padded = take(test, rows)._replace(weight=np.r_[np.ones(400), np.zeros(300)].astype(np.float32))
-    with_padding = dataclasses.replace(dataset, splits={**dataset.splits, "test": padded})
-    predicted = np.asarray(test.attribute)
-    (plain,) = assess_candidates(key, predicted, dataset, list_candidates(dataset))
-    (padded,) = assess_candidates(key, predicted[rows], with_padding, list_candidates(with_padding))
-    assert padded.pull == pytest.approx(plain.pull)  # value, z and n
-    assert padded.gap == pytest.approx(plain.gap)
+    values = {"test": np.where(dataset.splits["test"].label == 1, "x", "y")}
+    listed = list_candidates(dataset, {"tone": values})["tone"]
+    made = with_attribute(dataset, "tone", listed)
+    assert not made.aligned.any()
+    assert made.pairs == {}
+    counts = np.array([[30, 10], [10, 30]])
+    assert with_attribute(dataset, "tone", listed, counts).aligned.tolist() == [[True, False], [False, True]]
 
 
 def test_a_cell_that_training_holds_as_often_as_by_chance_is_not_aligned():

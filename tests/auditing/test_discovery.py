@@ -7,12 +7,12 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from auditing.toys import table
 
 from jaxdebias import FitConfig, data, erm, fit, models
 from jaxdebias.auditing import discovery
-from jaxdebias.auditing.candidates import Candidate, assess_candidates
+from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.auditing.discovery import (
-    CELLS,
     POWER,
     ErrorGroup,
     Guesses,
@@ -25,8 +25,7 @@ from jaxdebias.auditing.discovery import (
 )
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain import Cells, CellsConfig
-from jaxdebias.measure import Shortcut, proportion_interval
-from jaxdebias.measure._reliance import Pull
+from jaxdebias.measure import proportion_interval
 
 
 def features(n=1200, seed=0, bad=0.6):
@@ -69,14 +68,20 @@ def test_units_stay_on_one_side_and_few_samples_say_nothing(key):
     assert error_groups(key, z, predicted, label, unit=one_unit) == []
 
 
-def test_only_plain_cells_that_mistakes_follow_are_suspected():
-    cells = Candidate({"test": np.zeros(3, np.int32)}, ("a",))
-    guesses = Guesses(cells, 0.02, (0.9, 0.95), proportion_interval(8, 10), True, np.zeros(0, np.int64))
-    verdict = Shortcut(CELLS, Pull(1.0, 9.0, 3), 0.0, None, None, "shortcut", "")
-    assert suspected(guesses, [verdict])
-    assert not suspected(guesses._replace(plain=False), [verdict])
-    assert not suspected(guesses, [verdict._replace(verdict="none")])
-    assert not suspected(guesses, [])
+def test_only_plain_cells_that_mistakes_follow_are_suspected(key):
+    rng = np.random.default_rng(0)
+    dataset = table()
+    values = {name: np.asarray(batch.attribute) for name, batch in dataset.splits.items()}
+    guesses = Guesses(
+        Candidate(values, ("0", "1")), 0.02, (0.9, 0.95), proportion_interval(8, 10), True, np.zeros(0, np.int64)
+    )
+    label, guess = dataset.splits["test"].label, values["test"]
+    followed = np.where(rng.random(400) < 0.4, guess, label)
+    assert suspected(key, guesses, followed, dataset)
+    assert not suspected(key, guesses._replace(plain=False), followed, dataset)
+    assert not suspected(key, guesses, label, dataset)
+    unseen = guesses._replace(candidate=Candidate({"test": guess}, ("0", "1")))
+    assert not suspected(key, unseen, followed, dataset)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
 
 def test_the_power_of_the_search_is_the_measured_one():
     """The words of an audit that suspects nothing quote these counts."""
-    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json"
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_networks.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     for judges, part in (("aug-cell", "pictures only"), ("sih", "biased branch")):
         planted = [row["suspected"] for row in rows if row["part"] == part and row["state"] == "biased"]
@@ -196,7 +201,7 @@ def test_colour_is_suspected_where_it_is_a_shortcut(key, conflicting, expected):
     blind, classifier, logits, colour = trained_blind(key, conflicting)
     guesses = guess_cells(key, blind, augmented_judges(classifier, CellsConfig(batch_size=64)), logits.argmax(1))
     assert guesses.plain == expected
-    assert suspected(guesses, assess_candidates(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    assert suspected(key, guesses, logits.argmax(1), blind) == expected
     if expected:
         guess = guesses.candidate.values["test"]
         assert (guess[guess >= 0] == colour[guess >= 0]).mean() > 0.95
@@ -209,7 +214,7 @@ def test_the_biased_branch_is_a_judge_by_itself(key, conflicting, expected):
     branches = models.mlp_vae(image=blind.splits["train"].x.shape[1:], latent=32, decoder=(256,))
     guesses = guess_cells(key, blind, sih_judges(branches, 10), logits.argmax(1))
     assert guesses.plain == expected
-    assert suspected(guesses, assess_candidates(key, logits, blind, {CELLS: guesses.candidate})) == expected
+    assert suspected(key, guesses, logits.argmax(1), blind) == expected
     if expected:
         guess, label = guesses.candidate.values["test"], blind.splits["test"].label
         contrary = (guess >= 0) & (guess != label)

@@ -11,56 +11,51 @@ from report.test_map_view import looked
 from report.test_page import written
 from report.test_patch_view import IMAGES as PLACED
 from report.test_patch_view import placed
+from report.verdict_records import verdicts
 from rich.console import Console
 
 from jaxdebias.report import Pictures, print_summary, wording
 from jaxdebias.results.codec import from_json, to_json
 from jaxdebias.results.records import (
-    Advice,
     Answer,
     Baseline,
     BiasCells,
-    Candidate,
-    Change,
     Discovered,
     ErrorGroup,
     Inputs,
-    Option,
     Rate,
-    Verification,
 )
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "{{7*7}}{% raw %}",
         "</title></style><b>", "&lt;i&gt;", "[/b][link=x]")  # fmt: skip
-CHOICES = {"command", "kind", "verdict", "split", "target", "pairing", "judges"}
+CHOICES = {
+    "command",
+    "kind",
+    "verdict",
+    "split",
+    "target",
+    "pairing",
+    "judges",
+    "state",
+    "measure",
+    "drawn",
+    "evidence",
+}
 """Keys whose texts are not free."""
 
 
 def audited(record):
     """With what only an audit writes."""
     rate = Rate(value=0.4, low=0.3, high=0.5, n=60)
-    change = Change(value=0.1, low=0.05, high=0.15, n=60)
-    option = Option(name="dfr", expected={"group_mean_accuracy": change}, gains=("group_mean_accuracy",), harm=(),
-                    seconds=1.0)  # fmt: skip
     cells = BiasCells(name="cells", judges="sih", flagged_share=0.1, confidence=(0.9, 0.6), followed=rate, plain=True,
                       suspected=True, typical=(0, 1), typical_label=(0, 1))  # fmt: skip
     group = ErrorGroup(label=0, error=rate, others=rate, p_value=0.01, mistaken_for=1, typical=(0, 1))
-    candidate = Candidate(name="a", verdict="explained", reason="", explained_by="b", pull=0.1, z=1.0, n=9,
-                          p_value=0.5, gap=None)  # fmt: skip
     return changed(
         record,
-        candidates=(candidate, changed(candidate, verdict="unknown", reason="why")),
+        verdict=verdicts()["names"],
         answers=tuple(Answer(question=f"{i}?", said="yes", needs="" if i else "more") for i in range(5)),
-        advice=Advice(
-            fix="dfr",
-            reason="no",
-            missing="labels",
-            retrain=("again",),
-            options=(option,),
-            verified=Verification(held=True, changes={"group_mean_accuracy": change}),
-        ),
         discovered=Discovered(cells=cells, groups=(group,)),
-        inputs=Inputs(model="a function", pixels="images", samples="a head"),
+        inputs=Inputs(model="a function", pixels="images", samples="a head", repairs="labels"),
     )
 
 
@@ -125,7 +120,7 @@ def test_the_terminal_shows_names_as_they_are(evil):
         *record.baselines,
         *record.maps.regions,
         *record.findings,
-        *(one.name for one in record.candidates),
+        *(one.attribute for one in record.verdict.disparity),
     ):
         assert name in said, name
 

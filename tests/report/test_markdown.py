@@ -2,10 +2,11 @@ import re
 
 import pytest
 from report.fake_results import FAKES, between, birds, changed, faces
+from report.verdict_records import verdicts
 
 from jaxdebias.report import model_card, wording
 from jaxdebias.report._markdown import escape, table
-from jaxdebias.results.records import Advice, Candidate, Change, Option
+from jaxdebias.results.records import Change
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x>', "{{7*7}}", "a|b\n| c", "`code", "[x](javascript:1)", "**bold**",
         "# title", "back\\|slash", "&lt;")  # fmt: skip
@@ -65,20 +66,16 @@ def test_the_card_says_what_a_reader_needs():
     assert f"{100 * gap.low:.1f} to {100 * gap.high:.1f}".replace("-", "−") in card
 
 
-def test_the_card_says_why_nothing_was_done():
+def test_the_card_says_what_was_done():
     record = changed(birds(), method="erm", after=None)
-    options = tuple(Option(name=name, expected={}, gains=(), harm=(), seconds=1.0) for name in ("dfr", "fmd"))
-    advice = Advice(fix="leave it", reason="", missing="", retrain=(), verified=None, options=options)
     assert "No repair was tried" in model_card(record)
-    assert "were tried on held-out samples and not worth it" in model_card(changed(record, advice=advice))
-    assert "is worth it" in model_card(changed(record, advice=changed(advice, fix="dfr")))
+    assert "Nothing was changed" in model_card(changed(record, verdict=verdicts()["exceeds-consistent-useless"]))
+    repaired = changed(birds(), verdict=verdicts()["exceeds-assigned-verified"])
+    assert "verified on the test set" in model_card(repaired)
 
 
-def test_candidates_and_missing_measurements():
-    candidate = Candidate(name="a|b", verdict="none", reason="", explained_by=None, gap=None, pull=0.1, z=1.0,
-                          p_value=0.5, n=100)  # fmt: skip
-    record = changed(FAKES["fair"](), candidates=(candidate,))
-    assert "| a\\|b | no shortcut seen | – | 0.5 | 100 |" in model_card(record)
+def test_missing_measurements():
+    record = FAKES["fair"]()
     card = model_card(changed(record, before__worst_group_accuracy=None, before__bias_aligned_accuracy=None))
     assert "not known: no test sample has a known attribute." in card
     assert "not measured: the test set has not both" in card
