@@ -146,7 +146,7 @@ def two_models(rng, n=120, same=0.7, rates=(0.6, 0.8), others=None):
 
 
 def test_change_of_the_largest_difference_by_hand(key):
-    before, after, family, group = two_models(np.random.default_rng(5))
+    before, after, family, group = two_models(np.random.default_rng(7), others=(0.5, 0.7, 0.8))
     got = largest_difference_change(before, after, family, group, families=2, groups=3, key=key)
     sides = []
     for right in (before, after):
