@@ -67,7 +67,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     """One network, trained and scored: a row without its names."""
-    key_train, key_accuracy, key_scores = jax.random.split(jax.random.key(seed), 3)
+    key_train, _, key_scores = jax.random.split(jax.random.key(seed), 3)
     began = time.perf_counter()
     classifier, steps, per_epoch = recipe.network, recipe.steps, min(recipe.steps_per_epoch, recipe.steps)
     optimizer = Optimizer(name="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
@@ -83,7 +83,7 @@ def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     params, test, seconds = result.state.variables, dataset.splits["test"], time.perf_counter() - began
 
     logits = np.asarray(predict_rows(classifier.apply, params, test.x))
-    report = group_report(key_accuracy, logits, test, dataset.aligned)
+    report = group_report(logits, test, dataset.aligned)
     row: dict[str, Any] = {name: rounded(getattr(report, name)) for name in ACCURACIES}
     return {**row, **scored(key_scores, classifier, params, test, dataset.aligned), "seconds": seconds}
 

@@ -14,7 +14,6 @@ from jaxdebias.measure import (
     over_seeds,
     paired_over_seeds,
 )
-from jaxdebias.measure._bootstrap import percentile_interval
 
 # data, quantity, sign, bound. "fall" and "rise": from 50 to 100 %, mean over seeds. The taus are with the accuracy on
 # conflicting pictures: a score of the object should go with it, one of the background against it.
@@ -62,7 +61,8 @@ def taus(score: np.ndarray, accuracy: np.ndarray) -> Taus:
         draws = np.random.default_rng(0).integers(0, count, (5000, count)).tolist()
 
     def interval(tau: Callable[[Sequence[int]], float]) -> Interval:
-        return percentile_interval(tau(every), np.array([tau(draw) for draw in draws]), count)
+        value, (low, high) = tau(every), np.quantile([tau(draw) for draw in draws], (0.025, 0.975))
+        return Interval(value, min(low, value), max(high, value), count)
 
     return Taus(
         interval(lambda drawn: tau_b(score[:, drawn].mean(1), accuracy[:, drawn].mean(1))),

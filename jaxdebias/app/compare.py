@@ -18,8 +18,10 @@ from jaxdebias.app.result_set import claim, file_digest, is_complete
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.files import write_text
+from jaxdebias.measure import excludes_zero
 from jaxdebias.report import formats, wording
 from jaxdebias.report._tables import markdown_table
+from jaxdebias.results import build
 from jaxdebias.results.codec import read_results, to_json, write_results
 from jaxdebias.results.provenance import Clock, provenance
 from jaxdebias.results.records import CompareResults, Interval, Quantity, RunResults
@@ -85,7 +87,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
     Args:
       a: folder of a result.
       b: folder of another one.
-      seed: of the bootstrap of paired differences.
+      seed: of the tests of paired differences.
 
     Raises:
       ContractError: no results there, other classes, or no quantity in common.
@@ -110,6 +112,9 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
                 a=of_a[name].value,
                 b=of_b[name].value,
                 paired=name in paired,
+                separable=bool(difference.separable if name in paired else excludes_zero(difference)),
+                p=build.finite(difference.p) if name in paired else None,
+                discordant=int(difference.discordant) if name in paired else None,
             )
     return CompareResults(
         command="compare",
@@ -129,7 +134,6 @@ def markdown(record: CompareResults) -> str:
         if name.startswith(GROUP) and groups > MOST_GROUPS:
             continue
         metric = wording.METRIC.get(name)
-        change = formats.Change(one.value, one.low, one.high)
         show = (lambda value: formats.percent(value)) if metric is None or metric.higher_is_better else formats.points
         large = max(abs(one.a), abs(one.b)) > 1  # no fraction: a perplexity, a score out of 100
         rows.append(
@@ -141,7 +145,7 @@ def markdown(record: CompareResults) -> str:
                 "95 % interval": f"{one.low:+.3g} to {one.high:+.3g}"
                 if large
                 else f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
-                "": "" if change.separable else "not separable",
+                "": "" if one.separable else "not separable",
             }
         )
     how = "paired over the same test samples" if record.paired else "from two independent intervals"

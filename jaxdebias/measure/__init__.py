@@ -13,14 +13,6 @@ from jaxdebias.measure._attention_iou import (
     top_pixel_iou,
 )
 from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
-from jaxdebias.measure._bootstrap import (
-    bootstrap,
-    over_seeds,
-    paired_difference,
-    paired_over_seeds,
-    rate_intervals,
-    wilson,
-)
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
@@ -38,14 +30,18 @@ from jaxdebias.measure._disparity import (
     worst_group_interval,
 )
 from jaxdebias.measure._disparity_entries import AttributeDisparity, RatedGroup, SmallGroup
+from jaxdebias.measure._extreme_changes import largest_difference_change, worst_group_change
 from jaxdebias.measure._fairness import (
+    Disparity,
+    FairnessChanges,
     FairnessReport,
+    fairness_differences,
     fairness_report,
     soft_demographic_parity,
     soft_equal_opportunity,
     soft_equalised_odds,
 )
-from jaxdebias.measure._groups import Accuracies, GroupReport, accuracy_differences, group_confusion, group_report
+from jaxdebias.measure._groups import AccuracyChanges, GroupReport, accuracy_differences, group_confusion, group_report
 from jaxdebias.measure._intervals import (
     Interval,
     excludes_zero,
@@ -74,10 +70,11 @@ from jaxdebias.measure._map_scores import (
     score_intervals,
     score_report,
 )
-from jaxdebias.measure._mean_intervals import mean_interval
+from jaxdebias.measure._mean_intervals import mean_change, mean_interval
 from jaxdebias.measure._region_masks import region_masks
 from jaxdebias.measure._reliance import Reliance, Rival, Rivals, assess_reliance
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
+from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
 from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, mistake_pull
 from jaxdebias.measure._significance import (
     CMH,
@@ -92,11 +89,13 @@ from jaxdebias.measure._significance import (
 
 __all__ = [
     "CMH",
-    "Accuracies",
+    "AccuracyChanges",
     "Association",
     "AttributeDisparity",
     "CalibrationError",
     "DesignEffect",
+    "Disparity",
+    "FairnessChanges",
     "FairnessReport",
     "GroupReport",
     "GroupScores",
@@ -122,7 +121,6 @@ __all__ = [
     "assess_disparity",
     "assess_reliance",
     "attention_iou",
-    "bootstrap",
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
@@ -132,6 +130,7 @@ __all__ = [
     "cramers_v",
     "empty_sums",
     "excludes_zero",
+    "fairness_differences",
     "fairness_report",
     "find_shortcuts",
     "flip_rate",
@@ -146,9 +145,11 @@ __all__ = [
     "intervention_reliance",
     "label_association",
     "label_groups",
+    "largest_difference_change",
     "largest_difference_interval",
     "mask_scores",
     "mcnemar_midp",
+    "mean_change",
     "mean_interval",
     "merge_sums",
     "mistake_pull",
@@ -158,14 +159,12 @@ __all__ = [
     "pair_bias",
     "pair_gap",
     "paired_change",
-    "paired_difference",
     "paired_interval",
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
     "proportion_interval",
     "quote_interventions",
-    "rate_intervals",
     "region_masks",
     "score_intervals",
     "score_report",
@@ -180,6 +179,6 @@ __all__ = [
     "unit_flip_p",
     "weighted_interval",
     "weighted_rate_interval",
-    "wilson",
+    "worst_group_change",
     "worst_group_interval",
 ]

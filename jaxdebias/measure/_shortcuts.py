@@ -19,8 +19,6 @@ import statistics
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
@@ -34,9 +32,10 @@ from jaxdebias.contracts import (
     row_count,
 )
 from jaxdebias.core import Array, Key, cell_counts
-from jaxdebias.measure._bootstrap import Interval, bootstrap
 from jaxdebias.measure._groups import predicted_class
+from jaxdebias.measure._intervals import Interval
 from jaxdebias.measure._lean import label_association
+from jaxdebias.measure._row_intervals import weighted_rate_interval
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -151,15 +150,13 @@ def find_shortcuts(
     flagged = [name for name in values if adjusted[name] < 1 - level and not silent(scores[name])]
     given_others = _conditional(flagged, predicted, label, values, scores, unit)
     found = []
-    for number, name in enumerate(values):
+    for name in values:
         reason = _reason(pulls[name], scores[name], name in (train_counts or {}))
         behind = _explained_by(name, given_others, 1 - level)
         verdict = (
             "unknown" if reason else "none" if name not in flagged else "shortcut" if behind is None else "explained"
         )
-        gap = _gap(
-            jax.random.fold_in(key, number), predicted == label, label, values[name], scores[name] > 0, unit, level
-        )
+        gap = _gap(predicted == label, label, values[name], scores[name] > 0, unit, level)
         found.append(Shortcut(name, pulls[name], adjusted[name], gap, behind, verdict, reason))
     return sorted(found, key=lambda one: -np.nan_to_num(one.pull.z, nan=-np.inf))
 
@@ -290,7 +287,6 @@ def _explained_by(name: str, given_others: Mapping[tuple[str, str], tuple[float,
 
 
 def _gap(
-    key: Key,
     right: Bool[np.ndarray, " n"],
     label: np.ndarray,
     attribute: np.ndarray,
@@ -307,19 +303,7 @@ def _gap(
     if not both.any():
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     group = np.where(both[label], group, -1).astype(np.int32)
-    values = np.stack([np.ones(len(right)), right], axis=1).astype(np.float32)
-    return bootstrap(
-        key,
-        _mean_gap,
-        values,
-        group=group,
-        groups=2 * len(aligned),
-        unit=unit,
-        args=(jnp.asarray(both, jnp.float32),),
-        level=level,
-    )
-
-
-def _mean_gap(sums: Float[jax.Array, "g 2"], both: Float[jax.Array, " k"]) -> Float[jax.Array, ""]:
-    rate = jnp.reshape(sums[:, 1] / jnp.maximum(sums[:, 0], 1e-12), (-1, 2))
-    return jnp.sum((rate[:, 0] - rate[:, 1]) * both) / jnp.sum(both)
+    # Of each label: the aligned rate counts +1, the conflicting one -1, divided by the labels that have both.
+    w = (both[:, None] * np.array([1.0, -1.0]) / both.sum()).ravel()
+    gap = weighted_rate_interval(right, group, w, unit=unit, level=level)
+    return gap._replace(n=round(float(gap.n)))

@@ -50,10 +50,12 @@ from jaxdebias.results._measured import (
     Baseline,
     Change,
     Count,
+    Difference,
     Edit,
     Group,
     GroupRate,
     Interval,
+    LargestDifference,
     Measurement,
     Metrics,
     RankedRows,
@@ -268,7 +270,13 @@ class Quantity:
     b: float
     """Value in B."""
     paired: bool
-    """Whether the interval is paired over the same test samples; else from two independent intervals."""
+    """Whether the difference is paired over the same test samples; else it is that of two independent intervals."""
+    separable: bool
+    """Whether there is a difference: paired, by test and interval; else 0 lies outside the interval."""
+    p: Share | None = None
+    """P-value of the test of no difference; absent where it is not paired."""
+    discordant: Count | None = None
+    """Rows on which the two models differ; absent where it is not paired."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,6 +331,7 @@ __all__ = [
     "Change",
     "CompareResults",
     "CrowsPairs",
+    "Difference",
     "Discovered",
     "Disparity",
     "DrawnGroup",
@@ -343,6 +352,7 @@ __all__ = [
     "LanguageMeasurement",
     "LanguageResults",
     "LanguageRound",
+    "LargestDifference",
     "MapExample",
     "MapRegion",
     "MapSet",
