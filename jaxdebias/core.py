@@ -6,7 +6,7 @@ Dimension letters, used in every signature of the library:
     d  features          k    classes                a  values of the bias attribute
     g  groups, k * a of them; the group of an example is label * a + attribute
     b  examples of one step       s  steps           p  parameters of an edited block
-    m  right-hand sides solved at once               r  bootstrap resamples
+    m  right-hand sides solved at once               r  resamples
 """
 
 import importlib

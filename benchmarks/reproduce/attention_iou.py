@@ -61,7 +61,6 @@ from jaxdebias.measure import (
     region_masks,
     score_report,
 )
-from jaxdebias.measure._bootstrap import percentile_interval
 from jaxdebias.mitigate import erm
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import FitConfig, Optimizer, fit
@@ -160,7 +159,7 @@ DATA: dict[str, Callable[..., Dataset]] = {"composites": composites, "scenes": s
 
 def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     """One network, trained and scored: a row without its names."""
-    key_train, key_accuracy, key_scores = jax.random.split(jax.random.key(seed), 3)
+    key_train, _, key_scores = jax.random.split(jax.random.key(seed), 3)
     began = time.perf_counter()
     classifier, steps, per_epoch = recipe.network, recipe.steps, min(recipe.steps_per_epoch, recipe.steps)
     optimizer = Optimizer(name="adamw", learning_rate=2e-3, weight_decay=1e-4, schedule="cosine", steps=steps)
@@ -176,7 +175,7 @@ def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
     params, test, seconds = result.state.variables, dataset.splits["test"], time.perf_counter() - began
 
     logits = np.asarray(predict_rows(classifier.apply, params, test.x))
-    report = group_report(key_accuracy, logits, test, dataset.aligned)
+    report = group_report(logits, test, dataset.aligned)
     row: dict[str, Any] = {name: rounded(getattr(report, name)) for name in ACCURACIES}
     return {**row, **scored(key_scores, classifier, params, test, dataset.aligned), "seconds": seconds}
 
@@ -228,7 +227,8 @@ def taus(score: np.ndarray, accuracy: np.ndarray) -> Taus:
         draws = np.random.default_rng(0).integers(0, count, (5000, count)).tolist()
 
     def interval(tau: Callable[[Sequence[int]], float]) -> Interval:
-        return percentile_interval(tau(every), np.array([tau(draw) for draw in draws]), count)
+        value, (low, high) = tau(every), np.quantile([tau(draw) for draw in draws], (0.025, 0.975))
+        return Interval(value, min(low, value), max(high, value), count)
 
     return Taus(
         interval(lambda drawn: tau_b(score[:, drawn].mean(1), accuracy[:, drawn].mean(1))),

@@ -58,7 +58,7 @@ from jaxdebias.auditing import candidates as listing
 from jaxdebias.auditing.embedded import embed
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Params
-from jaxdebias.measure import Interval, wilson
+from jaxdebias.measure import Interval, proportion_interval
 from jaxdebias.mitigate import erm
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import FitConfig, Optimizer, fit
@@ -294,10 +294,10 @@ def rounded(interval: Interval) -> dict[str, float]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Part -> quantity -> a share with Wilson's interval."""
+    """Part -> quantity -> a share with its exact interval."""
 
     def share(of: Sequence[bool]) -> dict[str, float]:
-        return rounded(Interval(*(float(v) for v in wilson(sum(of), len(of))[:3]), len(of)))
+        return rounded(proportion_interval(sum(of), len(of)))
 
     said: dict[str, dict[str, Any]] = {}
     sets = [row for row in rows if row["part"] == "sets"]

@@ -44,7 +44,7 @@ from dbvae_cases import AGAIN, AGAIN_SEEDS, ARMS, CASES, GENERATED, LATENTS, NAT
 
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Dataset
-from jaxdebias.measure import GroupReport, Interval, group_report, over_seeds, paired_over_seeds, wilson
+from jaxdebias.measure import GroupReport, Interval, group_report, over_seeds, paired_over_seeds, proportion_interval
 from jaxdebias.mitigate import draw_report
 from jaxdebias.models import vae_classifier
 from jaxdebias.results.provenance import device_name, versions
@@ -104,7 +104,7 @@ def dataset_of(case: str, data_dir: Path | None, seed: int, few: bool) -> Datase
 def measured(case: str, arm: str, dataset: Dataset, seed: int, few: bool) -> dict[str, Any]:
     """One network, trained and tested: a row without its names."""
     of, test = CASES[case], dataset.splits["test"]
-    key_train, key_judges, key_report = jax.random.split(jax.random.key(seed), 3)
+    key_train, key_judges, _ = jax.random.split(jax.random.key(seed), 3)
     model = vae_classifier(
         image=tuple(test.x.shape[1:]), classes=len(dataset.label_names), latent=LATENTS.get(arm, of.latent)
     )
@@ -115,7 +115,7 @@ def measured(case: str, arm: str, dataset: Dataset, seed: int, few: bool) -> dic
     seconds = time.perf_counter() - began
 
     logits = np.asarray(predict_rows(learner.predict, result.state, test.x))
-    report = group_report(key_report, logits, test, dataset.aligned)
+    report = group_report(logits, test, dataset.aligned)
     right = logits.argmax(1) == test.label
     rare = ~dataset.aligned[test.label, test.attribute]
     row = {
@@ -150,7 +150,7 @@ def of_confusion(report: GroupReport) -> dict[str, Any]:
     correct, predicted = np.diag(confusion), confusion.sum(0)
     # A class that is never predicted has no precision: it counts as 0.
     precision = np.where(predicted > 0, correct / np.maximum(predicted, 1), 0.0)
-    recall = wilson(correct, confusion.sum(1))
+    recall = proportion_interval(correct, confusion.sum(1))
     there = report.count > 0
     return {
         "precision": float(precision.mean()),

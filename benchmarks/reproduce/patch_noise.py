@@ -271,7 +271,7 @@ def trained(
     )
     rows = {arm: (ceiling if arm == "ceiling" else train)._replace(twin=None, mask=None, unit=None) for arm in arms}
     hyper = [PatchNoiseHyper(hidden(arm, 0, shape)) for arm in arms]
-    said, key_report = {}, jax.random.key(0)
+    said = {}
     for portion in sweep([key_train] * len(arms), learner, [rows[arm] for arm in arms], config, hyper=hyper):
         for i, number in enumerate(portion.runs):
             arm, params = arms[number], jax.tree.map(lambda leaf, i=i: leaf[i], portion.state.variables)
@@ -283,14 +283,14 @@ def trained(
                 views["own"] = corrupt(key_test, test.x, hidden(arm, 1, test.x.shape[:3]))
             for view, x in views.items():
                 logits = np.asarray(predict_rows(case.classifier.apply, params, x, batch_size=256))
-                said[arm][view] = accuracies(key_report, logits, test, dataset)
+                said[arm][view] = accuracies(logits, test, dataset)
             own = said[arm].get("own", said[arm]["clean"])
             print(f"  {arm:15} clean {shown(said[arm]['clean'])}   own {shown(own)}", flush=True)
     return said
 
 
-def accuracies(key: Any, logits: np.ndarray, test: Batch, dataset: Dataset) -> dict[str, Any]:
-    report = group_report(key, logits, test, dataset.aligned)
+def accuracies(logits: np.ndarray, test: Batch, dataset: Dataset) -> dict[str, Any]:
+    report = group_report(logits, test, dataset.aligned)
     row = {
         name: rounded(getattr(report, f"{name}_accuracy"))
         for name in ("bias_aligned", "bias_conflicting", "worst_group", "group_mean")

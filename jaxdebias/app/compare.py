@@ -85,7 +85,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
     Args:
       a: folder of a result.
       b: folder of another one.
-      seed: of the bootstrap of paired differences.
+      seed: of the tests of paired differences.
 
     Raises:
       ContractError: no results there, other classes, or no quantity in common.

@@ -145,7 +145,6 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
         clock.lap("edit")
         save_params(run.folder / "params.npz", edited)
         run.keep(edit=edit, seconds=clock.laps["edit"])
-    # The same bootstrap weights on both sides: what differs is the model.
     before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
     changes = auditing.changes(key_changes, before, after, dataset)
     write_predictions(run.folder, dataset, after, rows=input_fingerprint(dataset))

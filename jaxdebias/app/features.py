@@ -33,7 +33,10 @@ from jaxdebias.core import Array, Batch, Dataset, Key, Params, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import InverseHessian
 from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays
-from jaxdebias.measure._bootstrap import Interval, paired_difference, rate_intervals
+from jaxdebias.measure._design_effect import group_counts
+from jaxdebias.measure._groups import units_in
+from jaxdebias.measure._intervals import Interval, proportion_interval
+from jaxdebias.measure._row_intervals import paired_change
 from jaxdebias.mitigate._dfr import dfr
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
@@ -320,24 +323,20 @@ def _measured(
         dict.fromkeys((*METRICS, *SIDES))
         | {name: getattr(one.groups, name) for name in shown}
         | {"counterfactual_bias": one.counterfactual_bias}
-        | {name: _rate(values) for name, values in zip(SIDES, sides, strict=False)}
+        | {name: _rate(values, pairs.unit) for name, values in zip(SIDES, sides, strict=False)}
         for one, sides in zip(measured, right, strict=True)
     ]
     every = auditing.changes(key_changes, *measured, dataset)
     changes = {name: every[name] for name in (*shown, "counterfactual_bias") if name in every}
     for one, name, *values in zip(key_sides, SIDES, *right, strict=False):
-        terms = [np.stack([np.ones(len(v)), v], axis=1) for v in values]
-        changes[name] = paired_difference(one, _mean, *terms)
+        changes[name] = paired_change(*values, np.zeros(len(pairs.label), np.int32), [1.0], key=one, unit=pairs.unit)
     return *found, changes
 
 
-def _rate(right: np.ndarray) -> Interval:
-    rate = rate_intervals(right, np.zeros(len(right), np.int32), pools=1)
-    return Interval(*(field[0].item() for field in rate))
-
-
-def _mean(sums: jax.Array) -> jax.Array:
-    return sums[0, 1] / sums[0, 0]
+def _rate(right: np.ndarray, unit: np.ndarray | None) -> Interval:
+    group = np.zeros(len(right), np.int32)
+    x, n = group_counts(right, group, groups=1, unit=unit)
+    return proportion_interval(x.item(), n.item())._replace(n=int(units_in(group, unit, 1)[0]))
 
 
 def _logits(params: Params, x: Array) -> Float[np.ndarray, "n k"]:

@@ -10,7 +10,7 @@ The folder that `debias_language` writes:
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,7 +49,7 @@ from jaxdebias.language.models import (
     word_tokenizer,
 )
 from jaxdebias.language.training_sets import LanguageSets, checkpoint_sets, planted_sets
-from jaxdebias.measure._bootstrap import Interval
+from jaxdebias.measure._intervals import Interval
 from jaxdebias.report.language_markdown import markdown
 from jaxdebias.results import build, records
 from jaxdebias.results.codec import read_results, write_results
@@ -194,15 +194,15 @@ def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str
         before=_measurement(before),
         after=_measurement(after),
         changes=records.LanguageChanges(
-            pairs=_intervals(changes.pairs),
-            perplexity=_interval(changes.perplexity),
+            pairs=build.changes(changes.pairs),
+            perplexity=None if changes.perplexity is None else build.change(changes.perplexity),
             stereoset={
                 name: records.StereoSetChanges(
-                    ss=build.interval(one.ss), lms=build.interval(one.lms), icat=build.interval(one.icat)
+                    ss=build.change(one.ss), lms=build.change(one.lms), icat=build.change(one.icat)
                 )
                 for name, one in changes.stereoset.items()
             },
-            crows=_intervals(changes.crows),
+            crows=build.changes(changes.crows),
         ),
         baselines=baselines,
         edit=_edit(info, params),
@@ -314,10 +314,6 @@ def _measurement(report: LanguageReport) -> records.LanguageMeasurement:
 
 def _interval(found: Interval | None) -> records.Interval | None:
     return None if found is None else build.interval(found)
-
-
-def _intervals(found: Mapping[str, Interval]) -> dict[str, records.Interval]:
-    return {name: build.interval(one) for name, one in found.items()}
 
 
 def _edit(info: LanguageFmdInfo, params: Params) -> records.LanguageEdit:

@@ -22,7 +22,9 @@ from jaxdebias.explain import influence
 from jaxdebias.measure import _counterfactual as counterfactual
 from jaxdebias.measure import _fairness as fairness
 from jaxdebias.measure import _groups as groups
-from jaxdebias.measure._bootstrap import Interval, paired_difference
+from jaxdebias.measure._intervals import Interval
+from jaxdebias.measure._mean_intervals import mean_change
+from jaxdebias.measure._row_intervals import PairedChange
 
 ApplyFn = Callable[[Params, Array], jax.Array]
 
@@ -79,7 +81,7 @@ def measure(key: Key, apply_fn: ApplyFn, params: Params, dataset: Dataset, *, sp
     """Measures any model on a split of a data set, every number with its 95 % interval.
 
     Args:
-      key: for the bootstrap.
+      key: randomness of intervals and tests.
       apply_fn: `(params, x) -> logits [n k]` in evaluation mode; x as stored (uint8 or float).
       params: its parameters.
       dataset: gives the split, its pairs, the aligned cells and the training counts.
@@ -117,7 +119,7 @@ def measure_predictions(
     check_choice("split", split, dataset.splits)
     batch = dataset.splits[split]
     classes, attributes = dataset.aligned.shape
-    key_groups, key_pairs, key_fairness = jax.random.split(key, 3)
+    key_pairs, key_fairness = jax.random.split(key)
     if np.ndim(predicted) == 1:
         predicted = np.eye(classes, dtype=np.float32)[
             groups.predicted_class("predicted", predicted, len(batch.label), classes)
@@ -125,9 +127,7 @@ def measure_predictions(
     logits = np.asarray(predicted)
     check_logits(logits, len(batch.label), classes=classes)
     counts = train_counts(dataset)
-    report = groups.group_report(
-        key_groups, logits, batch, dataset.aligned, train_counts=counts if counts.any() else None
-    )
+    report = groups.group_report(logits, batch, dataset.aligned, train_counts=counts if counts.any() else None)
     if not dataset.aligned.any():  # unknown: no cell is conflicting either
         report = report._replace(bias_aligned_accuracy=UNKNOWN, bias_conflicting_accuracy=UNKNOWN)
     bias = probability = None
@@ -151,7 +151,7 @@ def measure_predictions(
 
 def changes(
     key: Key, before: Measurement, after: Measurement, dataset: Dataset, *, split: str = "test"
-) -> dict[str, Interval]:
+) -> dict[str, PairedChange]:
     """`after - before` of each accuracy and of the counterfactual bias, paired over the same test samples."""
     key_groups, key_pairs = jax.random.split(key)
     counts = train_counts(dataset)
@@ -167,7 +167,10 @@ def changes(
         differences = {name: change for name, change in differences.items() if name not in OF_ALIGNMENT}
     if before.pair_probability is not None:
         sides = [_bias_terms(measured.pair_probability, dataset.pairing) for measured in (before, after)]
-        differences["counterfactual_bias"] = paired_difference(key_pairs, _mean, *sides, unit=dataset.pairs[split].unit)
+        pairs = dataset.pairs[split]
+        differences["counterfactual_bias"] = mean_change(
+            *sides, key=key_pairs, unit=pairs.unit, weight=pairs.weight, bounds=(-1.0, 1.0)
+        )
     return differences
 
 
@@ -340,12 +343,7 @@ def check_repairable(dataset: Dataset) -> None:
 
 
 def _bias_terms(probability: np.ndarray, pairing: str) -> np.ndarray:
-    """`[m 2]`: ones, and what the counterfactual bias is the mean of."""
+    """`[m]`, what the counterfactual bias is the mean of."""
     change = probability[:, 0] - probability[:, 1]
     # The sign of a gap is fixed by the data, as in `counterfactual_bias_of_logits`.
-    terms = np.abs(change) if pairing == "counterfactual" else change * (1.0 if change.sum() >= 0 else -1.0)
-    return np.stack([np.ones_like(terms), terms], axis=1)
-
-
-def _mean(sums: jax.Array) -> jax.Array:
-    return sums[0, 1] / sums[0, 0]
+    return np.abs(change) if pairing == "counterfactual" else change * (1.0 if change.sum() >= 0 else -1.0)

@@ -27,7 +27,7 @@ from jaxdebias.explain._cam import class_maps
 from jaxdebias.explain._taps import Tap
 from jaxdebias.explain.maps import as_published, unit_sum
 from jaxdebias.measure._attention_iou import area_fraction, attention_iou, chance_attention_iou, mask_scores
-from jaxdebias.measure._bootstrap import Interval
+from jaxdebias.measure._intervals import Interval
 from jaxdebias.measure._map_scores import ScoreReport, score_report
 from jaxdebias.measure._region_masks import region_masks
 
@@ -126,7 +126,7 @@ def audit_maps(
     Images are taken `batch_size` at a time by one compiled program; only sums of maps are kept.
 
     Args:
-      key: for the bootstrap of the intervals.
+      key: randomness of the intervals.
       layer: `classifier.spatial`, or what else `class_maps` takes.
       params: of the model.
       dataset: gives the split, its masks, groups and independent units.

@@ -20,7 +20,7 @@ from jaxdebias.auditing.candidates import Candidate, counted, counts_of
 from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner
 from jaxdebias.explain._cells import PLAIN, Cells, CellsConfig, find_cells, plain_from
-from jaxdebias.measure._bootstrap import Interval, wilson
+from jaxdebias.measure._intervals import Interval, proportion_interval
 from jaxdebias.measure._reliance import assess_reliance
 from jaxdebias.measure._significance import adjust_holm
 from jaxdebias.mitigate._gce import gce
@@ -191,7 +191,7 @@ def guess_cells(
     contrary = (values["test"] >= 0) & (values["test"] != np.asarray(dataset.splits["test"].label))
     count = int(np.count_nonzero(contrary))
     taken = np.count_nonzero(np.asarray(predicted)[contrary] == values["test"][contrary])
-    followed = wilson(taken, count)
+    followed = proportion_interval(taken, count)
     wrong = np.flatnonzero(of_train.guess != np.asarray(train.label))
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
     shown = [wrong[np.asarray(train.label)[wrong] == y][:typical] for y in range(k)]
@@ -271,7 +271,7 @@ def error_groups(
                 continue
             nearest = rows[mistakes[np.argsort(distance[mistakes], kind="stable")]][:typical]
             error, others = (
-                Interval(*(float(v) for v in wilson(*counts)[:3]), int(counts[1]))
+                proportion_interval(*counts)._replace(n=int(counts[1]))
                 for counts in ((table[0, 0], table[0].sum()), (table[1, 0], table[1].sum()))
             )
             taken_for = int(np.bincount(predicted[rows[mistakes]]).argmax())

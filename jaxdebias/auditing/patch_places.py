@@ -23,7 +23,7 @@ from jaxdebias.core import Array, Batch, Dataset, Key, group_of, take
 from jaxdebias.explain._fit_patches import PatchFitConfig, fit_patches
 from jaxdebias.explain._patch_calibration import fit_temperature
 from jaxdebias.explain._patch_maps import localise
-from jaxdebias.measure._bootstrap import Interval
+from jaxdebias.measure._intervals import Interval
 from jaxdebias.mitigate._patch_noise.masks import budget_mask, mask_iou, quantile_mask
 from jaxdebias.models._patch_net import patch_net
 

@@ -37,16 +37,16 @@ from jaxdebias.language._sentence_influence import (
     soft_sentence_pair_bias,
 )
 from jaxdebias.language._sentence_scores import blank_scores, causal_scores, masked_scores, shared_positions
+from jaxdebias.language._stereoset import icat, stereoset_change, stereoset_scores
 from jaxdebias.language._stereotypes import (
     crows_pairs_change,
     crows_pairs_score,
-    icat,
+    pair_bias_change,
     pair_differences,
     perplexity,
     perplexity_change,
+    preference_rate,
     sentence_pair_bias,
-    stereoset_change,
-    stereoset_scores,
 )
 from jaxdebias.language._text_scores import Scorer, pair_scores, stereoset_sentence_scores, text_scores
 from jaxdebias.language._training import LanguageTraining, language_erm, train_language_model
@@ -83,12 +83,14 @@ __all__ = [
     "models",
     "occupation_pairs",
     "occupation_text",
+    "pair_bias_change",
     "pair_differences",
     "pair_positions",
     "pair_scores",
     "perplexity",
     "perplexity_change",
     "position_features",
+    "preference_rate",
     "sentence_bias_gradient",
     "sentence_changes",
     "sentence_differences",

@@ -3,30 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from jaxdebias.contracts import expect
-from jaxdebias.core import Array, Key
+from jaxdebias.core import Key
 from jaxdebias.language._datasets import SentencePair, StereoItem
 from jaxdebias.language._sentence_scores import SentenceScores
+from jaxdebias.language._stereoset import StereoSetChange, StereoSetScores, stereoset_change, stereoset_scores
 from jaxdebias.language._stereotypes import (
     CrowsScores,
     PairBias,
-    StereoSetScores,
     crows_pairs_change,
     crows_pairs_score,
-    pair_differences,
+    pair_bias_change,
     perplexity,
     perplexity_change,
+    preference_rate,
     sentence_pair_bias,
-    stereoset_change,
-    stereoset_scores,
 )
 from jaxdebias.language._text_scores import Scorer, pair_scores, stereoset_sentence_scores, text_scores
-from jaxdebias.measure._bootstrap import Interval, paired_difference, rate_intervals
+from jaxdebias.measure import Interval, PairedChange
 
 
 class LanguageTests(NamedTuple):
@@ -67,11 +63,11 @@ class LanguageReport(NamedTuple):
 class LanguageChanges(NamedTuple):
     """After minus before, on the same sentences."""
 
-    pairs: dict[str, Interval]
+    pairs: dict[str, PairedChange]
     """Of the absolute pair bias."""
-    perplexity: Interval | None
-    stereoset: dict[str, StereoSetScores]
-    crows: dict[str, Interval]
+    perplexity: PairedChange | None
+    stereoset: dict[str, StereoSetChange]
+    crows: dict[str, PairedChange]
 
 
 def language_report(key: Key, scorer: Scorer, tests: LanguageTests) -> LanguageReport:
@@ -97,7 +93,7 @@ def language_report(key: Key, scorer: Scorer, tests: LanguageTests) -> LanguageR
     pairs = {
         name: sentence_pair_bias(key, *both, unit=topics(tests.pairs[name])) for name, both in scores.pairs.items()
     }
-    preferred = {name: _rate(pair_differences(*both) > 0) for name, both in scores.pairs.items()}
+    preferred = {name: preference_rate(*both, unit=topics(tests.pairs[name])) for name, both in scores.pairs.items()}
     stereoset = {
         name: stereoset_scores(key, three, [item.target for item in tests.stereoset[name]])
         for name, three in scores.stereoset.items()
@@ -115,7 +111,7 @@ def language_changes(key: Key, before: LanguageReport, after: LanguageReport, te
     """What changes between two reports on the same tests, paired."""
     first, second = before.scores, after.scores
     pairs = {
-        name: _pair_change(key, first.pairs[name], second.pairs[name], topics(tests.pairs[name]))
+        name: pair_bias_change(key, first.pairs[name], second.pairs[name], unit=topics(tests.pairs[name]))
         for name in first.pairs
     }
     spread = None if first.texts is None else perplexity_change(key, first.texts, second.texts)
@@ -135,24 +131,3 @@ def language_changes(key: Key, before: LanguageReport, after: LanguageReport, te
 def topics(pairs: Sequence[SentencePair]) -> np.ndarray:
     """A number for the topic of each pair: what belongs together."""
     return np.unique([pair.topic for pair in pairs], return_inverse=True)[1].astype(np.int32)
-
-
-def _rate(hit: np.ndarray) -> Interval:
-    of_one = rate_intervals(hit, np.zeros(len(hit), np.int32), pools=1)
-    return Interval(*(float(part[0]) for part in of_one[:3]), int(of_one.n[0]))
-
-
-def _pair_change(
-    key: Key,
-    before: tuple[SentenceScores, SentenceScores],
-    after: tuple[SentenceScores, SentenceScores],
-    unit: np.ndarray,
-) -> Interval:
-    first, second = (np.abs(pair_differences(*scores)) for scores in (before, after))
-    ones = np.ones_like(first)
-    rows = [np.stack([ones, values], axis=1).astype(np.float32) for values in (first, second)]
-    return paired_difference(key, _mean, *rows, unit=unit)
-
-
-def _mean(sums: Float[Array, "1 2"]) -> Float[jax.Array, ""]:
-    return jnp.asarray(sums[0, 1] / sums[0, 0])

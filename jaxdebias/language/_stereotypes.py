@@ -1,35 +1,29 @@
-"""Do language models prefer stereotypes? StereoSet, CrowS-Pairs, the bias of sentence pairs, and perplexity.
+"""Do language models prefer stereotypes? CrowS-Pairs, the bias of sentence pairs, and perplexity.
 
 All from scores of sentences, wherever they come from (`sentence_scores` computes them): nothing here sees a model.
-Rates are in percent, as the field prints them. Differences between two models are paired over what is resampled.
+Rates are in percent, as the field prints them. Differences between two models are paired over sentences.
 """
 
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxdebias.contracts import check_choice, check_finite, describe, expect
-from jaxdebias.core import Array, Key
+from jaxdebias.contracts import check_finite, describe, expect
+from jaxdebias.core import Key
 from jaxdebias.language._sentence_scores import SentenceScores
-from jaxdebias.measure._bootstrap import Interval, bootstrap, paired_difference, rate_intervals
-
-
-class StereoSetScores(NamedTuple):
-    """Percent, averaged over targets as StereoSet's authors do."""
-
-    lms: Interval
-    """Language modelling score: how often a sentence that makes sense beats the one that does not. Ideal 100."""
-    ss: Interval
-    """Stereotype score: how often the stereotype beats the anti-stereotype. Ideal 50."""
-    icat: Interval
-    """LMS * min(SS, 100 - SS) / 50. Ideal 100."""
-    items: int
-    ties: int
-    """Items whose stereotype and anti-stereotype score alike; counted as anti-stereotype, as the authors do."""
+from jaxdebias.measure import (
+    Interval,
+    PairedChange,
+    excludes_zero,
+    group_counts,
+    mean_change,
+    mean_interval,
+    paired_change,
+    proportion_interval,
+)
+from jaxdebias.measure._significance import LEAST_DISCORDANT
 
 
 class CrowsScores(NamedTuple):
@@ -54,71 +48,6 @@ class PairBias(NamedTuple):
     """Mean of the difference without its absolute value: 0 where preferences cancel."""
 
 
-def icat(lms: float, ss: float) -> float:
-    """StereoSet's idealised score of both in one number, all in percent (Nadeem et al. 2021, section 5.4).
-
-    >>> round(icat(84.17, 60.28), 2)
-    66.86
-    """
-    return lms * min(ss, 100.0 - ss) / 50.0
-
-
-def stereoset_scores(
-    key: Key,
-    scores: Float[np.ndarray, "n three"],
-    target: Sequence[str],
-    *,
-    resample: str = "items",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> StereoSetScores:
-    """StereoSet's three numbers from scores of its sentences; higher is preferred.
-
-    Args:
-      key: randomness of the bootstrap.
-      scores: `[n 3]`, columns: stereotype, anti-stereotype, unrelated. Only their order within an item counts.
-      target: of each item, the word whose stereotype it is about. Every target counts the same.
-      resample: what the intervals are about. `items`: other sentences about the same targets; a target with one item
-        then adds nothing to the width. `targets`: other targets too; too narrow where there are few (StereoSet's
-        development set has ten of gender).
-      resamples: of the bootstrap.
-      level: of the bootstrap.
-
-    Raises:
-      ContractError: other shapes, or scores that are not finite.
-    """
-    rows, group = _stereoset_rows(scores, target, resample)
-    three = bootstrap(
-        key, _stereoset_statistic, rows, group=group, groups=int(group.max()) + 1, resamples=resamples, level=level
-    )
-    return _stereoset_result(three, scores)
-
-
-def stereoset_change(
-    key: Key,
-    before: Float[np.ndarray, "n three"],
-    after: Float[np.ndarray, "n three"],
-    target: Sequence[str],
-    *,
-    resample: str = "items",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> StereoSetScores:
-    """What changes from one model to another on the same items: (LMS, SS, ICAT) after minus before."""
-    (first, group), (second, _) = (_stereoset_rows(scores, target, resample) for scores in (before, after))
-    three = paired_difference(
-        key,
-        _stereoset_statistic,
-        first,
-        second,
-        group=group,
-        groups=int(group.max()) + 1,
-        resamples=resamples,
-        level=level,
-    )
-    return _stereoset_result(three, after)
-
-
 def crows_pairs_score(
     more: Float[np.ndarray, " n"],
     less: Float[np.ndarray, " n"],
@@ -127,7 +56,7 @@ def crows_pairs_score(
     decimals: int | None = 3,
     level: float = 0.95,
 ) -> CrowsScores:
-    """The score of CrowS-Pairs (Nangia et al. 2020), with Wilson's intervals. A noisy benchmark, its authors warn.
+    """The score of CrowS-Pairs (Nangia et al. 2020), with exact intervals. A noisy benchmark, its authors warn.
 
     Args:
       more: score of the more stereotyping sentence of each pair; higher is preferred. The authors take the sum over the
@@ -151,9 +80,8 @@ def crows_pairs_score(
     against = np.zeros(len(more), bool) if antistereo is None else np.asarray(antistereo)
     expect(against.shape == more.shape, "antistereo", f"bool {[*more.shape]}", describe(against))
     hit = more > less
-    whole = rate_intervals(hit, np.zeros(len(hit), np.int32), pools=1, level=level)
-    parts = rate_intervals(hit, against.astype(np.int32), pools=2, level=level)
-    return CrowsScores(_percent(whole, 0), _percent(parts, 0), _percent(parts, 1), int((more == less).sum()))
+    rows = np.array([np.ones_like(hit), ~against, against])
+    return CrowsScores(*(_percent(_rate(hit[some], level)) for some in rows), int((more == less).sum()))
 
 
 def crows_pairs_change(
@@ -162,9 +90,8 @@ def crows_pairs_change(
     after: tuple[np.ndarray, np.ndarray],
     *,
     decimals: int | None = 3,
-    resamples: int = 1000,
     level: float = 0.95,
-) -> Interval:
+) -> PairedChange:
     """Score after minus score before, in percent, of two models on the same pairs; each is (more, less)."""
     hits = []
     for name, (more, less) in (("before", before), ("after", after)):
@@ -173,8 +100,9 @@ def crows_pairs_change(
         check_finite(name, (more, less))
         if decimals is not None:
             more, less = more.round(decimals), less.round(decimals)
-        hits.append(_with_ones(100.0 * (more > less)))
-    return paired_difference(key, _mean, *hits, resamples=resamples, level=level)
+        hits.append(more > less)
+    change = paired_change(*hits, np.zeros(len(hits[0]), np.int32), [1.0], key=key, level=level)
+    return _percent(change)
 
 
 def sentence_pair_bias(
@@ -183,7 +111,6 @@ def sentence_pair_bias(
     anti: SentenceScores,
     *,
     unit: Int[np.ndarray, " n"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> PairBias:
     """The bias of sentence pairs: difference of the two mean log-probabilities of a token.
@@ -192,24 +119,39 @@ def sentence_pair_bias(
     words of a causal model's pair differ in their number of tokens, each sentence is divided by its own.
 
     Args:
-      key: randomness of the bootstrap.
+      key: randomness of the resamples.
       stereotype: scores of the two sentences of each pair.
       anti: scores of the two sentences of each pair.
       unit: which pairs belong together, for instance those of one occupation; None: each is its own unit.
-      resamples: bootstrap resamples.
       level: confidence level of the interval.
     """
     difference = pair_differences(stereotype, anti)
-    both = bootstrap(
-        key,
-        _means,
-        np.stack([np.ones_like(difference), np.abs(difference), difference], axis=1),
-        unit=unit,
-        resamples=resamples,
-        level=level,
-    )
-    absolute, signed = (Interval(*(float(part[i]) for part in both[:3]), both.n) for i in range(2))
-    return PairBias(absolute, signed)
+    shared = {"key": key, "unit": unit, "level": level}
+    return PairBias(mean_interval(np.abs(difference), **shared), mean_interval(difference, **shared))
+
+
+def pair_bias_change(
+    key: Key,
+    before: tuple[SentenceScores, SentenceScores],
+    after: tuple[SentenceScores, SentenceScores],
+    *,
+    unit: Int[np.ndarray, " n"] | None = None,
+    level: float = 0.95,
+) -> PairedChange:
+    """Absolute pair bias after minus before, of two models on the same pairs; each is (stereotype, anti-stereotype)."""
+    first, second = (np.abs(pair_differences(*scores)) for scores in (before, after))
+    return mean_change(first, second, key=key, unit=unit, level=level)
+
+
+def preference_rate(
+    stereotype: SentenceScores,
+    anti: SentenceScores,
+    *,
+    unit: Int[np.ndarray, " n"] | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """How often the stereotype is the more probable sentence of a pair, in 0..1; arguments as `sentence_pair_bias`."""
+    return _rate(pair_differences(stereotype, anti) > 0, level, unit)
 
 
 def pair_differences(stereotype: SentenceScores, anti: SentenceScores) -> Float[np.ndarray, " n"]:
@@ -232,7 +174,6 @@ def perplexity(
     scores: SentenceScores,
     *,
     unit: Int[np.ndarray, " n"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
     """exp of the mean negative log-probability of a token over all texts; of a masked model the pseudo-perplexity.
@@ -241,7 +182,6 @@ def perplexity(
       key: random key.
       scores: of lines or chunks of text.
       unit: which of them belong together (lines of one article); None: each is its own unit.
-      resamples: bootstrap resamples.
       level: confidence level of the interval.
 
     >>> two = SentenceScores(np.log([0.25, 0.25**3]), np.array([1, 3]))
@@ -254,14 +194,8 @@ def perplexity(
         "at least one scored token",
         "none",
     )
-    return bootstrap(
-        key,
-        _perplexity,
-        np.stack([scores.count, scores.total], axis=1).astype(np.float32),
-        unit=unit,
-        resamples=resamples,
-        level=level,
-    )
+    mean = mean_interval(_per_token(scores), key=key, unit=unit, weight=scores.count, level=level)
+    return Interval(*(math.exp(-bound) for bound in (mean.value, mean.high, mean.low)), mean.n)
 
 
 def perplexity_change(
@@ -270,65 +204,37 @@ def perplexity_change(
     after: SentenceScores,
     *,
     unit: Int[np.ndarray, " n"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
-) -> Interval:
-    """Perplexity after minus perplexity before, on the same texts."""
-    rows = [np.stack([scores.count, scores.total], axis=1).astype(np.float32) for scores in (before, after)]
-    return paired_difference(key, _perplexity, *rows, unit=unit, resamples=resamples, level=level)
+) -> PairedChange:
+    """Perplexity after minus perplexity before, on the same texts.
+
+    The interval is that of the linearised difference, the test that of the mean log-probability of a token.
+    """
+    same = before.count.shape == after.count.shape and bool(np.all(before.count == after.count))
+    expect(same, "after", "scores of the tokens of before", describe(after.count))
+    shared = {"key": key, "unit": unit, "weight": before.count, "level": level}
+    test = mean_change(*map(_per_token, (before, after)), **shared)
+    first, second = (math.exp(-scores.total.sum() / scores.count.sum()) for scores in (before, after))
+    linear = mean_interval(first * _per_token(before) - second * _per_token(after), **shared)
+    value = second - first
+    low, high = (value + (bound - linear.value) for bound in (linear.low, linear.high))
+    interval = Interval(value, low, high, linear.n)
+    enough = test.p <= 1.0 - level + 1e-12 and test.discordant >= LEAST_DISCORDANT
+    return PairedChange(*interval, test.p, test.discordant, enough and bool(excludes_zero(interval)))
 
 
-def _stereoset_rows(
-    scores: np.ndarray, target: Sequence[str], resample: str
-) -> tuple[Float[np.ndarray, "rows 3"], Int[np.ndarray, " rows"]]:
-    """Rows (1, makes sense, prefers the stereotype) in percent, and their groups: items in the groups of their
-    targets, or targets in groups of their own kind, one group."""
-    check_choice("resample", resample, ["items", "targets"])
-    scores = np.asarray(scores, np.float64)
-    expect(
-        scores.ndim == 2 and scores.shape[1] == 3 and len(scores) > 0,
-        "scores",
-        "float [n 3]: stereotype, anti-stereotype, unrelated",
-        describe(scores),
-    )
-    expect(len(target) == len(scores), "target", f"a word for each of {len(scores)} items", len(target))
-    check_finite("scores", scores)
-    stereotype, anti, unrelated = scores.T
-    sensible = ((stereotype > unrelated) + 1.0 * (anti > unrelated)) / 2
-    rows = np.stack([np.ones(len(scores)), 100.0 * sensible, 100.0 * (stereotype > anti)], axis=1)
-    _, group = np.unique(np.asarray(target), return_inverse=True)
-    if resample == "targets":
-        sums = np.stack([np.bincount(group, column) for column in rows.T], axis=1)
-        rows, group = sums / sums[:, :1], np.zeros(len(sums), int)
-    return rows.astype(np.float32), group.astype(np.int32)
+def _per_token(scores: SentenceScores) -> Float[np.ndarray, " n"]:
+    """Mean log-probability of a token of each text, 0 where it has none."""
+    total = np.asarray(scores.total, np.float64)
+    return np.divide(total, scores.count, out=np.zeros_like(total), where=np.asarray(scores.count) > 0)
 
 
-def _stereoset_statistic(sums: Float[Array, "g 3"]) -> Float[jax.Array, "3"]:
-    lms, ss = (sums[:, 1] / sums[:, 0]).mean(), (sums[:, 2] / sums[:, 0]).mean()
-    return jnp.stack([lms, ss, lms * jnp.minimum(ss, 100.0 - ss) / 50.0])
+def _rate(hit: np.ndarray, level: float, unit: np.ndarray | None = None) -> Interval:
+    if unit is None:
+        return proportion_interval(int(hit.sum()), len(hit), level=level)
+    x, n = group_counts(hit, np.zeros(len(hit), np.int32), groups=1, unit=unit, level=level)
+    return proportion_interval(x.item(), n.item(), level=level)._replace(n=len(np.unique(unit)))
 
 
-def _stereoset_result(three: Interval, scores: np.ndarray) -> StereoSetScores:
-    lms, ss, both = (Interval(*(float(part[i]) for part in three[:3]), three.n) for i in range(3))
-    scores = np.asarray(scores)
-    return StereoSetScores(lms, ss, both, len(scores), int((scores[:, 0] == scores[:, 1]).sum()))
-
-
-def _mean(sums: Float[Array, "1 2"]) -> Float[jax.Array, ""]:
-    return sums[0, 1] / sums[0, 0]
-
-
-def _means(sums: Float[Array, "1 c"]) -> Float[jax.Array, "_"]:
-    return sums[0, 1:] / jnp.broadcast_to(sums[0, 0], sums[0, 1:].shape)
-
-
-def _perplexity(sums: Float[Array, "1 2"]) -> Float[jax.Array, ""]:
-    return jnp.exp(-sums[0, 1] / sums[0, 0])
-
-
-def _with_ones(values: np.ndarray) -> Float[np.ndarray, "n 2"]:
-    return np.stack([np.ones(len(values)), values], axis=1).astype(np.float32)
-
-
-def _percent(rates: Interval, pool: int) -> Interval:
-    return Interval(*(100 * float(part[pool]) for part in rates[:3]), int(rates.n[pool]))
+def _percent(found: Interval | PairedChange) -> Interval | PairedChange:
+    return found._replace(value=100 * found.value, low=100 * found.low, high=100 * found.high)

@@ -13,14 +13,6 @@ from jaxdebias.measure._attention_iou import (
     top_pixel_iou,
 )
 from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
-from jaxdebias.measure._bootstrap import (
-    bootstrap,
-    over_seeds,
-    paired_difference,
-    paired_over_seeds,
-    rate_intervals,
-    wilson,
-)
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
@@ -39,13 +31,14 @@ from jaxdebias.measure._disparity import (
 )
 from jaxdebias.measure._disparity_entries import AttributeDisparity, RatedGroup, SmallGroup
 from jaxdebias.measure._fairness import (
+    Disparity,
     FairnessReport,
     fairness_report,
     soft_demographic_parity,
     soft_equal_opportunity,
     soft_equalised_odds,
 )
-from jaxdebias.measure._groups import Accuracies, GroupReport, accuracy_differences, group_confusion, group_report
+from jaxdebias.measure._groups import AccuracyChanges, GroupReport, accuracy_differences, group_confusion, group_report
 from jaxdebias.measure._intervals import (
     Interval,
     excludes_zero,
@@ -74,11 +67,11 @@ from jaxdebias.measure._map_scores import (
     score_intervals,
     score_report,
 )
-from jaxdebias.measure._mean_intervals import mean_interval
+from jaxdebias.measure._mean_intervals import mean_change, mean_interval
 from jaxdebias.measure._region_masks import region_masks
 from jaxdebias.measure._reliance import Reliance, Rival, Rivals, assess_reliance
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
-from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, mistake_pull
+from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
 from jaxdebias.measure._significance import (
     CMH,
     adjust_holm,
@@ -89,14 +82,16 @@ from jaxdebias.measure._significance import (
     sign_flip_p,
     unit_flip_p,
 )
+from jaxdebias.measure._worst_change import worst_group_change
 
 __all__ = [
     "CMH",
-    "Accuracies",
+    "AccuracyChanges",
     "Association",
     "AttributeDisparity",
     "CalibrationError",
     "DesignEffect",
+    "Disparity",
     "FairnessReport",
     "GroupReport",
     "GroupScores",
@@ -111,7 +106,6 @@ __all__ = [
     "Rivals",
     "ScoreReport",
     "ScoreSums",
-    "Shortcut",
     "SmallGroup",
     "WorstGroup",
     "accuracy_differences",
@@ -122,7 +116,6 @@ __all__ = [
     "assess_disparity",
     "assess_reliance",
     "attention_iou",
-    "bootstrap",
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
@@ -133,7 +126,6 @@ __all__ = [
     "empty_sums",
     "excludes_zero",
     "fairness_report",
-    "find_shortcuts",
     "flip_rate",
     "flipped_column_reliance",
     "group_confusion",
@@ -149,23 +141,21 @@ __all__ = [
     "largest_difference_interval",
     "mask_scores",
     "mcnemar_midp",
+    "mean_change",
     "mean_interval",
     "merge_sums",
-    "mistake_pull",
     "over_models",
     "over_seeds",
     "overall_disparity",
     "pair_bias",
     "pair_gap",
     "paired_change",
-    "paired_difference",
     "paired_interval",
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
     "proportion_interval",
     "quote_interventions",
-    "rate_intervals",
     "region_masks",
     "score_intervals",
     "score_report",
@@ -180,6 +170,6 @@ __all__ = [
     "unit_flip_p",
     "weighted_interval",
     "weighted_rate_interval",
-    "wilson",
+    "worst_group_change",
     "worst_group_interval",
 ]

@@ -25,7 +25,10 @@ from jaxdebias.contracts import (
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, Params
-from jaxdebias.measure._bootstrap import Interval, bootstrap, plain, rate_intervals
+from jaxdebias.measure._design_effect import group_counts
+from jaxdebias.measure._groups import units_in
+from jaxdebias.measure._intervals import Interval, proportion_interval
+from jaxdebias.measure._mean_intervals import mean_interval
 
 KINDS = ("pair", "gap", "flip")
 
@@ -94,7 +97,6 @@ def counterfactual_bias(
     key: Key,
     kind: Literal["pair", "gap", "flip"] = "pair",
     batch_size: int = 1024,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
     """The counterfactual bias of a model on pairs (x, twin) of one label each, with its interval.
@@ -103,10 +105,9 @@ def counterfactual_bias(
       apply_fn: (params, x) -> logits `[n k]`, evaluation mode. Pass the same function object to compile once.
       params: of the model.
       pairs: a batch with `twin`; label, unit and weight are used, rows of weight 0 do not count.
-      key: randomness of the bootstrap.
+      key: randomness of the intervals of means.
       kind: "pair": `pair_bias`, for true counterfactuals; "gap": `pair_gap`, for matched pairs; "flip": `flip_rate`.
       batch_size: rows that the model sees at a time.
-      resamples: bootstrap resamples of units.
       level: confidence level.
 
     Raises:
@@ -126,7 +127,6 @@ def counterfactual_bias(
         kind=kind,
         unit=pairs.unit,
         weight=pairs.weight,
-        resamples=resamples,
         level=level,
     )
 
@@ -140,13 +140,12 @@ def counterfactual_bias_of_logits(
     kind: Literal["pair", "gap", "flip"] = "pair",
     unit: Int[Array, " n"] | None = None,
     weight: Float[Array, " n"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
     """`counterfactual_bias` from the logits of both sides of each pair, for models that are called elsewhere.
 
-    The interval of "pair" is that of a mean; of "gap", that of the signed difference of means, cut at 0 where the sign
-    is not separable; of "flip", Wilson's at the effective sample size.
+    The interval of "pair" is `mean_interval` of |p - p_twin|; of "gap", that of the signed difference of means, cut at
+    0; of "flip", the exact one of a proportion (`proportion_interval`). All allow for pairs that share a unit.
     """
     check_choice("kind", kind, KINDS)
     n = row_count("label", label)
@@ -159,34 +158,22 @@ def counterfactual_bias_of_logits(
     counts = np.ones(n, np.float32) if weight is None else np.asarray(weight, np.float32)
     expect(counts.shape == (n,), "weight", f"float [n={n}]", describe(counts))
     expect(bool((counts >= 0).all() and counts.any()), "weight", "no negative weight, not all 0", describe(counts))
-    group = np.where(counts > 0, 0, -1).astype(np.int32)
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
     if kind == "flip":
         expect(bool(np.isin(counts, (0, 1)).all()), "weight", "0 or 1 for a flip rate", describe(counts))
         flipped = np.argmax(logits, axis=-1) != np.argmax(logits_twin, axis=-1)
-        return Interval(*(plain(field[0]) for field in rate_intervals(flipped, group, unit, pools=1, level=level)))
+        group = np.where(counts > 0, 0, -1)
+        x, trials = (sums.item() for sums in group_counts(flipped, group, groups=1, unit=unit, level=level))
+        return proportion_interval(x, trials, level=level)._replace(n=int(units_in(group, unit, 1)[0]))
     change = np.asarray(true_class_probability(logits, label) - true_class_probability(logits_twin, label))
+    shared = {"key": key, "unit": unit, "weight": counts, "level": level}
     if kind == "pair":
-        return bootstrap(
-            key,
-            _weighted_mean,
-            np.stack([counts, counts * np.abs(change)], axis=1),
-            group=group,
-            unit=unit,
-            resamples=resamples,
-            level=level,
-        )
-    # The sign is fixed by the data, not per resample: else the interval would stay away from 0 by construction.
+        return mean_interval(np.abs(change), bounds=(0.0, 1.0), **shared)
+    # The sign is fixed by the data, so that the interval can reach 0.
     sign = 1.0 if np.sum(counts * change) >= 0 else -1.0
-    signed = bootstrap(
-        key,
-        _weighted_mean,
-        np.stack([counts, counts * change * sign], axis=1),
-        group=group,
-        unit=unit,
-        resamples=resamples,
-        level=level,
-    )
-    return signed._replace(low=max(signed.low, 0.0))
+    signed = mean_interval(change * sign, bounds=(-1.0, 1.0), **shared)
+    return signed._replace(low=max(signed.low, 0.0), high=max(signed.high, 0.0))
 
 
 def _check_pairs(p: Array, p_twin: Array, weight: Array | None) -> None:
@@ -194,10 +181,6 @@ def _check_pairs(p: Array, p_twin: Array, weight: Array | None) -> None:
     expect(np.ndim(p) == 1, "p", "an array [n]", describe(p))
     for name, value in (("p_twin", p_twin), ("weight", weight)):
         expect(value is None or np.shape(value) == np.shape(p), name, f"an array {list(np.shape(p))}", describe(value))
-
-
-def _weighted_mean(sums: Float[Array, "1 2"]) -> Float[Array, ""]:
-    return sums[0, 1] / sums[0, 0]
 
 
 def _absolute(value: jax.Array, smooth: float) -> jax.Array:

@@ -9,25 +9,47 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxdebias.contracts import check_choice, check_counted, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
-from jaxdebias.measure._bootstrap import Interval, bootstrap
-from jaxdebias.measure._groups import predicted_class
+from jaxdebias.measure._design_effect import group_counts
+from jaxdebias.measure._disparity import largest_difference_interval
+from jaxdebias.measure._groups import SMALL_GROUP, group_confusion, predicted_class, units_in
+from jaxdebias.measure._significance import homogeneity_p
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
+
+
+class Disparity(NamedTuple):
+    """The largest difference of a rate between two attribute values, among groups that are large enough."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Rows of the two groups; effective ones where rows are clustered."""
+    p: float
+    """Of equal rates in all groups. A finding needs it as well as an interval without 0."""
+    highest: int
+    """Attribute value with the highest rate; -1 where there is no difference."""
+    lowest: int
+    """Attribute value with the lowest rate."""
+    all_groups: float
+    """The same difference with small groups; a group without any row to count is left out."""
+    left_out: tuple[int, ...]
+    """Attribute values in the data with fewer than `min_group` units to take the rate over."""
 
 
 class FairnessReport(NamedTuple):
     """Differences between attribute values of what a classifier decides. 0 is fair, 1 the most unfair."""
 
-    demographic_parity_difference: Interval
+    demographic_parity_difference: Disparity
     """Highest minus lowest selection rate, the share of rows given the positive class."""
-    equal_opportunity_difference: Interval
+    equal_opportunity_difference: Disparity
     """Highest minus lowest true positive rate."""
-    equalised_odds_difference: Interval
-    """Larger (or mean) of the differences of true and of false positive rates."""
+    equalised_odds_difference: Disparity
+    """Larger of the differences of true and of false positive rates."""
     selection_rate: np.ndarray
     """`[a]`, or `[a k]` if the positive class is None; so are the next two. NaN where there is no row to count."""
     true_positive_rate: np.ndarray
@@ -35,7 +57,7 @@ class FairnessReport(NamedTuple):
     count: np.ndarray
     """Rows per attribute value, int `[a]`."""
     undefined: tuple[str, ...]
-    """Which rates of attribute values present in the data do not exist, and why; their differences are NaN."""
+    """Which rates of attribute values present in the data do not exist, and why."""
 
 
 def fairness_report(
@@ -48,20 +70,19 @@ def fairness_report(
     classes: int = 2,
     attributes: int | None = None,
     positive: int | None = 1,
-    odds: Literal["worst_case", "mean"] = "worst_case",
-    resamples: int = 1000,
+    min_group: int = SMALL_GROUP,
     level: float = 0.95,
 ) -> FairnessReport:
-    """Fairness differences with any number of attribute values, each with its interval.
+    """Fairness differences with any number of attribute values, each with its interval and test.
 
-    The values are those of fairlearn's `demographic_parity_difference`, `equal_opportunity_difference` and
-    `equalized_odds_difference`. A difference of extremes cannot be negative, so its own resamples never show that
-    it may be 0. The interval is therefore that of the signed difference between the two attribute values (and, for
-    the worst case, the class and rate) that are furthest apart in the data, cut at 0: it reaches 0 when the
-    difference is not separable from none.
+    The largest of many differences is above 0 by chance. The interval allows for that (`largest_difference_interval`),
+    and the test is of equal rates in all groups (`homogeneity_p`). Equalised odds are families of groups: true and
+    false positive rates. Groups that a rate is taken over fewer than `min_group` units of take no part; with them the
+    values are those of fairlearn's `demographic_parity_difference`, `equal_opportunity_difference` and
+    `equalized_odds_difference` (`Disparity.all_groups`).
 
     Args:
-      key: randomness of the bootstrap.
+      key: randomness of the permutations.
       predicted: predicted classes `[n]` int, or logits `[n k]` float.
       label: `[n]` in 0..classes-1.
       attribute: `[n]` from 0; -1 (unknown) leaves the row out. Values that never occur are left out too.
@@ -70,8 +91,7 @@ def fairness_report(
       attributes: a; None: one more than the largest value in the data.
       positive: the class that counts as positive, against all others. None: the largest difference over all classes,
         each against the others.
-      odds: equalised odds as the larger of the two differences, or their mean.
-      resamples: bootstrap resamples.
+      min_group: fewest units over which a rate is compared.
       level: confidence level.
 
     Raises:
@@ -80,7 +100,9 @@ def fairness_report(
     n = row_count("label", label)
     check_integers("label", label, n, 0, classes)
     check_integers("attribute", attribute, n, -1, attributes)
-    check_choice("odds", odds, ("worst_case", "mean"))
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
+    expect(min_group >= 1, "min_group", "at least 1", min_group)
     predicted = predicted_class("predicted", predicted, n, classes)
     expect(positive is None or 0 <= positive < classes, "positive", f"a class in 0..{classes - 1}, or None", positive)
     label, attribute = np.asarray(label), np.asarray(attribute)
@@ -90,38 +112,30 @@ def fairness_report(
     present = np.flatnonzero(count)
     expect(len(present) >= 2, "attribute", "at least two values that occur", f"{present.tolist()}")
 
-    positives = np.arange(classes) if positive is None else np.array([positive])
-    selected, true = predicted[:, None] == positives, label[:, None] == positives
-    member = np.stack([np.ones_like(true), true, ~true], axis=1)  # [n rate class]: whom a rate is taken over
-    values = np.concatenate([member, member & selected[:, None]], axis=1).reshape(n, -1).astype(np.float32)
-
-    size = np.stack([member[attribute == value].sum(axis=0) for value in range(attributes)])  # [a rate class]
-    chosen = np.stack([(member & selected[:, None])[attribute == value].sum(axis=0) for value in range(attributes)])
-    rates = np.where(size > 0, chosen / np.maximum(size, 1), np.nan)
-    contrasts = _contrasts(rates[present], odds)
-    everywhere = np.zeros((3, *rates.shape), np.float32)
-    everywhere[:, present] = contrasts
-    intervals = bootstrap(
-        key,
-        _contrasted_rates,
-        values,
-        group=attribute.astype(np.int32),
-        groups=attributes,
-        unit=unit,
-        args=(everywhere,),
-        resamples=resamples,
-        level=level,
-    )
+    positives = list(range(classes)) if positive is None else [positive]
+    confusion = np.asarray(group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
+    chosen, size = _counts(confusion, positives)
+    x, trials, units = chosen.astype(np.float64), size.astype(np.float64), size
+    if unit is not None:
+        x, trials, units = _clustered(predicted, label, attribute, np.asarray(unit), positives, attributes, level)
+    taking_part = units >= min_group
+    selection, true_positive, false_positive = range(len(RATES))
+    families = ((selection,), (true_positive,), (true_positive, false_positive))
+    keys = jax.random.split(key, len(families))
     differences = [
-        Interval(value, max(low, 0.0), high, intervals.n) if value == value else Interval(np.nan, np.nan, np.nan, 0)
-        for value, low, high in zip(*(field.tolist() for field in intervals[:3]), strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+        _largest(
+            one, *(field[list(rates)].reshape(-1, attributes) for field in (x, trials, taking_part)), present, level
+        )
+        for one, rates in zip(keys, families, strict=True)
     ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = np.where(size > 0, chosen / size, np.nan)  # [rate class a]
     undefined = tuple(
-        f"{RATES[r]} of attribute {value}: no {'positive' if r == 1 else 'negative'} of class {positives[c]}"
-        for value, r, c in np.argwhere(size == 0).tolist()
-        if value in present
+        f"{RATES[rate]} of attribute {value}: no {'positive' if rate == 1 else 'negative'} of class {positives[c]}"
+        for value in present.tolist()
+        for rate, c in np.argwhere(size[..., value] == 0).tolist()
     )
-    by_attribute = np.moveaxis(rates if positive is None else rates[..., 0], 1, 0)  # [rate a] or [rate a class]
+    by_attribute = rates.transpose(0, 2, 1) if positive is None else rates[:, 0]  # [rate a class] or [rate a]
     return FairnessReport(*differences, *by_attribute, count, undefined)
 
 
@@ -159,35 +173,55 @@ def soft_equalised_odds(
     return jnp.maximum(of_positives, of_negatives) if odds == "worst_case" else of_positives + of_negatives
 
 
-def _contrasts(rates: Float[np.ndarray, "a 3 k"], odds: str) -> Float[np.ndarray, "metric a 3 k"]:
-    """Coefficients of the rates whose sum is each of the three differences: +1 at the highest rate, -1 at the lowest.
-
-    Which rates these are is read off the data once; NaN rates get NaN coefficients, so the difference is NaN.
-    """
-    highest = np.argmax(rates, axis=0)  # NumPy's argmax returns a NaN if there is one
-    lowest = np.argmin(rates, axis=0)
-    values = np.arange(len(rates))[:, None, None]
-    spread = (values == highest).astype(np.float64) - (values == lowest)  # [a rate class]
-    spread = np.where(np.isnan(rates).any(axis=0), np.nan, spread)
-    difference = np.sum(np.where(spread == 0, 0.0, spread * rates), axis=0)  # [rate class]
-
-    def at(rate: int, label: int) -> np.ndarray:
-        contrast = np.zeros_like(spread)
-        contrast[:, rate, label] = spread[:, rate, label]
-        return contrast
-
-    selection, opportunity = (at(rate, int(np.argmax(difference[rate]))) for rate in (0, 1))
-    if odds == "mean":
-        worst = int(np.argmax(difference[1:].mean(axis=0)))
-        return np.stack([selection, opportunity, (at(1, worst) + at(2, worst)) / 2])
-    rate, worst = np.unravel_index(np.argmax(difference[1:]), difference[1:].shape)
-    return np.stack([selection, opportunity, at(1 + int(rate), int(worst))])
+def _counts(confusion: Int[np.ndarray, "k a k"], positives: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are given the positive class, and rows in all, of each rate: `[rate class a]` each."""
+    given, label_count = confusion.sum(axis=0).T, confusion.sum(axis=2)  # [k a] both
+    right = np.einsum("yay->ya", confusion)
+    given, label_count, right = given[positives], label_count[positives], right[positives]
+    everyone = np.broadcast_to(confusion.sum(axis=(0, 2)), label_count.shape)
+    return np.stack([given, right, given - right]), np.stack([everyone, label_count, everyone - label_count])
 
 
-def _contrasted_rates(sums: Float[Array, "a c"], contrasts: Float[Array, "metric a 3 k"]) -> Float[Array, " metric"]:
-    size, chosen = jnp.split(sums.reshape(sums.shape[0], 6, -1), 2, axis=1)
-    rates = chosen / jnp.where(size > 0, size, 1.0)
-    return jnp.sum(contrasts * rates[None], axis=(1, 2, 3))
+def _clustered(
+    predicted: np.ndarray,
+    label: np.ndarray,
+    attribute: np.ndarray,
+    unit: np.ndarray,
+    positives: list[int],
+    attributes: int,
+    level: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(effective successes, effective trials, units), `[rate class a]` each, where rows share units."""
+    x, n, units = (np.zeros((len(RATES), len(positives), attributes)) for _ in range(3))
+    for c, positive in enumerate(positives):
+        true = label == positive
+        for rate, member in enumerate((np.ones_like(true), true, ~true)):
+            group = np.where(member, attribute, -1)
+            x[rate, c], n[rate, c] = group_counts(
+                predicted == positive, group, groups=attributes, unit=unit, level=level
+            )
+            units[rate, c] = units_in(group, unit, attributes)
+    return x, n, units
+
+
+def _largest(
+    key: Key,
+    x: Float[np.ndarray, "f a"],
+    n: Float[np.ndarray, "f a"],
+    taking_part: Bool[np.ndarray, "f a"],
+    present: np.ndarray,
+    level: float,
+) -> Disparity:
+    """The largest difference over families of groups, among those that take part and among all."""
+    all_groups = largest_difference_interval(x, n, level=level).value
+    left_out = tuple(value for value in present.tolist() if not taking_part[:, value].all())
+    x, n = np.where(taking_part, x, 0.0), np.where(taking_part, n, 0.0)
+    found = largest_difference_interval(x, n, level=level)
+    p = float(homogeneity_p(x, n, key=key)) if found.family >= 0 else float("nan")
+    return Disparity(
+        float(found.value), float(found.low), float(found.high), round(float(found.n)), p,
+        int(found.highest), int(found.lowest), float(all_groups), left_out,
+    )  # fmt: skip
 
 
 def _soft_gap(probability: Array, attribute: Array, label: Array | None, *, positive: bool = True) -> jax.Array:

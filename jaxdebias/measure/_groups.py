@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from jaxdebias.contracts import (
     check_finite,
@@ -18,21 +18,26 @@ from jaxdebias.contracts import (
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, group_of
-from jaxdebias.measure._bootstrap import Interval, bootstrap, paired_difference, rate_intervals
+from jaxdebias.measure._design_effect import group_counts
+from jaxdebias.measure._disparity import worst_group_interval
+from jaxdebias.measure._intervals import Interval, proportion_interval
+from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
+from jaxdebias.measure._worst_change import UNKNOWN, worst_group_change
 
 SMALL_GROUP = 30
 """Groups of fewer independent units than this are flagged: their rates say little."""
 
 
-class Accuracies(NamedTuple):
-    """The averages of a `GroupReport`, or their differences between two models."""
+class AccuracyChanges(NamedTuple):
+    """What a second model gains over a first one, by the averages of a `GroupReport`. NaN where one does not exist."""
 
-    accuracy: Interval
-    group_mean_accuracy: Interval
-    reweighted_accuracy: Interval
-    worst_group_accuracy: Interval
-    bias_aligned_accuracy: Interval
-    bias_conflicting_accuracy: Interval
+    accuracy: PairedChange
+    group_mean_accuracy: PairedChange
+    reweighted_accuracy: PairedChange
+    worst_group_accuracy: PairedChange
+    """Lowest accuracy of a group after minus lowest before: of other groups, it may be."""
+    bias_aligned_accuracy: PairedChange
+    bias_conflicting_accuracy: PairedChange
 
 
 class GroupReport(NamedTuple):
@@ -51,7 +56,9 @@ class GroupReport(NamedTuple):
     bias_conflicting_accuracy: Interval
     """Rows in the other cells."""
     worst_group: tuple[int, int]
-    """(label, attribute) of the worst group; (-1, -1) if no attribute is known."""
+    """(label, attribute) of the group that is worst in this sample; (-1, -1) if no attribute is known."""
+    indistinguishable: int
+    """How many other groups the sample cannot tell from the worst."""
     groups: Interval
     """Accuracy of each group, arrays `[k a]`; n is the number of distinct units in it."""
     count: np.ndarray
@@ -69,44 +76,68 @@ class GroupReport(NamedTuple):
         return self.worst_group[0] >= 0 and bool(self.small[self.worst_group])
 
 
-@functools.partial(jax.jit, static_argnames=("classes", "attributes"))
 def group_confusion(
     predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *, classes: int, attributes: int
 ) -> Int[Array, "k a k"]:
     """Rows per (label, attribute, predicted class) in one pass; rows of unknown attribute (-1) are left out.
 
-    The sum over the last axis is the size of each group, the entries with label = predicted its correct rows.
+    The sum over the last axis is the size of each group, the entries with label = predicted its correct rows. In a
+    traced function, where values cannot be checked, rows with any value out of range are left out as well.
+
+    Args:
+      predicted: `[n]` predicted classes in 0..classes-1.
+      label: `[n]` in 0..classes-1.
+      attribute: `[n]` in 0..attributes-1, or -1.
+      classes: k.
+      attributes: a.
+
+    Raises:
+      ContractError: values out of range.
     """
-    group = group_of(jnp.asarray(label), jnp.asarray(attribute), attributes)
-    cell = jnp.where(group < 0, -1, group * classes + predicted)  # segment_sum drops negative segments
+    if not any(isinstance(value, jax.core.Tracer) for value in (predicted, label, attribute)):
+        n = row_count("label", label)
+        for name, value, least, most in (
+            ("predicted", predicted, 0, classes),
+            ("label", label, 0, classes),
+            ("attribute", attribute, -1, attributes),
+        ):
+            check_integers(name, value, n, least, most)
+    return _group_confusion(predicted, label, attribute, classes=classes, attributes=attributes)
+
+
+@functools.partial(jax.jit, static_argnames=("classes", "attributes"))
+def _group_confusion(
+    predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *, classes: int, attributes: int
+) -> Int[Array, "k a k"]:
+    # int8 would overflow in the number of the cell.
+    predicted, label, attribute = (jnp.asarray(value).astype(jnp.int32) for value in (predicted, label, attribute))
+    bounded = ((label, classes), (attribute, attributes), (predicted, classes))
+    inside = functools.reduce(jnp.logical_and, [(value >= 0) & (value < most) for value, most in bounded])
+    cell = jnp.where(inside, (label * attributes + attribute) * classes + predicted, -1)  # negative: dropped
     counts = jax.ops.segment_sum(jnp.ones_like(cell), cell, num_segments=classes * attributes * classes)
     return counts.reshape(classes, attributes, classes)
 
 
 def group_report(
-    key: Key,
     predicted: Shaped[Array, "n *k"],
     batch: Batch,
     aligned: Bool[Array, "k a"],
     *,
     train_counts: Int[Array, "k a"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> GroupReport:
     """Accuracies by group and their averages, each with its interval.
 
-    A rate of one pool of rows (a group, all rows, the aligned rows) has Wilson's interval, an average of groups the
-    percentiles of a Bayesian bootstrap over units. For the worst group these are widened: downwards to the
-    Wilson limit of that group, because the bootstrap sees no spread where all rows agree (0 of 12 correct); upwards
-    to the lowest of the simultaneous Wilson limits of all groups, because the worst of many is so partly by chance.
+    The plain accuracy and the groups have exact intervals (`proportion_interval`), the averages score limits of sums of
+    independent rates (`weighted_interval`): bias-aligned and bias-conflicting accuracy, too, are sums over their cells,
+    weighted by the rows in each. The worst group has limits that allow for the selection (`worst_group_interval`).
+    Where rows share units, every number has its own design effect.
 
     Args:
-      key: randomness of the bootstrap.
       predicted: predicted classes `[n]` int, or logits `[n k]` float.
       batch: label, attribute and unit are used; rows of weight 0 are padding and left out. x is not looked at.
-      aligned: `[k a]` bool, the cells where the attribute goes with the label in training.
+      aligned: `[k a]` bool, the cells where the attribute is associated with the label in training.
       train_counts: `[k a]` rows of each group in the training set, for `reweighted_accuracy`; None: it is NaN.
-      resamples: bootstrap resamples.
       level: confidence level of every interval.
 
     Raises:
@@ -116,49 +147,26 @@ def group_report(
     predicted, label, attribute, unit = _rows("predicted", predicted, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
     hit, group = predicted == label, group_of(label, attribute, attributes)
-
     confusion = np.asarray(group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
-    count = confusion.sum(axis=-1)
-    flat = rate_intervals(hit, group, unit, pools=classes * attributes, level=level)
-    groups = Interval(*(field.reshape(classes, attributes) for field in flat))  # pyright: ignore[reportAttributeAccessIssue]
-    everything = rate_intervals(hit, np.zeros_like(group), unit, pools=1, level=level)
-    of_alignment = np.where(group < 0, -1, np.asarray(aligned, np.int32).reshape(-1)[group])
-    alignment = rate_intervals(hit, of_alignment, unit, pools=2, level=level)
-
-    averages = bootstrap(
-        key,
-        _averages,
-        _values(hit),
-        group=_with_unknown(group, classes * attributes),
-        groups=classes * attributes + 1,
-        unit=unit,
-        args=(np.asarray(aligned), shares),
-        resamples=resamples,
-        level=level,
-    )
-    known_units = len(np.unique(np.arange(len(group))[group >= 0] if unit is None else unit[group >= 0]))
-    averages = Accuracies(*(_select(averages, i, known_units) for i in range(len(Accuracies._fields))))
-    worst_group, worst = (-1, -1), averages.worst_group_accuracy
-    if known_units:
-        row, column = np.unravel_index(np.nanargmin(groups.value), groups.value.shape)  # pyright: ignore[reportAttributeAccessIssue]
-        worst_group = (int(row), int(column))
-        of_group = Interval(*(field[worst_group].item() for field in groups))
-        # The worst of many is low partly by chance. No true rate lies above its own limit at this level, save with
-        # probability (1 - level) / 2, so neither does the lowest of them (Bonferroni).
-        each = 1 - (1 - level) / int(np.count_nonzero(groups.n))
-        limits = rate_intervals(hit, group, unit, pools=classes * attributes, level=each).high
-        worst = of_group._replace(low=min(worst.low, of_group.low), high=max(worst.high, np.nanmin(limits).item()))
+    count, correct = confusion.sum(axis=-1), np.einsum("yay->ya", confusion)
+    x, n = (cells.ravel().astype(np.float64) for cells in (correct, count))
+    if unit is not None:
+        x, n = group_counts(hit, group, groups=classes * attributes, unit=unit, level=level)
+    units = units_in(group, unit, classes * attributes)
+    of_groups = proportion_interval(x, n, level=level)._replace(n=units)
+    groups = Interval(*(np.reshape(field, count.shape) for field in of_groups))
+    averages = _averages(hit, group, unit, count.ravel(), np.asarray(aligned).ravel(), shares.ravel(), level)
+    worst = worst_group_interval(x, n, level=level)
+    row, column = divmod(int(worst.group), attributes) if worst.group >= 0 else (-1, -1)
     return GroupReport(
-        accuracy=_select(everything, 0),
-        group_mean_accuracy=averages.group_mean_accuracy,
-        reweighted_accuracy=averages.reweighted_accuracy,
-        worst_group_accuracy=worst,
-        bias_aligned_accuracy=_select(alignment, 1),
-        bias_conflicting_accuracy=_select(alignment, 0),
-        worst_group=worst_group,
+        accuracy=_plain_accuracy(hit, unit, level),
+        **averages,
+        worst_group_accuracy=Interval(*worst[:3], int(units[worst.group]) if worst.group >= 0 else 0),  # pyright: ignore[reportArgumentType]
+        worst_group=(row, column),
+        indistinguishable=int(worst.indistinguishable),
         groups=groups,
         count=count,
-        correct=np.einsum("yay->ya", confusion),
+        correct=correct,
         confusion=confusion,
         small=(groups.n > 0) & (groups.n < SMALL_GROUP),
     )
@@ -172,32 +180,42 @@ def accuracy_differences(
     aligned: Bool[Array, "k a"],
     *,
     train_counts: Int[Array, "k a"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
-) -> Accuracies:
+) -> AccuracyChanges:
     """What a second model gains over a first one on the same rows: `after - before` of every average.
 
-    The comparison is paired: each resample weighs the rows alike for both models. Arguments as in `group_report`;
-    `before` and `after` are predicted classes or logits.
+    Each change is `paired_change` of the rows, with a test and a verdict; that of the worst group `worst_group_change`,
+    the difference of two minima. Arguments as in `group_report`.
+
+    Args:
+      key: randomness of the tests.
+      before: predicted classes `[n]` or logits `[n k]` of the first model.
+      after: the same of the second.
+      batch: label, attribute and unit are used; rows of weight 0 are padding and left out.
+      aligned: `[k a]` bool, the cells where the attribute is associated with the label in training.
+      train_counts: `[k a]` rows of each group in the training set; None: the re-weighted accuracy is NaN.
+      level: confidence level; tests are at 1 - level.
     """
     classes, attributes = _cells(aligned)
     first, label, attribute, unit = _rows("before", before, batch, classes, attributes)
     second, *_ = _rows("after", after, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
-    group = group_of(label, attribute, attributes)
-    differences = paired_difference(
-        key,
-        _averages,
-        _values(first == label),
-        _values(second == label),
-        group=_with_unknown(group, classes * attributes),
-        groups=classes * attributes + 1,
-        unit=unit,
-        args=(np.asarray(aligned), shares),
-        resamples=resamples,
-        level=level,
+    group, cells = group_of(label, attribute, attributes), classes * attributes
+    sides = first == label, second == label
+    key_plain, key_averages, key_worst = jax.random.split(key, 3)
+    plain_change = paired_change(*sides, np.zeros_like(group), np.ones(1), key=key_plain, unit=unit, level=level)
+    count = np.bincount(group[group >= 0], minlength=cells)
+    weights = _weights(count, np.asarray(aligned).ravel(), shares.ravel())
+    changes = dict.fromkeys(AccuracyChanges._fields, UNKNOWN)
+    if weights:
+        w = np.stack(list(weights.values()))
+        each = paired_change(*sides, group, w, key=key_averages, unit=unit, level=level)
+        changes |= {name: PairedChange(*(field[i].item() for field in each)) for i, name in enumerate(weights)}
+    changes["accuracy"] = plain_change
+    changes["worst_group_accuracy"] = worst_group_change(
+        *sides, group, groups=cells, key=key_worst, unit=unit, level=level
     )
-    return Accuracies(*(_select(differences, i, differences.n) for i in range(len(Accuracies._fields))))
+    return AccuracyChanges(**changes)
 
 
 def predicted_class(what: str, predicted: Any, n: int, classes: int) -> np.ndarray:
@@ -209,29 +227,62 @@ def predicted_class(what: str, predicted: Any, n: int, classes: int) -> np.ndarr
     return np.asarray(predicted)
 
 
+def units_in(group: np.ndarray, unit: np.ndarray | None, groups: int) -> np.ndarray:
+    """Independent units in each group, int `[g]`."""
+    known = group >= 0
+    group = group[known].astype(np.int64)
+    if unit is not None:
+        names, unit = np.unique(unit[known], return_inverse=True)
+        group = np.unique(group * len(names) + unit) // max(len(names), 1)
+    return np.bincount(group, minlength=groups)
+
+
+def _weights(count: np.ndarray, aligned: np.ndarray, shares: np.ndarray) -> dict[str, np.ndarray]:
+    """Weights `[g]` of the group rates of which each average is the sum, without averages that do not exist."""
+    present = count > 0
+    weights = {
+        "group_mean_accuracy": present,
+        "reweighted_accuracy": shares * present,
+        "bias_aligned_accuracy": count * aligned,
+        "bias_conflicting_accuracy": count * ~aligned,
+    }
+    return {name: w / w.sum() for name, w in weights.items() if w.sum() > 0}
+
+
 def _averages(
-    sums: Float[Array, "g_plus_1 2"], aligned: Bool[Array, "k a"], shares: Float[Array, "k a"]
-) -> Float[Array, "6"]:
-    """The fields of `Accuracies` from (weight, correct weight) per group; the last row has no known attribute."""
-    weight, correct = sums[:-1].T
-    present, goes_along, shares = weight > 0, aligned.reshape(-1), shares.reshape(-1)
-    accuracy = jnp.where(present, correct / jnp.where(present, weight, 1.0), 0.0)
-    worst = jnp.min(jnp.where(present, accuracy, jnp.inf))
-    return jnp.stack(
-        [
-            _ratio(jnp.sum(sums[:, 1]), jnp.sum(sums[:, 0])),
-            _ratio(jnp.sum(accuracy), jnp.sum(present)),
-            _ratio(jnp.sum(shares * accuracy), jnp.sum(shares * present)),
-            jnp.where(jnp.any(present), worst, jnp.nan),
-            _ratio(jnp.sum(correct * goes_along), jnp.sum(weight * goes_along)),
-            _ratio(jnp.sum(correct * ~goes_along), jnp.sum(weight * ~goes_along)),
-        ]
-    )
+    hit: np.ndarray,
+    group: np.ndarray,
+    unit: np.ndarray | None,
+    count: np.ndarray,
+    aligned: np.ndarray,
+    shares: np.ndarray,
+    level: float,
+) -> dict[str, Interval]:
+    weights = _weights(count, aligned, shares)
+    nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
+    names = ("group_mean_accuracy", "reweighted_accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy")
+    averages = dict.fromkeys(names, nothing)
+    if weights:
+        each = weighted_rate_interval(hit, group, np.stack(list(weights.values())), unit=unit, level=level)
+        for i, (name, w) in enumerate(weights.items()):
+            in_it = (group >= 0) & (w[group] > 0)
+            units = _distinct(in_it, unit)
+            averages[name] = Interval(*(field[i].item() for field in each[:3]), units)
+    return averages
 
 
-def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    """part / whole, NaN where there is nothing to divide by."""
-    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), jnp.nan)
+def _plain_accuracy(hit: np.ndarray, unit: np.ndarray | None, level: float) -> Interval:
+    x, n = float(hit.sum()), float(len(hit))
+    if unit is not None:
+        x, n = (
+            counts.item() for counts in group_counts(hit, np.zeros(len(hit), int), groups=1, unit=unit, level=level)
+        )
+    return proportion_interval(x, n, level=level)._replace(n=_distinct(np.ones(len(hit), bool), unit))
+
+
+def _distinct(rows: np.ndarray, unit: np.ndarray | None) -> int:
+    """Independent units among rows `[n]` bool."""
+    return int(rows.sum()) if unit is None else len(np.unique(unit[rows]))
 
 
 def _rows(
@@ -266,26 +317,10 @@ def _cells(aligned: Any) -> tuple[int, int]:
 def _train_shares(train_counts: Any, classes: int, attributes: int) -> np.ndarray:
     """Shares of the training set `[k a]`; all 0, which makes the re-weighted accuracy NaN, if they are not known."""
     if train_counts is None:
-        return np.zeros((classes, attributes), np.float32)
+        return np.zeros((classes, attributes), np.float64)
     counts = np.asarray(train_counts)
     good = counts.shape == (classes, attributes) and counts.dtype.kind in "iuf"
     expect(good, "train_counts", f"int [k={classes}, a={attributes}]", describe(counts))
     check_finite("train_counts", counts)
     expect(bool((counts >= 0).all() and counts.sum() > 0), "train_counts", "counts, not all 0", describe(counts))
-    return (counts / counts.sum()).astype(np.float32)
-
-
-def _values(hit: np.ndarray) -> np.ndarray:
-    return np.stack([np.ones(len(hit)), hit], axis=1).astype(np.float32)
-
-
-def _with_unknown(group: np.ndarray, groups: int) -> np.ndarray:
-    """Rows of unknown attribute become a last group of their own: they count in the plain accuracy only."""
-    return np.where(group < 0, groups, group).astype(np.int32)
-
-
-def _select(intervals: Interval, i: int, n: int | None = None) -> Interval:
-    """One of several intervals; n = 0 where it does not exist."""
-    value, low, high = (field[i].item() for field in intervals[:3])
-    units = int(intervals.n[i]) if n is None else n
-    return Interval(value, low, high, 0 if np.isnan(value) else units)
+    return (counts / counts.sum()).astype(np.float64)

@@ -103,8 +103,11 @@ def paired_interval(gains: Any, losses: Any, n: Any, w: Any, *, level: float = 0
     return _interval(value, low, high, np.where(seen & (w != 0), n, 0.0).sum(-1), known)
 
 
-def excludes_zero(interval: Interval) -> Any:
+def excludes_zero(interval: Any) -> Any:
     """Whether 0 lies outside the interval of a difference: a bool, or an array of the interval's shape.
+
+    Args:
+      interval: anything with `low` and `high`.
 
     >>> excludes_zero(Interval(0.03, -0.01, 0.07, 200)), excludes_zero(Interval(0.05, 0.02, 0.08, 200))
     (False, True)

@@ -20,15 +20,15 @@ from jaxtyping import Float, Int
 
 from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
-from jaxdebias.measure._bootstrap import Interval, bootstrap, over_seeds
 from jaxdebias.measure._groups import SMALL_GROUP
+from jaxdebias.measure._intervals import Interval
+from jaxdebias.measure._mean_intervals import mean_interval
+from jaxdebias.measure._seeds import over_seeds
 
 POLICIES = ("official", "present_only")
 SCORES = ("heatmap", "mask")
 LABEL_GROUPS = ((1, 1), (1, 0), (0, 1), (0, 0))
 """(label, attribute) of the groups 0..3 of `label_groups`, in the paper's order; "all" follows them."""
-COLUMNS = 16
-"""Scores that the bootstrap resamples at a time; see `score_intervals` for the memory that follows from it."""
 
 Policy = Literal["official", "present_only"]
 Score = Literal["heatmap", "mask"]
@@ -212,61 +212,60 @@ def score_intervals(
     score: Score,
     policy: Policy = "official",
     unit: Int[Array, " n"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """The mean scores of one model by group and over all, with intervals over the test images: `intervals.bootstrap`.
-
-    `COLUMNS` scores are resampled at a time, for which the bootstrap needs 160 MB up to a million images.
+    """The mean scores of one model by group and over all, with intervals over the test images: `mean_interval`.
 
     Args:
-      key: randomness of the bootstrap.
-      scores: `[n *s]`, NaN where an image has none.
+      key: randomness of the resamples.
+      scores: `[n *s]` in 0..1, NaN where an image has none.
       group: `[n]` in 0..groups-1; -1 leaves the row out.
       groups: how many groups; an empty one is NaN.
       score: as in `group_scores`.
       policy: as in `group_scores`.
-      unit: `[n]`, images of one unit are resampled together (many pictures of one object); None: each is its own.
-      resamples: of the bootstrap.
-      level: of the bootstrap.
+      unit: `[n]`, images of one unit are no independent evidence (many pictures of one object); None: each is its own.
+      level: confidence level.
 
     Returns:
       Interval of arrays `[groups+1 *s]`, all images last; n is the number of units that entered.
 
     Raises:
-      ContractError: malformed arrays or an unknown policy.
+      ContractError: malformed arrays, scores out of range or an unknown policy.
     """
     check_numbers("scores", scores, "n ...")
     n, shape = np.shape(scores)[0], np.shape(scores)[1:]
     expect(n > 0, "scores", "at least one image", describe(scores))
     check_integers("group", group, n, -1, groups)
-    statistic = _means_of_rows if _absent_is_zero(score, policy) else _means_of_used
-    flat = np.asarray(scores, np.float32).reshape(n, -1)
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
+    group, unit = np.asarray(group), None if unit is None else np.asarray(unit)
+    flat = np.asarray(scores, np.float64).reshape(n, -1)
     there = ~np.isnan(flat)
-    # Every chunk has the same width, so that the bootstrap compiles once; what pads the last one is cut off.
-    count = flat.shape[1]
-    width = min(COLUMNS, max(count, 1))
-    parts = []
-    for start in range(0, count, width):
-        some = np.minimum(np.arange(start, start + width), count - 1)
-        values = np.concatenate(
-            [np.ones((n, 1), np.float32), there[:, some].astype(np.float32), np.where(there, flat, 0.0)[:, some]],
-            axis=1,
-        )
-        part = bootstrap(
-            key,
-            statistic,
-            values,
-            group=np.asarray(group, np.int32),
-            groups=groups,
-            unit=unit,
-            resamples=resamples,
-            level=level,
-        )
-        parts.append([np.asarray(field)[:, : count - start] for field in part[:3]])
-    value, low, high = (np.concatenate(field, axis=1).reshape(groups + 1, *shape) for field in zip(*parts, strict=True))
+    within = bool(np.all((flat[there] >= -1e-5) & (flat[there] <= 1 + 1e-5)))
+    expect(within, "scores", "values in 0..1, or NaN", describe(scores))
     entered = np.ones_like(there) if _absent_is_zero(score, policy) else there
-    return Interval(value, low, high, _units(entered, np.asarray(group), unit, groups).reshape(groups + 1, *shape))
+    flat = np.clip(np.where(there, flat, 0.0), 0.0, 1.0)
+    value, low, high = (np.full((groups + 1, flat.shape[1]), np.nan) for _ in range(3))
+    counts = np.zeros((groups + 1, flat.shape[1]), np.int64)
+    # Scores that the same images have are resampled together.
+    patterns, pattern = np.unique(entered, axis=1, return_inverse=True)
+    for i, some in enumerate(patterns.T):
+        columns = np.flatnonzero(pattern.ravel() == i)
+        for row, members in enumerate([*(group == g for g in range(groups)), group >= 0]):
+            rows = np.flatnonzero(members & some)
+            if not len(rows):
+                continue
+            mean = mean_interval(
+                flat[np.ix_(rows, columns)].T,
+                key=key,
+                unit=None if unit is None else unit[rows],
+                bounds=(0.0, 1.0),
+                level=level,
+            )
+            value[row, columns], low[row, columns], high[row, columns] = mean[:3]
+            counts[row, columns] = mean.n
+    value, low, high, counts = (field.reshape(groups + 1, *shape) for field in (value, low, high, counts))
+    return Interval(value, low, high, counts)
 
 
 def score_report(
@@ -279,7 +278,6 @@ def score_report(
     chance: Float[Array, "n r"] | None = None,
     policy: Policy = "official",
     unit: Int[Array, " n"] | None = None,
-    resamples: int = 1000,
     level: float = 0.95,
 ) -> ScoreReport:
     """Scores of one model by group, with intervals and, for mask scores, the chance level of the same images.
@@ -294,7 +292,6 @@ def score_report(
       score: as in `score_intervals`.
       policy: as in `score_intervals`.
       unit: as in `score_intervals`.
-      resamples: as in `score_intervals`.
       level: as in `score_intervals`.
 
     Raises:
@@ -315,9 +312,7 @@ def score_report(
         level_of = _scores_of(levels, group, groups, score, policy).mean
     else:
         expect(chance is None, "chance", "None for heatmap scores", describe(chance))
-    interval = score_intervals(
-        key, scores, group, groups=groups, score=score, policy=policy, unit=unit, resamples=resamples, level=level
-    )
+    interval = score_intervals(key, scores, group, groups=groups, score=score, policy=policy, unit=unit, level=level)
     summary = _scores_of(scores, group, groups, score, policy)
     return ScoreReport(
         interval, summary.std, summary.rows, summary.used, level_of, (interval.n > 0) & (interval.n < SMALL_GROUP)
@@ -337,38 +332,3 @@ def _absent_is_zero(score: str, policy: str) -> bool:
 
 def _divided(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), otherwise)
-
-
-def _means_of_used(sums: Float[Array, "g c"]) -> Float[Array, "g_plus_1 s"]:
-    """Means over the images with a score, from sums of (1, has a score, score)."""
-    _, used, total = _with_all(sums)
-    return jnp.where(used > 0, total / jnp.where(used > 0, used, 1.0), jnp.nan)
-
-
-def _means_of_rows(sums: Float[Array, "g c"]) -> Float[Array, "g_plus_1 s"]:
-    """Means over all images, those without a score counting 0."""
-    rows, _, total = _with_all(sums)
-    return jnp.where(rows > 0, total / jnp.where(rows > 0, rows, 1.0), jnp.nan)
-
-
-def _with_all(sums: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    sums = jnp.concatenate([sums, jnp.sum(sums, axis=0, keepdims=True)])
-    used, total = jnp.split(sums[:, 1:], 2, axis=1)
-    return sums[:, :1], used, total
-
-
-def _units(entered: np.ndarray, group: np.ndarray, unit: Array | None, groups: int) -> np.ndarray:
-    """Distinct units `[groups+1 c]` with a row that entered, per group and over all; rows of group -1 do not count."""
-    known = group >= 0
-    entered, group = entered[known], group[known].astype(np.int64)
-    unit = np.arange(len(known))[known] if unit is None else np.asarray(unit)[known]
-    _, unit = np.unique(unit, return_inverse=True)
-    counts = []
-    for of in (group, np.zeros_like(group)):
-        cells, cell = np.unique(of * (unit.max(initial=0) + 1) + unit, return_inverse=True)
-        there = np.zeros((len(cells), entered.shape[1]), bool)
-        np.logical_or.at(there, cell, entered)
-        per_group = np.zeros((groups if of is group else 1, entered.shape[1]), np.int64)
-        np.add.at(per_group, cells // (unit.max(initial=0) + 1), there)
-        counts.append(per_group)
-    return np.concatenate(counts)

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from jaxdebias.measure._bootstrap import Interval as Measured
+from jaxdebias.measure._intervals import Interval as Measured
 from jaxdebias.results.records import Interval
 
 NONE = "–"

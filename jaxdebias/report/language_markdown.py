@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from jaxdebias.report._markdown import escape, table_lines
 from jaxdebias.report.formats import NONE, applies
-from jaxdebias.results.records import Interval, LanguageMeasurement, LanguageResults, StereoSetChanges
+from jaxdebias.results.records import (
+    Change,
+    Interval,
+    LanguageMeasurement,
+    LanguageResults,
+    StereoSet,
+    StereoSetChanges,
+)
 
 PARTS = {
     "edit": "the edit's occupations and templates",
@@ -112,7 +119,7 @@ def _stereoset(record: LanguageResults) -> list[str]:
     return table_lines(["bias", "items", *columns], rows)
 
 
-def _scores(found: StereoSetChanges) -> tuple[Interval, Interval, Interval]:
+def _scores(found: StereoSet | StereoSetChanges) -> tuple:
     return found.ss, found.lms, found.icat
 
 
@@ -181,13 +188,12 @@ def _value(rate: Interval | None, digits: int = 3) -> str:
     return f"{rate.value:.{digits}f} ({_end(rate.low, digits)}–{_end(rate.high, digits)})"
 
 
-def _signed(rate: Interval | None, digits: int = 3) -> str:
+def _signed(rate: Change | None, digits: int = 3) -> str:
     """A change with its interval, and whether it is more than chance."""
     if not applies(rate):
         return NONE
     said = f"{rate.value:+.{digits}f} ({_end(rate.low, digits, '+')} to {_end(rate.high, digits, '+')})"
-    apart = rate.low is not None and rate.high is not None and (rate.low > 0 or rate.high < 0)
-    return said if apart else f"{said}, not separable"
+    return f"{said}, not separable" if rate.separable is False else said
 
 
 def _end(value: float | None, digits: int, sign: str = "") -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.files import write_text
-from jaxdebias.measure._bootstrap import over_seeds, paired_over_seeds
+from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
 from jaxdebias.reproduce._cases import DATA, Cases
 from jaxdebias.reproduce._fitting import accuracies
 from jaxdebias.reproduce._methods import METHODS, method_of

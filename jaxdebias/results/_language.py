@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxdebias.results._measured import Count, Interval
+from jaxdebias.results._measured import Change, Count, Interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,18 +22,24 @@ class PairScores:
 class StereoSetChanges:
     """Changes of StereoSet's scores, after minus before, in percentage points."""
 
+    ss: Change
+    """Stereotype score."""
+    lms: Change
+    """Language modelling score."""
+    icat: Change
+    """Idealised score of both."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StereoSet:
+    """StereoSet's scores, in percent: `ss` is ideal at 50, `lms` and `icat` at 100."""
+
     ss: Interval
     """Stereotype score."""
     lms: Interval
     """Language modelling score."""
     icat: Interval
     """Idealised score of both."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StereoSet(StereoSetChanges):
-    """StereoSet's scores, in percent: `ss` is ideal at 50, `lms` and `icat` at 100."""
-
     items: Count
     """Number of items."""
 
@@ -70,13 +76,13 @@ class LanguageMeasurement:
 class LanguageChanges:
     """Changes on the same pairs and texts, after minus before."""
 
-    pairs: Mapping[str, Interval]
+    pairs: Mapping[str, Change]
     """Change of the absolute difference by set of pairs, in nats per token."""
-    perplexity: Interval | None
+    perplexity: Change | None
     """Change of the perplexity; null without texts."""
     stereoset: Mapping[str, StereoSetChanges]
     """Changes of StereoSet's scores by type of bias."""
-    crows: Mapping[str, Interval]
+    crows: Mapping[str, Change]
     """Changes of CrowS-Pairs' score by set of pairs, in percentage points."""
 
 

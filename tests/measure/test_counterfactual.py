@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import metrics as oracle
+from oracles import rates
+from scipy import stats
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch
@@ -14,10 +16,10 @@ from jaxdebias.measure import (
     counterfactual_bias_of_logits,
     excludes_zero,
     flip_rate,
+    mean_interval,
     pair_bias,
     pair_gap,
     true_class_probability,
-    wilson,
 )
 
 N, K = 80, 3
@@ -158,14 +160,37 @@ def test_units_widen_the_interval(key, kind):
     once = counterfactual_bias(linear, params, pairs, key=key, kind=kind)
     tied = counterfactual_bias(linear, params, tenfold._replace(unit=np.repeat(np.arange(N), 10)), key=key, kind=kind)
     assert tied.n == once.n == N
-    assert tied.high - tied.low == pytest.approx(once.high - once.low, rel=0.02)
+    # A proportion counts copies by their design effect and with degrees of freedom, a mean by their sums.
+    assert tied.high - tied.low == pytest.approx(once.high - once.low, rel=0.1 if kind == "flip" else 1e-6)
 
 
-def test_flips_have_wilson_intervals(key):
+def test_flips_have_exact_intervals(key):
     logits = np.eye(2, dtype=np.float32)[np.zeros(10, int)]
     twin = np.eye(2, dtype=np.float32)[(np.arange(10) < 3).astype(int)]
     got = counterfactual_bias_of_logits(logits, twin, np.zeros(10, np.int32), key=key, kind="flip")
-    assert got == wilson(3, 10)
+    assert got.value == pytest.approx(0.3)
+    assert (got.low, got.high) == pytest.approx(rates.exact(3, 10))
+    assert got.n == 10
+
+
+def test_flips_of_units_that_agree_count_once(key):
+    flips = np.repeat(np.arange(10) < 3, 4)
+    logits, twin = np.eye(2, dtype=np.float32)[0 * flips], np.eye(2, dtype=np.float32)[flips.astype(int)]
+    unit = np.repeat(np.arange(10), 4)
+    got = counterfactual_bias_of_logits(logits, twin, np.zeros(40, np.int32), key=key, kind="flip", unit=unit)
+    deff, t = rates.design_effect(flips.astype(int).tolist(), [0] * 40, unit.tolist(), [1.0])
+    n = 40 / (deff * t * t)
+    limits = stats.beta.ppf(0.025, 0.3 * n, 0.7 * n + 1), stats.beta.ppf(0.975, 0.3 * n + 1, 0.7 * n)
+    assert (got.low, got.high, got.n) == pytest.approx((*limits, 10))
+
+
+def test_interval_of_pairs_is_that_of_a_mean(key):
+    pairs, params = noisy()
+    p, q = (true_class_probability(x @ params, pairs.label) for x in (pairs.x, pairs.twin))
+    for kind, values in (("pair", np.abs(p - q)), ("gap", (p - q) * np.sign(np.mean(p - q)))):
+        got = counterfactual_bias(linear, params, pairs, key=key, kind=kind)
+        expected = mean_interval(np.asarray(values, np.float64), key=key, bounds=(-1.0, 1.0))
+        assert got == pytest.approx(expected._replace(low=max(expected.low, 0.0)), abs=1e-6)
 
 
 def test_gap_is_separable_only_with_a_clear_sign(key):

@@ -93,8 +93,7 @@ def test_three_models_of_twelve_samples():
     assert found.interval.n == 3
 
 
-# The three tests of intervals have equal shapes, so that the bootstrap compiles once per statistic.
-N, COLUMNS, RESAMPLED = 400, 18, {"groups": 3, "resamples": 200}
+N, COLUMNS, THREE = 400, 18, {"groups": 3}
 
 
 @pytest.mark.parametrize(("score", "policy"), [("heatmap", "official"), ("mask", "official")])
@@ -102,7 +101,7 @@ def test_intervals_have_the_right_middle_width_and_size(key, score, policy):
     scores = np.random.default_rng(0).normal(0.5, 0.1, (N, COLUMNS)).astype(np.float32)
     scores[::4, 17] = np.nan
     group = np.where(np.arange(N) < 300, 0, 1).astype(np.int32)
-    found = score_intervals(key, scores, group, score=score, policy=policy, **RESAMPLED)
+    found = score_intervals(key, scores, group, score=score, policy=policy, **THREE)
     expected = group_scores(add_scores(empty_sums(3, (COLUMNS,)), scores, group), score=score, policy=policy)
     assert found.value.shape == (4, COLUMNS)
     np.testing.assert_allclose(found.value, expected.mean, rtol=1e-5)
@@ -119,8 +118,8 @@ def test_pictures_of_one_unit_are_resampled_together(key):
     of_unit = np.random.default_rng(0).random((20, COLUMNS)).astype(np.float32)
     unit = np.repeat(np.arange(20), N // 20).astype(np.int32)
     scores, group = of_unit[unit], np.zeros(N, np.int32)
-    alone = score_intervals(key, scores, group, score="heatmap", **RESAMPLED)
-    tied = score_intervals(key, scores, group, score="heatmap", unit=unit, **RESAMPLED)
+    alone = score_intervals(key, scores, group, score="heatmap", **THREE)
+    tied = score_intervals(key, scores, group, score="heatmap", unit=unit, **THREE)
     np.testing.assert_array_equal(tied.value, alone.value)
     assert np.median((tied.high - tied.low)[0] / (alone.high - alone.low)[0]) > 3  # sqrt(20) = 4.5
     assert (tied.n[[0, 3]] == 20).all()
@@ -134,8 +133,8 @@ def test_a_report_puts_chance_beside_mask_scores(key):
     maps = np.random.default_rng(0).random((N, COLUMNS // 2, 4, 4)).astype(np.float32)
     scores, level = np.asarray(mask_scores(maps, masks)), np.asarray(chance_attention_iou(area_fraction(masks)))
     group = np.where(np.arange(N) < 40, 0, np.arange(N) % 2 + 1).astype(np.int32)
-    official = score_report(key, scores, group, score="mask", chance=level, **RESAMPLED)
-    honest = score_report(key, scores, group, score="mask", chance=level, policy="present_only", **RESAMPLED)
+    official = score_report(key, scores, group, score="mask", chance=level, **THREE)
+    honest = score_report(key, scores, group, score="mask", chance=level, policy="present_only", **THREE)
     np.testing.assert_allclose(honest.chance[[0, 1, 3]], [[4 / 7, 0.8]] * 3, rtol=1e-5)
     np.testing.assert_allclose(honest.chance[2], [4 / 7, np.nan], rtol=1e-5)  # only rows without the second region
     np.testing.assert_allclose(official.chance[[0, 2, 3]], [[4 / 7, 0.4], [4 / 7, 0], [4 / 7, 0.4]], rtol=1e-5)
@@ -145,7 +144,7 @@ def test_a_report_puts_chance_beside_mask_scores(key):
     np.testing.assert_allclose(official.score.value[3, :, 1], honest.score.value[3, :, 1] / 2, rtol=1e-5)
     assert honest.small[0].tolist() == [[False, True]] * 9  # 40 and 20 images
     assert not official.small.any()
-    heatmap = score_report(key, scores.reshape(N, COLUMNS), group, score="heatmap", **RESAMPLED)
+    heatmap = score_report(key, scores.reshape(N, COLUMNS), group, score="heatmap", **THREE)
     assert heatmap.chance is None
     np.testing.assert_array_equal(heatmap.score.value, honest.score.value.reshape(4, COLUMNS))
 

@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure import mean_interval
+from jaxdebias.measure import _mean_intervals as means
+from jaxdebias.measure import mean_change, mean_interval, unit_flip_p
 
 
 @pytest.fixture
@@ -115,3 +116,45 @@ def test_refusals(key):
         mean_interval([1.0, 2.0], weight=[0, 0], key=key)
     with pytest.raises(ContractError, match="`unit`: expected int"):
         mean_interval([1.0, 2.0], unit=[0, 1, 2], key=key)
+
+
+def test_many_thousand_units_have_the_limits_that_resamples_tend_to(key, rng, monkeypatch):
+    values = rng.gamma(0.3, size=6000)
+    unit = np.r_[np.arange(5500), np.arange(500)]
+    expanded = mean_interval(values, unit=unit, key=key)
+    monkeypatch.setattr(means, "MOST_UNITS", 10_000)
+    drawn = mean_interval(values, unit=unit, key=key, resamples=8000)
+    half = (drawn.high - drawn.low) / 2
+    assert expanded.value == drawn.value
+    assert (expanded.low, expanded.high) == pytest.approx((drawn.low, drawn.high), abs=0.03 * half)
+    skewed = (expanded.high - expanded.value) - (expanded.value - expanded.low)
+    residual = np.bincount(unit, values) - values.mean() * np.bincount(unit)
+    assert skewed == pytest.approx(
+        half * 2 * stats.skew(residual) * (2 * 1.96**2 + 1) / (6 * 1.96 * np.sqrt(5500)), rel=0.1
+    )
+
+
+def test_change_of_a_mean(key, rng):
+    before = rng.random(60)
+    after = before - rng.random(60) / 4
+    unit = np.arange(60) // 2
+    got = mean_change(before, after, key=key, unit=unit, bounds=(-1.0, 1.0))
+    assert got[:4] == mean_interval(after - before, key=key, unit=unit, bounds=(-1.0, 1.0))
+    assert got.p == unit_flip_p(np.bincount(unit, after - before), key=key) < 0.01
+    assert (got.discordant, got.separable) == (30, True)
+    same = mean_change(before, before, key=key, bounds=(-1.0, 1.0))
+    assert (same.value, same.p, same.discordant, same.separable) == (0, 1, 0, False)
+    assert same.low < 0 < same.high
+    five = mean_change(np.zeros(60), np.where(np.arange(60) < 5, 1.0, 0.0), key=key)
+    assert (five.discordant, five.separable) == (5, False)
+    with pytest.raises(ContractError, match="the rows of before"):
+        mean_change(before, after[:5], key=key)
+
+
+def test_change_of_nothing_is_seldom_separable(key):
+    rng, sets = np.random.default_rng(1), 300
+    found = 0
+    for _ in range(sets):
+        before, change = rng.random(40) / 2, rng.exponential(size=40) - 1.0
+        found += mean_change(before, before + change, key=key).separable
+    assert found / sets <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / sets)
