@@ -12,7 +12,9 @@ RESULTS = HERE / "results"
 
 
 def read(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    table = json.loads((RESULTS / f"{name}.json").read_text())
+    made = table.get("provenance", {})  # of `jaxdebias reproduce`; the scripts have these at the top level
+    return {**made, "date": made["date"][:10], **table} if made else table
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headlines import headlines
-from tables_audit import attention_iou, audit_cost, audit_power, peers, speed, timed
+from tables_audit import attention_iou, audit_cost, audit_networks, peers, speed, timed
 from tables_repair import adult, colored_mnist, digits, full_colored_mnist, language_bias, samples, utkface
 from tables_statistics import interval_coverage
 from tables_training import aug_cell, dbvae, patch_noise, reproduced, sih_step
@@ -38,7 +38,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dbvae-again": functools.partial(dbvae, "dbvae_again"),
     "speed": speed,
     "sih-step": sih_step,
-    "audit-power": audit_power,
+    "audit-networks": audit_networks,
     "interval-coverage": interval_coverage,
     "audit-cost": audit_cost,
     "dbvae-speed": functools.partial(timed, "dbvae_speed"),

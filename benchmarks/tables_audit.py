@@ -106,11 +106,11 @@ def speed() -> str:
     return markdown(head, rows) + source("speed")
 
 
-def audit_power() -> str:
+def audit_networks() -> str:
     """Shares over the generated sets, a row per family and strength, and the margins."""
-    if not (table_parts.RESULTS / "audit_power.json").exists():
+    if not (table_parts.RESULTS / "audit_networks.json").exists():
         return "Not measured yet."
-    table = read("audit_power")
+    table = read("audit_networks")
     if "summary" not in table:
         return f"Measured so far: {len(table['rows'])} of {table['planned']} sets."
     shares = [
@@ -147,7 +147,7 @@ def audit_power() -> str:
     ]
     return "\n\n".join(
         [markdown(["part", "of the sets", "share %", "sets"], shares), "\n".join(margins), markdown(head, rows)]
-    ) + source("audit_power")
+    ) + source("audit_networks")
 
 
 def audit_cost() -> str:

@@ -3,14 +3,15 @@
 from typing import Any
 
 import table_parts
-from table_parts import markdown, milliseconds, percent, read, signed, source
+from table_parts import RESULTS, markdown, milliseconds, percent, read, signed, source
 
 from jaxdebias.reproduce.view import reproduced_rows
+from jaxdebias.results.codec import read_results
 
 
 def reproduced() -> str:
     """Methods x ratios beside the published rows, and what chose each method's weights."""
-    table = read("colored_mnist")
+    table = read_results(RESULTS / "colored_mnist.json")
     rows = [
         [
             row["method"],
@@ -38,7 +39,7 @@ def reproduced() -> str:
     ]
     chosen = {
         row["method"]: f"- `{row['method']}`: labels of the bias {row['labels']}; weights: {row['selection']}."
-        for row in table["summary"]
+        for row in table.summary
     }
     return "\n\n".join([markdown(head, rows), "\n".join(chosen.values())]) + source("colored_mnist")
 

@@ -18,7 +18,13 @@ import msgspec
 from jaxdebias.results import codec, records
 
 HERE = Path(__file__).parent
-KINDS = (records.RunResults, records.FeatureResults, records.LanguageResults, records.CompareResults)
+KINDS = (
+    records.RunResults,
+    records.FeatureResults,
+    records.LanguageResults,
+    records.CompareResults,
+    records.TableResults,
+)
 HEAD = f"""# What `results.json` holds
 
 Every command writes one: strict JSON (no NaN), whole or not at all. `jaxdebias.results.codec.read_results` reads and

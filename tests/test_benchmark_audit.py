@@ -20,7 +20,7 @@ SMALL = {"mark": (20, 8, 8, 6), "colour": (12, 10, 10, 5), "scenes": (60, 24, 24
 @pytest.fixture
 def power(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "reproduce"))
-    return importlib.import_module("audit_power")
+    return importlib.import_module("audit_networks")
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_shares_margins_and_table(power, tables, tmp_path):
         ("sets", "right advice, clean and strong"): True,
         ("pictures only", "right suspicions"): False,
     }
-    assert tables.audit_power() == "Not measured yet."
+    assert tables.audit_networks() == "Not measured yet."
     made = {
         "rows": rows,
         "planned": 30,
@@ -189,11 +189,11 @@ def test_shares_margins_and_table(power, tables, tmp_path):
         "date": "today",
         "versions": {"jax": "1", "flax": "2", "python": "3"},
     }
-    (tmp_path / "audit_power.json").write_text(json.dumps(made))
-    assert tables.audit_power() == "Measured so far: 24 of 30 sets."
+    (tmp_path / "audit_networks.json").write_text(json.dumps(made))
+    assert tables.audit_networks() == "Measured so far: 24 of 30 sets."
     made |= {"summary": said, "margins": power.verdicts(said)}
-    (tmp_path / "audit_power.json").write_text(json.dumps(made))
-    page = tables.audit_power()
+    (tmp_path / "audit_networks.json").write_text(json.dumps(made))
+    page = tables.audit_networks()
     assert "| mark | none planted | 20.0 to 20.0 | 10 clean | 9 of 10 | leave it 10 | 10 of 10 |" in page
     assert "- **missed**: sets, false alarms, clean <= 0.05, got 0.100" in page
 

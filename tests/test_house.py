@@ -10,7 +10,7 @@ ROOT = pathlib.Path(jaxdebias.__file__).parents[1]
 MOST_LINES = 400
 STILL_LONGER = {
     "benchmarks/reproduce/attention_iou.py",
-    "benchmarks/reproduce/audit_power.py",
+    "benchmarks/reproduce/audit_networks.py",
     "benchmarks/reproduce/dbvae.py",
     "benchmarks/reproduce/fmd_adult.py",
     "benchmarks/reproduce/fmd_methods.py",

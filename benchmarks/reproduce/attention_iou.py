@@ -444,7 +444,7 @@ def main() -> int:
             f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['data']}, {verdict['quantity']} "
             f"{verdict['margin']}, got {verdict['got']:.3f}"
         )
-    return int(any(not verdict["met"] for verdict in table["margins"]))
+    return int(not args.trial and any(not verdict["met"] for verdict in table["margins"]))
 
 
 def write(path: Path, table: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Generated data sets in which it is known what a shortcut is: what `audit_power.py` audits.
+"""Generated data sets in which it is known what a shortcut is: what `audit_networks.py` audits.
 
 Every set has six candidate attributes, of which at most one can be a shortcut:
 

@@ -483,7 +483,7 @@ def main() -> int:
     missing = {name: SEEDS - count for name, count in there.items() if count < SEEDS}
     if missing and not args.trial:
         print("seeds to come: " + ", ".join(f"{count} of {name}" for name, count in missing.items()))
-    return int(any(not verdict["met"] for verdict in table["margins"]))
+    return int(not args.trial and any(not verdict["met"] for verdict in table["margins"]))
 
 
 def write(path: Path, table: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from jaxdebias.report import formats
 from jaxdebias.report.formats import applies
 from jaxdebias.report.wording import METRIC
 from jaxdebias.results.codec import read_results
-from jaxdebias.results.records import FeatureResults, GroupRate, Metrics, Results, RunResults
+from jaxdebias.results.records import FeatureResults, GroupRate, Measurement, Metrics, Results, RunResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,10 @@ def _unknown(what: str, record: Results) -> Verdict:
 
 
 def _gap(measured: Metrics) -> tuple[float, float, float] | None:
-    """Aligned minus conflicting accuracy with the interval of a difference of two rates (Newcombe 1998, method 10)."""
+    """Aligned minus conflicting accuracy with its interval; of two sides of pairs, that of independent rates."""
+    if isinstance(measured, Measurement):
+        found = measured.alignment_gap
+        return None if found is None or found.value is None else (found.value, found.low, found.high)
     aligned, conflicting = measured.bias_aligned_accuracy, measured.bias_conflicting_accuracy
     if not all(applies(rate) and formats.interval(rate) for rate in (aligned, conflicting)):
         return None

@@ -18,8 +18,10 @@ from jaxdebias.app.result_set import claim, file_digest, is_complete
 from jaxdebias.contracts import expect
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.files import write_text
+from jaxdebias.measure import excludes_zero
 from jaxdebias.report import formats, wording
 from jaxdebias.report._tables import markdown_table
+from jaxdebias.results import build
 from jaxdebias.results.codec import read_results, to_json, write_results
 from jaxdebias.results.provenance import Clock, provenance
 from jaxdebias.results.records import CompareResults, Interval, Quantity, RunResults
@@ -94,8 +96,10 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
     classes = [one.label_names if isinstance(one, RunResults) else None for one in (first, second)]
     expect(classes[0] == classes[1], "B", f"the classes of A, {classes[0]}", classes[1])
     of_a, of_b = (_rates_of(to_json(one)) for one in (first, second))
+    for what, record, rates in (("A", first, of_a), ("B", second, of_b)):
+        expect(bool(rates), what, "results with quantities and intervals", f"those of {record.command}, with none")
     common = [name for name in of_a if name in of_b]
-    expect(bool(common), "B", f"a quantity of A, such as {next(iter(of_a), 'none')}", ", ".join(of_b) or "none")
+    expect(bool(common), "B", f"a quantity of A, such as {next(iter(of_a))}", ", ".join(of_b))
     paired = _paired(jax.random.key(seed), first, read_predictions(a), read_predictions(b))
     quantities = {}
     for name in common:
@@ -108,6 +112,9 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
                 a=of_a[name].value,
                 b=of_b[name].value,
                 paired=name in paired,
+                separable=bool(difference.separable if name in paired else excludes_zero(difference)),
+                p=build.finite(difference.p) if name in paired else None,
+                discordant=int(difference.discordant) if name in paired else None,
             )
     return CompareResults(
         command="compare",
@@ -127,7 +134,6 @@ def markdown(record: CompareResults) -> str:
         if name.startswith(GROUP) and groups > MOST_GROUPS:
             continue
         metric = wording.METRIC.get(name)
-        change = formats.Change(one.value, one.low, one.high)
         show = (lambda value: formats.percent(value)) if metric is None or metric.higher_is_better else formats.points
         large = max(abs(one.a), abs(one.b)) > 1  # no fraction: a perplexity, a score out of 100
         rows.append(
@@ -139,7 +145,7 @@ def markdown(record: CompareResults) -> str:
                 "95 % interval": f"{one.low:+.3g} to {one.high:+.3g}"
                 if large
                 else f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
-                "": "" if change.separable else "not separable",
+                "": "" if one.separable else "not separable",
             }
         )
     how = "paired over the same test samples" if record.paired else "from two independent intervals"

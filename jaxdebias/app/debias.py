@@ -150,7 +150,7 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     write_predictions(run.folder, dataset, after, rows=input_fingerprint(dataset))
     run.keep(before=build.measurement(before, dataset), after=build.measurement(after, dataset), changes=changes)
     clock.lap("measure")
-    baselines = _baselines(key_baselines, trained, run, config, key_measure, watch) if config.baselines else {}
+    baselines = _baselines(key_baselines, trained, run, config, key_measure, after, watch) if config.baselines else {}
     remarks = [one["remark"] for one in baselines.values() if one["remark"]]
     clock.lap("baselines")
     of_run = trained.record
@@ -227,9 +227,16 @@ def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edi
 
 
 def _baselines(
-    key: Key, trained: Run, run: ResultSet, config: DebiasConfig, measure_key: Key, watch: Watch | None
+    key: Key,
+    trained: Run,
+    run: ResultSet,
+    config: DebiasConfig,
+    measure_key: Key,
+    repaired: auditing.Measurement,
+    watch: Watch | None,
 ) -> dict[str, dict[str, Any]]:
-    """Other ways on the same held-out samples: name -> measurement, seconds, what it needs, what is wrong with it.
+    """Other ways on the same held-out samples: name -> measurement, seconds, what it needs, how much more accurate than
+    the repaired model it is, what is wrong with it.
 
     Each is kept as soon as it is measured.
     """
@@ -269,6 +276,9 @@ def _baselines(
                     "measurement": build.plain(build.measurement(measured, dataset)),
                     "seconds": seconds,
                     "needs": needs,
+                    "accuracy_change": build.plain(
+                        build.change(auditing.changes(measure_key, repaired, measured, dataset)["accuracy"])
+                    ),
                     "remark": auditing.collapsed(f"The baseline {title}", measured, splits["test"].label),
                 }
                 run.keep(baselines=done)

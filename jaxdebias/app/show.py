@@ -24,7 +24,7 @@ from jaxdebias.report.pictures import pictures, with_draws
 from jaxdebias.results import build
 from jaxdebias.results.codec import read_results, write_results
 from jaxdebias.results.provenance import Clock
-from jaxdebias.results.records import CompareResults, FeatureResults, LanguageResults, Results, RunResults
+from jaxdebias.results.records import CompareResults, FeatureResults, LanguageResults, Results, RunResults, TableResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Show:
     """
 
     run: Annotated[Path, Positional, arg(metavar="RUN")]
-    """Folder that any command wrote."""
+    """Folder that any command wrote, or a table of `reproduce`."""
     maps: bool = False
     """Where the model looks: class maps (Grad-CAM) of every test picture. Needs a model that keeps places, as
     `train --model cnn` or `pooled-cnn` makes one."""
@@ -55,6 +55,7 @@ class Show:
 def print_results(record: Results) -> None:
     """Prints the results of any command as that command does."""
     from jaxdebias.report import _tables, answers, language_markdown
+    from jaxdebias.reproduce.view import print_reproduced
 
     match record:
         case FeatureResults():
@@ -63,6 +64,8 @@ def print_results(record: Results) -> None:
             print(language_markdown.markdown(record))
         case CompareResults():
             print(markdown(record))
+        case TableResults():
+            print_reproduced(record)
         case RunResults(answers=None):
             _tables.print_summary(record)
         case _:

@@ -39,7 +39,7 @@ AMBIGUOUS = 0.05
 
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"), 0)
-OF_ALIGNMENT = ("bias_aligned_accuracy", "bias_conflicting_accuracy")
+OF_ALIGNMENT = ("bias_aligned_accuracy", "bias_conflicting_accuracy", "alignment_gap")
 """Metrics that exist only where the aligned cells are known."""
 
 
@@ -129,7 +129,7 @@ def measure_predictions(
     counts = train_counts(dataset)
     report = groups.group_report(logits, batch, dataset.aligned, train_counts=counts if counts.any() else None)
     if not dataset.aligned.any():  # unknown: no cell is conflicting either
-        report = report._replace(bias_aligned_accuracy=UNKNOWN, bias_conflicting_accuracy=UNKNOWN)
+        report = report._replace(**dict.fromkeys(OF_ALIGNMENT, UNKNOWN))
     bias = probability = None
     if pair_logits is not None:
         pairs = dataset.pairs[split]
@@ -142,7 +142,7 @@ def measure_predictions(
         )
     fair = None
     attribute = known_attribute(batch)
-    if classes == 2 and len(np.unique(attribute[attribute >= 0])) > 1:
+    if _has_fairness(dataset, attribute):
         fair = fairness.fairness_report(
             key_fairness, logits, batch.label, attribute, unit=batch.unit, attributes=attributes
         )
@@ -152,8 +152,8 @@ def measure_predictions(
 def changes(
     key: Key, before: Measurement, after: Measurement, dataset: Dataset, *, split: str = "test"
 ) -> dict[str, PairedChange]:
-    """`after - before` of each accuracy and of the counterfactual bias, paired over the same test samples."""
-    key_groups, key_pairs = jax.random.split(key)
+    """`after - before` of each accuracy, fairness difference and the counterfactual bias, paired over test samples."""
+    key_groups, key_pairs, key_fairness = jax.random.split(key, 3)
     counts = train_counts(dataset)
     differences = groups.accuracy_differences(
         key_groups,
@@ -163,6 +163,18 @@ def changes(
         dataset.aligned,
         train_counts=counts if counts.any() else None,
     )._asdict()
+    batch = dataset.splits[split]
+    attribute = known_attribute(batch)
+    if _has_fairness(dataset, attribute):
+        differences |= fairness.fairness_differences(
+            key_fairness,
+            before.logits,
+            after.logits,
+            batch.label,
+            attribute,
+            unit=batch.unit,
+            attributes=dataset.aligned.shape[1],
+        )._asdict()
     if not dataset.aligned.any():
         differences = {name: change for name, change in differences.items() if name not in OF_ALIGNMENT}
     if before.pair_probability is not None:
@@ -172,6 +184,11 @@ def changes(
             *sides, key=key_pairs, unit=pairs.unit, weight=pairs.weight, bounds=(-1.0, 1.0)
         )
     return differences
+
+
+def _has_fairness(dataset: Dataset, attribute: np.ndarray) -> bool:
+    """Whether fairness differences are measured: for two classes, between the attribute values that occur."""
+    return len(dataset.label_names) == 2 and len(np.unique(attribute[attribute >= 0])) > 1
 
 
 def most_harmful(

@@ -52,7 +52,7 @@ POWER: Mapping[str, tuple[SearchPower, ...]] = {
     "aug-cell": (SearchPower("generated pictures", 11, 14), SearchPower("photographs", 15, 49)),
     "sih": (SearchPower("generated pictures", 9, 14), SearchPower("photographs", 8, 49)),
 }
-"""By judges. Generated pictures: `benchmarks/results/audit_power.json` (of 14 clean sets, 0 and 1 were suspected).
+"""By judges. Generated pictures: `benchmarks/results/audit_networks.json` (of 14 clean sets, 0 and 1 were suspected).
 Photographs: 49 sets of pairs of CIFAR-10 classes, UTKFace, FER2013 and composites, 32 to 64 pixels, 2,000 for training,
 13 kinds of cue (of 27 clean sets, 0 and 1 were suspected); measured once, not yet a committed benchmark."""
 
@@ -93,7 +93,7 @@ def sih_judges(branches: Branches, classes: int, config: CellsConfig = CellsConf
     it finds the same samples hard as the model does. Two bounds, both chosen on generated sets, guard against that: the
     model has to take at least a fifth of the samples that contradict their label for the guess, and with few classes,
     where every mistake agrees with the guess, the branch has to be nearly as confident as elsewhere. How often that is
-    right: `benchmarks/reproduce/audit_power.py`. The settings are greedier and reconstruct less than the paper's,
+    right: `benchmarks/reproduce/audit_networks.py`. The settings are greedier and reconstruct less than the paper's,
     because the signal branch is not needed here.
 
     Args:

@@ -30,9 +30,12 @@ from jaxdebias.measure._disparity import (
     worst_group_interval,
 )
 from jaxdebias.measure._disparity_entries import AttributeDisparity, RatedGroup, SmallGroup
+from jaxdebias.measure._extreme_changes import largest_difference_change, worst_group_change
 from jaxdebias.measure._fairness import (
     Disparity,
+    FairnessChanges,
     FairnessReport,
+    fairness_differences,
     fairness_report,
     soft_demographic_parity,
     soft_equal_opportunity,
@@ -82,7 +85,6 @@ from jaxdebias.measure._significance import (
     sign_flip_p,
     unit_flip_p,
 )
-from jaxdebias.measure._worst_change import worst_group_change
 
 __all__ = [
     "CMH",
@@ -92,6 +94,7 @@ __all__ = [
     "CalibrationError",
     "DesignEffect",
     "Disparity",
+    "FairnessChanges",
     "FairnessReport",
     "GroupReport",
     "GroupScores",
@@ -125,6 +128,7 @@ __all__ = [
     "cramers_v",
     "empty_sums",
     "excludes_zero",
+    "fairness_differences",
     "fairness_report",
     "flip_rate",
     "flipped_column_reliance",
@@ -138,6 +142,7 @@ __all__ = [
     "intervention_reliance",
     "label_association",
     "label_groups",
+    "largest_difference_change",
     "largest_difference_interval",
     "mask_scores",
     "mcnemar_midp",

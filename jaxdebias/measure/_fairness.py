@@ -15,7 +15,9 @@ from jaxdebias.contracts import check_choice, check_counted, check_integers, che
 from jaxdebias.core import Array, Key
 from jaxdebias.measure._design_effect import group_counts
 from jaxdebias.measure._disparity import largest_difference_interval
+from jaxdebias.measure._extreme_changes import UNKNOWN, largest_difference_change
 from jaxdebias.measure._groups import SMALL_GROUP, group_confusion, predicted_class, units_in
+from jaxdebias.measure._row_intervals import PairedChange
 from jaxdebias.measure._significance import homogeneity_p
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
@@ -58,6 +60,14 @@ class FairnessReport(NamedTuple):
     """Rows per attribute value, int `[a]`."""
     undefined: tuple[str, ...]
     """Which rates of attribute values present in the data do not exist, and why."""
+
+
+class FairnessChanges(NamedTuple):
+    """What a second model changes in the differences of a `FairnessReport`. NaN where one does not exist."""
+
+    demographic_parity_difference: PairedChange
+    equal_opportunity_difference: PairedChange
+    equalised_odds_difference: PairedChange
 
 
 def fairness_report(
@@ -137,6 +147,49 @@ def fairness_report(
     )
     by_attribute = rates.transpose(0, 2, 1) if positive is None else rates[:, 0]  # [rate a class] or [rate a]
     return FairnessReport(*differences, *by_attribute, count, undefined)
+
+
+def fairness_differences(
+    key: Key,
+    before: Shaped[Array, "n *k"],
+    after: Shaped[Array, "n *k"],
+    label: Int[Array, " n"],
+    attribute: Int[Array, " n"],
+    *,
+    unit: Int[Array, " n"] | None = None,
+    attributes: int | None = None,
+    min_group: int = SMALL_GROUP,
+    level: float = 0.95,
+) -> FairnessChanges:
+    """What a second model changes on the same rows, two classes: `after - before` of every difference.
+
+    Each is `largest_difference_change`, between the groups of `fairness_report`. Arguments as there.
+    """
+    n = row_count("label", label)
+    check_integers("label", label, n, 0, 2)
+    check_integers("attribute", attribute, n, -1, attributes)
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
+    first, second = (predicted_class(name, one, n, 2) for name, one in (("before", before), ("after", after)))
+    label, attribute = np.asarray(label), np.asarray(attribute)
+    unit = None if unit is None else np.asarray(unit)
+    attributes = int(attribute.max()) + 1 if attributes is None else attributes
+    parts = (np.zeros_like(label), np.where(label == 1, 0, -1), label)  # families of each difference; -1: no part
+    changes = []
+    for one, family in zip(jax.random.split(key, len(parts)), parts, strict=True):
+        families = int(family.max()) + 1
+        cell = np.where((family < 0) | (attribute < 0), -1, family * attributes + attribute)
+        units = units_in(cell, unit, max(families, 1) * attributes)
+        group = np.where((cell >= 0) & (units[cell] >= min_group), attribute, -1)
+        if not np.any(group >= 0):
+            changes.append(UNKNOWN)
+            continue
+        changes.append(
+            largest_difference_change(
+                first, second, family, group, families=families, groups=attributes, key=one, unit=unit, level=level
+            )
+        )
+    return FairnessChanges(*changes)
 
 
 def soft_demographic_parity(probability: Float[Array, " n"], attribute: Int[Array, " n"]) -> Float[jax.Array, ""]:

@@ -19,16 +19,18 @@ RIDGE = 1.0
 NEWTON_STEPS = 25
 
 
-def given_strata(label: np.ndarray, columns: Mapping[str, Any], classes: int) -> np.ndarray:
+def given_strata(label: np.ndarray, answer: np.ndarray, columns: Mapping[str, Any]) -> np.ndarray:
     """Strata `[n]` of rows that agree in legitimate columns, to be used within labels.
 
-    Few combinations of categories are strata themselves (Cochran, Mantel and Haenszel); otherwise bins of a
-    cross-fitted score: the probability of the row's own label, by logistic regression on the columns.
+    Few combinations of categories are strata themselves (Cochran, Mantel and Haenszel); otherwise narrow bins of a
+    cross-fitted score: what a logistic regression on the columns expects the model to answer. A score of the *label*
+    would leave out columns that the model uses beyond the label; a model that reads one that differs between the
+    values of the attribute would then be accused in all sets, as a simulation showed.
 
     Args:
-      label: `[n]` in 0..classes-1.
+      label: `[n]` in 0..k-1.
+      answer: `[n k]` what the model answers: probabilities, or 1 for the predicted class.
       columns: name -> `[n]` numbers, or anything with few distinct values.
-      classes: number of classes.
     """
     coded = [_codes(name, values, len(label)) for name, values in columns.items()]
     if all(codes is not None for _, codes in coded):
@@ -36,8 +38,7 @@ def given_strata(label: np.ndarray, columns: Mapping[str, Any], classes: int) ->
         combinations, stratum = np.unique(rows, axis=0, return_inverse=True)
         if len(combinations) * ROWS_OF_COMBINATION <= len(label):
             return stratum.ravel()
-    design = np.concatenate([_design(numbers, codes) for numbers, codes in coded], axis=1)
-    score = cross_fitted_score(label, design, classes)
+    score = cross_fitted_score(label, answer, np.concatenate([_design(*one) for one in coded], axis=1))
     stratum = np.zeros(len(label), np.int64)
     for y in np.unique(label):
         own = np.flatnonzero(label == y)
@@ -48,16 +49,16 @@ def given_strata(label: np.ndarray, columns: Mapping[str, Any], classes: int) ->
     return stratum
 
 
-def cross_fitted_score(label: np.ndarray, design: np.ndarray, classes: int) -> np.ndarray:
-    """Log odds `[n]` of the row's own label, from models that were fitted without the row.
+def cross_fitted_score(label: np.ndarray, answer: np.ndarray, design: np.ndarray) -> np.ndarray:
+    """Log odds `[n]` that the answer is the row's own label, from regressions that were fitted without the row.
 
     One logistic regression per class against the rest. Folds are every fifth row of a label, in order of the columns,
     so that the order of the rows does not matter.
 
     Args:
-      label: `[n]` in 0..classes-1.
+      label: `[n]` in 0..k-1.
+      answer: `[n k]` shares of the classes.
       design: `[n d]` columns.
-      classes: number of classes.
     """
     fold = np.zeros(len(label), np.int64)
     for y in np.unique(label):
@@ -66,17 +67,15 @@ def cross_fitted_score(label: np.ndarray, design: np.ndarray, classes: int) -> n
     with_constant = np.concatenate([np.ones((len(label), 1)), design], axis=1)
     score = np.zeros(len(label))
     for number in range(FOLDS):
-        fitted, held_out = fold != number, fold == number
-        for y in range(classes if classes > 2 else 1):
-            theta = _logistic(with_constant[fitted], (label[fitted] == y).astype(np.float64))
-            odds = with_constant[held_out] @ theta
-            of_class = label[held_out] == y
-            score[held_out] = np.where(of_class, odds, score[held_out] if classes > 2 else -odds)
+        fitted = fold != number
+        for y in np.unique(label):
+            held_out = (fold == number) & (label == y)
+            score[held_out] = with_constant[held_out] @ _logistic(with_constant[fitted], answer[fitted, y])
     return score
 
 
 def _logistic(design: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Coefficients `[d]` by Newton's method (iteratively reweighted least squares), the first one without penalty."""
+    """Coefficients `[d]` for shares in 0..1 by Newton's method; the first one, of the constant, has no penalty."""
     penalty = np.full(design.shape[1], RIDGE)
     penalty[0] = 1e-6
     theta = np.zeros(design.shape[1])

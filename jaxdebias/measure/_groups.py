@@ -20,12 +20,22 @@ from jaxdebias.contracts import (
 from jaxdebias.core import Array, Batch, Key, group_of
 from jaxdebias.measure._design_effect import group_counts
 from jaxdebias.measure._disparity import worst_group_interval
+from jaxdebias.measure._extreme_changes import UNKNOWN, worst_group_change
 from jaxdebias.measure._intervals import Interval, proportion_interval
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
-from jaxdebias.measure._worst_change import UNKNOWN, worst_group_change
 
 SMALL_GROUP = 30
 """Groups of fewer independent units than this are flagged: their rates say little."""
+
+
+WEIGHTED = (
+    "group_mean_accuracy",
+    "reweighted_accuracy",
+    "bias_aligned_accuracy",
+    "bias_conflicting_accuracy",
+    "alignment_gap",
+)
+"""Averages that are weighted sums of the accuracies of groups."""
 
 
 class AccuracyChanges(NamedTuple):
@@ -38,6 +48,7 @@ class AccuracyChanges(NamedTuple):
     """Lowest accuracy of a group after minus lowest before: of other groups, it may be."""
     bias_aligned_accuracy: PairedChange
     bias_conflicting_accuracy: PairedChange
+    alignment_gap: PairedChange
 
 
 class GroupReport(NamedTuple):
@@ -55,6 +66,8 @@ class GroupReport(NamedTuple):
     """Rows in the cells where the attribute goes with the label in training."""
     bias_conflicting_accuracy: Interval
     """Rows in the other cells."""
+    alignment_gap: Interval
+    """Bias-aligned minus bias-conflicting accuracy."""
     worst_group: tuple[int, int]
     """(label, attribute) of the group that is worst in this sample; (-1, -1) if no attribute is known."""
     indistinguishable: int
@@ -246,7 +259,10 @@ def _weights(count: np.ndarray, aligned: np.ndarray, shares: np.ndarray) -> dict
         "bias_aligned_accuracy": count * aligned,
         "bias_conflicting_accuracy": count * ~aligned,
     }
-    return {name: w / w.sum() for name, w in weights.items() if w.sum() > 0}
+    weights = {name: w / w.sum() for name, w in weights.items() if w.sum() > 0}
+    if "bias_aligned_accuracy" in weights and "bias_conflicting_accuracy" in weights:
+        weights["alignment_gap"] = weights["bias_aligned_accuracy"] - weights["bias_conflicting_accuracy"]
+    return weights
 
 
 def _averages(
@@ -260,12 +276,11 @@ def _averages(
 ) -> dict[str, Interval]:
     weights = _weights(count, aligned, shares)
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
-    names = ("group_mean_accuracy", "reweighted_accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy")
-    averages = dict.fromkeys(names, nothing)
+    averages = dict.fromkeys(WEIGHTED, nothing)
     if weights:
         each = weighted_rate_interval(hit, group, np.stack(list(weights.values())), unit=unit, level=level)
         for i, (name, w) in enumerate(weights.items()):
-            in_it = (group >= 0) & (w[group] > 0)
+            in_it = (group >= 0) & (w[group] != 0)
             units = _distinct(in_it, unit)
             averages[name] = Interval(*(field[i].item() for field in each[:3]), units)
     return averages

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
 from jaxdebias.contracts import check_finite, check_numbers, describe, expect
 from jaxdebias.core import Array, Key
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
         return Rows(*(None if leaf is None else leaf[kept] for leaf in self))
 
 
-def label_association(counts: Int[Array, "k a"]) -> Float[np.ndarray, "k a"]:
+def label_association(counts: Num[Array, "k a"]) -> Float[np.ndarray, "k a"]:
     """`log p(y, a) / (p(y) p(a))` in nats: how strongly class y and value a are associated; 0 if they are not.
 
     Half a sample is added to every cell, so that an empty one counts strongly, not infinitely, against its class.
@@ -232,7 +232,7 @@ def detectable_lean(rows: Rows, w: np.ndarray, *, alpha: float, design_effect: f
     if slope <= 0 or missing(1.0) > 0:
         return 1.0
     low, high = 0.0, 1.0
-    for _ in range(40):
+    for _ in range(24):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if missing(middle) > 0 else (low, middle)
     return min(1.0, high * slope)

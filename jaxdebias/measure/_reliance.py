@@ -182,8 +182,9 @@ def assess_reliance(
     conditional = _conditional_p(candidates, leaning, same, alpha)
     explained = explained_by(leaning, conditional, same, alpha)
     columns = None
-    if given is not None and leaning:
-        columns = ",".join(given), given_strata(rows.label, given, classes)
+    if given is not None:
+        answer = np.eye(classes)[rows.predicted] if rows.probabilities is None else rows.probabilities
+        columns = ",".join(given), given_strata(rows.label, answer, given)
 
     found: dict[str, Reliance] = {}
     for name in [*leaning, *(name for name in values if name not in leaning)]:

@@ -32,7 +32,7 @@ def information_bins(score: np.ndarray, bins: int, low: float = 0.0, high: float
     total = information.sum()
     if total <= 0:
         return np.zeros(len(score), np.int64) if (low, high) == (0.0, 1.0) else np.full(len(score), -1, np.int64)
-    middle = (np.cumsum(information) - 0.5 * information) / total
+    middle = np.clip((np.cumsum(information) - 0.5 * information) / total, 0.0, 1.0)
     bin_of = np.clip(np.floor((middle - low) / (high - low) * bins), 0, bins - 1).astype(np.int64)
     return np.where((middle >= low) & (middle <= high), bin_of, -1)[place]
 

@@ -50,7 +50,7 @@ def table(record: RunResults) -> str:
       record: what was found.
 
     Returns:
-      A Markdown table, ending in a newline. A change whose interval includes zero is called not separable.
+      A Markdown table, ending in a newline. A change that is none by its test is called not separable.
     """
     record = wording.as_shown(record)
     return "\n".join([*_verdict(record.verdict, headed=True), *_table(record)]) + "\n"
@@ -161,7 +161,7 @@ def _change(change: formats.Change | None) -> str:
     if change is None:
         return NONE
     said = formats.signed_change(change)
-    return said if change.separable else f"{said}, not separable"
+    return f"{said}, not separable" if change.separable is False else said
 
 
 def _worst(measured: Measurement, items: str) -> str:

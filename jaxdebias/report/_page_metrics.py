@@ -127,9 +127,9 @@ def panels_of(record: RunResults) -> list[MetricPanel]:
 
 def baseline_rows(record: RunResults) -> list[BaselineRow]:
     """What each baseline needs, and its accuracy beside that of the repair."""
-    rows, accuracy = [], (record.after or record.before).accuracy
+    rows = []
     for name, baseline in record.baselines.items():
-        difference = formats.change(accuracy, baseline.measurement.accuracy)
+        difference = formats.Change.of(baseline.accuracy_change)
         said = str(difference) if difference is not None else formats.NONE
         rows.append(BaselineRow(method_name(name), formats.seconds(baseline.seconds), baseline.needs, said))
     return rows

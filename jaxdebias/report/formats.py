@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from jaxdebias.measure._intervals import Interval as Measured
-from jaxdebias.results.records import Interval
+from jaxdebias.results.records import Difference, Interval
 
 NONE = "–"
 
@@ -15,14 +15,19 @@ class Change(NamedTuple):
     value: float
     low: float
     high: float
-
-    @property
-    def separable(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
+    separable: bool | None = None
+    """Whether it was found to differ from none, when it was measured; None: not tested."""
 
     def __str__(self) -> str:
-        return signed_points(self.value) if self.separable else "not separable"
+        return "not separable" if self.separable is False else signed_points(self.value)
+
+    @classmethod
+    def of(cls, found: Difference | None) -> "Change | None":
+        """The difference of a record; None without one."""
+        if found is None or found.value is None:
+            return None
+        ends = (math.nan if end is None else end for end in (found.low, found.high))
+        return cls(found.value, *ends, found.separable)
 
 
 Estimate = Interval | Measured | Change
@@ -136,10 +141,10 @@ def change(before: Estimate | None, after: Estimate | None) -> Change | None:
     """after - before with an interval from the two intervals (Newcombe 1998, method 10; Zou and Donner 2008).
 
     The two are treated as independent. Measured on the same test samples they are not: then the interval is wider
-    than it need be, and a difference that it separates is separable.
+    than it need be. No test goes with it, so nothing is said about whether there is a difference.
 
-    >>> change(Measured(.5, .4, .6, 9), Measured(.6, .5, .7, 9)).separable
-    False
+    >>> str(change(Measured(.5, .4, .6, 9), Measured(.6, .5, .7, 9)))
+    '+10.0 points'
     """
     if not (interval(before) and interval(after)):
         return None

@@ -7,7 +7,7 @@ from jaxdebias.mitigate._aug_cell.info import AugCellInfo
 from jaxdebias.report import formats
 from jaxdebias.report.formats import Change, Estimate, applies, percent, points
 from jaxdebias.report.method_names import method_name
-from jaxdebias.results.records import FeatureResults, Group, Interval, Measurement, Metrics, Rate, RunResults
+from jaxdebias.results.records import FeatureResults, Group, Measurement, Metrics, Rate, RunResults
 
 JUDGES = {
     "aug-cell": "networks that see shapes badly",
@@ -145,7 +145,7 @@ def verdict(record: RunResults) -> Verdict:
     levels += [_level(rate.value, rate.low, NOTICEABLE) for rate in (bias,) if applies(rate)]
     groups_only = not levels and applies(parity)
     if groups_only:
-        levels = [_level(parity.value, parity.low, NOTICEABLE)]
+        levels = [_level(parity.value, parity.low if parity.p <= 1 - record.level else 0.0, NOTICEABLE)]
     level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
     follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
     leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
@@ -164,9 +164,9 @@ def _level(value: float | int, low: float | int, floor: float) -> str:
     return "strong" if value >= STRONG else "slight"
 
 
-def gap_of(measurement: Metrics) -> Change | None:
+def gap_of(measurement: Measurement) -> Change | None:
     """Bias-aligned minus bias-conflicting accuracy, with its interval."""
-    return formats.change(measurement.bias_conflicting_accuracy, measurement.bias_aligned_accuracy)
+    return Change.of(measurement.alignment_gap)
 
 
 def errors_that_follow(record: RunResults, measurement: Measurement) -> float | None:
@@ -230,18 +230,14 @@ def removed_share(record: RunResults) -> tuple[float, bool] | None:
     one, two = gap_of(before), gap_of(after)
     bias = metric_change(record, "counterfactual_bias")
     if bias and before.counterfactual_bias.value > 0:
-        return -bias.value / before.counterfactual_bias.value, bias.separable
+        return -bias.value / before.counterfactual_bias.value, bias.separable is True
     if one and two and one.value > 0:
-        smaller = formats.change(_as_rate(one), _as_rate(two))
-        return -smaller.value / one.value, smaller.separable
+        smaller = Change.of((record.changes or {}).get("alignment_gap")) or Change(two.value - one.value, 0.0, 0.0)
+        return -smaller.value / one.value, smaller.separable is True
     odds = metric_change(record, "equalised_odds_difference")
     if odds and before.equalised_odds_difference.value > 0:
-        return -odds.value / before.equalised_odds_difference.value, odds.separable
+        return -odds.value / before.equalised_odds_difference.value, odds.separable is True
     return None
-
-
-def _as_rate(difference: Change) -> Interval:
-    return Interval(value=difference.value, low=difference.low, high=difference.high, n=None)
 
 
 def metric_change(record: RunResults | FeatureResults, key: str) -> Change | None:
@@ -250,7 +246,7 @@ def metric_change(record: RunResults | FeatureResults, key: str) -> Change | Non
         return None
     paired = (record.changes or {}).get(key)
     if paired is not None and paired.value is not None:
-        return Change(paired.value, paired.low, paired.high)
+        return Change.of(paired)
     return formats.change(METRIC[key].of(record.before), METRIC[key].of(record.after))
 
 
@@ -322,7 +318,7 @@ def _move(record: RunResults, key: str, subject: str) -> str:
         return ""
     metric = METRIC[key]
     old, new = metric.show(metric.of(record.before)), metric.show(metric.of(record.after))
-    if not difference.separable:
+    if difference.separable is False:
         return f"{subject} stays, within the error, at {new}"
     if metric.unit == "points":
         old = old.removesuffix(" points")
@@ -337,7 +333,7 @@ def baseline_remarks(record: RunResults) -> list[str]:
     sides: dict[str, list[str]] = {"more accurate than": [], "less accurate than": [],
                                    "not separable in accuracy from": []}  # fmt: skip
     for name, baseline in record.baselines.items():
-        difference = formats.change(record.after.accuracy, baseline.measurement.accuracy)
+        difference = Change.of(baseline.accuracy_change)
         if difference is not None:
             side = "not separable in accuracy from" if not difference.separable else (
                 "more accurate than" if difference.value > 0 else "less accurate than")  # fmt: skip

@@ -3,8 +3,8 @@
 A row is written as soon as it is measured, so a table that was stopped carries on where it stopped and ends the same.
 """
 
+import dataclasses
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from jaxdebias.contracts import check_choice, expect
-from jaxdebias.files import write_text
 from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
 from jaxdebias.reproduce._cases import DATA, Cases
 from jaxdebias.reproduce._fitting import accuracies
 from jaxdebias.reproduce._methods import METHODS, method_of
 from jaxdebias.reproduce.published import Published, published
 from jaxdebias.results.build import plain
-from jaxdebias.results.provenance import device_name, versions
+from jaxdebias.results.codec import read_results, write_results
+from jaxdebias.results.provenance import device_name, provenance, versions
+from jaxdebias.results.records import TableResults
 
 RATIOS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -48,52 +49,72 @@ class TableConfig:
 
 def reproduce_table(
     config: TableConfig, out: Path, *, observe: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+) -> TableResults:
     """Measures what is missing of the table, writes `out` after every row, and returns the table with its summary.
 
     Args:
       config: settings, see the class.
-      out: a JSON file, made if missing; rows that it has are kept.
+      out: a JSON file, made if missing; rows that it has are kept, with the device that made them.
       observe: called with a line of text now and then.
 
     Raises:
       ContractError: unknown methods, missing files, an `out` of something else.
     """
     beside = published(config.data)
-    table = {"data": config.data, "protocol": f"{beside.variant}; {beside.protocol}", "rows": []}
-    if out.exists():
-        table = json.loads(out.read_text())
-        expect(table.get("data") == config.data, str(out), f"a table of {config.data}", table.get("data"))
+    protocol = f"{beside.variant}; {beside.protocol}"
+    rows = _rows_of(out, config.data)
     pictures = DATA[config.data](config.data_dir)
+
+    def write(**more: Any) -> TableResults:
+        seconds = {"rows": sum(row["seconds"] for row in rows)}
+        arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
+        made = provenance(seconds, seed=0, arguments=arguments)
+        table = TableResults(
+            command="reproduce", provenance=made, data=config.data, protocol=protocol, rows=tuple(rows), **more
+        )
+        write_results(out, table)
+        return table
+
     wanted = set(itertools.product(config.methods, config.ratios, range(config.seeds)))
     for name in config.methods:
-        done = {(row["conflicting"], row["seed"]) for row in table["rows"] if row["method"] == name}
+        done = {(row["conflicting"], row["seed"]) for row in rows if row["method"] == name}
         # Seeds first: a table that is stopped early has every ratio.
         todo = [(ratio, seed) for seed in range(config.seeds) for ratio in config.ratios if (ratio, seed) not in done]
         method = method_of(config.data, name)
         for fitted in method.fit(Cases(pictures, todo), lambda line, name=name: observe(f"{name}: {line}")):
-            row = {
-                "method": name,
-                "conflicting": fitted.case.conflicting,
-                "seed": fitted.case.seed,
-                **accuracies(fitted.logits, fitted.case.test),
-                "seconds": fitted.seconds,
-                "selection": method.selection,
-                **fitted.said,
-            }
-            table["rows"].append(row)
-            table |= {"device": device_name(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
-            write_text(out, json.dumps(table, indent=1) + "\n")
-            have = sum((one["method"], one["conflicting"], one["seed"]) in wanted for one in table["rows"])
+            row = plain(
+                {
+                    "method": name,
+                    "conflicting": fitted.case.conflicting,
+                    "seed": fitted.case.seed,
+                    **accuracies(fitted.logits, fitted.case.test),
+                    "seconds": fitted.seconds,
+                    "selection": method.selection,
+                    **fitted.said,
+                    "device": device_name(),
+                    "date": time.strftime("%Y-%m-%d"),
+                    "versions": versions(),
+                }
+            )
+            rows.append(row)
+            write()
+            have = sum((one["method"], one["conflicting"], one["seed"]) in wanted for one in rows)
             observe(
                 f"{name}, {row['conflicting']:.1%}, seed {row['seed']}: accuracy {row['accuracy']:.2%}, "
                 f"conflicting {row['bias_conflicting_accuracy']:.2%}, {row['seconds']:.0f} s "
                 f"({have} of {len(wanted)} rows)"
             )
-    table["summary"] = summary(table["rows"], config.data)
-    table["paired"] = paired(table["rows"])
-    write_text(out, json.dumps(table, indent=1) + "\n")
-    return table
+    return write(summary=tuple(summary(rows, config.data)), paired=tuple(paired(rows)))
+
+
+def _rows_of(out: Path, data: str) -> list[dict[str, Any]]:
+    """The rows that a table has already."""
+    if not out.exists():
+        return []
+    table = read_results(out)
+    found = table.data if isinstance(table, TableResults) else f"results of {table.command}"
+    expect(found == data, str(out), f"a table of {data}", found)
+    return [dict(row) for row in table.rows]
 
 
 def summary(rows: Iterable[Mapping[str, Any]], data: str = "colored-mnist") -> list[dict[str, Any]]:

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 from jaxdebias.report import formats
 from jaxdebias.report.formats import NONE
 from jaxdebias.reproduce.published import published
+from jaxdebias.results.records import TableResults
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_reproduced(table: Mapping[str, Any], console: "Console | None" = None) -> None:
+def print_reproduced(table: TableResults, console: "Console | None" = None) -> None:
     """Prints a reproduced table: ours beside the published row, for each method and share of conflicting samples.
 
     Args:
-      table: what `jaxdebias.reproduce` returns.
+      table: what `reproduce_table` returns.
       console: where to; standard output if None.
     """
     from rich.box import SIMPLE_HEAD
@@ -41,15 +42,15 @@ def print_reproduced(table: Mapping[str, Any], console: "Console | None" = None)
         shown.add_row(*map(Text, row.values()))
     console = console or Console()
     console.print(shown)
-    console.print(f"Accuracy on the test digits: {table['protocol']} {published(table['data']).said}", markup=False)
+    console.print(f"Accuracy on the test digits: {table.protocol} {published(table.data).said}", markup=False)
 
 
-def reproduced_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
+def reproduced_rows(table: TableResults) -> list[dict[str, str]]:
     """The rows of a reproduced table as text, by column. Published rows are shown if the registry has them verified."""
-    known = published(table["data"])
-    gains = {(gain["method"], gain["conflicting"]): gain for gain in table["paired"]}
+    known = published(table.data)
+    gains = {(gain["method"], gain["conflicting"]): gain for gain in table.paired}
     rows = []
-    for row in table["summary"]:
+    for row in table.summary:
         gain = gains.get((row["method"], row["conflicting"]))
         beside = row["published"] if known.find(row["method"], row["conflicting"]) is not None else None
         rows.append(

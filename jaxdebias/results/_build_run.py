@@ -11,7 +11,7 @@ from jaxdebias.core import Batch, Dataset, Params
 from jaxdebias.measure import _groups as groups
 from jaxdebias.mitigate._fmd.config import FmdConfig, FmdInfo
 from jaxdebias.results import records
-from jaxdebias.results._intervals import rate, rate_at
+from jaxdebias.results._intervals import difference, largest_difference, rate, rate_at
 from jaxdebias.results._plain import finite, nested, plain
 
 
@@ -82,7 +82,7 @@ def run_results(
 
 def measurement(measured: auditing.Measurement, dataset: Dataset) -> records.Measurement:
     """What a model does on the test set."""
-    report, fairness = measured.groups, measured.fairness
+    report, fairness, names = measured.groups, measured.fairness, tuple(map(str, dataset.attribute_names))
     cells = itertools.product(range(len(dataset.label_names)), range(len(dataset.attribute_names)))
     return records.Measurement(
         accuracy=rate(report.accuracy),
@@ -92,9 +92,10 @@ def measurement(measured: auditing.Measurement, dataset: Dataset) -> records.Mea
         bias_aligned_accuracy=rate(report.bias_aligned_accuracy),
         bias_conflicting_accuracy=rate(report.bias_conflicting_accuracy),
         counterfactual_bias=rate(measured.counterfactual_bias),
-        demographic_parity_difference=fairness and rate(fairness.demographic_parity_difference),
-        equal_opportunity_difference=fairness and rate(fairness.equal_opportunity_difference),
-        equalised_odds_difference=fairness and rate(fairness.equalised_odds_difference),
+        alignment_gap=difference(report.alignment_gap),
+        demographic_parity_difference=fairness and largest_difference(fairness.demographic_parity_difference, names),
+        equal_opportunity_difference=fairness and largest_difference(fairness.equal_opportunity_difference, names),
+        equalised_odds_difference=fairness and largest_difference(fairness.equalised_odds_difference, names),
         groups=tuple(_group(report, label, attribute, dataset) for label, attribute in cells),
         confusion_by_group=nested(report.confusion),
     )

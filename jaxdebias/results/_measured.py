@@ -65,15 +65,39 @@ class GroupRate(Rate):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Change(Interval):
+class Difference(Interval):
+    """A difference of two rates on different rows."""
+
+    separable: bool | None = None
+    """Whether it can be told from none; absent where that was not tested."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change(Difference):
     """A difference of two models on the same rows, after minus before."""
 
     p: Share | None = None
     """P-value of the test of no difference; absent where no test was made."""
     discordant: Count | None = None
-    """Rows on which exactly one of the two models is right; absent where not counted."""
+    """Rows (units, where rows are clustered) on which the two models differ; absent where not counted."""
     separable: bool | None = None
     """Whether test, interval and discordant rows agree that there is a difference; absent where no test was made."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LargestDifference(Rate):
+    """The largest difference of a rate between two attribute values that are large enough to compare."""
+
+    p: Share | None
+    """P-value of equal rates in all groups; null where there is no difference."""
+    highest: str | None
+    """Attribute value with the highest rate; null where there is no difference."""
+    lowest: str | None
+    """Attribute value with the lowest rate; null where there is no difference."""
+    all_groups: Share | None
+    """The same difference with the groups that were left out; null without two groups."""
+    left_out: tuple[str, ...]
+    """Attribute values with fewer than 30 test samples to take the rate over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,11 +147,13 @@ class Measurement(Metrics):
 
     reweighted_accuracy: Rate | None
     """Mean of the accuracies of all groups, weighted by their training counts."""
-    demographic_parity_difference: Rate | None
+    alignment_gap: Difference | None
+    """Bias-aligned minus bias-conflicting accuracy."""
+    demographic_parity_difference: LargestDifference | None
     """Largest difference of the rates of class 1 between attribute values; two classes only."""
-    equal_opportunity_difference: Rate | None
+    equal_opportunity_difference: LargestDifference | None
     """Largest difference of the true positive rates between attribute values; two classes only."""
-    equalised_odds_difference: Rate | None
+    equalised_odds_difference: LargestDifference | None
     """Largest difference of true or false positive rates between attribute values; two classes only."""
     groups: tuple[Group, ...]
     """All groups, label by label."""
@@ -145,6 +171,8 @@ class Baseline:
     """Wall time of its training or repair, in seconds."""
     needs: str
     """Data and labels that it needs, as text."""
+    accuracy_change: Change | None = None
+    """Its accuracy minus that of the repaired model, on the same test rows; absent where not compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ import msgspec
 from jaxdebias.contracts import ContractError, describe, expect
 from jaxdebias.files import write_text
 from jaxdebias.results._consistency import check_consistency
-from jaxdebias.results.records import CompareResults, FeatureResults, LanguageResults, Results, RunResults
+from jaxdebias.results.records import CompareResults, FeatureResults, LanguageResults, Results, RunResults, TableResults
 
 SCHEMA = 2
 """Version of the format. Files of version 1 had no `schema`."""
@@ -33,6 +33,7 @@ RECORDS: Mapping[str, type[Results]] = {
     "debias-features": FeatureResults,
     "debias-language": LanguageResults,
     "compare": CompareResults,
+    "reproduce": TableResults,
 }
 """Command -> the record that it writes."""
 _FORMER = {"dataset", "method", "before", "seconds"}

@@ -50,10 +50,12 @@ from jaxdebias.results._measured import (
     Baseline,
     Change,
     Count,
+    Difference,
     Edit,
     Group,
     GroupRate,
     Interval,
+    LargestDifference,
     Measurement,
     Metrics,
     RankedRows,
@@ -268,7 +270,35 @@ class Quantity:
     b: float
     """Value in B."""
     paired: bool
-    """Whether the interval is paired over the same test samples; else from two independent intervals."""
+    """Whether the difference is paired over the same test samples; else it is that of two independent intervals."""
+    separable: bool
+    """Whether there is a difference: paired, by test and interval; else 0 lies outside the interval."""
+    p: Share | None = None
+    """P-value of the test of no difference; absent where it is not paired."""
+    discordant: Count | None = None
+    """Rows on which the two models differ; absent where it is not paired."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableResults:
+    """What `reproduce` writes: a paper's table, ours beside the published rows. Its file grows row by row."""
+
+    command: Literal["reproduce"]
+    """Command that wrote the file."""
+    provenance: Provenance
+    """With what, when and from what the last row was made; `seconds` are those of all rows."""
+    data: str
+    """Name of the table."""
+    protocol: str
+    """How the published numbers were measured, in words."""
+    rows: tuple[Options, ...]
+    """A row per run: method, conflicting (share), seed, accuracies (fractions), seconds, and its own device, date and
+    versions, since a table may be continued elsewhere."""
+    summary: tuple[Options, ...] = ()
+    """A row per method and share: means over seeds with intervals, and the published row; empty while rows are
+    missing."""
+    paired: tuple[Options, ...] = ()
+    """Gains over the baseline on the same seeds, with intervals; empty while rows are missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,7 +319,7 @@ class CompareResults:
     """Every quantity that both results have, by its dotted name."""
 
 
-Results = RunResults | FeatureResults | LanguageResults | CompareResults
+Results = RunResults | FeatureResults | LanguageResults | CompareResults | TableResults
 
 __all__ = [
     "METRICS",
@@ -301,6 +331,7 @@ __all__ = [
     "Change",
     "CompareResults",
     "CrowsPairs",
+    "Difference",
     "Discovered",
     "Disparity",
     "DrawnGroup",
@@ -321,6 +352,7 @@ __all__ = [
     "LanguageMeasurement",
     "LanguageResults",
     "LanguageRound",
+    "LargestDifference",
     "MapExample",
     "MapRegion",
     "MapSet",
@@ -350,6 +382,7 @@ __all__ = [
     "Sentence",
     "StereoSet",
     "StereoSetChanges",
+    "TableResults",
     "Training",
     "Verdict",
 ]

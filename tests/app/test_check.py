@@ -7,7 +7,7 @@ from results.small_records import run as of_run
 
 from jaxdebias.app.check import Check, by_verdict, gate
 from jaxdebias.contracts import ContractError
-from jaxdebias.results.records import GroupRate, Rate
+from jaxdebias.results.records import Difference, GroupRate, Rate
 
 
 def rate(value, low, high, **more):
@@ -15,8 +15,10 @@ def rate(value, low, high, **more):
 
 
 def run(aligned, conflicting, worst=0.5):
+    gap = aligned - conflicting
     return dataclasses.replace(
         measurement(),
+        alignment_gap=Difference(value=gap, low=gap - 0.036, high=gap + 0.041, n=800, separable=gap > 0.036),
         bias_aligned_accuracy=rate(aligned, aligned - 0.02, aligned + 0.01),
         bias_conflicting_accuracy=rate(conflicting, conflicting - 0.04, conflicting + 0.03),
         worst_group_accuracy=rate(worst, worst - 0.1, worst + 0.1, group="bird · water"),
@@ -64,9 +66,7 @@ def test_bad_bounds_are_one_line(bounds, said):
 
 
 def test_what_was_not_measured_cannot_be_judged():
-    before = dataclasses.replace(
-        run(0.9, 0.8), accuracy=None, bias_conflicting_accuracy=None, worst_group_accuracy=None
-    )
+    before = dataclasses.replace(run(0.9, 0.8), accuracy=None, alignment_gap=None, worst_group_accuracy=None)
     for bounds, what in (
         ({"max_gap": 0.1}, "accuracy of bias-aligned and of bias-conflicting samples"),
         ({"min_worst_group": 0.1}, "accuracy of the worst group"),

@@ -129,7 +129,7 @@ def test_what_is_plain(key, monkeypatch, classes, flagged, sure, taken, plain):
 
 def test_the_power_of_the_search_is_the_measured_one():
     """The words of an audit that suspects nothing quote these counts."""
-    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json"
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "audit_networks.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     for judges, part in (("aug-cell", "pictures only"), ("sih", "biased branch")):
         planted = [row["suspected"] for row in rows if row["part"] == part and row["state"] == "biased"]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxdebias.report import Pictures
 from jaxdebias.results.build import plain
 from jaxdebias.results.codec import SCHEMA, from_json
-from jaxdebias.results.records import Rate
+from jaxdebias.results.records import METRICS, Change, Difference, Rate, RunResults
 
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan", "orange", "lime", "violet", "grey")
 RGB = np.array(
@@ -44,16 +44,54 @@ def as_record(make):
                   "harmful_rows": None, "helpful": [], "helpful_rows": None, **make(**options)}  # fmt: skip
         whence = {name: values.pop(name) for name in ("seed", "device", "versions", "seconds", "seconds_by_step")}
         whence |= {"date": "2026-01-31T12:00:00Z", "arguments": {}, "data": None}
-        return from_json({"schema": SCHEMA, "command": "debias", "provenance": whence, **plain(values)})
+        record = from_json({"schema": SCHEMA, "command": "debias", "provenance": whence, **plain(values)})
+        return compared(record)
 
     return made
 
 
+def minus(one, other):
+    """(value, low, high, separable) of one minus the other, as if they were independent."""
+    value = one.value - other.value
+    low = value - np.hypot(one.value - one.low, other.high - other.value)
+    high = value + np.hypot(one.high - one.value, other.value - other.low)
+    return {"value": value, "low": low, "high": high, "n": one.n, "separable": bool(low > 0 or high < 0)}
+
+
+def compared(record):
+    """The record with the changes from before to after, and of baselines to after, that fit its numbers."""
+    sides = {}
+    for name in ("before", "after"):
+        measured = getattr(record, name)
+        if measured is not None:
+            aligned, conflicting = measured.bias_aligned_accuracy, measured.bias_conflicting_accuracy
+            gap = Difference(**minus(aligned, conflicting)) if aligned and conflicting else None
+            sides[name] = dataclasses.replace(measured, alignment_gap=gap)
+    record = dataclasses.replace(record, **sides)
+    before, after = record.before, record.after
+    if after is None:
+        return dataclasses.replace(record, changes=None)
+    both = {name: (getattr(before, name), getattr(after, name)) for name in (*METRICS, "alignment_gap")}
+    changes = {name: Change(**minus(two, one), p=0.5, discordant=9) for name, (one, two) in both.items() if one and two}
+    baselines = {
+        name: dataclasses.replace(one, accuracy_change=Change(**minus(one.measurement.accuracy, after.accuracy)))
+        for name, one in record.baselines.items()
+    }
+    return dataclasses.replace(record, changes=changes, baselines=baselines)
+
+
 def changed(record, **values):
-    """The record with other values, each at the end of a path of fields: `before__accuracy=`."""
+    """The record with other values, each at the end of a path of fields: `before__accuracy=`. Changes follow."""
+    measured = any(path.startswith(("before", "after")) for path in values)
+    record = _changed(record, **{path: value for path, value in values.items() if path != "changes"})
+    record = compared(record) if measured and isinstance(record, RunResults) else record
+    return dataclasses.replace(record, changes=values["changes"]) if "changes" in values else record
+
+
+def _changed(record, **values):
     for path, value in values.items():
         name, _, rest = path.partition("__")
-        inside = changed(getattr(record, name), **{rest: value}) if rest else value
+        inside = _changed(getattr(record, name), **{rest: value}) if rest else value
         record = dataclasses.replace(record, **{name: inside})
     return record
 
@@ -74,6 +112,11 @@ def rate(hits, n):
 
 def about(value, half, n):
     return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
+
+
+def largest(value, half, n, attributes):
+    ends = {"highest": attributes[0], "lowest": attributes[1], "p": 0.001, "all_groups": value, "left_out": []}
+    return {**about(value, half, n), **ends}
 
 
 def measurement(rng, n, p_right, follow, labels, attributes, aligned, train_counts, bias=None, parity=None):
@@ -124,9 +167,10 @@ def measurement(rng, n, p_right, follow, labels, attributes, aligned, train_coun
         "bias_aligned_accuracy": rate(hits[aligned].sum(), n[aligned].sum()) if split else None,
         "bias_conflicting_accuracy": rate(hits[~aligned].sum(), n[~aligned].sum()) if split else None,
         "counterfactual_bias": None if bias is None else about(bias, 0.018, total),
-        "demographic_parity_difference": None if parity is None else about(parity[0], 0.02, total),
-        "equal_opportunity_difference": None if parity is None else about(parity[1], 0.03, total),
-        "equalised_odds_difference": None if parity is None else about(parity[2], 0.03, total),
+        "alignment_gap": None,
+        "demographic_parity_difference": None if parity is None else largest(parity[0], 0.02, total, attributes),
+        "equal_opportunity_difference": None if parity is None else largest(parity[1], 0.03, total, attributes),
+        "equalised_odds_difference": None if parity is None else largest(parity[2], 0.03, total, attributes),
         "groups": groups,
         "confusion_by_group": confusion.tolist(),
     }

@@ -42,10 +42,10 @@ def test_the_numbers_are_those_of_the_results():
         faces(),
         before__accuracy=between(0.4512, 0.4771, 0.5014),
         after__accuracy=between(0.5612, 0.5871, 0.6114),
-        changes={"accuracy": Change(value=0.11, low=0.0906, high=0.131, n=1000)},
+        changes={"accuracy": Change(value=0.11, low=0.0906, high=0.131, n=1000, separable=True)},
     )
     assert "| Accuracy | 47.7 % (45.1–50.1) | 58.7 % (56.1–61.1) | +11.0 points (9.1 to 13.1) |" in table(record)
-    record = changed(record, changes={"accuracy": Change(value=0.11, low=-0.02, high=0.131, n=1000)})
+    record = changed(record, changes={"accuracy": Change(value=0.11, low=-0.02, high=0.131, n=1000, separable=False)})
     assert "+11.0 points (−2.0 to 13.1), not separable |" in table(record)
     record = changed(record, edit__accepted=False)
     assert "| Accuracy | 47.7 % (45.1–50.1) |\n" in table(record)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import pathlib
@@ -9,6 +10,8 @@ from rich.console import Console
 
 from jaxdebias.reproduce import published, summary
 from jaxdebias.reproduce.view import print_reproduced, reproduced_rows
+from jaxdebias.results.provenance import provenance
+from jaxdebias.results.records import TableResults
 
 ROOT = pathlib.Path(__file__).parents[2]
 CODE = [path for folder in ("benchmarks", "jaxdebias") for path in sorted((ROOT / folder).rglob("*.py"))
@@ -37,7 +40,14 @@ def test_every_entry_says_where_its_numbers_come_from(data):
 @pytest.mark.parametrize("data", published.TABLES)
 def test_what_is_not_verified_is_never_printed(data, monkeypatch):
     """Not by a table that is made now, and not by one that was written when it still counted as verified."""
-    old = {"data": data, "protocol": "p", "summary": summary(rows(data), data), "paired": []}
+    old = TableResults(
+        command="reproduce",
+        provenance=provenance({}, seed=0),
+        data=data,
+        protocol="p",
+        rows=(),
+        summary=tuple(summary(rows(data), data)),
+    )
     means = {f"{np.mean(row.runs):.1f}" for row in published.TABLES[data].rows}
 
     def said(table):
@@ -48,8 +58,8 @@ def test_what_is_not_verified_is_never_printed(data, monkeypatch):
     assert all(mean in said(old) for mean in means)
     assert published.TABLES[data].source in said(old)
     monkeypatch.setitem(published.TABLES, data, published.TABLES[data]._replace(verified=False))
-    new = old | {"summary": summary(rows(data), data)}
-    assert all(row["published"] is None for row in new["summary"])
+    new = dataclasses.replace(old, summary=tuple(summary(rows(data), data)))
+    assert all(row["published"] is None for row in new.summary)
     for table in (old, new):
         assert {row["published"] for row in reproduced_rows(table)} == {"–"}
         assert {row["verdict"] for row in reproduced_rows(table)} == {""}

@@ -1,5 +1,4 @@
-import copy
-import json
+import dataclasses
 
 import jax
 import numpy as np
@@ -14,6 +13,9 @@ from jaxdebias.mitigate import erm, sih, sih_monitor, sih_run_config
 from jaxdebias.reproduce import Method, TableConfig, compare, paired, reproduce_table, summary
 from jaxdebias.reproduce import _methods as methods
 from jaxdebias.reproduce.published import Published, published
+from jaxdebias.results.codec import read_results, write_results
+from jaxdebias.results.provenance import device_name, provenance
+from jaxdebias.results.records import TableResults
 from jaxdebias.train import FitConfig, fit
 
 SMALL = models.mlp(hidden=(8,))
@@ -55,8 +57,8 @@ def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
     """One grey array and a view give what a data set of stored pixels gives (specification of SiH, check 14)."""
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm",), ratios=(0.1,))
     table = reproduce_table(config, tmp_path / "table.json")
-    assert [(row["seed"], row["epochs"]) for row in table["rows"]] == [(0, 2), (1, 2)]
-    for seed, row in enumerate(table["rows"]):
+    assert [(row["seed"], row["epochs"]) for row in table.rows] == [(0, 2), (1, 2)]
+    for seed, row in enumerate(table.rows):
         splits = colored_mnist(folder, conflicting=0.1, seed=seed, held_out=0).splits
         train, test = (splits[name]._replace(unit=None) for name in ("train", "test"))
         trained = fit(jax.random.key(seed), erm(SMALL), train, EPOCHS)
@@ -71,20 +73,23 @@ def test_a_row_is_the_run_on_drawn_pixels(folder, tmp_path):
 def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
     config = TableConfig(data_dir=folder, seeds=2, methods=("erm", "sih"), ratios=(0.1, 0.2))
     whole = reproduce_table(config, tmp_path / "whole.json")
-    assert len(whole["rows"]) == 8
-    part = copy.deepcopy(whole)
-    part["rows"] = [row for row in part["rows"] if (row["method"], row["seed"]) != ("sih", 1)]
-    (tmp_path / "part.json").write_text(json.dumps(part))
+    assert len(whole.rows) == 8
+    kept = [dict(row) for row in whole.rows if (row["method"], row["seed"]) != ("sih", 1)]
+    kept[0]["device"] = "another"
+    part = dataclasses.replace(whole, rows=tuple(kept), summary=(), paired=())
+    write_results(tmp_path / "part.json", part)
     said = []
     again = reproduce_table(config, tmp_path / "part.json", observe=said.append)
 
     def timeless(table):
-        return [{**row, "seconds": 0} for row in table["rows"]]
+        return [{**row, "seconds": 0, "device": ""} for row in table.rows]
 
     assert timeless(again) == timeless(whole)
-    assert json.loads((tmp_path / "part.json").read_text()) == again
+    # Each row keeps the device that made it.
+    assert [row["device"] for row in again.rows] == ["another"] + [device_name()] * 7
+    assert read_results(tmp_path / "part.json") == again
     assert sum("rows)" in line for line in said) == 2
-    assert {"bias_branch_accuracy", "best_epoch"} <= set(again["rows"][-1])
+    assert {"bias_branch_accuracy", "best_epoch"} <= set(again.rows[-1])
 
 
 def test_refuses(folder, tmp_path):
@@ -100,7 +105,11 @@ def test_refuses(folder, tmp_path):
         TableConfig(data_dir=folder, methods=("jtt@plain",))
     with pytest.raises(ContractError, match="ratios"):
         TableConfig(data_dir=folder, ratios=(5.0,))
-    (tmp_path / "other.json").write_text('{"data": "adult"}')
+    (tmp_path / "former.json").write_text('{"data": "colored-mnist", "rows": []}')
+    with pytest.raises(ContractError, match="schema"):
+        reproduce_table(TableConfig(data_dir=folder), tmp_path / "former.json")
+    other = TableResults(command="reproduce", provenance=provenance({}, seed=0), data="adult", protocol="", rows=())
+    write_results(tmp_path / "other.json", other)
     with pytest.raises(ContractError, match="colored-mnist"):
         reproduce_table(TableConfig(data_dir=folder), tmp_path / "other.json")
 
@@ -111,12 +120,12 @@ def test_the_choice_of_the_epoch_is_an_axis(folder, tmp_path):
     """The epoch that the monitor likes best on the tenth is kept; the table says what chose it, and by which labels."""
     config = TableConfig(data_dir=folder, methods=("erm", "erm@worst-group", "erm@plain"), ratios=(0.2,))
     table = reproduce_table(config, tmp_path / "table.json")
-    said = {row["method"]: row for row in table["summary"]}
+    said = {row["method"]: row for row in table.summary}
     assert said["erm@worst-group"]["labels"] == "a tenth of the training samples"
     assert "worst group" in said["erm@worst-group"]["selection"]
     assert said["erm@plain"]["labels"] == "none"
     assert said["erm@plain"]["published"] is None
-    assert {row["best_epoch"] for row in table["rows"] if "@" in row["method"]} <= {1, 2}
+    assert {row["best_epoch"] for row in table.rows if "@" in row["method"]} <= {1, 2}
 
 
 def test_comparison_with_a_published_row():

@@ -36,9 +36,12 @@ def measurement(accuracy=0.8):
         bias_aligned_accuracy=rate(0.9),
         bias_conflicting_accuracy=rate(0.5),
         counterfactual_bias=None,
+        alignment_gap=records.Difference(value=0.4, low=0.3, high=0.5, n=200, separable=True),
         demographic_parity_difference=None,
         equal_opportunity_difference=None,
-        equalised_odds_difference=None,
+        equalised_odds_difference=records.LargestDifference(
+            value=None, low=None, high=None, n=0, p=None, highest=None, lowest=None, all_groups=0.6, left_out=("dark",)
+        ),
         groups=tuple(
             records.Group(
                 label=y, attribute=a, label_name=("cat", "dog")[y], attribute_name=("light", "dark")[a],
@@ -130,10 +133,10 @@ def language():
         before=measured,
         after=measured,
         changes=records.LanguageChanges(
-            pairs={"edit": one},
-            perplexity=one,
-            stereoset={"gender": records.StereoSetChanges(ss=one, lms=one, icat=one)},
-            crows={"all": one},
+            pairs={"edit": change(0.1)},
+            perplexity=change(0.1),
+            stereoset={"gender": records.StereoSetChanges(ss=change(0.1), lms=change(0.1), icat=change(0.1))},
+            crows={"all": change(0.1)},
         ),
         baselines={"cda": records.LanguageBaseline(measurement=measured, seconds=1.0, needs="pairs", chosen="step 3")},
         edit=records.LanguageEdit(

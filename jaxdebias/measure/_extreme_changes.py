@@ -1,4 +1,4 @@
-"""Change of the worst group's accuracy between two models on the same rows.
+"""Changes of extremes over groups between two models on the same rows: worst group, largest difference.
 
 The lowest accuracy of several groups has no score limits, and no group can be picked to stand for it: the group that
 was worst before was so partly by chance, and its accuracy rises again in any second model (regression to the mean).
@@ -6,7 +6,7 @@ With ten equal groups of 100 rows and a second model that errs independently, th
 worst before is separable in 13 % of the data sets; where two groups change places, in 88 %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from jaxdebias.contracts import check_integers, check_numbers, describe, expect
 from jaxdebias.core import Key
 from jaxdebias.measure._design_effect import group_counts, unit_design_effect
-from jaxdebias.measure._intervals import checked_level, exact_limits, normal_quantile
+from jaxdebias.measure._disparity import largest_difference_interval
+from jaxdebias.measure._intervals import Interval, checked_level, exact_limits, excludes_zero, normal_quantile
 from jaxdebias.measure._row_intervals import PairedChange
 from jaxdebias.measure._score_limits import change_limits, rate_limits
 from jaxdebias.measure._significance import CHUNK, FLIPS, LEAST_DISCORDANT, MOST_EXACT, mid_p, numpy_generator
@@ -87,9 +88,83 @@ def worst_group_change(
     n = np.minimum(counts[0][1], counts[1][1])
     moved = (before != after) & np.isin(group, worst)
     discordant = int(moved.sum()) if unit is None else len(np.unique(unit[moved]))
-    p = _flip_p(before, after, group, unit, size, key)
-    separable = p <= 1 - level + 1e-12 and discordant >= LEAST_DISCORDANT and (low > 0 or high < 0)
-    return PairedChange(value, low, high, float(n[worst].sum()), p, discordant, separable)
+    p = _exchange_p(before, after, group, unit, lambda rate: rate.min(1), key)
+    return _judged(Interval(value, low, high, float(n[worst].sum())), p, discordant, level)
+
+
+def largest_difference_change(
+    before: Any,
+    after: Any,
+    family: Any,
+    group: Any,
+    *,
+    families: int,
+    groups: int,
+    key: Key,
+    unit: Any = None,
+    level: float = 0.95,
+) -> PairedChange:
+    """The largest difference of rates between two groups after minus that before, whichever groups these are.
+
+    The limits are those of the difference of two independent numbers with the limits of `largest_difference_interval`
+    (MOVER-D): too wide rather than too narrow for two models that agree on most rows. The test exchanges the two models
+    on random rows, or on whole units.
+
+    Args:
+      before: `[n]` 0 or 1, what the first model does.
+      after: `[n]` the same of the second.
+      family: `[n]` integers in 0..families-1, groups are compared within a family (label, for equalised odds).
+      group: `[n]` integers in 0..groups-1; -1 leaves the row out.
+      families: number of families.
+      groups: number of groups.
+      key: randomness of the exchanges.
+      unit: `[n]` integers; None: every row is its own unit.
+      level: confidence level.
+
+    Returns:
+      PairedChange, NaN where no family has two groups.
+
+    >>> import jax
+    >>> group, row = np.repeat([0, 1], 200), np.tile(np.arange(200), 2)
+    >>> before, after, label = row < 150 - 80 * group, row < 140 - 10 * group, np.zeros(400, int)
+    >>> change = largest_difference_change(
+    ...     before, after, label, group, families=1, groups=2, key=jax.random.key(0)
+    ... )
+    >>> round(change.value, 2), change.discordant, change.separable
+    (-0.35, 70, True)
+    """
+    before, after, family, group = (np.asarray(value) for value in (before, after, family, group))
+    cell = np.where(group < 0, -1, family * groups + group)
+    known = cell >= 0
+    before, after, cell = before[known].astype(np.float64), after[known].astype(np.float64), cell[known]
+    unit = None if unit is None else np.unique(np.asarray(unit)[known], return_inverse=True)[1]
+    shape = families, groups
+    sides = []
+    for right in (before, after):
+        x, n = group_counts(right, cell, groups=families * groups, unit=unit)
+        sides.append(largest_difference_interval(x.reshape(shape), n.reshape(shape), level=level))
+    first, second = sides
+    if first.family < 0:
+        return UNKNOWN
+    value = second.value - first.value
+    low = value - np.hypot(second.value - second.low, first.high - first.value)
+    high = value + np.hypot(second.high - second.value, first.value - first.low)
+    seen = np.bincount(cell, minlength=families * groups).reshape(shape) > 0
+
+    def largest(rate: np.ndarray) -> np.ndarray:
+        rate = rate.reshape(-1, *shape)
+        ends = np.where(seen, rate, -np.inf).max(2) - np.where(seen, rate, np.inf).min(2)
+        return np.maximum(ends.max(1), 0.0)
+
+    moved = before != after
+    discordant = int(moved.sum()) if unit is None else len(np.unique(unit[moved]))
+    p = _exchange_p(before, after, cell, unit, largest, key, groups=families * groups)
+    return _judged(Interval(value, float(low), float(high), second.n), p, discordant, level)
+
+
+def _judged(interval: Interval, p: float, discordant: int, level: float) -> PairedChange:
+    enough = p <= 1 - level + 1e-12 and discordant >= LEAST_DISCORDANT
+    return PairedChange(*interval, p, discordant, enough and bool(excludes_zero(interval)))
 
 
 def _may_be_worst(x: np.ndarray, n: np.ndarray, alpha: float) -> np.ndarray:
@@ -132,26 +207,34 @@ def _limits(
     return lows, highs
 
 
-def _flip_p(
-    before: np.ndarray, after: np.ndarray, group: np.ndarray, unit: np.ndarray | None, size: np.ndarray, key: Key
+def _exchange_p(
+    before: np.ndarray,
+    after: np.ndarray,
+    group: np.ndarray,
+    unit: np.ndarray | None,
+    extreme: Callable[[np.ndarray], np.ndarray],
+    key: Key,
+    *,
+    groups: int = 0,
 ) -> float:
-    """Mid-p of |D| where the two models change places on rows, or on whole units, at random."""
+    """Mid-p of the change of an extreme of the rates `[r g] -> [r]` where models change places on rows or units."""
+    change, size = after - before, np.bincount(group, minlength=groups)
     groups = len(size)
-    change = after - before
     totals = [np.bincount(group, right, minlength=groups) for right in (before, after)]
 
     def distance(exchanged: np.ndarray) -> np.ndarray:
-        """|D| `[r]` where the exchanged rows add `[r g]` to the first model and take as much from the second."""
-        first, second = ((total + sign * exchanged) / size for total, sign in zip(totals, (1, -1), strict=True))
-        return np.abs(second.min(1) - first.min(1))
+        """`[r]` where the exchanged rows add `[r g]` to the first model and take as much from the second."""
+        first, second = (
+            extreme((total + sign * exchanged) / np.maximum(size, 1))
+            for total, sign in zip(totals, (1, -1), strict=True)
+        )
+        return np.abs(second - first)
 
     observed = distance(np.zeros((1, groups)))[0]
     rng = numpy_generator(key)
     if unit is None:
-        gains, losses = (np.bincount(group, change == sign, minlength=groups) for sign in (1, -1))
-        drawn = rng.binomial(gains.astype(int), 0.5, (FLIPS, groups)) - rng.binomial(
-            losses.astype(int), 0.5, (FLIPS, groups)
-        )
+        gains, losses = (np.bincount(group, change == sign, minlength=groups).astype(int) for sign in (1, -1))
+        drawn = rng.binomial(gains, 0.5, (FLIPS, groups)) - rng.binomial(losses, 0.5, (FLIPS, groups))
         return float(mid_p(distance(drawn), observed))
     cells = np.zeros((int(unit.max()) + 1, groups))
     np.add.at(cells, (unit, group), change)
