@@ -11,3 +11,5 @@ say "jaxdebias quickstart"
 jaxdebias quickstart --out "$work/quickstart"
 test -s "$work/quickstart/results.json"
 test -s "$work/quickstart/report.html"
+jaxdebias check "$work/quickstart" --min-accuracy 0.5
+jaxdebias show "$work/quickstart" > /dev/null

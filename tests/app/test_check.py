@@ -54,7 +54,8 @@ def test_a_model_that_is_better_on_conflicting_samples_has_no_fall():
     [
         (
             {},
-            "`check`: expected results with a verdict, or one of --max-gap, --min-accuracy, --min-worst-group, got none",
+            "`check`: expected results with a verdict, or one of --max-gap, --min-accuracy, --min-worst-group, "
+            "got none",
         ),
         ({"max_gap": 10.0}, "`--max-gap`: expected a fraction in 0..1, got 10.0"),
         ({"min_worst_group": -1.0}, "`--min-worst-group`: expected a fraction in 0..1"),

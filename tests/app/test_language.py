@@ -212,11 +212,18 @@ def test_a_random_checkpoint_end_to_end(kind, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.unoptimised
-def test_the_small_model_from_the_command_line(tmp_path):
+def test_the_small_model_from_the_command_line(capsys, tmp_path):
     """A few steps only: that the whole way runs, and that what it writes can be repaired once more."""
     config = LanguageDebiasConfig(steps=2, rounds=1, sentences=150)
     results = debias_language(config, tmp_path / "one")
+    capsys.readouterr()
     assert set(results.baselines) == {"projection", "cda"}
     assert results.before.stereoset == {}
     assert "## StereoSet" not in markdown(results)
     load_checkpoint(tmp_path / "one" / "model", head_bias=True)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(tmp_path / "one"), "--min-accuracy", "0.5"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().out == "cannot be judged: debias-language measured no accuracy here\n"
+    cli.main(["show", str(tmp_path / "one")])
+    assert capsys.readouterr().out.strip() == markdown(results).strip()

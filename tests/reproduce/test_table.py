@@ -6,6 +6,7 @@ import pytest
 from oracles.files import write_mnist
 
 from jaxdebias import models
+from jaxdebias.app.check import gate
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import ContractError
 from jaxdebias.data import colored_mnist
@@ -88,6 +89,7 @@ def test_a_table_that_was_stopped_ends_the_same(folder, tmp_path):
     # Each row keeps the device that made it.
     assert [row["device"] for row in again.rows] == ["another"] + [device_name()] * 7
     assert read_results(tmp_path / "part.json") == again
+    assert "cannot be judged: reproduce measured no accuracy" in gate(again, min_accuracy=0.5).reason
     assert sum("rows)" in line for line in said) == 2
     assert {"bias_branch_accuracy", "best_epoch"} <= set(again.rows[-1])
 
