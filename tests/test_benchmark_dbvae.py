@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 def script(monkeypatch):
     """The scripts are no package: they import each other from their own folder."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "reproduce"))
-    return importlib.import_module("dbvae")
+    modules = map(importlib.import_module, ("dbvae_summary", "dbvae"))
+    return types.SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 def row(script, case, arm, seed, *, rare=0.5, common=0.9, worst=0.4, precision=0.8, **drawn):

@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 def fmd_methods(monkeypatch):
     """The scripts are no package: they import each other from their own folder."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "reproduce"))
-    return importlib.import_module("fmd_methods")
+    modules = map(importlib.import_module, ("fmd_methods_summary", "fmd_methods"))
+    return types.SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 def test_dbvae_tables_judge_whole_cases_and_name_the_others(tables, tmp_path):
@@ -182,7 +184,8 @@ def test_a_killed_cell_carries_on(fmd_methods, tmp_path):
 @pytest.fixture
 def attention_iou(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "reproduce"))
-    return importlib.import_module("attention_iou")
+    modules = map(importlib.import_module, ("attention_iou_scenes", "attention_iou_trends", "attention_iou"))
+    return types.SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 def looked(found, data, level, seed, **values):

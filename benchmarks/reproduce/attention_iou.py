@@ -34,18 +34,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from scipy.stats import kendalltau
+from attention_iou_scenes import DATA, LEARNED, LEVELS, RECIPES, SEEDS, TEST, Recipe
+from attention_iou_trends import ACCURACIES, OF, summary, trends, verdicts
 
-from jaxdebias import models
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Dataset, Params
-from jaxdebias.data import _registry as registry
 from jaxdebias.data._sets.composites import REGIONS
 from jaxdebias.explain import class_maps
 from jaxdebias.explain.maps import as_published
@@ -56,8 +55,6 @@ from jaxdebias.measure import (
     group_report,
     has_mass,
     mask_scores,
-    over_seeds,
-    paired_over_seeds,
     region_masks,
     score_report,
 )
@@ -66,95 +63,6 @@ from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import FitConfig, Optimizer, fit
 
 RESULTS = Path(__file__).parents[1] / "results"
-LEVELS = (50, 60, 70, 80, 90, 100)
-"""Percent of training pictures that are aligned."""
-SEEDS = 3
-LEARNED = 0.72
-"""Accuracy, mean over seeds, that the networks at 50 % have to reach."""
-SELECTION_SHARE = 0.02
-TEST = 800
-
-
-class Recipe(NamedTuple):
-    """What a data set is learned with; batch 64, AdamW at 2e-3, cosine."""
-
-    size: int
-    """Pixels a side."""
-    train: int
-    steps: int
-    network: Classifier
-    steps_per_epoch: int = 40
-    """An epoch is a fresh order, cut after so many batches of 64."""
-
-
-SMALL_STRIDES = models.pooled_cnn(classes=2, strides=(2, 1, 2))
-RECIPES = {
-    "composites": Recipe(size=64, train=3000, steps=1000, network=models.pooled_cnn(classes=2)),
-    # Half the stride: with the recipe above networks do not learn the shapes of scenes, and the script stops.
-    "scenes": Recipe(size=32, train=4000, steps=2500, network=SMALL_STRIDES),
-    # Written with 1,500 steps at first: four networks at 50 % reached .713, short of `LEARNED`, and the script stopped.
-    "fewer scenes": Recipe(size=32, train=2000, steps=2200, network=SMALL_STRIDES, steps_per_epoch=20),
-}
-"""That of composites is the prototype's. Those of scenes were chosen on unbiased held-out pictures of another seed: the
-first so that the shapes are learned, the second by how evenly the accuracy on conflicting pictures falls over levels,
-before any of its scores was seen."""
-
-# data, quantity, sign, bound. "fall" and "rise": from 50 to 100 %, mean over seeds. The taus are with the accuracy on
-# conflicting pictures: a score of the object should go with it, one of the background against it.
-MARGINS = (
-    ("composites", "object fall", ">=", 0.15),
-    ("composites", "background rise", ">=", 0.15),
-    ("composites", "background tau, levels", "<=", -0.7),
-    ("composites", "background tau, networks", "<=", -0.7),
-    *(
-        (data, *margin)
-        for data in ("scenes", "fewer scenes")
-        for margin in (
-            ("object fall", ">=", 0.15),
-            ("background rise", ">=", 0.15),
-            ("object tau, levels", ">=", 0.9),
-            ("object tau, networks", ">=", 0.9),
-            ("background tau, levels", "<=", -0.9),
-            ("background tau, networks", "<=", -0.9),
-        )
-    ),
-)
-ACCURACIES = ("accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy", "worst_group_accuracy")
-OF = ("aligned", "conflicting", "all")
-SCORES = tuple(f"{region}_{of}" for region in REGIONS for of in OF)
-CHANCES = tuple(f"{region}_chance" for region in REGIONS)
-
-
-def composites(data_dir: Path | None, conflicting: float, seed: int, train: int, test: int) -> Dataset:
-    return registry.load(
-        "composites",
-        data_dir=data_dir,
-        conflicting=conflicting,
-        seed=seed,
-        train=train,
-        edit=4,
-        accept=4,
-        test=test,
-        selection_share=SELECTION_SHARE,
-        image_size=RECIPES["composites"].size,
-    )
-
-
-def scenes(data_dir: Path | None, conflicting: float, seed: int, train: int, test: int) -> Dataset:
-    del data_dir  # generated
-    return registry.load(
-        "scenes",
-        conflicting=conflicting,
-        seed=seed,
-        train=train,
-        edit=4,
-        accept=4,
-        test=test,
-        image_size=RECIPES["scenes"].size,
-    )
-
-
-DATA: dict[str, Callable[..., Dataset]] = {"composites": composites, "scenes": scenes, "fewer scenes": scenes}
 
 
 def measured(dataset: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -205,111 +113,6 @@ def scored(key: Any, classifier: Classifier, params: Params, test: Batch, aligne
 
 def rounded(interval: Interval) -> dict[str, float]:
     return {name: round(float(value), 5) for name, value in interval._asdict().items()}
-
-
-class Taus(NamedTuple):
-    """Kendall's tau-b of two quantities `[levels, seeds]`, with the interval over draws of the seeds."""
-
-    levels: Interval
-    """Of the means over seeds."""
-    networks: Interval
-    """Of all networks."""
-    seeds: list[float]
-    """Of each seed's networks."""
-
-
-def taus(score: np.ndarray, accuracy: np.ndarray) -> Taus:
-    count = score.shape[1]
-    every = range(count)
-    if count**count <= 5000:
-        draws = list(itertools.product(every, repeat=count))
-    else:
-        draws = np.random.default_rng(0).integers(0, count, (5000, count)).tolist()
-
-    def interval(tau: Callable[[Sequence[int]], float]) -> Interval:
-        value, (low, high) = tau(every), np.quantile([tau(draw) for draw in draws], (0.025, 0.975))
-        return Interval(value, min(low, value), max(high, value), count)
-
-    return Taus(
-        interval(lambda drawn: tau_b(score[:, drawn].mean(1), accuracy[:, drawn].mean(1))),
-        interval(lambda drawn: tau_b(score[:, drawn].ravel(), accuracy[:, drawn].ravel())),
-        [tau_b(score[:, seed], accuracy[:, seed]) for seed in every],
-    )
-
-
-def tau_b(a: np.ndarray, b: np.ndarray) -> float:
-    """NaN where one of the two is constant."""
-    return float(kendalltau(a, b, variant="b").statistic)
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per data set and level: means over seeds with their t-intervals."""
-    said = []
-    for data, level in dict.fromkeys((row["data"], row["level"]) for row in rows):
-        cell = [row for row in rows if (row["data"], row["level"]) == (data, level)]
-        means = {name: over_seeds([row[name]["value"] for row in cell])._asdict() for name in (*ACCURACIES, *SCORES)}
-        chances = {name: float(np.mean([row[name] for row in cell])) for name in CHANCES}
-        said.append(
-            {
-                "data": data,
-                "level": level,
-                "seeds": len(cell),
-                **means,
-                **chances,
-                "empty_maps": sum(row["empty_maps"] for row in cell),
-            }
-        )
-    return said
-
-
-def trends(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per data set: how far the scores move from the first level to the last, and how they go with accuracy."""
-    said = {}
-    for data in dict.fromkeys(row["data"] for row in rows):
-        at = {(row["level"], row["seed"]): row for row in rows if row["data"] == data}
-        levels, seeds = (sorted(set(of)) for of in zip(*at, strict=True))
-        seeds = [seed for seed in seeds if all((level, seed) in at for level in levels)]
-        if not seeds or len(levels) < 2:
-            continue
-
-        def values(name: str, at: dict = at, levels: list = levels, seeds: list = seeds) -> np.ndarray:
-            return np.array([[at[level, seed][name]["value"] for seed in seeds] for level in levels])
-
-        accuracy, objects, background = map(values, ("bias_conflicting_accuracy", "object_all", "background_all"))
-        of_object, of_background = taus(objects, accuracy), taus(background, accuracy)
-        said[data] = {
-            "levels": levels,
-            "seeds": seeds,
-            "object fall": paired_over_seeds(objects[-1], objects[0])._asdict(),
-            "background rise": paired_over_seeds(background[0], background[-1])._asdict(),
-            **{
-                f"{region} tau, {name}": getattr(of, name)._asdict()
-                for name in ("levels", "networks")
-                for region, of in (("object", of_object), ("background", of_background))
-            },
-            "object tau, seeds": of_object.seeds,
-            "background tau, seeds": of_background.seeds,
-        }
-    return said
-
-
-def verdicts(said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The margins on what was measured at all levels; a value that does not exist (NaN) has missed."""
-    out = []
-    for data, quantity, sign, bound in MARGINS:
-        if data not in said or said[data]["levels"] != list(LEVELS):
-            continue
-        got = said[data][quantity]["value"]
-        out.append(
-            {
-                "data": data,
-                "quantity": quantity,
-                "margin": f"{sign} {bound}",
-                "got": got,
-                "met": bool(got >= bound if sign == ">=" else got <= bound),
-            }
-        )
-    return out
 
 
 COLOURS = {"object": "#0063b2", "background": "#c44e00"}

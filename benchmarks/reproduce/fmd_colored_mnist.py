@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from fmd_methods import Cell, Margin, Method, Setup, baseline_methods, fill, fmd_methods, parser
+from fmd_methods import Cell, Method, Setup, baseline_methods, fill, fmd_methods, parser
+from fmd_methods_summary import Margin
 from fmd_table import RESULTS
 
 from jaxdebias.app.recipes import RECIPES, TrainConfig

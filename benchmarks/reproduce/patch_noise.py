@@ -23,7 +23,7 @@ has a place. Then all arms are trained by the same recipe, first weights and ord
 
 Each arm is tested on clean images and on images corrupted as in its own training. The last step is kept, nothing is
 chosen by test images. A seed is a new data set (composites and faces: other held-out ones), new patch nets, new first
-weights and a new order. Intervals: Wilson's per network and cell, Student's over seeds, paired for differences.
+weights and a new order. Intervals: exact per network and cell, Student's over seeds, paired for differences.
 
 `MARGINS` were fixed before this script was first run. Those of the marker come from a prototype's three seeds on one
 set of faces; that of glyphs is ours. Resumable: rows in the file are kept. The figure is drawn of the rows that are
@@ -37,20 +37,27 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from patch_noise_cases import (
+    ATTEMPTS,
+    BUDGET,
+    CASES,
+    PAPERS,
+    Case,
+    regions_of,
+    small,
+)
+from patch_noise_figure import figure
 from scipy import ndimage
 
-from jaxdebias import models
 from jaxdebias.batching import predict_rows
-from jaxdebias.core import Batch, Classifier, Dataset
-from jaxdebias.data import _registry as registry
-from jaxdebias.explain import PatchFit, PatchFitConfig, fit_patches, localise, out_of_fold_maps
+from jaxdebias.core import Batch, Dataset
+from jaxdebias.explain import PatchFit, PatchFitConfig, fit_patches, localise
 from jaxdebias.measure import Interval, group_report, over_seeds, paired_over_seeds
 from jaxdebias.mitigate import (
     Corruption,
@@ -64,14 +71,12 @@ from jaxdebias.mitigate import (
     protect,
     quantile_mask,
 )
-from jaxdebias.mitigate._patch_noise.masks import random_pixels, weakest_pixels
 from jaxdebias.models import patch_net
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import FitConfig, Optimizer, sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEEDS = 5
-BUDGET = 0.9
 
 # case, quantity, sign, bound; of means over seeds. "gap": aligned minus conflicting accuracy.
 MARGINS = (
@@ -89,68 +94,6 @@ MARGINS = (
     ("composites", "spread", ">=", 1.0),
     ("digits", "spread", ">=", 1.0),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A bias, and how networks are trained on it."""
-
-    load: Callable[..., Dataset]
-    """(data_dir, seed, trial, ceiling) -> data set."""
-    classifier: Classifier
-    region: int | None
-    """Label of the bias in the masks, for the oracle and the map's judgement; None: the masks do not have it."""
-    patch: int = 16
-    stride: int = 4
-    patch_steps: int = 700
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    epochs: int = 15
-    steps_per_epoch: int = 40
-
-
-def marker(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
-    sizes = {"edit": 200, "accept": 2600, "test": 60} if trial else {"edit": 200, "accept": 4, "test": 700}
-    return registry.load(
-        "utkface-planted", data_dir=data_dir, seed=seed, marked="never" if ceiling else "biased", **sizes
-    )
-
-
-def glyphs(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
-    sizes = {"train": 256, "test": 60} if trial else {"train": 2000, "test": 1000}
-    return registry.load(
-        "glyphs", seed=seed, conflicting=0.5 if ceiling else 0.05, edit=200, accept=4, image_size=64, **sizes
-    )
-
-
-def composites(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
-    sizes = {"train": 256, "test": 60} if trial else {"train": 3000, "test": 800}
-    return registry.load(
-        "composites", data_dir=data_dir, seed=seed, conflicting=0.5 if ceiling else 0.05, edit=200, accept=4, **sizes
-    )
-
-
-def digits(data_dir: Path | None, seed: int, trial: bool, ceiling: bool) -> Dataset:
-    return registry.load("digits", seed=seed, conflicting=0.9 if ceiling else 0.02)
-
-
-CASES: Mapping[str, Case] = {
-    "marker": Case(
-        load=marker,
-        classifier=models.pooled_cnn(classes=2),
-        region=1,
-        patch_steps=500,
-        batch_size=32,
-        learning_rate=1.5e-3,
-    ),
-    "glyphs": Case(load=glyphs, classifier=models.pooled_cnn(classes=2), region=2, batch_size=32, learning_rate=1.5e-3),
-    "composites": Case(load=composites, classifier=models.pooled_cnn(classes=2), region=0, epochs=25),
-    "digits": Case(
-        load=digits, classifier=models.cnn(classes=10), region=None, patch=8, stride=2, epochs=40, steps_per_epoch=15
-    ),
-}
-PAPERS = ("plain", "noise", "zero", "swap", "random", "elsewhere", "ceiling")
-ATTEMPTS = ("zero budget", "zero protected", "zero image", "swap image", "oracle")
 
 
 def measured(case: Case, seed: int, data_dir: Path | None, trial: bool) -> dict[str, Any]:
@@ -201,32 +144,6 @@ def described(case: Case, fit: PatchFit, map_: np.ndarray, edit: Batch, test: Ba
         mask = quantile_mask(map_)
         row |= {**inside, "mask near the bias": float(near[:, mask].mean()), "area near the bias": float(near.mean())}
     return row
-
-
-def regions_of(
-    case: Case, dataset: Dataset, fit: PatchFit, map_: np.ndarray, key: Any
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per arm the region of training images and that of test images, one `[h w]` or each its own."""
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    top, budget = quantile_mask(map_), budget_mask(map_, BUDGET, floor=0.0)
-    own = out_of_fold_maps(
-        key, fit.net, train.x, train.attribute, PatchFitConfig(stride=case.stride, steps=case.patch_steps)
-    ).maps
-    image = tuple(budget_mask(maps, BUDGET, per_image=True, floor=0.0) for maps in (own, fit.image_maps(test.x)))
-    random, weakest = random_pixels(top), weakest_pixels(map_, int(top.sum()))
-    regions = {
-        "noise": (top, top),
-        "zero": (top, top),
-        "swap": (top, top),
-        "random": (random, random),
-        "elsewhere": (weakest, weakest),
-        "zero budget": (budget, budget),
-        "zero image": image,
-        "swap image": image,
-    }
-    if case.region is not None:
-        regions["oracle"] = tuple(np.asarray(batch.mask) == case.region for batch in (train, test))
-    return regions
 
 
 def operation(arm: str) -> str:
@@ -349,86 +266,6 @@ def verdicts(said: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict
         met = got >= bound if sign == ">=" else got <= bound
         out.append({"case": case, "quantity": quantity, "margin": f"{sign} {bound}", "got": got, "met": bool(met)})
     return out
-
-
-VIEWS = {"clean": ("clean test images", "#0063b2", "o", 1), "own": ("hidden as in training", "#c44e00", "s", -1)}
-"""Name, colour, mark and side of the line."""
-LINES = {"plain": (0, (4, 2)), "ceiling": (0, (1, 1.5))}
-
-
-def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy on conflicting test images, a panel per case and a line per arm, the best on clean images on top: means
-    over the seeds that are there with their t-intervals, clean and hidden as in training side by side."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    of_case = {name: [row["arms"] for row in rows if row["case"] == name] for name in CASES}
-    of_case = {name: some for name, some in of_case.items() if some}
-    columns = min(2, len(of_case))
-    drawn, axes = plt.subplots(
-        -(-len(of_case) // columns),
-        columns,
-        squeeze=False,
-        layout="constrained",
-        figsize=(5.2 * columns, 0.4 + 3.6 * -(-len(of_case) // columns)),
-    )
-    for axis in axes.flat[len(of_case) :]:
-        axis.set_visible(False)
-    for (name, seeds), axis in zip(of_case.items(), axes.flat, strict=False):
-        said = {
-            arm: {
-                view: over_seeds([arms[arm][view]["bias_conflicting"]["value"] for arms in seeds if arm in arms])
-                for view in VIEWS
-                if view in next(arms[arm] for arms in seeds if arm in arms)
-            }
-            for arm in dict.fromkeys(arm for arms in seeds for arm in arms)
-        }
-        order = sorted(said, key=lambda arm: said[arm]["clean"].value)
-        for arm, style in LINES.items():
-            axis.axvline(
-                100 * said[arm]["clean"].value, color="#888888", linewidth=1.1, linestyle=style, zorder=0, label=arm
-            )
-        for view, (label, colour, mark, side) in VIEWS.items():
-            places = [(place, said[arm][view]) for place, arm in enumerate(order) if view in said[arm]]
-            value, low, high = (
-                100 * np.array([getattr(one, part) for _, one in places]) for part in ("value", "low", "high")
-            )
-            # One seed has no interval.
-            bars = np.nan_to_num([value - np.maximum(low, 0), np.minimum(high, 100) - value])
-            axis.errorbar(
-                value,
-                [place + 0.16 * side for place, _ in places],
-                xerr=bars,
-                fmt=mark,
-                color=colour,
-                markersize=4.2,
-                markerfacecolor=colour if view == "clean" else "white",
-                linewidth=1.1,
-                capsize=2,
-                label=label,
-            )
-        axis.set(
-            title=f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}",
-            xlim=(-2, 102),
-            yticks=range(len(order)),
-            yticklabels=order,
-            ylim=(-0.6, len(order) - 0.4),
-            xlabel="accuracy on bias-conflicting images, %",
-        )
-        axis.grid(axis="x", color="#eeeeee")
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=110)
-    plt.close(drawn)
-
-
-def small(case: Case) -> Case:
-    """The same case with next to no training."""
-    return replace(case, patch_steps=4, epochs=1, steps_per_epoch=2)
 
 
 def main() -> int:

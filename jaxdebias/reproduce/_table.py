@@ -112,8 +112,9 @@ def _rows_of(out: Path, data: str) -> list[dict[str, Any]]:
     if not out.exists():
         return []
     table = read_results(out)
-    found = table.data if isinstance(table, TableResults) else f"results of {table.command}"
-    expect(found == data, str(out), f"a table of {data}", found)
+    expect(isinstance(table, TableResults), str(out), f"a table of {data}", f"results of {table.command}")
+    assert isinstance(table, TableResults)
+    expect(table.data == data, str(out), f"a table of {data}", table.data)
     return [dict(row) for row in table.rows]
 
 

@@ -52,6 +52,7 @@ def test_report_matches_loop():
     predicted, batch = data()
     report = group_report(predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS)
     expected = oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS)
+    expected = np.append(expected, expected[4] - expected[5])
     got = [getattr(report, name) for name in AccuracyChanges._fields]
     np.testing.assert_allclose([interval.value for interval in got], expected, atol=1e-6)
     assert all(interval.low < interval.value < interval.high for interval in got)
@@ -70,6 +71,7 @@ def test_report_matches_loop():
         "reweighted_accuracy": TRAIN_COUNTS.ravel() / TRAIN_COUNTS.sum(),
         "bias_aligned_accuracy": n * along / (n * along).sum(),
         "bias_conflicting_accuracy": n * ~along / (n * ~along).sum(),
+        "alignment_gap": n * along / (n * along).sum() - n * ~along / (n * ~along).sum(),
     }
     for name, w in weights.items():
         assert getattr(report, name)[1:3] == pytest.approx(rates.weighted(x, n, w), abs=1e-8), name
@@ -227,6 +229,7 @@ def test_differences_are_paired(key):
     expected = oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS) - oracle.accuracies(
         worse, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS
     )
+    expected = np.append(expected, expected[4] - expected[5])
     np.testing.assert_allclose([change.value for change in got], expected, atol=1e-6)
     assert got.accuracy.separable
     right, was = predicted == batch.label, worse == batch.label
