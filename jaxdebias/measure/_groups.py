@@ -107,7 +107,8 @@ def group_confusion(
     Raises:
       ContractError: values out of range.
     """
-    if not any(isinstance(value, jax.core.Tracer) for value in (predicted, label, attribute)):
+    traced = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
+    if not any(isinstance(value, traced) for value in (predicted, label, attribute)):
         n = row_count("label", label)
         for name, value, least, most in (
             ("predicted", predicted, 0, classes),
