@@ -169,14 +169,19 @@ def judged_changes(
     pool = np.where(attribute >= 0, dataset.aligned[label, np.maximum(attribute, 0)], -1).astype(np.int64)
     if not dataset.aligned.any():
         pool = attribute.astype(np.int64)
-    present = np.bincount(pool[pool >= 0], minlength=2) > 0
     right = [(measured.logits.argmax(-1) == label).astype(np.int64) for measured in (before, after)]
     key_changes, key_balanced = jax.random.split(key)
     found = changes(key_changes, before, after, dataset, split=split)
-    if not present.any():
+    if not (pool >= 0).any():
         return found
-    w = present / present.sum()
-    balanced = paired_change(*right, pool, w, key=key_balanced, unit=batch.unit, weight=batch.weight)
+    # Pools weigh equally through their rows: one rate, whose design effect holds for few rows of a pool as well.
+    size = np.bincount(pool[pool >= 0])
+    weight = np.where(pool >= 0, 1.0 / size[np.maximum(pool, 0)], 0.0)
+    if batch.weight is not None:
+        weight = weight * (np.asarray(batch.weight) > 0)
+    unit = np.arange(len(label)) if batch.unit is None else np.asarray(batch.unit)
+    group = np.zeros(len(label), np.int64)
+    balanced = paired_change(*right, group, [1.0], key=key_balanced, unit=unit, weight=weight / weight.max())
     return {GAIN: balanced, **found}
 
 
