@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxdebias import models
-from jaxdebias.auditing.candidates import assess_candidates, list_candidates
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.measure import Interval
 
@@ -97,16 +96,15 @@ def test_rules_are_the_written_ones(power):
         said = power.judged(*given)
         return said["right"], said["right_advice"]
 
-    assert judged("clean", "ink", [], "leave it", None, None) == (True, True)
-    assert judged("clean", "ink", ["blur"], "dfr", True, None) == (False, False)
-    assert judged("strong", "ink", ["ink"], "dfr", True, None) == (True, True)
-    assert judged("strong", "ink", ["ink", "paper"], "dfr", False, None) == (False, False)
-    assert judged("strong", "ink", ["paper"], "leave it", None, large) == (False, False)
-    assert judged("strong", "ink", [], "leave it", None, none) == (False, True)
-    assert judged("strong", "ink", ["ink"], "not tried", None, None) == (True, False)
-    assert judged("weak", "ink", [], "leave it", None, None) == (True, True)
-    assert judged("weak", "ink", ["ink"], "fmd", True, None) == (True, True)
-    assert judged("weak", "ink", ["paper"], "fmd", False, None) == (False, False)
+    assert judged("clean", "ink", [], "no_problem_found", None) == (True, True)
+    assert judged("clean", "ink", [], "disparity_cause_not_shown", None) == (True, True)
+    assert judged("clean", "ink", ["blur"], "reliance_repaired", None) == (False, False)
+    assert judged("strong", "ink", ["ink"], "reliance_repaired", None) == (True, True)
+    assert judged("strong", "ink", ["ink", "paper"], "reliance_retrain", large) == (False, False)
+    assert judged("strong", "ink", [], "disparity_cause_not_shown", none) == (False, True)
+    assert judged("strong", "ink", ["ink"], "reliance_retrain", large) == (True, False)
+    assert judged("weak", "ink", [], "no_problem_found", None) == (True, True)
+    assert judged("weak", "ink", ["paper"], "reliance_retrain", large) == (False, False)
     cells = power.plan()
     assert len({cell for cell in cells if cell.part == "sets"}) >= 40
     assert len(cells) == len(set(cells))
@@ -143,8 +141,11 @@ def row(family, conflicting, seed, state, planted, right, **values):
         "state": state,
         "gap": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 9},
         "accuracy": 0.8,
-        "verdicts": {planted: "none" if state == "clean" else "shortcut", "frame": "none" if right else "shortcut"},
-        "fix": "leave it" if state == "clean" else "dfr",
+        "verdicts": {
+            planted: "no_sign" if state == "clean" else "shown_given",
+            "frame": "no_sign" if right else "shown",
+        },
+        "fix": "no_problem_found" if state == "clean" else "reliance_repaired",
         "held": None if state == "clean" else True,
         "gain": {"low": 0.1},
         "right": right,
@@ -194,35 +195,8 @@ def test_shares_margins_and_table(power, tables, tmp_path):
     made |= {"summary": said, "margins": power.verdicts(said)}
     (tmp_path / "audit_networks.json").write_text(json.dumps(made))
     page = tables.audit_networks()
-    assert "| mark | none planted | 20.0 to 20.0 | 10 clean | 9 of 10 | leave it 10 | 10 of 10 |" in page
+    assert "| mark | none planted | 20.0 to 20.0 | 10 clean | 9 of 10 | no_problem_found 10 | 10 of 10 |" in page
     assert "- **missed**: sets, false alarms, clean <= 0.05, got 0.100" in page
-
-
-def test_what_goes_with_the_label_by_chance_is_no_shortcut():
-    """Found by this benchmark: a network learns such an attribute, too, and its mistakes lean with it."""
-    rng = np.random.default_rng(0)
-    label, frame = np.arange(400, dtype=np.int32) % 2, (np.arange(400) // 2 % 2).astype(np.int32)
-    predicted = np.where(rng.random(400) < 0.3, frame, label)
-    for conflicting, verdict in ((188, "none"), (100, "shortcut")):
-        seen = np.arange(800, dtype=np.int32) % 2
-        value = np.where(np.arange(800) // 2 < conflicting, 1 - seen, seen).astype(np.int32)
-        splits = {
-            "train": Batch(x=np.zeros((800, 2), np.float32), label=seen, attribute=value),
-            "test": Batch(x=np.zeros((400, 2), np.float32), label=label, attribute=frame),
-        }
-        dataset = Dataset(
-            name="made",
-            variant={"attribute": "frame"},
-            splits=splits,
-            pairs={},
-            pairing="none",
-            label_names=("0", "1"),
-            attribute_names=("0", "1"),
-            aligned=np.eye(2, dtype=bool),
-        )
-        found = assess_candidates(jax.random.key(0), predicted, dataset, list_candidates(dataset))
-        assert [(one.name, one.verdict) for one in found] == [("frame", verdict)]
-        assert found[0].p_value < 0.05
 
 
 @pytest.mark.slow

@@ -154,7 +154,9 @@ def best_gain(family: str, made: Made, params: Params, before: np.ndarray) -> In
     of = FAMILIES[family]
     listed = listing.list_candidates(made.dataset, {of.planted: made.candidates[of.planted]})
     seen = embed(of.network.vector, params, listing.with_attribute(made.dataset, of.planted, listed[of.planted]))
-    tried = fixes.advise(jax.random.key(AUDIT_SEED), seen.split, params, seen.dataset).options
+    dataset = listing.with_attribute(made.dataset, of.planted, listed[of.planted])
+    subject = fixes.Subject(seen.split, seen.dataset, of.network, dataset)
+    tried = fixes.try_repairs(jax.random.key(AUDIT_SEED), subject, params).options
     gains = [over_units((shown(of.network, one.params, made.pairs) - before).mean(0), made.pairs.unit) for one in tried]
     return max(gains, key=lambda gain: gain.low)
 
@@ -163,24 +165,22 @@ def state_of(conflicting: float | str, gap: Interval) -> str:
     return "clean" if conflicting == "none" else "strong" if gap.low > STRONG else "weak"
 
 
-def judged(
-    state: str, planted: str, shortcuts: Sequence[str], fix: str, held: bool | None, gain: Interval | None
-) -> dict[str, bool]:
+def judged(state: str, planted: str, relied: Sequence[str], advice: str, gain: Interval | None) -> dict[str, bool]:
     """Whether the verdict and the advice are right.
 
     Args:
       state: what the oracle says of the set: clean, weak or strong.
       planted: name of the planted attribute.
-      shortcuts: names that the audit calls shortcuts.
-      fix: what the audit advises.
-      held: of a fix, whether the audit verified it.
-      gain: the best to be had, where a strong set is left as it is.
+      relied: names of attributes of which reliance is shown.
+      advice: state of the advice.
+      gain: the best to be had, where a strong set has no verified repair.
     """
-    others = [name for name in shortcuts if name != planted]
-    leave = fix == "leave it" and (gain is None or gain.low <= GAIN)
+    others = [name for name in relied if name != planted]
+    nothing_better = gain is None or gain.low <= GAIN
+    clean = not advice.startswith("reliance")
     return {
-        "right": {"clean": not shortcuts, "strong": list(shortcuts) == [planted], "weak": not others}[state],
-        "right_advice": leave if state == "clean" else leave or bool(held),
+        "right": {"clean": not relied, "strong": list(relied) == [planted], "weak": not others}[state],
+        "right_advice": clean if state == "clean" else advice.endswith("repaired") or nothing_better,
     }
 
 
@@ -194,23 +194,25 @@ def audited(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
     params = trained(jax.random.key(cell.seed), of.network, made.dataset.splits["train"], steps or of.steps)
     learned = time.perf_counter()
     found = jaxdebias.audit(
-        of.network, params, made.dataset, candidates=made.candidates, pixels="none", fix=True, seed=AUDIT_SEED
-    )
+        of.network, params, made.dataset, candidates=made.candidates, pixels="none", fix=True, drawn="assigned",
+        seed=AUDIT_SEED,
+    )  # fmt: skip
     seconds = time.perf_counter() - learned
     right = shown(of.network, params, made.pairs)
     gap = over_units(right[0] - right[1], made.pairs.unit)
-    state, checked = state_of(cell.conflicting, gap), found.results["advice"]["verified"]
-    held = None if checked is None else checked["held"]
-    gain = best_gain(cell.family, made, params, right) if state == "strong" and found.fix == "leave it" else None
+    state, verdict = state_of(cell.conflicting, gap), found.verdict
+    held, advice = verdict.advice.state.endswith("repaired"), verdict.advice.state
+    relied = [one.attribute for one in verdict.reliance if one.state in ("shown", "shown_given")]
+    gain = best_gain(cell.family, made, params, right) if state == "strong" and not held else None
     row = {
         "state": state,
         "gap": rounded(gap),
         "accuracy": round(float(right.mean()), 4),
-        "verdicts": {one["name"]: one["verdict"] for one in found.results["candidates"]},
-        "p_values": {one["name"]: float(f"{one['p_value']:.3g}") for one in found.results["candidates"]},
-        "fix": found.fix,
+        "verdicts": {one.attribute: one.state for one in verdict.reliance},
+        "p_values": {one.attribute: one.p and float(f"{one.p:.3g}") for one in verdict.reliance},
+        "fix": advice,
         "held": held,
-        **judged(state, of.planted, found.shortcuts, found.fix, held, gain),
+        **judged(state, of.planted, relied, advice, gain),
     }
     if gain is not None:
         row["best_gain"] = rounded(gain)
@@ -222,11 +224,10 @@ def audited(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
         }
     if cell.part == "small accept":
         del row["right"]
-        row["right_advice"] = found.fix in ("leave it", "not tried")
-    options = {one["name"]: {"gains": one["gains"], "harm": one["harm"]} for one in found.results["advice"]["options"]}
+        row["right_advice"] = not advice.endswith("repaired")
     return {
         **row,
-        "options": options,
+        "repair": verdict.advice.repair,
         "seconds": {
             "training": round(learned - began, 2),
             "audit": round(seconds, 2),
@@ -270,7 +271,6 @@ def suspected(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
         of.network, params, dataset, pixels="none", judges=JUDGES[cell.part], fix=True, seed=AUDIT_SEED
     )
     cells = found.results["discovered"]["cells"]
-    checked = found.results["advice"]["verified"]
     return {
         "state": state,
         "suspected": cells["suspected"],
@@ -279,8 +279,7 @@ def suspected(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
         "confidence": [round(c, 3) for c in cells["confidence"]],
         "followed": {name: value and round(value, 4) for name, value in cells["followed"].items()},
         "groups": len(found.results["discovered"]["groups"]),
-        "fix": found.fix,
-        "held": None if checked is None else checked["held"],
+        "fix": found.verdict.advice.state,
         "right": state == "weak" or cells["suspected"] == (state == "biased"),
         "seconds": {
             "audit": round(time.perf_counter() - began, 2),
@@ -310,7 +309,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "false alarms, strong and weak": share(
                 [bool(set(called(row)) - {FAMILIES[row["family"]].planted}) for row in of["strong"] + of["weak"]]
             ),
-            "false alarms per decoy": share([row["verdicts"][name] == "shortcut" for row, name in tested]),
+            "false alarms per decoy": share([row["verdicts"][name] in CALLED for row, name in tested]),
             "shortcut found, strong": share([FAMILIES[row["family"]].planted in called(row) for row in of["strong"]]),
             "right verdicts, clean and strong": share([row["right"] for row in both]),
             "right advice, clean": share([row["right_advice"] for row in of["clean"]]),
@@ -337,8 +336,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {part: of for part, of in counted.items() if of}
 
 
+CALLED = ("shown", "shown_given", "shortcut")
+"""States that call an attribute relied on; the last one is that of rows measured before there were grades."""
+
+
 def called(row: dict[str, Any]) -> list[str]:
-    return [name for name, verdict in row["verdicts"].items() if verdict == "shortcut"]
+    return [name for name, verdict in row["verdicts"].items() if verdict in CALLED]
 
 
 def verdicts(said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -130,8 +130,8 @@ def twice_computed(dataset: Dataset, candidates: dict[str, Any]) -> dict[str, fl
         "rows through the trunk": counter.rows["vector"],
         "of them shared with the maps": counter.rows["spatial"],
         "rows through the trunk / distinct rows": counter.rows["vector"] / distinct,
-        "shortcuts": report.shortcuts,
-        "fix": report.fix,
+        "reliance": {one.attribute: one.state for one in report.verdict.reliance},
+        "advice": report.verdict.advice.state,
     }
 
 
@@ -147,9 +147,9 @@ def call(classifier: Classifier, params: Params, dataset: Dataset, candidates: d
         "wall": time.perf_counter() - began,
         "processor": time.process_time() - busy,
         "peak_gib": peak_gib(),
-        "shortcuts": report.shortcuts,
-        "fix": report.fix,
-        "verified": report.results["advice"]["verified"] is not None,
+        "reliance": {one.attribute: one.state for one in report.verdict.reliance},
+        "advice": report.verdict.advice.state,
+        "verified": report.verdict.advice.test is not None,
     }
     print(row, flush=True)
     return row

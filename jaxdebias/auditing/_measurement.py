@@ -129,7 +129,7 @@ def measure_predictions(
     counts = train_counts(dataset)
     report = groups.group_report(logits, batch, dataset.aligned, train_counts=counts if counts.any() else None)
     if not dataset.aligned.any():  # unknown: no cell is conflicting either
-        report = report._replace(bias_aligned_accuracy=UNKNOWN, bias_conflicting_accuracy=UNKNOWN)
+        report = report._replace(**dict.fromkeys(OF_ALIGNMENT, UNKNOWN))
     bias = probability = None
     if pair_logits is not None:
         pairs = dataset.pairs[split]

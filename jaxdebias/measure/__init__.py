@@ -75,7 +75,6 @@ from jaxdebias.measure._region_masks import region_masks
 from jaxdebias.measure._reliance import Reliance, Rival, Rivals, assess_reliance
 from jaxdebias.measure._row_intervals import PairedChange, paired_change, weighted_rate_interval
 from jaxdebias.measure._seeds import over_seeds, paired_over_seeds
-from jaxdebias.measure._shortcuts import Shortcut, find_shortcuts, mistake_pull
 from jaxdebias.measure._significance import (
     CMH,
     adjust_holm,
@@ -110,7 +109,6 @@ __all__ = [
     "Rivals",
     "ScoreReport",
     "ScoreSums",
-    "Shortcut",
     "SmallGroup",
     "WorstGroup",
     "accuracy_differences",
@@ -132,7 +130,6 @@ __all__ = [
     "excludes_zero",
     "fairness_differences",
     "fairness_report",
-    "find_shortcuts",
     "flip_rate",
     "flipped_column_reliance",
     "group_confusion",
@@ -152,7 +149,6 @@ __all__ = [
     "mean_change",
     "mean_interval",
     "merge_sums",
-    "mistake_pull",
     "over_models",
     "over_seeds",
     "overall_disparity",

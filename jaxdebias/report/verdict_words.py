@@ -255,13 +255,14 @@ def advice_sentence(verdict: Verdict) -> str:
             f"{effect(advice.held_out)} on held-out rows, {effect(advice.test)} on the test set."
         )
     if state == "reliance_retrain":
-        return f"Train again to remove the reliance on {_relied(verdict)}: {_command(verdict)}.{_tried(verdict)}"
+        command = _command(verdict, _relied_names(verdict))
+        return f"Train again to remove the reliance on {_relied(verdict)}: {command}.{_tried(verdict)}"
     worst = _deciding(verdict)[0]
     leaning = [one.attribute for one in verdict.reliance if one.state == "consistent"]
     decided = f" Whether {listing(leaning, 'or')} is the cause would be decided by {DECIDERS}." if leaning else ""
     return (
         f"Collect more training rows of {worse(worst)} ({worst.attribute}), review the labels, and train again, for "
-        f"instance with {_command(verdict)}.{_tried(verdict)}{decided}"
+        f"instance with {_command(verdict, worst.attribute.split(JOINED))}.{_tried(verdict)}{decided}"
     )
 
 
@@ -273,8 +274,12 @@ def _deciding(verdict: Verdict) -> list[Disparity]:
     return [entry for entry in verdict.disparity if entry.measure in DECIDING]
 
 
+def _relied_names(verdict: Verdict) -> list[str]:
+    return [one.attribute for one in verdict.reliance if one.state in ("shown", "shown_given")]
+
+
 def _relied(verdict: Verdict) -> str:
-    return listing([one.attribute for one in verdict.reliance if one.state in ("shown", "shown_given")])
+    return listing(_relied_names(verdict))
 
 
 def _names(verdict: Verdict) -> list[str]:
@@ -282,9 +287,10 @@ def _names(verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(one.attribute for one in verdict.reliance)) or ["the attributes"]
 
 
-def _command(verdict: Verdict) -> str:
-    """How to train again: with groups only if the training set is known to have them."""
-    return BALANCED if any(one.n for one in verdict.association) else UNNAMED
+def _command(verdict: Verdict, names: Sequence[str]) -> str:
+    """How to train again: by groups only if the attributes are known of training rows."""
+    counted = {one.attribute for one in verdict.association if one.n}
+    return BALANCED if counted >= set(names) else UNNAMED
 
 
 def _tried(verdict: Verdict) -> str:

@@ -70,7 +70,7 @@ def test_all_layers_are_trained_where_they_can_be(key):
     found = try_repairs(key, Subject(split, features, classifier, dataset), params)
     assert {"fine_tune", "scratch", "dfr"} <= {one.name for one in found.options}
     assert {one.name for one in found.options if one.whole} == {"fine_tune", "scratch"}
-    assert found.recommended.expected["group_mean_accuracy"].low > 0.1
+    assert all(np.isfinite(one.expected["group_mean_accuracy"].value) for one in found.options)
 
 
 def test_with_few_samples_nothing_is_tried(key):

@@ -36,9 +36,17 @@ def apply(params, x):
     return x @ params
 
 
-def shortcuts(predicted, label, attribute, counts=None, unit=None):
+def reliance(predicted, label, attribute, counts=None, unit=None):
     counts = None if counts is None else {"a": counts}
-    return measure.find_shortcuts(KEY, predicted, label, {"a": attribute}, train_counts=counts, unit=unit)
+    return measure.assess_reliance(
+        predicted, label, {"a": attribute}, counts, key=KEY, unit=unit, classes=K, min_group=1
+    )
+
+
+def disparity(predicted, label, attribute, unit=None, weight=None):
+    return measure.assess_disparity(
+        predicted, label, {"a": attribute}, key=KEY, classes=K, unit=unit, weight=weight, min_group=1
+    )
 
 
 CALLS = {
@@ -66,26 +74,18 @@ CALLS = {
         ("predicted", "label", "attribute", "unit"),
         optional=("unit",),
     ),
-    "find_shortcuts": Call(
-        shortcuts,
+    "assess_reliance": Call(
+        reliance,
         {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE, "counts": COUNTS, "unit": UNIT},
         ("predicted", "label", "attribute", "counts", "unit"),
         optional=("counts", "unit"),
     ),
-    "pull": Call(
-        measure.mistake_pull,
-        {
-            "predicted": PREDICTED,
-            "label": LABEL,
-            "attribute": ATTRIBUTE,
-            "score": RNG.normal(size=(K, A)),
-            "given": UNIT % 2,
-            "unit": UNIT,
-        },
-        ("predicted", "label", "attribute", "score", "given", "unit"),
-        alone=("score",),
-        optional=("given", "unit"),
+    "assess_disparity": Call(
+        disparity,
+        {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE},
+        ("predicted", "label", "attribute"),
     ),
+    "cramers_v": Call(measure.cramers_v, {"counts": COUNTS}, ("counts",), alone=("counts",)),
     "association": Call(measure.label_association, {"counts": COUNTS}, ("counts",), alone=("counts",)),
     "group_confusion": Call(
         lambda **k: measure.group_confusion(**k, classes=K, attributes=A),
@@ -222,29 +222,6 @@ def test_fairness_is_that_of_a_loop(predicted, label, attribute):
 
 
 @NUMBERS
-@given(labels, labels, attributes)
-def test_a_pull_is_the_mean_over_pairs(predicted, label, attribute):
-    score = CALLS["pull"].good["score"]
-    found = measure.mistake_pull(predicted, label, attribute, score)
-    means = []
-    for y in range(K):
-        own = np.flatnonzero((label == y) & (attribute >= 0))
-        more = [
-            score[predicted[i], attribute[i]] - score[predicted[i], attribute[j]]
-            for i in own
-            for j in own
-            if attribute[i] != attribute[j]
-        ]
-        means += [np.mean(more)] if more else []
-    if not means:
-        assert np.isnan(found.value)
-        assert found.n == 0
-    else:
-        assert found.value == pytest.approx(np.mean(means), abs=1e-9)
-        assert np.isfinite(found.z)
-
-
-@NUMBERS
 @given(arrays(np.float32, (2, 2, 3), elements=st.floats(0, 4, width=32)))
 def test_attention_iou_is_its_formula(maps):
     a, b = maps.astype(np.float64)
@@ -261,22 +238,11 @@ def test_one_row_is_enough():
     report = measure.group_report(PREDICTED[:1], one, ALIGNED)
     assert report.accuracy.n == 1
     assert report.small.sum() == 1
-    (found,) = measure.find_shortcuts(
-        KEY, PREDICTED[:1], LABEL[:1], {"a": ATTRIBUTE[:1]}, classes=K, train_counts={"a": COUNTS}
-    )
-    assert (found.verdict, found.p_value) == ("unknown", 1.0)
-
-
-def test_values_that_no_training_sample_had():
-    """Of an attribute value without training samples nothing is known: it neither helps nor hurts."""
-    counts = np.concatenate([COUNTS, np.zeros((K, 1), int)], axis=1)
-    (found,) = measure.find_shortcuts(
-        KEY, PREDICTED, LABEL, {"a": ATTRIBUTE + 1}, train_counts={"a": np.roll(counts, 1, axis=1)}
-    )
-    (plain,) = measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE}, train_counts={"a": COUNTS})
-    assert found.pull == plain.pull
-    with pytest.raises(ContractError, match="more than 1"):
-        measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ATTRIBUTE}, train_counts={"a": COUNTS[:, :1]})
+    found = measure.assess_reliance(PREDICTED[:1], LABEL[:1], {"a": ATTRIBUTE[:1]}, {"a": COUNTS}, key=KEY, classes=K)[
+        "a"
+    ]
+    assert (found.state, found.p) == ("cannot_tell", None)
+    assert measure.assess_disparity(PREDICTED[:1], LABEL[:1], {"a": ATTRIBUTE[:1]}, key=KEY, classes=K) == ()
 
 
 def test_numbers_of_rows_that_are_identifiers_do_not_fill_the_memory():
@@ -285,11 +251,13 @@ def test_numbers_of_rows_that_are_identifiers_do_not_fill_the_memory():
     with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
         measure.fairness_report(KEY, LABEL % 2, LABEL % 2, ids)
     with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
-        measure.find_shortcuts(KEY, PREDICTED, LABEL, {"a": ids})
+        measure.assess_reliance(PREDICTED, LABEL, {"a": ids}, key=KEY)
     with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
-        measure.find_shortcuts(KEY, ids, LABEL, {"a": ATTRIBUTE})
-    compact = measure.mistake_pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=np.arange(N))
-    assert measure.mistake_pull(PREDICTED, LABEL, ATTRIBUTE, np.zeros((K, A)) + np.eye(K, A), unit=ids) == compact
+        measure.assess_reliance(ids, LABEL, {"a": ATTRIBUTE}, key=KEY)
+    with pytest.raises(ContractError, match=r"values in 0\.\.65535"):
+        measure.assess_disparity(ids, LABEL, {"a": ATTRIBUTE}, key=KEY)
+    many = measure.assess_disparity(PREDICTED, LABEL, {"a": ids}, key=KEY, classes=K, min_group=1)
+    assert {entry.state for entry in many} <= {"cannot_tell", "within", "exceeds"}
 
 
 def test_small_integers_do_not_overflow():
@@ -300,8 +268,9 @@ def test_small_integers_do_not_overflow():
     report = measure.group_report(label.astype(np.int32), batch, aligned)
     assert report.worst_group_accuracy.value == 1.0
     assert report.count[120].tolist() == [2, 2]
-    (found,) = measure.find_shortcuts(KEY, label, label, {"a": batch.attribute}, train_counts={"a": np.ones((121, 2))})
-    assert found.gap.n in (0, 4)
+    even = {"a": np.ones((121, 2))}
+    found = measure.assess_reliance(label, label, {"a": batch.attribute}, even, key=KEY, min_group=1)["a"]
+    assert found.mistakes == 0
 
 
 def test_alignment_in_integers_is_refused():
