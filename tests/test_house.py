@@ -10,7 +10,6 @@ ROOT = pathlib.Path(jaxdebias.__file__).parents[1]
 MOST_LINES = 400
 STILL_LONGER = {
     "benchmarks/reproduce/audit_networks.py",
-    "benchmarks/reproduce/audit_networks.py",
     "tests/mitigate/_fmd/test_edit.py",
     "tests/report/fake_results.py",
 }
