@@ -41,7 +41,7 @@ from jaxdebias.results.provenance import device_name, versions
 RESULTS = Path(__file__).parents[1] / "results"
 SETS = {"clean": 320, "reliance": 320, "apart": 640}
 """Least number of sets of a family, by its kind; all designs have equally many."""
-MORE = {"balanced labels": 9600}
+MORE = {"balanced labels": 3200}
 """Families whose designs are looked at one by one."""
 STATES = ("shown", "shown_given", "consistent", "no_sign", "cannot_tell")
 CLAIMS = ("shown", "shown_given")
