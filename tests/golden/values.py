@@ -24,10 +24,7 @@ RTOL, ATOL = 1e-4, 1e-6
 and the solves that follow carry that to the fifth. One prediction in another class, of the 3,470 of the digits, is
 3e-4 of an accuracy of 1: it is seen. Below 1e-6 are p-values of no doubt, and means of what cancels."""
 
-RENAMED: dict[str, str] = {
-    "seed": "provenance.seed",
-    "edit_config.aligned_floor": "edit_config.max_aligned_loss",
-}
+RENAMED: dict[str, str] = {}
 """Dotted path of before -> the one of now; holds for all below it, too. The longest that fits counts."""
 CHANGED: dict[str, str] = {
     "schema": "new: version of the format",
