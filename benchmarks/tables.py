@@ -14,7 +14,7 @@ from pathlib import Path
 from headlines import headlines
 from tables_audit import attention_iou, audit_cost, audit_networks, peers, speed, timed
 from tables_repair import adult, colored_mnist, digits, full_colored_mnist, language_bias, samples, utkface
-from tables_statistics import interval_coverage
+from tables_statistics import audit_power, interval_coverage
 from tables_training import aug_cell, dbvae, patch_noise, reproduced, sih_step
 
 HERE = Path(__file__).parent
@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "sih-step": sih_step,
     "audit-networks": audit_networks,
+    "audit-power": audit_power,
     "interval-coverage": interval_coverage,
     "audit-cost": audit_cost,
     "dbvae-speed": functools.partial(timed, "dbvae_speed"),

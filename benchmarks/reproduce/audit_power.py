@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from audit_families import FAMILIES, Family, Table
+from audit_families import FAMILIES, Table
 from interval_coverage import write
 
 from jaxdebias.measure import (
@@ -39,10 +39,10 @@ from jaxdebias.measure import (
 from jaxdebias.results.provenance import device_name, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
-SETS = {"clean": 320, "reliance": 320, "apart": 160}
-"""Least number of sets of a family, by its kind; all designs have equally many."""
-MORE = {"balanced labels": 3200}
-"""Families whose designs are looked at one by one."""
+SETS = {"clean": 320, "reliance": 320, "apart": 640}
+"""Least number of sets of a family, by its kind; all its designs have equally many."""
+EACH = {"balanced labels": {500: 600, 2000: 200}}
+"""Sets of each design by its rows, in families whose designs are looked at one by one; the small ones are cheap."""
 STATES = ("shown", "shown_given", "consistent", "no_sign", "cannot_tell")
 CLAIMS = ("shown", "shown_given")
 MOST_FALSE, MOST_FALSE_LIMIT, MOST_OF_FAMILY = 0.02, 0.04, 0.05
@@ -61,9 +61,13 @@ WRITE_EVERY = 60.0
 """Seconds."""
 
 
-def sets_of(name: str, family: Family, scale: float) -> int:
-    """Sets of each design."""
-    return max(1, round(scale * -(-MORE.get(name, SETS[family.kind]) // len(family.designs))))
+def sets_of(name: str, number: int, scale: float) -> int:
+    """Sets of a design."""
+    family = FAMILIES[name]
+    sets = -(-SETS[family.kind] // len(family.designs))
+    if name in EACH:
+        sets = EACH[name][family.designs[number]["n"]]
+    return max(1, round(scale * sets))
 
 
 def answers(made: Table, key: Any) -> dict[str, Reliance]:
@@ -174,7 +178,7 @@ def main() -> int:
     done = {json.dumps([row["family"], row["design"], row["sets"]]): row for row in kept}
     rows, written = [], time.perf_counter()
     for count, (name, number) in enumerate(plan):
-        sets = sets_of(name, FAMILIES[name], scale)
+        sets = sets_of(name, number, scale)
         known = done.get(json.dumps([name, FAMILIES[name].designs[number], sets]))
         rows.append(known or measured(name, number, sets))
         last = count == len(plan) - 1

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdebias.contracts import check_choice, check_integers, describe, expect, row_count
+from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Key
 from jaxdebias.measure._intervals import Interval, checked_level
 from jaxdebias.measure._lean import ASSOCIATED, label_association
@@ -88,6 +88,11 @@ def intervention_reliance(
     for name, value in (("before", before), ("after", after), ("control", before if control is None else control)):
         check_integers(name, value, n, 0, None)
     check_integers("toward", toward, n, -1, None)
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
+    if weight is not None:
+        check_numbers("weight", weight, "n")
+        expect(np.shape(weight) == (n,), "weight", f"[n={n}]", describe(np.asarray(weight)))
     toward = np.asarray(toward)
     start, changed = np.asarray(before) == toward, np.asarray(after) == toward
     controlled = start if control is None else np.asarray(control) == toward

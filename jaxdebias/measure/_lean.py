@@ -200,7 +200,12 @@ def detectable_lean(rows: Rows, w: np.ndarray, *, alpha: float, design_effect: f
     """
     from scipy import special
 
-    (classes, values), n = w.shape, len(rows.label)
+    # Only classes and values that occur, or that a value would be answered with, enter.
+    values, value = np.unique(rows.value, return_inverse=True)
+    used, place = np.unique(np.r_[rows.label, rows.predicted, w[:, values].argmax(0)], return_inverse=True)
+    rows = rows._replace(label=place[: len(value)], predicted=place[len(value) : 2 * len(value)], value=value)
+    w = w[np.ix_(used, values)]
+    classes, values = w.shape
     size = np.bincount(rows.label * values + rows.value, minlength=classes * values).reshape(classes, values)
     confusion = np.bincount(rows.label * classes + rows.predicted, minlength=classes**2).reshape(classes, classes)
     of_label = np.maximum(size.sum(1), 1.0)
@@ -214,25 +219,33 @@ def detectable_lean(rows: Rows, w: np.ndarray, *, alpha: float, design_effect: f
     right = shift[np.arange(classes), np.arange(classes)]  # [y a], change of the accuracy
     inside = size * (w > ASSOCIATED), size * (w <= ASSOCIATED)
     both = (inside[0].sum(1) > 0) & (inside[1].sum(1) > 0)
-    if n == 0 or drift <= 0 or not both.any():
+    if drift <= 0 or not both.any():
         return 1.0
     means = [(of * right).sum(1) / np.maximum(of.sum(1), 1.0) for of in inside]
     slope = float((means[0] - means[1])[both].mean())
 
-    def missing(s: float) -> float:
-        """By how much the mean of T falls short of being found."""
+    def variances(s: float) -> tuple[float, float]:
+        """Of T under exchange, and under the alternative."""
         p = base[:, :, None] + s * shift
         mean = (share[:, None] * p).sum(2)  # [y c], under exchange
         over_both = centred - np.einsum("yc,yca->ya", mean, centred)[:, None]
-        exchanged = (size[:, None] * mean[:, :, None] * over_both**2).sum()
+        exchanged = np.einsum("ya,yc,yca->", size, mean, over_both**2)
         actual = (size * ((p * centred**2).sum(1) - (p * centred).sum(1) ** 2)).sum()
-        deviations = special.ndtri(1.0 - alpha) * exchanged**0.5 + special.ndtri(POWER) * max(actual, 0.0) ** 0.5
-        return float(deviations * design_effect**0.5 - s * drift)
+        return float(exchanged), float(actual)
+
+    # Both are polynomials in s, of degree 3 and 2: four points give them exactly.
+    points = np.linspace(0.0, 1.0, 4)
+    cubics = np.linalg.solve(np.vander(points), np.array([variances(s) for s in points]))
+    quantiles = np.array([special.ndtri(1.0 - alpha), special.ndtri(POWER)]) * design_effect**0.5
+
+    def missing(s: float) -> float:
+        """By how much the mean of T falls short of being found."""
+        return float(quantiles @ np.maximum(np.vander([s], 4)[0] @ cubics, 0.0) ** 0.5 - s * drift)
 
     if slope <= 0 or missing(1.0) > 0:
         return 1.0
     low, high = 0.0, 1.0
-    for _ in range(24):
+    for _ in range(30):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if missing(middle) > 0 else (low, middle)
     return min(1.0, high * slope)

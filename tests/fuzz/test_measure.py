@@ -80,6 +80,12 @@ CALLS = {
         ("predicted", "label", "attribute", "counts", "unit"),
         optional=("counts", "unit"),
     ),
+    "intervention_reliance": Call(
+        lambda **k: measure.intervention_reliance(**k, key=KEY),
+        {"before": PREDICTED, "after": LABEL, "toward": LABEL, "control": PREDICTED, "unit": UNIT},
+        ("before", "after", "toward", "control", "unit"),
+        optional=("control", "unit"),
+    ),
     "assess_disparity": Call(
         disparity,
         {"predicted": PREDICTED, "label": LABEL, "attribute": ATTRIBUTE},

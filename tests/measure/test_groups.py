@@ -314,3 +314,16 @@ def test_refuses(key, unchecked, change, message):
             np.eye(2, dtype=bool),
             train_counts=change.get("train_counts"),
         )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rounding_takes_no_average_out_of_its_range(seed):
+    """Weights such as 1/60 + 39/60 + ... sum to a little more than 1; a record refuses such a rate."""
+    rng = np.random.default_rng(seed)
+    label, attribute = rng.integers(0, 3, (2, 90)).astype(np.int32)
+    batch = Batch(np.zeros((90, 1), np.float32), label, attribute)
+    report = group_report(label, batch, np.eye(3, dtype=bool), train_counts=rng.integers(1, 99, (3, 3)))
+    for name in ("group_mean_accuracy", "reweighted_accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy"):
+        rate = getattr(report, name)
+        assert 0.0 <= rate.low <= rate.value <= rate.high <= 1.0
+        assert rate.value == pytest.approx(1.0)

@@ -196,5 +196,10 @@ def test_what_is_detectable_falls_with_the_rows_and_grows_with_the_design_effect
     assert detectable_lean(more, W, alpha=0.05, design_effect=4.0) == pytest.approx(large, rel=0.02)
     assert detectable_lean(made, W, alpha=0.001) > large
     assert detectable_lean(made.among(np.arange(400) < 4), W, alpha=0.05) > 0.9
+    wide = np.zeros((50_000, 3))  # classes and values that do not occur cost and change nothing
+    wide[np.ix_([7, 49_000], [0, 2])] = W
+    at = np.array([7, 49_000])
+    apart = made._replace(label=at[made.label], predicted=at[made.predicted], value=2 * made.value)
+    assert detectable_lean(apart, wide, alpha=0.05) == pytest.approx(large, rel=1e-9)
     only = made.among(made.label == made.value)
     assert detectable_lean(only, W, alpha=0.05) == 1.0

@@ -7,6 +7,7 @@ from jaxdebias.measure import adjust_holm, assess_reliance, label_association
 from jaxdebias.measure._exchange import exchange_test
 from jaxdebias.measure._lean import Rows, detectable_lean, lean_test
 from jaxdebias.measure._reliance import SMALL_LEAN
+from jaxdebias.measure._reversed import reversed_sides_p
 
 COUNTS = np.array([[90, 10], [10, 90]])
 UNEVEN = np.array([[180, 20], [10, 90]])
@@ -66,6 +67,12 @@ def test_a_class_to_fall_back_on_needs_scores(key, strong, drawn):
     assert (bare.state, bare.rivals.fallback) == ("consistent", ("open", pytest.approx(4 / 3)))
     scored = assess_reliance(predicted, label, value, UNEVEN, q, drawn, key=key)
     assert (scored.state, scored.rivals.fallback.state) == ("shown_given", "excluded")
+    if drawn == "as_they_come":  # halves of the information, or outer thirds with a class to fall back on
+        rows, present = Rows(predicted, label, value, q, None, None), np.array([True, True])
+        for counts, fallback in ((UNEVEN, True), (COUNTS, False)):
+            p = reversed_sides_p(rows, label_association(counts), present, fallback=fallback, key=key)
+            found = assess_reliance(predicted, label, value, counts, q, drawn, key=key)
+            assert found.rivals.base_rates.figure == pytest.approx(p, rel=1e-9)
     just = np.array([[99, 11], [9, 81]])  # 110 of 200: 1.1 of an even share
     assert assess_reliance(predicted, label, value, just, None, drawn, key=key).state == "shown_given"
 
