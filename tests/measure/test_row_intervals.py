@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from oracles import rates as oracle
@@ -156,3 +157,36 @@ def test_refusals(key):
         paired_change([2, 1], [1, 1], [0, 0], [1.0], key=key)
     with pytest.raises(ContractError, match="`after`: expected the rows of before"):
         paired_change([0, 1], [1, 1, 0], [0, 0], [1.0], key=key)
+
+
+def test_groups_of_a_few_rows_are_one(key):
+    """Of one row no variance can be seen; thirty such groups of equal weight are as good as thirty rows."""
+    before, after = np.repeat([0, 1, 1], [12, 2, 16]), np.repeat([1, 0, 1], [12, 2, 16])
+    got = paired_change(before, after, np.arange(30), np.full(30, 1 / 30), key=key)
+    expected = paired_interval([12], [2], [30], [1.0])
+    assert got.value == pytest.approx(expected.value)
+    assert (got.low, got.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert got.separable
+    rate = weighted_rate_interval(after, np.arange(30), np.full((2, 30), 1 / 30))
+    alone = weighted_interval([28], [30], [1.0])
+    assert rate.value == pytest.approx([alone.value] * 2)
+    assert rate.low == pytest.approx([alone.low] * 2, abs=0.02)
+    large = np.repeat([0, 1], [20, 10])  # groups of five rows and more are left as they are
+    x, n = group_counts(after, large, groups=2)
+    assert weighted_rate_interval(after, large, [0.5, 0.5]) == pytest.approx(weighted_interval(x, n, [0.5, 0.5]))
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_sums_over_many_tiny_groups_are_covered(unit):
+    rng, covered, sets = np.random.default_rng(0), np.zeros(2), 60
+    for number in range(sets):
+        n = rng.poisson(1.2, 60)
+        group, rate = np.repeat(np.arange(60), n), np.where(n == 1, 0.5, 0.95)  # single rows vary most
+        w = (n > 0) / np.count_nonzero(n)
+        before, after = rng.random(len(group)) < 0.4, rng.random(len(group)) < rate[group]
+        units = np.arange(len(group)) // 2 if unit else None
+        change = paired_change(1 * before, 1 * after, group, w, key=jax.random.key(number), unit=units)
+        mean = weighted_rate_interval(after, group, w, unit=units)
+        covered += [change.low <= w @ rate - 0.4 <= change.high, mean.low <= w @ rate <= mean.high]
+        assert change.high - change.low < 0.6
+    assert (covered / sets >= 0.93 - 3 * np.sqrt(0.05 * 0.95 / sets)).all()
