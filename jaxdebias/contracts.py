@@ -139,6 +139,10 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
         expect(good, f"{what}.{name}", "an array, such as numpy.asarray(...) of it", type(value).__name__)
     x = batch.x
     expect(hasattr(x, "shape") and x.ndim in (2, 4), f"{what}.x", "images [n h w c] or a table [n d]", describe(x))
+    # PyTorch's order passes every other check and is audited to the end, as pictures three pixels high.
+    channels_first = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[2] == x.shape[3] > 4
+    hint = "images [n h w c]: x.transpose(0, 2, 3, 1) of [n c h w]"
+    expect(not channels_first, f"{what}.x", hint, describe(x) if channels_first else None)
     n = x.shape[0]
     expect(n > 0, f"{what}.x", "at least one row", describe(x))
     is_float = jnp.issubdtype(x.dtype, jnp.floating)  # NumPy's hierarchy does not know bfloat16

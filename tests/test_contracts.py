@@ -124,6 +124,9 @@ def test_good_batches(change):
 
 BAD = {
     "`data.x`: expected images [n h w c] or a table [n d], got uint8 [4, 3, 3]": {"x": np.zeros((4, 3, 3), np.uint8)},
+    "`data.x`: expected images [n h w c]: x.transpose(0, 2, 3, 1) of [n c h w], got uint8 [4, 3, 8, 8]": {
+        "x": np.zeros((4, 3, 8, 8), np.uint8)
+    },
     "`data.x`: expected an array, such as numpy.asarray(...) of it, got list": {"x": [1, 2]},
     "`data.x`: expected at least one row, got uint8 [0, 3, 3, 1]": {"x": np.zeros((0, 3, 3, 1), np.uint8)},
     "`data.x`: expected uint8 or float, got int64 [4, 2]": {"x": np.zeros((4, 2), int)},

@@ -293,7 +293,7 @@ def rounded(interval: Interval) -> dict[str, float]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Part -> quantity -> a share with Wilson's interval."""
+    """Part -> quantity -> a share with its exact interval."""
 
     def share(of: Sequence[bool]) -> dict[str, float]:
         return rounded(proportion_interval(sum(of), len(of)))

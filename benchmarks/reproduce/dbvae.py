@@ -18,7 +18,7 @@ ask only that nothing gets much worse. The `oracle`, which knows the groups, sta
 little, the case says nothing about any method.
 
 One seed fixes the data set, first weights and order of all arms, so that gains are paired. The state is that of the
-last epoch, nothing is chosen by test faces. Intervals: of a group in one row Wilson's; of a mean or gain over seeds
+last epoch, nothing is chosen by test faces. Intervals: of a group in one row exact; of a mean or gain over seeds
 Student's over seeds; of a gain also over test faces, with the seeds as they are. Weights are measured against the rare
 group after the last epoch: share of the draws, and the chance that a rare face outweighs a common one (AUC), always
 with the effective sample size. The run stops if the plain network has not learned the common generated faces

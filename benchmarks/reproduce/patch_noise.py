@@ -23,7 +23,7 @@ has a place. Then all arms are trained by the same recipe, first weights and ord
 
 Each arm is tested on clean images and on images corrupted as in its own training. The last step is kept, nothing is
 chosen by test images. A seed is a new data set (composites and faces: other held-out ones), new patch nets, new first
-weights and a new order. Intervals: Wilson's per network and cell, Student's over seeds, paired for differences.
+weights and a new order. Intervals: exact per network and cell, Student's over seeds, paired for differences.
 
 `MARGINS` were fixed before this script was first run. Those of the marker come from a prototype's three seeds on one
 set of faces; that of glyphs is ours. Resumable: rows in the file are kept. The figure is drawn of the rows that are

@@ -103,7 +103,8 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
     paired = _paired(jax.random.key(seed), first, read_predictions(a), read_predictions(b))
     quantities = {}
     for name in common:
-        difference = paired.get(name) or formats.change(of_a[name], of_b[name])
+        tested = paired.get(name)
+        difference = tested or formats.change(of_a[name], of_b[name])
         if difference is not None:
             quantities[name] = Quantity(
                 value=float(difference.value),
@@ -111,10 +112,10 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> CompareResults:
                 high=float(difference.high),
                 a=of_a[name].value,
                 b=of_b[name].value,
-                paired=name in paired,
-                separable=bool(difference.separable if name in paired else excludes_zero(difference)),
-                p=build.finite(difference.p) if name in paired else None,
-                discordant=int(difference.discordant) if name in paired else None,
+                paired=tested is not None,
+                separable=bool(excludes_zero(difference) if tested is None else tested.separable),
+                p=None if tested is None else build.finite(tested.p),
+                discordant=None if tested is None else int(tested.discordant),
             )
     return CompareResults(
         command="compare",

@@ -14,16 +14,15 @@ class QuestionOptions:
     """What counts as a disparity, and what is known about the test set."""
 
     tolerance: float = 0.05
-    """Largest gap of accuracy or error rates between groups that is tolerated, as a fraction."""
+    """Largest tolerated gap between groups, as a fraction."""
     min_group: int = 30
-    """Fewest independent test rows of a group that takes part."""
+    """Fewest test rows of a group that takes part."""
     slices: Literal[1, 2, 3] = 2
-    """How many attributes form groups together, at most."""
+    """Most attributes that form groups together."""
     drawn: Drawn = "unknown"
-    """How the test set came about: attribute values were assigned to rows independently of their content, rows are a
-    plain sample (as-they-come), or they were picked by label and value (balanced, for instance)."""
+    """How test rows came about: values assigned at random, a plain sample, or picked by label and value."""
     given: Names = None
-    """Columns of legitimate inputs: do decisions depend on an attribute beyond them?"""
+    """Legitimate inputs: columns that may explain decisions."""
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of `jaxdebias.audit`, without the columns of `given`."""

@@ -27,7 +27,7 @@ MOST_ROWS = 10_000_000
 
 
 class Repair(NamedTuple):
-    """A repair that was tried, by its change of the mean accuracy over groups."""
+    """A repair that was tried, by its change of the balanced accuracy (`advice.judged_changes`)."""
 
     name: str
     held_out: PairedChange

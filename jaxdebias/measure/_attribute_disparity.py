@@ -22,6 +22,7 @@ from jaxdebias.measure._design_effect import group_counts
 from jaxdebias.measure._disparity import largest_difference_interval, worst_group_interval
 from jaxdebias.measure._disparity_entries import (
     DECIDING,
+    JOINED,
     AttributeDisparity,
     RatedGroup,
     Slices,
@@ -274,5 +275,7 @@ def _state(entry: AttributeDisparity, p: float, tolerance: float, alpha: float) 
     return "within" if entry.gap.high <= tolerance else "cannot_tell"
 
 
-def _worst_first(entry: AttributeDisparity) -> tuple[int, bool, float, float]:
-    return STATES.index(entry.state), not entry.decides, -entry.gap.low, -entry.gap.value
+def _worst_first(entry: AttributeDisparity) -> tuple[int, bool, int, float, float]:
+    """By state, deciding measures first; of those, single attributes first: combinations of a bad one are bad, too."""
+    size = entry.attribute.count(JOINED)
+    return STATES.index(entry.state), not entry.decides, size, -entry.gap.low, -entry.gap.value

@@ -231,6 +231,8 @@ def _exchange_p(
         return np.abs(second - first)
 
     observed = distance(np.zeros((1, groups)))[0]
+    if observed <= 1e-12:
+        return 1.0
     rng = numpy_generator(key)
     if unit is None:
         gains, losses = (np.bincount(group, change == sign, minlength=groups).astype(int) for sign in (1, -1))

@@ -107,7 +107,8 @@ def group_confusion(
     Raises:
       ContractError: values out of range.
     """
-    if not any(isinstance(value, jax.core.Tracer) for value in (predicted, label, attribute)):
+    traced = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
+    if not any(isinstance(value, traced) for value in (predicted, label, attribute)):
         n = row_count("label", label)
         for name, value, least, most in (
             ("predicted", predicted, 0, classes),
@@ -282,7 +283,9 @@ def _averages(
         for i, (name, w) in enumerate(weights.items()):
             in_it = (group >= 0) & (w[group] != 0)
             units = _distinct(in_it, unit)
-            averages[name] = Interval(*(field[i].item() for field in each[:3]), units)
+            least, most = (-1.0 if (w < 0).any() else 0.0), (1.0 if (w > 0).any() else 0.0)
+            # Weights that sum to 1 up to rounding give sums above 1 up to rounding.
+            averages[name] = Interval(*(min(max(field[i].item(), least), most) for field in each[:3]), units)
     return averages
 
 

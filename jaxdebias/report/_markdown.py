@@ -169,10 +169,12 @@ def _worst(measured: Measurement, items: str) -> str:
     if not applies(worst):
         return "not known: no test sample has a known attribute"
     ends, n = formats.interval(worst), worst.n
+    others = worst.indistinguishable
+    alike = f"; {others} other group{'s' * (others != 1)} cannot be told from it" if others else ""
     few = "" if n is None else f", {formats.count(n)} {items}{', too few to say much' if n < 30 else ''}"
     return (
         f"{escape(worst.group or 'its name was not recorded')}: accuracy "
-        f"{escape(formats.percent(worst.value))}{f' ({ends})' if ends else ''}{few}"
+        f"{escape(formats.percent(worst.value))}{f' ({ends})' if ends else ''}{few}{alike}"
     )
 
 

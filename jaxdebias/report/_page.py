@@ -17,7 +17,7 @@ from jaxdebias.report.formats import applies
 from jaxdebias.report.map_view import maps_section
 from jaxdebias.report.method_names import method_name
 from jaxdebias.report.patch_view import patches_section
-from jaxdebias.report.pictures import Pictures, check_pictures
+from jaxdebias.report.pictures import Pictures, check_pictures, with_shown_channels
 from jaxdebias.results.records import Measurement, RunResults
 
 MANY_GROUPS = 24
@@ -40,6 +40,7 @@ def write_page(record: RunResults, pictures: Pictures | None, path: str | os.Pat
     expect(isinstance(record, RunResults), "record", "RunResults", describe(record))
     pictures = pictures or Pictures()
     check_pictures(pictures)
+    pictures = with_shown_channels(pictures)
     here = pathlib.Path(__file__).parent
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(here), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip

@@ -83,6 +83,20 @@ def check_pictures(pictures: Pictures) -> None:
         expect(np.shape(value) == shape, f"pictures.{name}", f"shape {list(shape)}", describe(value))
 
 
+def with_shown_channels(pictures: Pictures) -> Pictures:
+    """The pictures as a page can show them: of four channels (RGBA) the first three, of other numbers (2, 12) none."""
+    images = {name: np.asarray(value) for name in IMAGES if (value := getattr(pictures, name)) is not None}
+    if any(image.shape[-1] not in (1, 3, 4) for image in images.values()):
+        return Pictures()
+    rebuilt = {
+        name: np.asarray(value)
+        for name in ("rare_decoded", "common_decoded")
+        if (value := getattr(pictures, name)) is not None
+    }
+    four = {name: image[..., :3] for name, image in (images | rebuilt).items() if image.shape[-1] == 4}
+    return pictures._replace(**four)
+
+
 def pictures(
     dataset: Dataset,
     harmful: Sequence[auditing.Harmful | Sample],

@@ -29,12 +29,14 @@ ADVICE = {
     "reliance_retrain": "Reliance, retrain",
 }
 """How advice is titled."""
+TOWARD = "predictions move toward the associated class"
 CHANGED = {
-    "twins": "pairs of samples that differ in {a} alone",
-    "flipped_column": "the column {a} changed and nothing else",
-    "hidden_region": "the region that shows {a} hidden",
-    "pixel_edit": "the pixels that show {a} edited",
+    "twins": f"in pairs of samples that differ in {{a}} alone, {TOWARD}",
+    "flipped_column": f"where the column {{a}} is changed and nothing else, {TOWARD}",
+    "hidden_region": "where the region that shows {a} is hidden, predictions move away from the associated class",
+    "pixel_edit": f"where the pixels that show {{a}} are edited, {TOWARD}",
 }
+"""What was seen, by intervention."""
 RIVALS = {
     "base_rates": "labels that are differently frequent",
     "label_noise": "wrong labels of one value",
@@ -106,8 +108,7 @@ def rated(entry: Disparity, name: str, value: float, n: int) -> str:
 def claim(one: Reliance) -> str:
     """What a shown reliance is called on its evidence."""
     if one.state == "shown":
-        with_ = CHANGED.get(one.evidence, one.evidence).format(a=one.attribute)
-        return f"The model relies on {one.attribute}: with {with_}, predictions move toward the associated class"
+        return f"The model relies on {one.attribute}: {CHANGED[one.evidence].replace('{a}', one.attribute)}"
     if one.evidence.startswith("given:"):
         names = one.evidence.removeprefix("given:").split(",")
         columns, s = listing(names), "s" if len(names) == 1 else ""
@@ -124,10 +125,11 @@ def lean(one: Reliance) -> str:
     """How much more accurate the model is where the attribute is associated with the label; empty if unknown."""
     if one.lean is None:
         return ""
+    sign = ";" if one.state == "shown" else ":"
     where = f"where {one.attribute} is associated with the label than elsewhere"
     if one.lean.value < 0:
-        return f": accuracy is not higher {where} ({signed(one.lean)})"
-    return f": accuracy is {formats.points(one.lean.value)} ({ends(one.lean)}) higher {where}"
+        return f"{sign} accuracy is not higher {where} ({signed(one.lean)})"
+    return f"{sign} accuracy is {formats.points(one.lean.value)} ({ends(one.lean)}) higher {where}"
 
 
 def effect(effect: RepairEffect | None) -> str:

@@ -107,6 +107,8 @@ def headline(verdict: Verdict) -> str:
             f"{formats.points(verdict.tolerance, 0)}: {groups(entry)}, a gap of {formats.points(entry.gap.value)} "
             f"({ends(entry.gap)})."
         )
+    if not verdict.reliance:
+        return "Not enough data: no attribute was given."
     if served == "cannot_tell":
         return "Not enough data: no attribute has two values with enough rows to compare."
     names = [one.attribute for one in verdict.reliance if one.state == "cannot_tell"] or ["an attribute"]
@@ -251,8 +253,8 @@ def advice_sentence(verdict: Verdict) -> str:
     if state.endswith("repaired"):
         about = _relied(verdict) if state.startswith("reliance") else _deciding(verdict)[0].attribute
         return (
-            f"Use the model repaired with {method_name(advice.repair or '')} ({about}). Mean accuracy over groups: "
-            f"{effect(advice.held_out)} on held-out rows, {effect(advice.test)} on the test set."
+            f"Use the repaired model. Verified repair ({about}): {method_name(advice.repair or '')}, balanced "
+            f"accuracy {effect(advice.held_out)} on held-out rows, {effect(advice.test)} on the test set."
         )
     if state == "reliance_retrain":
         command = _command(verdict, _relied_names(verdict))
@@ -298,7 +300,7 @@ def _tried(verdict: Verdict) -> str:
     if advice.repair is None or advice.held_out is None:
         return " No repair was tried."
     name, gain = method_name(advice.repair), effect(advice.held_out)
-    said = f" Best repair tried: {name}, mean accuracy over groups {gain} on held-out rows"
+    said = f" Best repair tried: {name}, balanced accuracy {gain} on held-out rows"
     said += "" if advice.test is None else f", {effect(advice.test)} on the test set"
     return f"{said}; not verified."
 

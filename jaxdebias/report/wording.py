@@ -307,7 +307,7 @@ def _repair(record: RunResults) -> list[str]:
     if not any(moves) and (move := _move(record, "accuracy", "Accuracy")):
         out.append(f"{move}.")
     rest = gap_of(after)
-    if rest and rest.low > 0:
+    if rest and rest.separable and rest.value > 0:
         out.append(f"A gap of {points(rest.value)} between aligned and conflicting {items} remains.")
     return out
 

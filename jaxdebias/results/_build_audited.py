@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxdebias import auditing
-from jaxdebias.auditing import discovery
+from jaxdebias.auditing import advice, discovery
 from jaxdebias.auditing.pipeline import Advised
 from jaxdebias.results import records
 from jaxdebias.results._build_located import maps, patches
@@ -42,13 +42,18 @@ def audit_results(state: Advised, provenance: records.Provenance, *, items: str,
     )
     return dataclasses.replace(
         record,
-        changes=None if state.after is None else changes(state.verified.changes),
+        changes=None if state.after is None else _metric_changes(state),
         discovered=_discovered(state),
         verdict=verdict(state.verdict, dataset.label_names),
         inputs=_inputs(state),
         maps=None if state.maps is None else maps(state.maps, dataset),
         patches=None if state.places is None else patches(state.places, dataset),
     )
+
+
+def _metric_changes(state: Advised) -> dict[str, records.Change]:
+    """Changes of what is measured before and after; that of the balanced accuracy is in the advice."""
+    return changes({name: one for name, one in state.verified.changes.items() if name != advice.GAIN})
 
 
 def _edit(state: Advised) -> records.Edit | None:

@@ -107,7 +107,8 @@ def _worst_group(report: groups.GroupReport, dataset: Dataset) -> records.GroupR
         return None
     label, attribute = report.worst_group
     name = f"{dataset.label_names[label]} · {dataset.attribute_names[attribute]}"
-    return records.GroupRate(value=worst.value, low=worst.low, high=worst.high, n=worst.n, group=name)
+    ends = {"value": worst.value, "low": worst.low, "high": worst.high, "n": worst.n}
+    return records.GroupRate(**ends, group=name, indistinguishable=report.indistinguishable)
 
 
 def _group(report: groups.GroupReport, label: int, attribute: int, dataset: Dataset) -> records.Group:

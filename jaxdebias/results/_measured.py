@@ -62,6 +62,8 @@ class GroupRate(Rate):
 
     group: str | None = None
     """Name of the group, `LABEL · ATTRIBUTE`; absent where groups have no names."""
+    indistinguishable: Count | None = None
+    """How many other groups the test set cannot tell from it; absent where not counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,7 +50,7 @@ COMMANDS = "quickstart, train, debias, debias-features, debias-language, show, a
         (("show", "nowhere"), "a results.json that a command has written, got no such file"),
         (("show", "nowhere", "--maps"), "the folder of a finished `jaxdebias train`"),
         (("check",), "Missing from jaxdebias check: RUN"),
-        (("check", "nowhere"), "one of --max-gap, --min-accuracy, --min-worst-group, got none"),
+        (("check", "nowhere"), "a results.json that a command has written, got no such file"),
         (("check", "nowhere", "--max-gap", "0.1"), "a results.json that a command has written, got no such file"),
         (("compare", "nowhere"), "Missing from jaxdebias compare: B"),
         (("compare", "nowhere", "either"), "a results.json that a command has written, got no such file"),
@@ -127,7 +127,7 @@ def test_old_spellings_do_the_job_and_print_the_new_one(capsys, tmp_path, monkey
     Path("p.csv").write_text("label,predicted,sex\n" + "\n".join(rows) + "\n")
     printed, new = old(capsys, "audit", "--predictions", "p.csv", "--out", "y")
     assert new == "audit-predictions --out y p.csv"
-    assert "1. Which attribute is a shortcut?" in printed
+    assert "1. Does the model serve groups differently?" in printed
     assert Path("y/model_card.md").is_file()
     assert modern(["debias", "r", "--out", "o", "--aligned-floor", "0.2"])[0][-2:] == ["--max-aligned-loss", "0.2"]
     assert modern(["debias", "--data", "language", "--kind", "bert", "--out", "o"])[0] == [

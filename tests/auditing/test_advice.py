@@ -28,12 +28,12 @@ def test_a_repair_that_helps_is_recommended_and_holds(key, tried):
     assert {one.name for one in tried.options} == {"dfr", "dfr_train", "fmd", "fine_tune_head"}
     best = tried.recommended
     assert best is tried.options[0]
-    assert best.expected["group_mean_accuracy"].low > 0.2
-    assert "group_mean_accuracy" in best.gains
+    assert best.expected["balanced_accuracy"].low > 0.2
+    assert "balanced_accuracy" in best.gains
     before = auditing.measure(key, linear, params, dataset)
     found = verify(jax.random.key(1), subject(dataset), best, before, measure_key=key)
     assert found.held
-    assert found.changes["group_mean_accuracy"].low > 0.2
+    assert found.changes["balanced_accuracy"].low > 0.2
     assert found.after.groups.bias_conflicting_accuracy.value > 0.8
     judged = repairs(tried, found)
     assert judged[0].verified
@@ -70,7 +70,7 @@ def test_all_layers_are_trained_where_they_can_be(key):
     found = try_repairs(key, Subject(split, features, classifier, dataset), params)
     assert {"fine_tune", "scratch", "dfr"} <= {one.name for one in found.options}
     assert {one.name for one in found.options if one.whole} == {"fine_tune", "scratch"}
-    assert all(np.isfinite(one.expected["group_mean_accuracy"].value) for one in found.options)
+    assert all(np.isfinite(one.expected["balanced_accuracy"].value) for one in found.options)
 
 
 def test_with_few_samples_nothing_is_tried(key):
@@ -118,7 +118,7 @@ def test_no_unit_is_on_both_sides(key):
     assert set(halved.pairs["accept"].unit) == one
 
 
-def test_only_the_mean_over_groups_recommends():
+def test_only_the_balanced_accuracy_recommends():
     """Guesses depend on no attribute, and conflicting accuracy can be bought with aligned one: neither is a repair."""
     falls = PairedChange(-0.8, -0.9, -0.7, 100, 0.001, 50, True)
     nothing = PairedChange(0.0, -0.05, 0.05, 100, 1.0, 9, False)
@@ -126,16 +126,16 @@ def test_only_the_mean_over_groups_recommends():
     tiny = PairedChange(0.009, 0.005, 0.013, 9000, 0.001, 80, True)
     found = {
         "counterfactual_bias": falls,
-        "group_mean_accuracy": nothing,
+        "balanced_accuracy": nothing,
         "bias_aligned_accuracy": nothing,
         "bias_conflicting_accuracy": rises,
     }
     assert _sorted(found) == (("counterfactual_bias",), ())
     assert not worth_it(*_sorted(found))
-    gained = {**found, "group_mean_accuracy": rises}
-    assert _sorted(gained) == (("group_mean_accuracy", "counterfactual_bias"), ())
+    gained = {**found, "balanced_accuracy": rises}
+    assert _sorted(gained) == (("balanced_accuracy", "counterfactual_bias"), ())
     assert worth_it(*_sorted(gained))
     worse = {**gained, "counterfactual_bias": rises}
-    assert _sorted(worse) == (("group_mean_accuracy",), ("counterfactual_bias",))
+    assert _sorted(worse) == (("balanced_accuracy",), ("counterfactual_bias",))
     assert not worth_it(*_sorted(worse))
-    assert not worth_it(*_sorted({**found, "group_mean_accuracy": tiny}))
+    assert not worth_it(*_sorted({**found, "balanced_accuracy": tiny}))

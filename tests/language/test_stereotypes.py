@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from oracles import rates
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.language import (
@@ -12,6 +13,7 @@ from jaxdebias.language import (
     pair_differences,
     perplexity,
     perplexity_change,
+    preference_rate,
     sentence_pair_bias,
     stereoset,
     stereoset_change,
@@ -19,6 +21,7 @@ from jaxdebias.language import (
 )
 from jaxdebias.language._datasets import language_file
 from jaxdebias.language._sentence_scores import SentenceScores
+from jaxdebias.measure import mcnemar_midp, mean_interval
 
 rng = np.random.default_rng(0)
 SCORES = rng.uniform(size=(60, 3))
@@ -62,7 +65,42 @@ def test_stereoset_change_is_a_paired_difference(key):
     for got, one, other in zip(change[:3], loop(SCORES, TARGET), loop(after, TARGET), strict=True):
         assert got.value == pytest.approx(other - one, abs=1e-3)
     none = stereoset_change(key, SCORES, SCORES, TARGET)
-    assert (none.ss.low, none.ss.value, none.ss.high) == pytest.approx((0, 0, 0), abs=1e-4)
+    assert [part.value for part in none] == [0, 0, 0]
+    assert not any(part.separable for part in none)
+
+
+def test_stereoset_intervals_are_those_of_sums_over_targets(key):
+    found = stereoset_scores(key, SCORES, TARGET)
+    words, group = np.unique(TARGET, return_inverse=True)
+    x = [int((SCORES[group == g, 0] > SCORES[group == g, 1]).sum()) for g in range(len(words))]
+    limits = rates.weighted(x, np.bincount(group), [1 / len(words)] * len(words))
+    assert (found.ss.low, found.ss.high) == pytest.approx([100 * end for end in limits], abs=1e-6)
+    # Both comparisons of an item are one unit.
+    right = np.r_[SCORES[:, 0] > SCORES[:, 2], SCORES[:, 1] > SCORES[:, 2]].astype(int)
+    w, unit = [1 / len(words)] * len(words), np.tile(np.arange(60), 2)
+    deff, t = rates.design_effect(right.tolist(), np.tile(group, 2).tolist(), unit.tolist(), w)
+    factor = deff * t * t
+    counts = [np.bincount(np.tile(group, 2), some) / factor for some in (right, np.ones(120))]
+    limits = rates.weighted(*counts, w)
+    assert (found.lms.low, found.lms.high) == pytest.approx([100 * end for end in limits], abs=1e-6)
+
+
+def test_one_changed_item_is_not_separable(key):
+    after = SCORES.copy()
+    after[0] = after[0][[1, 0, 2]]
+    change = stereoset_change(key, SCORES, after, TARGET)
+    assert change.ss.discordant == 1
+    assert change.icat.discordant == 1
+    assert not any(part.separable for part in change)
+
+
+def test_icat_that_does_not_change_is_seldom_separable():
+    draw, found, sets = np.random.default_rng(2), 0, 40
+    for number in range(sets):
+        before = np.add(draw.uniform(size=(60, 3)), (0.3, 0.1, 0.0))
+        after = np.where(draw.random((60, 1)) < 0.5, before, np.add(draw.uniform(size=(60, 3)), (0.3, 0.1, 0.0)))
+        found += stereoset_change(jax.random.key(number), before, after, TARGET).icat.separable
+    assert found / sets <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / sets)
 
 
 @pytest.mark.realdata
@@ -103,7 +141,13 @@ def test_crows_pairs_change(key):
     more, less = rng.normal(size=(2, 80)) - 20
     change = crows_pairs_change(key, (more, less), (less, more))
     assert change.value == pytest.approx(100 * (np.mean(less > more) - np.mean(more > less)), abs=1e-3)
-    assert crows_pairs_change(key, (more, less), (more, less)).high == 0
+    gains, losses = int(np.sum(less > more)), int(np.sum(more > less))
+    assert (change.low, change.high) == pytest.approx(
+        [100 * end for end in rates.paired([gains], [losses], [80], [1.0])], abs=1e-6
+    )
+    assert (change.discordant, change.p) == (80, pytest.approx(mcnemar_midp(gains, losses)))
+    same = crows_pairs_change(key, (more, less), (more, less))
+    assert (same.value, same.separable) == (0, False)
 
 
 def test_pair_bias_by_hand(key):
@@ -124,11 +168,37 @@ def test_perplexity_is_over_tokens_not_over_lines(key):
     assert found.value == pytest.approx(want, rel=1e-5)
 
 
-@pytest.mark.slow
+def test_perplexity_is_that_of_a_mean_over_tokens(key):
+    count = rng.integers(1, 30, 40)
+    scores = SentenceScores(-count * rng.exponential(2.0, 40), count)
+    mean = mean_interval(scores.total / count, key=key, weight=count)
+    found = perplexity(key, scores)
+    assert (found.value, found.low, found.high) == pytest.approx(np.exp([-mean.value, -mean.high, -mean.low]))
+
+
+def test_preferences_of_one_topic_are_one_unit(key):
+    total = np.where(np.arange(40) < 24, -1.0, -3.0)
+    one, other = SentenceScores(total, np.ones(40, int)), SentenceScores(np.full(40, -2.0), np.ones(40, int))
+    alone, tied = preference_rate(one, other), preference_rate(one, other, unit=np.arange(40) // 4)
+    assert (alone.value, alone.n, tied.n) == (0.6, 40, 10)
+    assert (alone.low, alone.high) == pytest.approx(rates.exact(24, 40))
+    assert tied.high - tied.low > 1.8 * (alone.high - alone.low)
+
+
 def test_perplexity_change(key):
     scores = SentenceScores(np.log(0.5) * np.array([2.0, 30.0]), np.array([2, 30]))
     worse = scores._replace(total=scores.total - scores.count * np.log(3.0))
     assert perplexity_change(key, scores, worse).value == pytest.approx(4.0, rel=1e-4)
+    count = rng.integers(5, 30, 60)
+    before = SentenceScores(-count * rng.uniform(1.0, 3.0, 60), count)
+    after = before._replace(total=before.total - count * rng.uniform(0.0, 0.2, 60))
+    change = perplexity_change(key, before, after)
+    first, second = (perplexity(key, scores).value for scores in (before, after))
+    assert change.value == pytest.approx(second - first)
+    assert 0 < change.low < change.value < change.high
+    assert (change.separable, change.discordant) == (True, 60)
+    with pytest.raises(ContractError, match="scores of the tokens of before"):
+        perplexity_change(key, before, after._replace(count=count + 1))
 
 
 def test_bad_scores_are_named(key):

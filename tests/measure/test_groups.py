@@ -52,6 +52,7 @@ def test_report_matches_loop():
     predicted, batch = data()
     report = group_report(predicted, batch, ALIGNED, train_counts=TRAIN_COUNTS)
     expected = oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS)
+    expected = np.append(expected, expected[4] - expected[5])
     got = [getattr(report, name) for name in AccuracyChanges._fields]
     np.testing.assert_allclose([interval.value for interval in got], expected, atol=1e-6)
     assert all(interval.low < interval.value < interval.high for interval in got)
@@ -70,6 +71,7 @@ def test_report_matches_loop():
         "reweighted_accuracy": TRAIN_COUNTS.ravel() / TRAIN_COUNTS.sum(),
         "bias_aligned_accuracy": n * along / (n * along).sum(),
         "bias_conflicting_accuracy": n * ~along / (n * ~along).sum(),
+        "alignment_gap": n * along / (n * along).sum() - n * ~along / (n * ~along).sum(),
     }
     for name, w in weights.items():
         assert getattr(report, name)[1:3] == pytest.approx(rates.weighted(x, n, w), abs=1e-8), name
@@ -227,6 +229,7 @@ def test_differences_are_paired(key):
     expected = oracle.accuracies(predicted, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS) - oracle.accuracies(
         worse, batch.label, batch.attribute, ALIGNED, TRAIN_COUNTS
     )
+    expected = np.append(expected, expected[4] - expected[5])
     np.testing.assert_allclose([change.value for change in got], expected, atol=1e-6)
     assert got.accuracy.separable
     right, was = predicted == batch.label, worse == batch.label
@@ -311,3 +314,16 @@ def test_refuses(key, unchecked, change, message):
             np.eye(2, dtype=bool),
             train_counts=change.get("train_counts"),
         )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rounding_takes_no_average_out_of_its_range(seed):
+    """Weights such as 1/60 + 39/60 + ... sum to a little more than 1; a record refuses such a rate."""
+    rng = np.random.default_rng(seed)
+    label, attribute = rng.integers(0, 3, (2, 90)).astype(np.int32)
+    batch = Batch(np.zeros((90, 1), np.float32), label, attribute)
+    report = group_report(label, batch, np.eye(3, dtype=bool), train_counts=rng.integers(1, 99, (3, 3)))
+    for name in ("group_mean_accuracy", "reweighted_accuracy", "bias_aligned_accuracy", "bias_conflicting_accuracy"):
+        rate = getattr(report, name)
+        assert 0.0 <= rate.low <= rate.value <= rate.high <= 1.0
+        assert rate.value == pytest.approx(1.0)

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import pytest
@@ -62,6 +63,8 @@ def test_the_card_says_what_a_reader_needs():
                  "accuracy on bias-aligned minus that on bias-conflicting birds: ", "jaxdebias 0.1.0",
                  "gpu: NVIDIA H200; seed 0; 95 % intervals."):  # fmt: skip
         assert said in card
+    several = changed(record, after__worst_group_accuracy=dataclasses.replace(worst, indistinguishable=2))
+    assert f"{worst.n} birds; 2 other groups cannot be told from it." in model_card(several)
     gap = wording.gap_of(record.after)
     assert f"{100 * gap.low:.1f} to {100 * gap.high:.1f}".replace("-", "−") in card
 

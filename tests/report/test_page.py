@@ -9,6 +9,7 @@ from results.small_records import features
 
 from jaxdebias.contracts import ContractError
 from jaxdebias.report import Pictures, write_page
+from jaxdebias.report.pictures import IMAGES
 
 SECTIONS = {
     "digits": "verdict findings numbers pairs baselines groups worst confusion harmful edit training metrics "
@@ -174,9 +175,25 @@ def test_another_record_is_refused_before_anything_is_written(tmp_path, monkeypa
             Pictures(pairs=np.zeros((3, 2, 8, 8, 3), np.uint8), pairs_before=np.zeros(3)),
             r"pairs_before`: expected shape \[3, 2\]",
         ),
-        (Pictures(train=np.zeros((3, 8, 8, 2))), "1 or 3 channels"),
     ],
 )
 def test_wrong_pictures_are_named(pictures, message, tmp_path):
     with pytest.raises(ContractError, match=message):
         write_page(digits(), pictures, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("channels", [2, 4, 12])
+@pytest.mark.parametrize("name", ["digits", "birds", "faces"])
+def test_pictures_of_other_channels_cost_no_page(name, channels, tmp_path):
+    """Of four channels three are shown, of other numbers none: the work before is not lost."""
+    results, pictures = fake(name)
+    image_fields = (*IMAGES, "rare_decoded", "common_decoded")
+
+    def other(value):
+        return np.repeat(np.asarray(value)[..., :1], channels, axis=-1)
+
+    changed_ones = {k: other(v) for k in image_fields if (v := getattr(pictures, k)) is not None}
+    write_page(results, pictures._replace(**changed_ones), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert ("data:image" in page.replace("data:image/svg", "")) == (channels == 4)
+    assert results.items in page

@@ -91,7 +91,7 @@ def cell_balanced(
 
     The tables come in from outside: `state._replace(hyper=cell_tables(counts))`, or `hyper=` of a sweep; those of a new
     state draw uniformly and offset nothing. The attribute is `batch.attribute`: put the guesses there, or, if it is
-    known, leave it.
+    known, keep it.
 
     Args:
       network: the classifier to train.
