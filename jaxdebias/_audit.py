@@ -13,7 +13,7 @@ cannot be answered says what would be needed.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from jaxdebias.auditing.assessment import Questions
 from jaxdebias.auditing.candidates import Candidate
 from jaxdebias.auditing.pipeline import run_audit
 from jaxdebias.auditing.request import AuditedModel, AuditRequest
-from jaxdebias.contracts import check_split, expect
+from jaxdebias.contracts import check_output, check_split, expect
 from jaxdebias.core import Array, Classifier, Dataset, Params, Split
 from jaxdebias.explain._taps import Tap
 from jaxdebias.files import write_text
@@ -163,6 +163,7 @@ def audit(
             classifier=model if split is None else None,
         )
     elif model is not None:
+        model = _hashable(model)
         audited = AuditedModel(
             apply_fn=model,
             params=params,
@@ -193,6 +194,8 @@ def audit(
         seed=seed,
         batch_size=batch_size,
     )
+    if audited is not None and not isinstance(model, Classifier):
+        check_output(audited.apply_fn, params, dataset.splits["test"].x)
     if audited is not None and split is not None and not isinstance(model, Classifier):
         check_split(audited.apply_fn, split, params, dataset.splits["test"].x)
     state = run_audit(request, lap=clock.lap)
@@ -202,3 +205,17 @@ def audit(
     record = dataclasses.replace(record, verdict=with_words(record.verdict))
     record = dataclasses.replace(record, answers=answers(record))
     return AuditReport(record, params if state.after is None else state.tried.recommended.params, audit_pictures(state))
+
+
+def _hashable(model: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The model as a function that JAX can tell from others: a dataclass or an Equinox module may have no hash."""
+    try:
+        hash(model)
+    except TypeError:
+
+        def apply(params: Any, x: Any) -> Any:
+            return model(params, x)
+
+        apply.__name__ = type(model).__name__
+        return apply
+    return model

@@ -175,13 +175,29 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
         check_integers(f"{what}.unit", batch.unit, n, 0, None)
 
 
+def check_aligned(aligned: Any, classes: int, attributes: int) -> None:
+    """Refuses what is no array of bools: of integers, `~` would be -1 and -2."""
+    good = isinstance(getattr(aligned, "dtype", None), np.dtype) and aligned.dtype == bool
+    good = good and aligned.shape == (classes, attributes)
+    expect(good, "aligned", f"bool [k={classes}, a={attributes}]", describe(aligned))
+
+
+def check_one_shape(dataset: Dataset) -> None:
+    """Refuses splits whose rows are of different shapes, which one model cannot read."""
+    names = list(dataset.splits)
+    for name in names[1:]:
+        row, first = (dataset.splits[one].x.shape[1:] for one in (name, names[0]))
+        expect(row == first, f"splits[{name!r}].x", f"rows {list(first)}, as in {names[0]}", f"rows {list(row)}")
+
+
 def check_dataset(dataset: Dataset) -> None:
     """Every split and every set of pairs, against the names of labels and attributes."""
     k, a = len(dataset.label_names), len(dataset.attribute_names)
-    expect(dataset.aligned.shape == (k, a), "aligned", f"bool [k={k}, a={a}]", describe(dataset.aligned))
+    check_aligned(dataset.aligned, k, a)
     expect("train" in dataset.splits, "splits", "a split named train", ", ".join(dataset.splits) or "none")
     for name, batch in dataset.splits.items():
         check_batch(batch, classes=k, attributes=a, what=f"splits[{name!r}]")
+    check_one_shape(dataset)
     for name, batch in dataset.pairs.items():
         check_batch(batch, classes=k, attributes=a, what=f"pairs[{name!r}]")
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)
@@ -223,6 +239,23 @@ def are_probabilities(outputs: Shaped[Array, "n k"]) -> bool:
     inside = ((outputs >= 0) & (outputs <= 1 + ROUNDING)).all()
     between = ((outputs > 0) & (outputs < 1)).any()
     return bool(outputs.size and inside and between and (np.abs(outputs.sum(-1) - 1) <= ROUNDING).all())
+
+
+def check_output(apply_fn: Callable[[Any, Array], Any], params: Any, x: Array) -> None:
+    """Refuses a model that puts out anything but one array, such as logits beside something else.
+
+    Args:
+      apply_fn: `(params, x) -> logits [n k]`.
+      params: its parameters.
+      x: inputs `[n ...]`, of which the first few give the shapes; nothing is computed.
+    """
+    found = jax.eval_shape(lambda params, x: apply_fn(params, x), params, x[:2])
+    expect(
+        hasattr(found, "shape"),
+        "model",
+        "a function that returns logits [n k]: of more, return only them",
+        f"one that returns a {type(found).__name__}",
+    )
 
 
 def check_split(

@@ -4,13 +4,15 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from auditing.toys import SPLIT, linear, looking_at, table
 
 import jaxdebias
+from jaxdebias import audit
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch, Split, take
+from jaxdebias.core import Batch, Dataset, Split, take
 from jaxdebias.results.codec import read_run
 
 NOISE = {name: np.random.default_rng(3).integers(0, 2, 400) for name in ("train", "edit", "accept", "test")}
@@ -278,3 +280,52 @@ def test_how_values_were_understood_is_a_finding():
     ways = {"pixels": "none", "discover": False}
     report = jaxdebias.audit(linear, looking_at(0.5, 2.0), table(), candidates={"scanner": text}, **ways)
     assert any("scanner: " in said and "cells with 'NA' are unknown." in said for said in report.record.findings)
+
+
+def test_what_is_no_model_or_data_set_of_one_shape_is_one_line():
+    dataset, logits = small_pictures(), lambda params, x: pictures_logits(x)
+    with pytest.raises(ContractError, match=r"`model`: expected a function that returns logits .* a tuple"):
+        audit(lambda params, x: (pictures_logits(x), 0), None, dataset, pixels="none")
+    with pytest.raises(ContractError, match=r"`model`: .* a dict"):
+        audit(lambda params, x: {"logits": pictures_logits(x)}, None, dataset, pixels="none")
+    with pytest.raises(ContractError, match=r"`aligned`: expected bool .* got int64"):
+        audit(logits, None, dataclasses.replace(dataset, aligned=np.eye(2, dtype=int)), pixels="none")
+    train = dataset.splits["train"]
+    splits = {"train": train._replace(x=train.x[:, :6]), "test": dataset.splits["test"]}
+    with pytest.raises(ContractError, match=r"`splits\['test'\].x`: expected rows \[6, 8, 3\], as in train"):
+        audit(logits, None, dataclasses.replace(dataset, splits=splits), pixels="none")
+
+
+def test_a_model_without_a_hash_is_a_model():
+    """As an Equinox module is one, or a dataclass."""
+
+    @dataclasses.dataclass
+    class Model:
+        scale: float
+
+        def __call__(self, params, x):
+            return self.scale * pictures_logits(x)
+
+    report = audit(Model(1.0), None, small_pictures(), pixels="none", discover=False)
+    assert report.results["model"] == "Model"
+    assert 0.0 <= report.results["before"]["accuracy"]["value"] <= 1.0
+
+
+def small_pictures():
+    rng = np.random.default_rng(0)
+    label, attribute = rng.integers(0, 2, (2, 60)).astype(np.int32)
+    batch = Batch(rng.integers(0, 255, (60, 8, 8, 3)).astype(np.uint8), label, attribute)
+    return Dataset(
+        name="toy",
+        variant={"attribute": "sex"},
+        splits={"train": batch, "test": batch},
+        pairs={},
+        label_names=("no", "yes"),
+        attribute_names=("m", "f"),
+        aligned=np.eye(2, dtype=bool),
+        pairing="none",
+    )
+
+
+def pictures_logits(x):
+    return jnp.stack([jnp.zeros(len(x)), x.reshape(len(x), -1).astype(jnp.float32).mean(1) - 127.0], 1)

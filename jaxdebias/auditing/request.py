@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from jaxdebias.auditing.assessment import Questions
 from jaxdebias.auditing.candidates import Candidate, with_attribute
 from jaxdebias.auditing.embedded import Embedded
-from jaxdebias.contracts import check_batch, check_choice, describe, expect
+from jaxdebias.contracts import check_aligned, check_batch, check_choice, check_one_shape, expect
 from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
 
@@ -114,6 +114,7 @@ def _check_dataset(dataset: Dataset) -> None:
     """As `contracts.check_dataset`, but without a training split, which an audit can do without."""
     k, a = len(dataset.label_names), len(dataset.attribute_names)
     expect("test" in dataset.splits, "splits", "a split named test", ", ".join(dataset.splits) or "none")
-    expect(dataset.aligned.shape == (k, a), "aligned", f"bool [k={k}, a={a}]", describe(dataset.aligned))
+    check_aligned(dataset.aligned, k, a)
     for name, batch in [*dataset.splits.items(), *dataset.pairs.items()]:
         check_batch(batch, classes=k, attributes=a, what=name)
+    check_one_shape(dataset)

@@ -139,6 +139,16 @@ def test_without_training_counts_the_rows_give_the_direction(key):
     assert (found.state, found.p, found.lean, found.detectable) == ("cannot_tell", None, None, None)
 
 
+def test_units_count_once_where_the_rows_give_the_direction(key):
+    """45 of 80 units have the value of their label, which chance gives often; ten rows of each make no more of it."""
+    label = np.tile([0, 1], 40)
+    value = np.where(np.arange(80) < 45, label, 1 - label)
+    rows = [np.repeat(of, 10) for of in (label, value)]
+    predicted = np.where(np.arange(800) % 4 == 0, rows[1], rows[0])
+    assert assess_reliance(predicted, *rows, key=key).p is not None
+    assert assess_reliance(predicted, *rows, key=key, unit=np.repeat(np.arange(80), 10)).p is None
+
+
 def test_an_attribute_that_training_did_not_associate_is_no_sign(key, strong):
     predicted, label, value, q = strong
     found = assess_reliance(predicted, label, value, np.array([[100, 100], [101, 99]]), q, "assigned", key=key)
