@@ -38,8 +38,7 @@ class AuditConfig:
     """What is asked of a run."""
 
     candidates: Names = None
-    """Further attributes: of a folder, columns of its metadata.csv; of adult, utkface, celeba, other attributes of
-    theirs."""
+    """Further attributes: columns of a folder's metadata.csv, or others of adult, utkface, celeba."""
     attribute: Str = None
     """Name of the run's own attribute, where its data set does not say (a folder)."""
     fix: bool = False

@@ -184,6 +184,7 @@ def perplexity(
       unit: which of them belong together (lines of one article); None: each is its own unit.
       level: confidence level of the interval.
 
+    >>> import jax
     >>> two = SentenceScores(np.log([0.25, 0.25**3]), np.array([1, 3]))
     >>> round(perplexity(jax.random.key(0), two).value, 4)
     4.0

@@ -126,6 +126,8 @@ def unit_sums(values: Any, unit: Any, weight: Any) -> tuple[np.ndarray, np.ndarr
     values = np.asarray(values, np.float64)
     check_finite("values", values)
     rows = values.shape[-1]
+    if weight is not None:
+        check_numbers("weight", weight, "n")
     weight = np.ones(rows) if weight is None else np.asarray(weight, np.float64)
     unit = np.arange(rows) if unit is None else np.asarray(unit)
     expect(unit.shape == (rows,), "unit", f"int [n={rows}]", describe(unit))

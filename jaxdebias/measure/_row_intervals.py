@@ -45,7 +45,7 @@ def weighted_rate_interval(
 
     >>> rate = weighted_rate_interval([1, 1, 0, 1], [0, 0, 1, 1], [0.5, 0.5])
     >>> rate.value, round(rate.low, 3), round(rate.high, 3)
-    (0.75, 0.226, 0.984)
+    (0.75, 0.202, 0.994)
     """
     joined = _joined_quantities(right, group, w, weight)
     if joined:

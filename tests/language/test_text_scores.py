@@ -104,5 +104,7 @@ def test_a_report_and_what_changes(key):
         assert got.value == pytest.approx(other.value - one.value, abs=1e-4)
         assert got.low <= got.value <= got.high
     same = language_changes(jax.random.key(1), before, before, tests)
-    assert same.pairs["some"][:3] == (0.0, 0.0, 0.0)
+    assert same.pairs["some"].value == 0.0
+    assert np.isnan([same.pairs["some"].low, same.pairs["some"].high]).all()  # no change has no spread, and no interval
+    assert not same.pairs["some"].separable
     assert topics(PAIRS).tolist() == [0, 1, 0]
