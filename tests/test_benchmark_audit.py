@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -19,7 +20,8 @@ SMALL = {"mark": (20, 8, 8, 6), "colour": (12, 10, 10, 5), "scenes": (60, 24, 24
 @pytest.fixture
 def power(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "reproduce"))
-    return importlib.import_module("audit_networks")
+    modules = map(importlib.import_module, ("audit_networks_summary", "audit_networks"))
+    return types.SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import jaxtyping
 import numpy as np
 import pytest
 from fuzz.mutations import REFUSED, outcome
-from report.fake_results import FAKES, changed
+from report.fake_parts import changed
+from report.fake_results import FAKES
 from report.test_draw_view import drawn
 
 from jaxdebias.app.debias import DebiasConfig, debias

@@ -45,11 +45,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import audit_sets
 import jax
 import numpy as np
+from audit_networks_summary import JUDGES, Cell, called, rounded, summary, verdicts
 from audit_sets import FAMILIES, Made
 
 import jaxdebias
@@ -58,7 +59,7 @@ from jaxdebias.auditing import candidates as listing
 from jaxdebias.auditing.embedded import embed
 from jaxdebias.batching import predict_rows
 from jaxdebias.core import Batch, Classifier, Params
-from jaxdebias.measure import Interval, proportion_interval
+from jaxdebias.measure import Interval
 from jaxdebias.mitigate import erm
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import FitConfig, Optimizer, fit
@@ -75,31 +76,10 @@ SMALL = (0.1, 0.05)
 """Shares of conflicting samples with a small acceptance split."""
 FEW = 4
 """Samples in it, of which half choose and half estimate."""
-JUDGES = {"pictures only": "aug-cell", "biased branch": "sih"}
 PICTURES = (0.01, "random", 0.02, "grey", 0.05, "random", 0.02, "grey")
 """Share of conflicting samples, or clean digits: in random colours, or grey."""
 BLIND = (0.02, 0.1, "none", "none")
 """Of every other family."""
-
-# part, quantity, sign, bound: set before the full run.
-MARGINS = (
-    ("sets", "false alarms, clean", "<=", 0.05),
-    ("sets", "right verdicts, clean and strong", ">=", 0.90),
-    ("sets", "right advice, clean and strong", ">=", 0.90),
-    ("small accept", "right advice", ">=", 0.90),
-    ("pictures only", "right suspicions", ">=", 0.90),
-    ("biased branch", "right suspicions", ">=", 0.90),
-)
-
-
-class Cell(NamedTuple):
-    """One data set of the plan."""
-
-    part: str
-    family: str
-    conflicting: float | str
-    """A share, or `none`; of digits by pictures only, `random` or `grey`."""
-    seed: int
 
 
 def plan(seeds: int = SEEDS, clean_seeds: int = CLEAN_SEEDS) -> list[Cell]:
@@ -286,80 +266,6 @@ def suspected(cell: Cell, *, steps: int | None = None) -> dict[str, Any]:
             **{name: round(value, 2) for name, value in found.record.provenance.seconds_by_step.items()},
         },
     }
-
-
-def rounded(interval: Interval) -> dict[str, float]:
-    return {name: round(float(value), 4) for name, value in interval._asdict().items()}
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Part -> quantity -> a share with its exact interval."""
-
-    def share(of: Sequence[bool]) -> dict[str, float]:
-        return rounded(proportion_interval(sum(of), len(of)))
-
-    said: dict[str, dict[str, Any]] = {}
-    sets = [row for row in rows if row["part"] == "sets"]
-    of = {state: [row for row in sets if row["state"] == state] for state in ("clean", "strong", "weak")}
-    if of["clean"] and of["strong"]:
-        both = of["clean"] + of["strong"]
-        tested = [(row, name) for row in sets for name in row["verdicts"] if name != FAMILIES[row["family"]].planted]
-        said["sets"] = {
-            "false alarms, clean": share([not row["right"] for row in of["clean"]]),
-            "false alarms, strong and weak": share(
-                [bool(set(called(row)) - {FAMILIES[row["family"]].planted}) for row in of["strong"] + of["weak"]]
-            ),
-            "false alarms per decoy": share([row["verdicts"][name] in CALLED for row, name in tested]),
-            "shortcut found, strong": share([FAMILIES[row["family"]].planted in called(row) for row in of["strong"]]),
-            "right verdicts, clean and strong": share([row["right"] for row in both]),
-            "right advice, clean": share([row["right_advice"] for row in of["clean"]]),
-            "right advice, strong": share([row["right_advice"] for row in of["strong"]]),
-            "right advice, clean and strong": share([row["right_advice"] for row in both]),
-            "fixes that held": share([bool(row["held"]) for row in sets if row["held"] is not None]),
-            "held, and the oracle agrees": share([row["gain"]["low"] > 0 for row in sets if row["held"]]),
-            "right verdicts, weak": share([row["right"] for row in of["weak"]]),
-            "shortcut found, weak": share([FAMILIES[row["family"]].planted in called(row) for row in of["weak"]]),
-        }
-    small = [row for row in rows if row["part"] == "small accept"]
-    if small:
-        said["small accept"] = {"right advice": share([row["right_advice"] for row in small])}
-    for part in JUDGES:
-        pictures = [row for row in rows if row["part"] == part]
-        said[part] = {
-            "right suspicions": share([row["right"] for row in pictures if row["state"] != "weak"]),
-            **{
-                f"suspected, {state}": share([row["suspected"] for row in pictures if row["state"] == state])
-                for state in ("biased", "clean", "weak")
-            },
-        }
-    counted = {part: {name: one for name, one in of.items() if one["n"]} for part, of in said.items()}
-    return {part: of for part, of in counted.items() if of}
-
-
-CALLED = ("shown", "shown_given", "shortcut")
-"""States that call an attribute relied on; the last one is that of rows measured before there were grades."""
-
-
-def called(row: dict[str, Any]) -> list[str]:
-    return [name for name, verdict in row["verdicts"].items() if verdict in CALLED]
-
-
-def verdicts(said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The margins on the shares, as counted; their intervals stand beside them."""
-    out = []
-    for part, quantity, sign, bound in MARGINS:
-        if quantity in said.get(part, {}):
-            got = said[part][quantity]["value"]
-            out.append(
-                {
-                    "part": part,
-                    "quantity": quantity,
-                    "margin": f"{sign} {bound}",
-                    "got": got,
-                    "met": bool(got >= bound if sign == ">=" else got <= bound),
-                }
-            )
-    return out
 
 
 def main() -> int:

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from report.fake_results import birds, changed
+from report.fake_parts import changed
+from report.fake_results import birds
 from report.test_page import written
 from report.test_tables import printed
 

@@ -4,7 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from report.fake_results import changed, faces, fake
+from report.fake_parts import changed
+from report.fake_results import faces, fake
 from report.test_draw_view import IMAGES as DRAWN
 from report.test_draw_view import drawn
 from report.test_map_view import looked

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from report.fake_results import rate as fake_rate
+from report.fake_parts import rate as fake_rate
 
 from jaxdebias.report import formats
 from jaxdebias.results.records import Difference, Interval

@@ -2,7 +2,8 @@ import dataclasses
 import re
 
 import pytest
-from report.fake_results import FAKES, between, birds, changed, faces
+from report.fake_parts import between, changed
+from report.fake_results import FAKES, birds, faces
 from report.verdict_records import verdicts
 
 from jaxdebias.report import model_card, wording

@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 import jaxtyping
 import numpy as np
 import pytest
-from report.fake_results import FAKES, as_record, between, changed, common, digits, fake, measurement
+from report.fake_parts import as_record, between, changed, common, measurement
+from report.fake_results import FAKES, digits, fake
 from results.small_records import features
 
 from jaxdebias.contracts import ContractError

@@ -1,7 +1,8 @@
 import io
 
 import pytest
-from report.fake_results import FAKES, between, changed, digits
+from report.fake_parts import between, changed
+from report.fake_results import FAKES, digits
 from results.small_records import change, features
 from rich.console import Console
 

@@ -1,5 +1,6 @@
 import pytest
-from report.fake_results import FAKES, between, changed, digits
+from report.fake_parts import between, changed
+from report.fake_results import FAKES, digits
 
 from jaxdebias.report import wording
 from jaxdebias.results.records import Change
