@@ -89,9 +89,9 @@ def test_units_widen_and_count_once(key):
     ("before", "after", "n", "same", "sets"),
     [
         ([0.6, 0.8], [0.8, 0.6], 150, 0.5, 40),
-        pytest.param([0.6, 0.8], [0.8, 0.6], 300, 0.5, 400, marks=pytest.mark.slow),
-        pytest.param([0.8] * 10, [0.8] * 10, 60, 0.0, 200, marks=pytest.mark.slow),
-        pytest.param([0.95] * 3, [0.95] * 3, [20, 60, 300], 0.5, 200, marks=pytest.mark.slow),
+        pytest.param([0.6, 0.8], [0.8, 0.6], 300, 0.5, 150, marks=pytest.mark.slow),
+        pytest.param([0.8] * 10, [0.8] * 10, 60, 0.0, 80, marks=pytest.mark.slow),
+        pytest.param([0.95] * 3, [0.95] * 3, [20, 60, 300], 0.5, 80, marks=pytest.mark.slow),
     ],
 )
 def test_no_change_is_seldom_separable(before, after, n, same, sets):
