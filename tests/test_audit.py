@@ -227,6 +227,7 @@ def test_a_classifier_brings_what_looks_inside(key):
     assert any("constant" in text for text in report.record.findings)
 
 
+@pytest.mark.slow
 def test_padding_counts_in_no_number():
     dataset = table(noise=0.1)
     rows = {name: np.r_[np.arange(400), np.full(112, 399)] for name in dataset.splits}

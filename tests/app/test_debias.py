@@ -16,6 +16,7 @@ def config(**changes):
     return TrainConfig(**{"data": "digits", "options": {"conflicting": 0.05}, "epochs": 15, "seed": 3} | changes)
 
 
+@pytest.mark.slow
 def test_debias_writes_a_whole_result(trained, tmp_path):
     folder, _ = trained
     results = debias(folder, DebiasConfig(rounds=2), tmp_path / "fixed")

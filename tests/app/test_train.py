@@ -136,6 +136,7 @@ def test_refusals(trained, tmp_path):
     assert not (tmp_path / "x").exists()  # a call that could not begin leaves no trace
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits(trained, tmp_path):
     again = train(config(), tmp_path / "again")
     assert again.before == trained[1].before

@@ -94,6 +94,7 @@ def test_one_changed_item_is_not_separable(key):
     assert not any(part.separable for part in change)
 
 
+@pytest.mark.slow
 def test_icat_that_does_not_change_is_seldom_separable():
     draw, found, sets = np.random.default_rng(2), 0, 40
     for number in range(sets):

@@ -174,6 +174,7 @@ def test_change_of_the_largest_difference_by_hand(key):
     assert tied.discordant <= got.discordant
 
 
+@pytest.mark.slow
 def test_a_largest_difference_that_stays_is_seldom_separable_and_one_that_goes_is_found():
     rng, sets = np.random.default_rng(6), 60
     found = sum(

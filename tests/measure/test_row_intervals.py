@@ -176,6 +176,7 @@ def test_groups_of_a_few_rows_are_one(key):
     assert weighted_rate_interval(after, large, [0.5, 0.5]) == pytest.approx(weighted_interval(x, n, [0.5, 0.5]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [False, True])
 def test_sums_over_many_tiny_groups_are_covered(unit):
     rng, covered, sets = np.random.default_rng(0), np.zeros(2), 60

@@ -182,7 +182,8 @@ def killed_and_resumed(folder: pathlib.Path, kills: int) -> list[int]:
     return epochs
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [5])
 def test_killed_at_random_moments_it_ends_with_the_bits_of_an_unbroken_run(tmp_path, kills):
     expected = bits(train(None))
     epochs = killed_and_resumed(tmp_path, kills)

@@ -62,6 +62,7 @@ def train(mesh, traces, stream=False, batch_size=16):
     return fit(jax.random.key(0), learner._replace(step=step), data, config, held_out=table(40, seed=1), mesh=mesh)
 
 
+@pytest.mark.slow
 def test_eight_devices_agree_with_one(tmp_path):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),

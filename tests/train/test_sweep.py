@@ -34,6 +34,7 @@ def alone(i: int):
     return fit(KEYS[i], ERM, DATA[i], CONFIG, held_out=HELD_OUT, monitor=HELD_OUT_ACCURACY)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_is_the_run_alone():
     """Whatever the portion (specification of SiH, check 14)."""
     seen = []

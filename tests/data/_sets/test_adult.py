@@ -259,6 +259,7 @@ def test_bad_columns_are_refused(files, options, message):
         adult(files, **SIZES | options)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_proxies_of_the_real_table(data_dir):
     data = adult(data_dir, proxies=("relationship",))

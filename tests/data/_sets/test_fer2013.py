@@ -128,6 +128,7 @@ def test_bad_arguments_are_refused(table, options, message):
         fer2013(table, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_counts_of_the_real_faces(data_dir):
     faces = read_faces(data_dir / "fer2013")

@@ -172,6 +172,7 @@ def test_bad_arguments_are_refused(packed, options, message):
         utkface(packed, **FEW | options)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_counts_of_the_real_faces(data_dir):
     faces = read_faces(data_dir / "utkface")

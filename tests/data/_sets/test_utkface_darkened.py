@@ -90,6 +90,7 @@ def test_bad_arguments_are_refused(packed, options, message):
         utkface_darkened(packed, **FEW | options)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_real_faces(data_dir):
     data = utkface_darkened(data_dir, grey=True)

@@ -141,6 +141,7 @@ def test_bad_arguments_are_refused(files, options, message):
         utkface_planted(files, **{**FEW, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_faces(data_dir):
     data = utkface_planted(utkface_folder(data_dir), image_size=16)

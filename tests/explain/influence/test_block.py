@@ -117,6 +117,7 @@ def _tanh_network(params, x):
     return jnp.tanh(x @ params["first"]) @ params["last"]
 
 
+@pytest.mark.slow
 def test_leave_one_out_through_two_layers():
     """One Newton step from a converged block predicts retraining with a little less of a row."""
     with enable_x64(True):
