@@ -313,7 +313,7 @@ def fill_cell(path: Path, cell: Cell, methods: Methods, skip: Sequence[str] = ()
                 "changed_share": 0.0,
                 "samples": 0,
                 "needs": "",
-                "seconds": result["seconds_by_step"]["train"],
+                "seconds": result.provenance.seconds_by_step["train"],
                 "seconds_warm": None,
                 "cpu_seconds": None,
                 "info": {},
