@@ -284,9 +284,7 @@ def main() -> int:
     if args.trial:
         cells, steps = (
             [
-                Cell("sets", "mark", "none", 0),
                 Cell("sets", "mark", 0.01, 0),
-                Cell("small accept", "mark", 0.05, 0),
                 Cell("pictures only", "digits", 0.02, 0),
             ],
             60,
@@ -316,7 +314,7 @@ def main() -> int:
                 else f"gap {row['gap']['value']:.3f}, accuracy {row['accuracy']:.3f}, shortcuts "
                 f"{', '.join(called(row)) or 'none'}"
             )
-            + f"; {row['fix']}{'' if row['held'] is None else ', held' if row['held'] else ', did not hold'}"
+            + f"; {row['fix']}{'' if row.get('held') is None else ', held' if row.get('held') else ', did not hold'}"
             f"; {row['seconds']['audit']:.1f} s",
             flush=True,
         )
@@ -329,7 +327,7 @@ def main() -> int:
             f"{'met   ' if verdict['met'] else 'MISSED'} {verdict['part']}, {verdict['quantity']} "
             f"{verdict['margin']}, got {verdict['got']:.3f}"
         )
-    return int(any(not verdict["met"] for verdict in table["margins"]))
+    return int(not args.trial and any(not verdict["met"] for verdict in table["margins"]))
 
 
 def write(path: Path, table: dict[str, Any]) -> None:
