@@ -196,8 +196,8 @@ def audit(
     )
     if audited is not None and not isinstance(model, Classifier):
         check_output(audited.apply_fn, params, dataset.splits["test"].x)
-    if audited is not None and split is not None and not isinstance(model, Classifier):
-        check_split(audited.apply_fn, split, params, dataset.splits["test"].x)
+        if split is not None:
+            check_split(audited.apply_fn, split, params, dataset.splits["test"].x)
     state = run_audit(request, lap=clock.lap)
     called = name or ("predictions" if audited is None else getattr(audited.apply_fn, "__name__", "a model"))
     whence = provenance(clock.laps, seed=seed, data=fingerprint(state.data.dataset))

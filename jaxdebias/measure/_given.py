@@ -25,7 +25,7 @@ def given_strata(label: np.ndarray, answer: np.ndarray, columns: Mapping[str, An
     Few combinations of categories are strata themselves (Cochran, Mantel and Haenszel); otherwise narrow bins of a
     cross-fitted score: what a logistic regression on the columns expects the model to answer. A score of the *label*
     would leave out columns that the model uses beyond the label; a model that reads one that differs between the
-    values of the attribute would then be accused in all sets, as a simulation showed.
+    values of the attribute would then be accused.
 
     Args:
       label: `[n]` in 0..k-1.
