@@ -14,6 +14,7 @@ EXPECTED = {
     "The same, as a plain sample": ("disparity_cause_not_shown", "consistent"),
     "Reliance, values assigned": ("reliance_retrain", "shown_given"),
     "Reliance, a plain sample": ("reliance_retrain", "shown_given"),
+    "The same reliance, missed": ("disparity_cause_not_shown", "consistent"),
     "Reliance, rows picked": ("disparity_cause_not_shown", "consistent"),
     "Reliance, shown by twins": ("reliance_retrain", "shown"),
     "Training unknown": ("not_enough_data", "cannot_tell"),
