@@ -112,6 +112,7 @@ def old(capsys, *arguments):
     return printed.out, printed.err.strip().removeprefix("jaxdebias: this is now spelled: jaxdebias ")
 
 
+@pytest.mark.slow
 def test_old_spellings_do_the_job_and_print_the_new_one(capsys, tmp_path, monkeypatch, trained):
     monkeypatch.chdir(tmp_path)
     features(tmp_path)

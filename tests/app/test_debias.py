@@ -34,11 +34,12 @@ def test_dfr_as_the_method(trained, tmp_path):
     assert results.method == "dfr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "share"),
     [
         ({"method": "mixing"}, 1.0),
-        pytest.param({"block": "last-2", "rounds": 2, "max_aligned_loss": 1.0}, 0.3, marks=pytest.mark.slow),
+        ({"block": "last-2", "rounds": 2, "max_aligned_loss": 1.0}, 0.3),
     ],
 )
 def test_other_edits(trained, tmp_path, config, share):

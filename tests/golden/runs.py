@@ -78,7 +78,6 @@ CHAINS = {
             Run("features_dfr", "debias --features features.npz --head head.npz --method dfr --out features_dfr"),
         ),
         inputs.write_features,
-        slow=False,
     ),
     "digits": Chain(
         (
