@@ -171,7 +171,7 @@ def main() -> int:
         default=Path(default) if default else None,
         help="folder with wikitext2_valid.txt and wikitext2_test.txt, or language/...; JAXDEBIAS_DATA",
     )
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="default: all; gpt2 in a trial")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=RESULTS / "language_bias.json")
     parser.add_argument(
@@ -180,6 +180,7 @@ def main() -> int:
         help="few sentences and steps, into a temporary folder, to see that everything runs",
     )
     args = parser.parse_args()
+    args.kinds = args.kinds or (["gpt2"] if args.trial else list(KINDS))
     recipes, sentences = RECIPES, 4000
     if args.trial:
         recipes = {kind: LanguageTraining(steps=3, length=16, share=0.3) for kind in KINDS}
