@@ -13,6 +13,12 @@ from jaxdebias.measure._attention_iou import (
     top_pixel_iou,
 )
 from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
+from jaxdebias.measure._attribute_report import (
+    AttributeReport,
+    attribute_report,
+    average_precision,
+    prediction_correlation,
+)
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
@@ -91,6 +97,7 @@ __all__ = [
     "AccuracyChanges",
     "Association",
     "AttributeDisparity",
+    "AttributeReport",
     "CalibrationError",
     "DesignEffect",
     "Disparity",
@@ -119,6 +126,8 @@ __all__ = [
     "assess_disparity",
     "assess_reliance",
     "attention_iou",
+    "attribute_report",
+    "average_precision",
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
@@ -159,6 +168,7 @@ __all__ = [
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
+    "prediction_correlation",
     "proportion_interval",
     "quote_interventions",
     "region_masks",
