@@ -228,6 +228,11 @@ def worth_it(gains: Sequence[str], harm: Sequence[str]) -> bool:
     return GAIN in gains and not harm
 
 
+def without_harm(differences: Mapping[str, PairedChange]) -> bool:
+    """Whether nothing judged gets separably worse."""
+    return not _sorted(differences)[1]
+
+
 def _lacks(dataset: Dataset) -> str:
     """What a repair needs and the data set has not; empty if it has all."""
     for name in ("edit", "accept"):

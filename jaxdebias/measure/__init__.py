@@ -14,6 +14,7 @@ from jaxdebias.measure._attention_iou import (
 )
 from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
+from jaxdebias.measure._changed_values import changed_value_reliance, hidden_region_reliance
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
@@ -122,6 +123,7 @@ __all__ = [
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
+    "changed_value_reliance",
     "cmh_test",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
@@ -137,6 +139,7 @@ __all__ = [
     "group_report",
     "group_scores",
     "has_mass",
+    "hidden_region_reliance",
     "histogram_overlap",
     "homogeneity_p",
     "intervention_reliance",

@@ -39,10 +39,11 @@ def print_summary(record: RunResults, console: "Console | None" = None) -> None:
             if section.sentences:
                 console.print(Text(f"{section.title} {section.text}"))
         console.print(_comparison_table(record.verdict))
-    else:
-        for paragraph in (verdict.diagnosis, verdict.repair):
-            if paragraph:
-                console.print(Text(" ".join(paragraph)))
+    # The advice stands among the answers.
+    changed = verdict.repair if record.verdict is None else verdict.repair[1:]
+    for paragraph in (verdict.diagnosis, changed):
+        if paragraph:
+            console.print(Text(" ".join(paragraph)))
     models = [("before", record.before)]
     if record.after is not None:
         models.append((f"after {method_name(record.method)}", record.after))
