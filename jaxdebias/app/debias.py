@@ -161,7 +161,7 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
         {"accept": held_out[1], "test": after},
         dataset,
     )
-    found = judge(key_verdict, classifier.apply, params, dataset, before, repairs=tried)
+    found = judge(key_verdict, classifier.apply, params, dataset, before, attribute=recipe.attribute, repairs=tried)
     clock.lap("verdict")
     baselines = _baselines(key_baselines, trained, run, config, key_measure, after, watch) if config.baselines else {}
     remarks = [one["remark"] for one in baselines.values() if one["remark"]]

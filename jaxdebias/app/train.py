@@ -162,7 +162,7 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     findings = [*trained.findings, *auditing.findings(dataset, before)]
     run.keep(before=build.measurement(before, dataset), findings=findings)
     clock.lap("measure")
-    found = judge(key_verdict, classifier.apply, trained.params, dataset, before)
+    found = judge(key_verdict, classifier.apply, trained.params, dataset, before, attribute=recipe.attribute)
     clock.lap("verdict")
     # From here on nothing may cost what has been measured.
     if trained.draws is not None:

@@ -7,6 +7,7 @@ An audit does more: it tries repairs and looks inside (`auditing.pipeline`). The
 by the same functions.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -32,6 +33,7 @@ def judge(
     dataset: Dataset,
     measured: Measurement,
     *,
+    attribute: str | None = None,
     repairs: Sequence[Repair] = (),
     questions: Questions = DEFAULT,
 ) -> Verdict:
@@ -43,10 +45,13 @@ def judge(
       params: its parameters.
       dataset: the data set; its own attribute is the one that is judged.
       measured: what the model does on the test split.
+      attribute: what the attribute is called, unless the data set says.
       repairs: what was tried, as `repair_effect` gives it.
       questions: tolerance, smallest groups, and what is known about the test set.
     """
     key_changes, key_assess = jax.random.split(key)
+    if attribute is not None:
+        dataset = dataclasses.replace(dataset, variant={"attribute": attribute, **dataset.variant})
     named = list_candidates(dataset)
     logits = np.asarray(measured.logits)
 
