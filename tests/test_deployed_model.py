@@ -88,9 +88,8 @@ def check_verdict(record, accuracy):
 @pytest.mark.realdata
 def test_the_audit_of_the_model_names_the_children(deployed):
     classifier, params, dataset, ages = deployed
-    report = jaxdebias.audit(
-        classifier, params, dataset, candidates={"age": ages}, items="faces", pixels="none", discover=False, fix=True
-    )
+    ways = {"candidates": {"age": ages}, "items": "faces", "pixels": "none", "discover": False, "fix": True}
+    report = jaxdebias.audit(classifier.apply, params, dataset, split=classifier.vector, **ways)
     check_verdict(report.record, accuracy_by_age(deployed))
     assert report.record.verdict.advice.repair is not None  # something was tried
 

@@ -352,9 +352,7 @@ FAMILIES: dict[str, Family] = {
     "twins, none used": Family("clean", every(n=(100, 500, 2000), strength=(0.0,)), twins),
     "harder twins, none used": Family(
         "clean",
-        every(
-            n=(200, 800), classes=(2, 6), both_ways=BOTH, harder=(0.2, 0.5), fallback=BOTH, strength=(0.0,)
-        ),
+        every(n=(200, 800), classes=(2, 6), both_ways=BOTH, harder=(0.2, 0.5), fallback=BOTH, strength=(0.0,)),
         changed_twins,
     ),
     "balanced labels": Family(
@@ -370,9 +368,7 @@ FAMILIES: dict[str, Family] = {
     "twins": Family("reliance", every(n=(100, 500, 2000), strength=(0.5, 1.0)), twins),
     "harder twins": Family(
         "reliance",
-        every(
-            n=(200, 800), classes=(2, 6), both_ways=BOTH, harder=(0.0, 0.2), fallback=(False,), strength=(0.1, 0.2)
-        ),
+        every(n=(200, 800), classes=(2, 6), both_ways=BOTH, harder=(0.0, 0.2), fallback=(False,), strength=(0.1, 0.2)),
         changed_twins,
     ),
     "one-way wrong labels": Family(
