@@ -166,6 +166,8 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
         same = twin == (x.shape, x.dtype)
         expect(same, f"{what}.twin", describe(x), describe(batch.twin))
         check_finite(f"{what}.twin", batch.twin)
+    if batch.twin_attribute is not None:
+        check_integers(f"{what}.twin_attribute", batch.twin_attribute, n, -1, attributes)
     if batch.weight is not None:
         expect(np.shape(batch.weight) == (n,), f"{what}.weight", f"float [n={n}]", describe(batch.weight))
         check_numbers(f"{what}.weight", batch.weight, "n")
@@ -190,6 +192,12 @@ def check_one_shape(dataset: Dataset) -> None:
         expect(row == first, f"splits[{name!r}].x", f"rows {list(first)}, as in {names[0]}", f"rows {list(row)}")
 
 
+def check_attribute_region(dataset: Dataset) -> None:
+    """Refuses a region of the attribute that is none of the regions of the masks."""
+    name, known = dataset.attribute_region, ", ".join(dataset.regions) or "none"
+    expect(name is None or name in dataset.regions, "attribute_region", f"one of the regions ({known}), or None", name)
+
+
 def check_dataset(dataset: Dataset) -> None:
     """Every split and every set of pairs, against the names of labels and attributes."""
     k, a = len(dataset.label_names), len(dataset.attribute_names)
@@ -198,6 +206,7 @@ def check_dataset(dataset: Dataset) -> None:
     for name, batch in dataset.splits.items():
         check_batch(batch, classes=k, attributes=a, what=f"splits[{name!r}]")
     check_one_shape(dataset)
+    check_attribute_region(dataset)
     for name, batch in dataset.pairs.items():
         check_batch(batch, classes=k, attributes=a, what=f"pairs[{name!r}]")
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)

@@ -20,6 +20,7 @@ from jaxdebias.measure._attribute_report import (
     prediction_correlation,
 )
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
+from jaxdebias.measure._changed_values import changed_value_reliance, hidden_region_reliance
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
@@ -131,6 +132,7 @@ __all__ = [
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
+    "changed_value_reliance",
     "cmh_test",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
@@ -146,6 +148,7 @@ __all__ = [
     "group_report",
     "group_scores",
     "has_mass",
+    "hidden_region_reliance",
     "histogram_overlap",
     "homogeneity_p",
     "intervention_reliance",
