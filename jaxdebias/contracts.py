@@ -212,8 +212,19 @@ def check_dataset(dataset: Dataset) -> None:
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)
 
 
-ONE_LOGIT = "a single logit z is the two classes 0 and z: return jnp.concatenate([0 * z, z], axis=1)"
 NOT_LOGITS = "probabilities (every row is in 0..1 and sums to 1): leave out the softmax, or return its logarithm"
+
+
+def one_logit_hint(outputs: Any, n: int) -> str:
+    """What to do with one number per row, `[n]` or `[n 1]` of floats: to be added to an error; empty for others.
+
+    >>> one_logit_hint(np.zeros(3, np.float32), 3)
+    ' (a single logit z is the two classes 0 and z: return jnp.stack([0 * z, z], axis=1))'
+    """
+    stacked = {(n,): "jnp.stack([0 * z, z], axis=1)", (n, 1): "jnp.concatenate([0 * z, z], axis=1)"}
+    shape = tuple(getattr(outputs, "shape", ()))
+    single = shape in stacked and jnp.issubdtype(outputs.dtype, jnp.floating)
+    return f" (a single logit z is the two classes 0 and z: return {stacked[shape]})" if single else ""
 
 
 def check_logits(
@@ -229,7 +240,7 @@ def check_logits(
       probabilities: they are right, too, because only the largest of each row counts.
     """
     good = hasattr(logits, "shape") and logits.ndim == 2 and logits.shape[0] == n
-    hint = f" ({ONE_LOGIT})" if good and logits.shape[1] == 1 else ""
+    hint = one_logit_hint(logits, n)
     good = good and (logits.shape[1] == classes if classes else logits.shape[1] >= 2)
     good = good and jnp.issubdtype(logits.dtype, jnp.floating)
     expect(good, what, f"float [n={n}, k={classes or 'classes'}]", describe(logits) + hint)
