@@ -15,14 +15,14 @@ def reproduced() -> str:
     rows = [
         [
             row["method"],
-            row["share"],
+            row["level"],
             row["seeds"],
             row["accuracy"],
             row["published"],
             row["verdict"],
             row["gain"],
-            row["conflicting"],
-            row["aligned"],
+            row["bias_conflicting_accuracy"],
+            row["bias_aligned_accuracy"],
         ]
         for row in reproduced_rows(table)
     ]
