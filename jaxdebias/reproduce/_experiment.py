@@ -78,8 +78,9 @@ class Trial(NamedTuple):
 
     levels: tuple[Level, ...]
     methods: tuple[str, ...]
-    write: Callable[[Path], Any] | None = None
-    """Writes a miniature of the data set's files into a folder, in their own layout; None where none are needed."""
+    write: Callable[[Path], Path] | None = None
+    """Writes a miniature of the data set's files into a folder, in their own layout, and returns the folder; None where
+    none are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,8 @@ from jaxdebias.reproduce._experiment import (
     Work,
     by_case,
 )
+from jaxdebias.reproduce._fmd_samples import NAMES as SAMPLES
+from jaxdebias.reproduce._fmd_samples import sample_repairs
 from jaxdebias.reproduce._miniatures import write_celeba, write_mnist, write_utkface
 from jaxdebias.reproduce._recoloured import retrained
 from jaxdebias.reproduce._repairs import Case, Repair, alternatives, fmd_repairs, measure_method
@@ -143,6 +145,9 @@ TABLES = {
         _colored_mnist,
         Setting(model="mlp", options={"initial": "he"}, epochs=20, batch_size=256),
         _colored_mnist_repairs,
+    ),
+    "samples": Table(
+        _colored_mnist, Setting(model="mlp", options={"initial": "he"}, epochs=20, batch_size=256), sample_repairs
     ),
     "utkface": Table(
         _utkface,
@@ -281,6 +286,21 @@ FAST_MODEL_DEBIAS = (
         files=Files("MNIST's four .gz files, in DIR or DIR/mnist", mnist_folder),
         margins=COLOURED_MARGINS,
         trial=Trial(levels=(0.02,), methods=_TRIED, write=write_mnist),
+    ),
+    _experiment(
+        "samples",
+        title="which training samples FMD should replace or remove, coloured digits",
+        paper=PAPER,
+        place="ablation of samples",
+        methods=("erm", *SAMPLES),
+        usual=("erm", *SAMPLES),
+        levels=(0.005,),
+        level="conflicting",
+        open_levels=True,
+        seeds=3,
+        cost="minutes on two cores",
+        files=Files("MNIST's four .gz files, in DIR or DIR/mnist", mnist_folder),
+        trial=Trial(levels=(0.02,), methods=("erm", "replace, by action score, K=500"), write=write_mnist),
     ),
     _experiment(
         "celeba",

@@ -112,3 +112,77 @@ def write_utkface(folder: Path, *, n: int = 320) -> Path:
         folder / "utkface_96.npz", **packed(images), **{name: value.astype(np.uint8) for name, value in columns.items()}
     )
     return folder
+
+
+def write_waterbirds(folder: Path, *, n: int = 192) -> Path:
+    """A folder of group_DRO's generator without segmentations: half train, of which 5 in 6 are aligned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["img_id,img_filename,y,split,place,place_filename"]
+    for i in range(n):
+        y, row = i % 2, i // 2
+        split = (0, 0, 1, 2)[row % 4]
+        place = (y if row % 6 else 1 - y) if split == 0 else (y + row // 4) % 2
+        name = f"{2 * y + row // 8 % 2 + 1:03}.Species/bird_{i:03}.jpg"
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(encoded(picture(y, place, i)))
+        lines.append(f"{i + 1},{name},{y},{split},{place},/o/ocean/{i:08}.jpg")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_aligned_folders(
+    folder: Path, *, name: str = "bffhq", percent: str = "0.5pct", classes: int = 2, each: int = 24, valid: bool = True
+) -> Path:
+    """A set released as `align` and `conflict`: pictures called `<number>_<label>_<attribute>.png`.
+
+    Of `each` training pictures of a class a sixth conflicts; valid and test have every cell equally often.
+    """
+    root = folder / name
+    for y in range(classes):
+        for i in range(each):
+            a = y if i % 6 else (y + 1) % classes
+            _write_named(root / percent / ("align" if a == y else "conflict") / str(y), i, y, a)
+    for part in ("valid", "test") if valid else ("test",):
+        for y in range(classes):
+            for a in range(classes):
+                for i in range(max(2, 24 // classes**2)):
+                    _write_named(root / part, 1000 * (part == "test") + 100 + i, y, a)
+    return folder
+
+
+def _write_named(folder: Path, number: int, label: int, attribute: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{number}_{label}_{attribute}.png").write_bytes(encoded(picture(label, attribute, number), "PNG"))
+
+
+def write_fer2013(folder: Path, *, n: int = 140) -> Path:
+    """FER2013's table: three fifths Training, a fifth PublicTest, a fifth PrivateTest; all emotions in each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["emotion,pixels,Usage"]
+    for i in range(n):
+        usage = "Training" if i < 0.6 * n else "PublicTest" if i < 0.8 * n else "PrivateTest"
+        image = np.random.default_rng(i).integers(0, 40, (48, 48), dtype=np.uint8)
+        image[6 * (i % 7) : 6 * (i % 7) + 6] += 180
+        lines.append(f"{i % 7},{' '.join(map(str, image.ravel()))},{usage}")
+    (folder / "fer2013.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_raf_db(folder: Path, *, train: int = 140, test: int = 56) -> Path:
+    """RAF-DB's list, aligned pictures and annotations; expressions of odd number are mostly women's."""
+    rng = np.random.default_rng(0)
+    for part in ("EmoLabel", "Image/aligned", "Annotation/manual"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    lines = []
+    for part, count in (("train", train), ("test", test)):
+        for i in range(count):
+            name, expression = f"{part}_{i + 1:05}", i % 7 + 1
+            gender = int(rng.random() < (0.75 if expression % 2 else 0.25)) if part == "train" else i // 7 % 2
+            lines.append(f"{name}.jpg {expression}")
+            image = picture(expression % 3, gender, i)
+            (folder / "Image" / "aligned" / f"{name}_aligned.jpg").write_bytes(encoded(image))
+            people = f"{gender}\n{int(rng.integers(3))}\n{int(rng.integers(5))}\n"
+            landmarks = "".join(f"{10.5 + k}\t{20.25 + k}\n" for k in range(5))
+            (folder / "Annotation" / "manual" / f"{name}_manu_attri.txt").write_text(landmarks + people)
+    (folder / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines) + "\n")
+    return folder

@@ -27,7 +27,7 @@ def retrained(case: Case) -> dict[str, Repair]:
             "training set and its counterfactuals",
             0,
             lambda: retrain_counterfactual(
-                case.key("tune"), classifier, None, sets, as_trained, counterfactual=_counterfactuals(case)
+                case.key("tune"), classifier, None, sets, as_trained, counterfactual=counterfactuals(case)
             ),
         ),
         "retrain, recoloured": Repair(
@@ -40,7 +40,7 @@ def retrained(case: Case) -> dict[str, Repair]:
     }
 
 
-def _counterfactuals(case: Case) -> Batch:
+def counterfactuals(case: Case) -> Batch:
     """Every training digit in one random colour that is not its own."""
     rng = named_rng(case.seed, "colored-mnist training counterfactuals")
     return _painted(case, rng, other_attribute(rng, case.dataset.splits["train"].attribute, 10))

@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from jaxdebias.contracts import ContractError, expect
 from jaxdebias.data._registry import VARIABLE
+from jaxdebias.reproduce._db_vae import DB_VAE
 from jaxdebias.reproduce._experiment import Experiment
 from jaxdebias.reproduce._fast_model_debias import FAST_MODEL_DEBIAS
+from jaxdebias.reproduce._patch_attribution import PATCH_ATTRIBUTION
 from jaxdebias.reproduce._signal_is_harder import SIGNAL_IS_HARDER
+from jaxdebias.reproduce._worst_groups import WORST_GROUPS
 
-EXPERIMENTS: Mapping[str, Experiment] = {
-    experiment.name: experiment for paper in (FAST_MODEL_DEBIAS, SIGNAL_IS_HARDER) for experiment in paper
-}
+_PAPERS = (FAST_MODEL_DEBIAS, SIGNAL_IS_HARDER, DB_VAE, PATCH_ATTRIBUTION, WORST_GROUPS)
+EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for paper in _PAPERS for experiment in paper}
 """By the name that a user types, in the order of the list."""
 
 
@@ -57,8 +59,7 @@ def locate(experiment: Experiment, data_dir: Path | None, miniature: Path | None
     if experiment.files is None:
         return None
     if miniature is not None and experiment.trial.write is not None:
-        experiment.trial.write(miniature)
-        return experiment.files.find(miniature)
+        return experiment.trial.write(miniature)
     given = data_dir if data_dir is not None else os.environ.get(VARIABLE) or None
     expect(given is not None, "data_dir", f"{experiment.files.needs} (or set {VARIABLE})", "nothing")
     assert given is not None

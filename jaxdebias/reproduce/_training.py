@@ -40,6 +40,8 @@ class Setting:
     batch_size: int
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(name="adamw", weight_decay=1e-4))
     """A cosine schedule gets its length from the epochs."""
+    own: Mapping[str, Optimizer] = field(default_factory=dict)
+    """Optimisers of methods that were published with one of their own, by name."""
     cosine: bool = True
     augment: Augment | None = None
     turning: Augment | None = None
@@ -60,8 +62,8 @@ class Setting:
 
     def described(self) -> dict[str, Any]:
         """What decides a row, for its fingerprint."""
-        kept = ("model", "options", "epochs", "batch_size", "optimizer", "cosine", "select", "first_epochs", "upweight")
-        return {name: getattr(self, name) for name in kept}
+        functions = ("augment", "turning", "weights")
+        return {name: value for name, value in vars(self).items() if name not in functions}
 
 
 SMALL_NETWORK: dict[str, Any] = {"model": "pooled-cnn", "options": {"channels": (4, 4, 4)}}
@@ -94,6 +96,7 @@ def train(method: str, setting: Setting, dataset: Dataset, seed: int) -> Trained
     if select:
         check_choice("methods", select, SELECTIONS)
         setting = replace(setting, select=select)
+    setting = replace(setting, optimizer=setting.own.get(name, setting.optimizer))
     refuse_unmet(METHODS[name], dataset)
     began = time.perf_counter()
     key = jax.random.split(jax.random.key(seed), 3)[1]
