@@ -10,11 +10,12 @@ from jaxdebias.data._registry import VARIABLE
 from jaxdebias.reproduce._db_vae import DB_VAE
 from jaxdebias.reproduce._experiment import Experiment
 from jaxdebias.reproduce._fast_model_debias import FAST_MODEL_DEBIAS
+from jaxdebias.reproduce._language_bias import LANGUAGE_BIAS
 from jaxdebias.reproduce._patch_attribution import PATCH_ATTRIBUTION
 from jaxdebias.reproduce._signal_is_harder import SIGNAL_IS_HARDER
 from jaxdebias.reproduce._worst_groups import WORST_GROUPS
 
-_PAPERS = (FAST_MODEL_DEBIAS, SIGNAL_IS_HARDER, DB_VAE, PATCH_ATTRIBUTION, WORST_GROUPS)
+_PAPERS = (FAST_MODEL_DEBIAS, LANGUAGE_BIAS, SIGNAL_IS_HARDER, DB_VAE, PATCH_ATTRIBUTION, WORST_GROUPS)
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for paper in _PAPERS for experiment in paper}
 """By the name that a user types, in the order of the list."""
 
