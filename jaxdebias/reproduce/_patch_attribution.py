@@ -71,7 +71,7 @@ def _measure(work: Work) -> Iterator[Measured]:
 
 def _prepare(folder: Path, trial: bool, level: Level, seed: int) -> Mapped:
     attribute = "Male" if level == "Blond_Hair" else "Blond_Hair"
-    sizes = {"cells": (16, 12, 16, 4), "per_cell": 3, "image_size": 24} if trial else {"image_size": 128}
+    sizes = {"cells": (8, 16, 24, 0), "per_cell": 3, "image_size": 24} if trial else {"image_size": 128}
     dataset = celeba_four_cells(folder, target=str(level), attribute=attribute, seed=seed, **sizes)
     train = dataset.splits["train"]
     net = patch_net(patch=8 if trial else PATCH, classes=len(dataset.attribute_names))

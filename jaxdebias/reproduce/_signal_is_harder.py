@@ -1,13 +1,17 @@
 """Signal is Harder (Vandenhirtz et al. 2023): its tables of Colored MNIST and of Corrupted CIFAR-10."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from jaxdebias.core import Learner
 from jaxdebias.data._sets.colored_mnist import mnist_folder
 from jaxdebias.data._sets.corrupted_cifar10 import cifar10_folder
-from jaxdebias.reproduce._cases import DATA, Cases
+from jaxdebias.mitigate import erm, lff
+from jaxdebias.models import mlp
+from jaxdebias.reproduce._cases import DATA, Case, Cases
+from jaxdebias.reproduce._corrupted_cifar10 import CROPS, PADDED
 from jaxdebias.reproduce._experiment import ACCURACIES, Experiment, Files, Measured, Trial, Work
 from jaxdebias.reproduce._fitting import Swept, accuracies
 from jaxdebias.reproduce._methods import METHODS, method_of
@@ -27,7 +31,7 @@ def _measure(data: str, work: Work) -> Iterator[Measured]:
     for name in dict.fromkeys(cell.method for cell in work.cells):
         method = method_of(data, name)
         own = {(cell.level, cell.seed): cell for cell in work.cells if cell.method == name}
-        fit = _shortened(method.fit) if work.trial and isinstance(method.fit, Swept) else method.fit
+        fit = _shortened(data, name, method.fit) if work.trial and isinstance(method.fit, Swept) else method.fit
         cases = Cases(pictures, [(float(level), seed) for level, seed in own])
         for fitted in fit(cases, lambda line, name=name: work.observe(f"{name}: {line}")):
             row = accuracies(fitted.logits, fitted.case.test)
@@ -35,9 +39,17 @@ def _measure(data: str, work: Work) -> Iterator[Measured]:
             yield own[fitted.case.conflicting, fitted.case.seed], row
 
 
-def _shortened(fit: Swept) -> Swept:
-    """Two steps of a small batch."""
-    return replace(fit, config=replace(fit.config, epochs=1, steps_per_epoch=2, batch_size=8))
+def _shortened(data: str, name: str, fit: Swept) -> Swept:
+    """Two steps of a small batch; on pictures of a small network, because a ResNet compiles for a minute."""
+    config = replace(fit.config, epochs=1, steps_per_epoch=2, batch_size=8)
+    small = SMALL.get(name) if data == "corrupted-cifar10" else None
+    return replace(fit, config=config) if small is None else Swept(learner_of=small, config=config)
+
+
+SMALL: Mapping[str, Callable[[Case], Learner]] = {
+    "erm": lambda case: erm(mlp(hidden=(8,)), augment=CROPS),
+    "lff": lambda case: lff(mlp(hidden=(8,)), rows=len(case.train.label), augment=PADDED),
+}
 
 
 def _settings(data: str, name: str) -> object:
