@@ -34,17 +34,17 @@ def summary(rows: Iterable[Row], experiment: Experiment, *, compared: bool = Tru
         cells.setdefault((row.get("device", ""), row["method"], level_of(row)), []).append(row)
     beside, found = published(experiment.name) if compared else None, []
     for (device, method, level), of_cell in cells.items():
-        row: dict[str, Any] = {"device": device, "method": method, "level": level, "seeds": len(of_cell)}
-        row |= {name: of_cell[0][name] for name in ("labels", "needs", "selection") if name in of_cell[0]}
+        said: dict[str, Any] = {"device": device, "method": method, "level": level, "seeds": len(of_cell)}
+        said |= {name: of_cell[0][name] for name in ("labels", "needs", "selection") if name in of_cell[0]}
         for rate in (*(one.name for one in experiment.rates), "seconds"):
             values = [one[rate] for one in of_cell if one.get(rate) is not None]
             if values:
-                row[rate] = spread(values)
-        row["published"] = None
+                said[rate] = spread(values)
+        said["published"] = None
         if beside is not None and (theirs := beside.find(method, level)) is not None:
             ours = np.array([one[theirs.quantity] for one in of_cell])
-            row["published"] = compare(100 * ours if theirs.percent else ours, theirs, beside.verified)
-        found.append(row)
+            said["published"] = compare(100 * ours if theirs.percent else ours, theirs, beside.verified)
+        found.append(said)
     devices = list(dict.fromkeys(device for device, *_ in cells))
     return sorted(plain(found), key=lambda row: _place(row, experiment, devices))
 
