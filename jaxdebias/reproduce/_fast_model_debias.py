@@ -86,8 +86,8 @@ def _digits_repairs(case: Case) -> Repairs:
         len(sets.edit.label) + len(sets.accept.label),
         lambda: fmd(case.key("edit"), classifier.vector, params, sets, single),
     )
-    pairs = unpair(dataset.pairs["edit"])
-    others = alternatives(case, pairs, pairs, select="accuracy", layers=2, mixed={})
+    pairs, every = unpair(dataset.pairs["edit"]), dataset.splits["edit_every_colour"]
+    others = alternatives(case, pairs, every, select="accuracy", layers=2, mixed={})
     return {**dict(fmd_repairs(case, {"": 0.10}, layers=2)), **dict(others), "fmd ext, one step at t = 1": trap}
 
 

@@ -51,7 +51,7 @@ def group_gap(logits: Array, dataset: Dataset) -> float:
     return float(sides[0].mean() - sides[1].mean()) if all(map(len, sides)) else float("nan")
 
 
-def changed(before: Params, after: Params) -> dict[str, float]:
+def changed(before: Params, after: Params) -> dict[str, float | int]:
     """How many numbers of the parameters differ, and which share of them."""
     leaves = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
     count = sum(int(np.count_nonzero(np.asarray(a) != np.asarray(b))) for a, b in leaves)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdebias.contracts import expect
+from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Dataset, repair_sets
 from jaxdebias.data import celeba, waterbirds
 from jaxdebias.data._sets.aligned_folders import aligned_folder, aligned_folders
@@ -22,7 +22,7 @@ from jaxdebias.mitigate import DfrConfig, dfr
 from jaxdebias.reproduce._experiment import Experiment, Files, Level, Measured, Rate, Trial, Work, by_case
 from jaxdebias.reproduce._miniatures import write_aligned_folders, write_celeba, write_waterbirds
 from jaxdebias.reproduce._repairs import Case, Repair, measure_method
-from jaxdebias.reproduce._training import Setting
+from jaxdebias.reproduce._training import SELECTIONS, Setting
 from jaxdebias.train._augment import chain, random_flip, random_shift
 from jaxdebias.train._optimizer import Optimizer
 
@@ -123,6 +123,14 @@ def _released(name: str, folder: Path, level: Level, seed: int, trial: bool) -> 
     return aligned_folders(folder, name=name, percent=str(level), image_size=16 if trial else 224, seed=seed)
 
 
+def _check(method: str) -> None:
+    """Methods that train may be followed by what chooses the epoch, `erm@mean`."""
+    name, _, select = method.partition("@")
+    check_choice("methods", name, METHODS)
+    check_choice("methods", select or SELECTIONS[0], SELECTIONS)
+    expect(not select or name != "dfr", "methods", "a method that trains, before @", method)
+
+
 def _experiment(name: str, table: Table, **more: object) -> Experiment:
     return Experiment(
         name=name,
@@ -130,6 +138,7 @@ def _experiment(name: str, table: Table, **more: object) -> Experiment:
         settings=functools.partial(_settings, table),
         methods=METHODS,
         usual=METHODS,
+        check=_check,
         **more,  # pyright: ignore[reportArgumentType]
     )
 
