@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read as damaged until shown whole, and folders that one process at a time fills."""
+"""Files: written whole or not at all, read only if whole, and folders that one process at a time fills."""
 
 import contextlib
 import hashlib
@@ -183,54 +183,66 @@ def _of_json(content: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[Callable[[], None]]:
-    """A folder that no other process fills at the same time. The lock ends with the process, however that ends.
+def locked(path: Path) -> Iterator[Callable[[], None]]:
+    """A folder, or a file to be, that no other process fills at the same time. The lock ends with the process.
 
-    It lies on the folder itself (`flock`), so it leaves no file. A file system without such locks (some NFS) is warned
-    of; on Windows there is none.
+    That of a folder lies on the folder itself (`flock`) and leaves nothing; that of a file on `.NAME.lock` beside it,
+    which is removed at the end. A file system without such locks (some NFS) is warned of; on Windows there are none.
 
     Args:
-      folder: that exists.
+      path: a folder that exists, or a file that need not.
 
     Returns:
       A function that raises `ContractError` once the folder is another one than when it was locked, or gone.
 
     Raises:
-      ContractError: another process holds it, or the folder cannot be opened.
+      ContractError: another process holds it, or it cannot be opened.
 
     >>> folder = tempfile.mkdtemp()
     >>> with locked(folder):
     ...     with locked(folder):
     ...         pass
     Traceback (most recent call last):
-    jaxdebias.contracts.ContractError: `...`: expected a folder that no other process writes to, got one in use; ...
+    jaxdebias.contracts.ContractError: `...`: expected a place that no other process writes to, got one in use; ...
     """
     try:
         import fcntl
     except ImportError:  # Windows
         yield lambda: None
         return
-    folder = pathlib.Path(folder)
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise ContractError(f"`{folder}`: expected a folder that can be read, got {one_line(error)}") from None
-    try:
+    path = pathlib.Path(path)
+    folder = path.is_dir()
+    held = path if folder else path.parent / f".{path.name}.lock"
+
+    def same() -> bool:
+        return held.exists() and os.path.samestat(os.stat(held), os.fstat(handle))
+
+    while True:
+        try:
+            held.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(held, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ContractError(f"`{path}`: expected a place that can be opened, got {one_line(error)}") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            busy = "one in use; wait for it, or choose another folder"
-            expect(False, str(folder), "a folder that no other process writes to", busy)
+            os.close(handle)
+            busy = "one in use; wait for it, or choose another"
+            expect(False, str(path), "a place that no other process writes to", busy)
         except OSError as error:
-            warnings.warn(f"{folder} cannot be locked ({one_line(error)}): let one process write to it", stacklevel=3)
-        mine = os.fstat(handle)
+            warnings.warn(f"{path} cannot be locked ({one_line(error)}): let one process write to it", stacklevel=3)
+        if same():
+            break
+        os.close(handle)  # removed by the one who held it, between opening and locking
 
-        def check() -> None:
-            there = folder.is_dir() and os.path.samestat(os.stat(folder), mine)
-            expect(there, str(folder), "the folder that was there at the start", "none, or another one; start again")
+    def check() -> None:
+        expect(same(), str(path), "the folder that was there at the start", "none, or another one; start again")
 
+    try:
         yield check
     finally:
+        if not folder:
+            held.unlink(missing_ok=True)
         os.close(handle)
 
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from fuzz.mutations import REFUSED, outcome
 
 from jaxdebias import files
 from jaxdebias.contracts import ContractError
@@ -51,11 +52,9 @@ def test_a_sealed_file_refuses_every_flip_of_a_bit_that_changes_it(tmp_path):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        try:
-            assert files.read_sealed(path) == content
-        except ContractError as error:
-            assert "\n" not in str(error)
-            refused += 1
+        found = outcome(files.read_sealed, {"path": path})
+        assert found is REFUSED or found == content
+        refused += found is REFUSED
     assert refused > 4 * len(whole)
     for text in ("[" * 100_000, "null", "[]", "{}", '{"sha256": 1}', "\ufeff{}"):
         path.write_text(text)

@@ -10,6 +10,7 @@ from jaxdebias.app import progress
 from jaxdebias.app.option_types import Folder
 from jaxdebias.contracts import check_choice
 from jaxdebias.data import _registry as registry
+from jaxdebias.files import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,9 @@ class Reproduce:
             methods=self.methods,
             ratios=self.ratios,
         )
-        print_reproduced(reproduce.reproduce_table(config, self.out, observe=progress.print_line))
+        with locked(self.out):
+            table = reproduce.reproduce_table(config, self.out, observe=progress.print_line)
+        print_reproduced(table)
         print(f"Wrote to {self.out}: all rows and their summary.")
         print("Next:\n  the same command with more --seeds, --methods or --ratios adds their rows")
         return 0

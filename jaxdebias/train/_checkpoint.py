@@ -208,7 +208,7 @@ def _check_checksums(path: pathlib.Path, text: str, leaves: Mapping[str, np.ndar
     try:
         checksums = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
-        checksums = {name: "" for name in leaves}
+        checksums = dict.fromkeys(leaves, "")
     for name, digest in checksums.items():
         same = name in leaves and checksum(leaves[name]) == digest
         expect(same, f"{path}: {name}", "the weights that were saved", "others: their checksum differs")
