@@ -33,13 +33,13 @@ from jaxdebias.auditing.judgement import judge
 from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
-from jaxdebias.files import write_arrays
+from jaxdebias.files import write_arrays, write_text
 from jaxdebias.mitigate._aug_cell.info import Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
 from jaxdebias.report import wording
-from jaxdebias.report._page import write_page
+from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures, pictures, with_draws
 from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build, records
@@ -209,11 +209,16 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
 
 
 def write_page_and_seal(record: RunResults, shown: Pictures | None, folder: Path) -> RunResults:
-    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept."""
+    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept.
+
+    One that cannot be written stops the command, which resumes here.
+    """
     try:
-        write_page(record, shown, folder / "report.html")
+        page = render_page(record, shown)
     except ContractError as error:
         record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    else:
+        write_text(folder / "report.html", page)
     write_results(folder / "results.json", record)
     return record
 

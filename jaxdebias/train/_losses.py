@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdebias.contracts import check_labelled, check_numbers, describe, expect
 from jaxdebias.core import Array
 
 
@@ -20,6 +22,7 @@ def cross_entropy(
     >>> round(float(cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))[0]), 4)
     0.6931
     """
+    check_labelled(logits, label)
     log_p = jax.nn.log_softmax(jnp.asarray(logits))
     loss = -jnp.take_along_axis(log_p, jnp.asarray(label)[:, None], axis=-1, mode="fill", fill_value=jnp.nan)[:, 0]
     if label_smoothing:
@@ -97,6 +100,7 @@ def binary_cross_entropy(
 
 def correct(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[jax.Array, "n"]:
     """1 where the largest logit is that of the label, else 0; ties go to the lower class."""
+    check_labelled(logits, label)
     return (jnp.argmax(jnp.asarray(logits), axis=-1) == label).astype(jnp.float32)
 
 
@@ -110,6 +114,11 @@ def weighted_mean(values: Float[Array, "n"], weight: Float[Array, "n"] | None = 
     >>> float(weighted_mean(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     2.0
     """
+    check_numbers("values", values, "n")
+    same = weight is None or np.shape(weight) == np.shape(values)
+    expect(same, "weight", f"numbers [n={np.shape(values)[0]}]", describe(weight))
+    if weight is not None:
+        check_numbers("weight", weight, "n")
     values = jnp.asarray(values)
     weight = jnp.ones_like(values) if weight is None else jnp.asarray(weight)
     total = weight.sum()
