@@ -77,10 +77,10 @@ def refit_head(
       ContractError: sets that are missing or malformed, rows to replace that are no rows of the training set or appear
         twice, a head that is not affine.
     """
+    check_key("key", key)
     del key
     began = time.perf_counter()
     check_type("config", config, RefitHeadConfig)
-    check_key("key", key)
     split = as_split(model)
     if counterfactual is None:
         expect(replaced is None, "counterfactual", "the rows that stand in place of `replaced`", None)
