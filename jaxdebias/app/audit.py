@@ -40,7 +40,7 @@ class AuditConfig:
     candidates: Names = None
     """Further attributes: columns of a folder's metadata.csv, or others of adult, utkface, celeba."""
     attribute: Str = None
-    """Name of the run's own attribute, where its data set does not say (a folder)."""
+    """Name of the run's own attribute (of a folder)."""
     fix: bool = False
     """Apply the recommended repair, if there is one, and test it on the test set. The repaired model goes to
     OUT/params.npz if it holds."""

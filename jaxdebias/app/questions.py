@@ -16,15 +16,15 @@ class QuestionOptions:
     tolerance: float = 0.05
     """Largest tolerated gap between groups, as a fraction."""
     min_group: int = 30
-    """Fewest test rows of a group that takes part."""
+    """Fewest test rows of a group to compare."""
     slices: Literal[1, 2, 3] = 2
     """Most attributes that form groups together."""
     drawn: Drawn = "unknown"
-    """How test rows came about: values assigned at random, a plain sample, or picked by label and value."""
+    """How test rows came about: values assigned at random, a plain sample, or picked."""
     given: Names = None
     """Legitimate inputs: columns that may explain decisions."""
     wrong_labels: Bool = None
-    """Whether labels of one value may be wrong in one direction; by default nobody has looked."""
+    """Whether labels of one value may be wrong one way."""
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of `jaxdebias.audit`, without the columns of `given`."""

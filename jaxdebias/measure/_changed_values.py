@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, Num
 
-from jaxdebias.contracts import check_choice, check_integers, describe, expect, row_count
+from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
 from jaxdebias.measure._intervals import Interval
 from jaxdebias.measure._interventions import EVIDENCE, Intervention
@@ -98,7 +98,7 @@ def changed_value_reliance(
     >>> changed_value_reliance(label, harder, label, value, 1 - value, counts, key=jax.random.key(0)).effect.value
     0.0
     """
-    n = _checked(before, after, label, value, train_counts, evidence)
+    n = _checked("after", before, after, label, value, train_counts, evidence, unit, weight)
     classes, of_value = np.shape(train_counts)[0], associated_class(train_counts)
     check_integers("changed", changed, n, -1, len(of_value))
     before, after, label, value, changed = (np.asarray(one) for one in (before, after, label, value, changed))
@@ -156,7 +156,7 @@ def hidden_region_reliance(
     >>> hidden_region_reliance(label, 0 * label, label, value, counts, key=jax.random.key(0)).effect.value
     0.0
     """
-    n = _checked(before, hidden, label, value, train_counts, "hidden_region")
+    n = _checked("hidden", before, hidden, label, value, train_counts, "hidden_region", unit, weight)
     if control is not None:
         check_integers("control", control, n, 0, None)
     before, hidden, label, value = (np.asarray(one) for one in (before, hidden, label, value))
@@ -175,16 +175,31 @@ def hidden_region_reliance(
     return _measured(key, _Movement(left, left_by_control, group, controlled), "hidden_region", unit, weight, level)
 
 
-def _checked(before: Any, after: Any, label: Any, value: Any, train_counts: Any, evidence: str) -> int:
-    """Number of rows, once they are of one kind."""
+def _checked(
+    name: str,
+    before: Any,
+    after: Any,
+    label: Any,
+    value: Any,
+    train_counts: Any,
+    evidence: str,
+    unit: Any,
+    weight: Any,
+) -> int:
+    """Number of rows, once they are of one kind; `name` is what the changed predictions are called."""
     n = row_count("before", before)
     check_choice("evidence", evidence, EVIDENCE)
     counts = np.asarray(train_counts)
     expect(counts.ndim == 2, "train_counts", "[k a]", describe(counts))
     check_integers("before", before, n, 0, None)
-    check_integers("after", after, n, 0, None)
+    check_integers(name, after, n, 0, None)
     check_integers("label", label, n, 0, counts.shape[0])
     check_integers("value", value, n, -1, counts.shape[1])
+    if unit is not None:
+        check_integers("unit", unit, n, 0, None)
+    if weight is not None:
+        check_numbers("weight", weight, "n")
+        expect(np.shape(weight) == (n,), "weight", f"[n={n}]", describe(np.asarray(weight)))
     return n
 
 
