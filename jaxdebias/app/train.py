@@ -34,11 +34,12 @@ from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
 from jaxdebias.files import write_arrays, write_text
-from jaxdebias.mitigate._aug_cell.info import Stage
+from jaxdebias.mitigate._aug_cell.info import AugCellInfo, Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
+from jaxdebias.mitigate._jtt import JttInfo
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
-from jaxdebias.report import wording
+from jaxdebias.report import formats, wording
 from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures, pictures, with_draws
 from jaxdebias.report.verdict_words import with_words
@@ -244,12 +245,12 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
                 key_train,
                 data,
                 augment,
-                steps=steps,
+                epochs=config.epochs,
                 batch_size=config.batch_size,
                 learning_rate=config.learning_rate,
                 observe=_in_all(observe, config.epochs),
             )
-        findings = wording.aug_cell(info, recipe.items)
+        findings = _findings(info, recipe.items)
         save_params(run.folder / "params.npz", params)
         run.keep(training=findings)
         return Trained(made, params, [], findings, None, ())
@@ -284,6 +285,14 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
     drawn = None if made.vae is None else draw_shares.audit_draws(learner, trained.state, made.vae, dataset)
     loss = [record.loss for record in trained.history]
     return Trained(made, trained.state.variables, loss, [], drawn, trained.history)
+
+
+def _findings(info: AugCellInfo | JttInfo, items: str) -> list[str]:
+    """What a method of several trainings says of itself, as sentences."""
+    if isinstance(info, AugCellInfo):
+        return wording.aug_cell(info, items)
+    wrong = formats.percent(float(info.errors.mean()))
+    return [f"After the first, brief training {wrong} of the training {items} were wrong: these then counted more."]
 
 
 def _in_all(observe: Callable[[Mapping[str, Any]], None], epochs: int) -> Callable[[Stage], None]:
