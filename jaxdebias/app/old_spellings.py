@@ -39,7 +39,7 @@ def modern(arguments: Sequence[str]) -> tuple[list[str], bool]:
         rest = ["--levels" if one == "--ratios" else one for one in rest]
         rest = [
             TABLES.get(one, one) if not before.startswith("--") else one
-            for before, one in zip(["", *rest[:-1]], rest, strict=True)
+            for before, one in zip(["", *rest], rest, strict=False)
         ]
     new = [command, *rest]
     return (new, True) if new != given else (list(arguments), False)
