@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from jaxdebias.app import progress
 from jaxdebias.app.option_types import Folder, Int, Names
 from jaxdebias.contracts import check_choice, expect
+from jaxdebias.files import locked
 
 ALL = "all"
 """In place of a table: the miniature of every one."""
@@ -66,7 +67,9 @@ class Reproduce:
             levels=None if self.levels is None else experiment.read_levels(self.levels),
             trial=self.trial,
         )
-        print_reproduced(reproduce.reproduce_table(config, out, observe=progress.print_line))
+        with locked(out):
+            table = reproduce.reproduce_table(config, out, observe=progress.print_line)
+        print_reproduced(table)
         print(f"Wrote to {out}: all rows and their summary; the table and the figure are beside it.")
         print("Next:\n  the same command with more --seeds, --methods or --levels adds their rows")
         return 0

@@ -29,18 +29,20 @@ from jaxdebias.app.result_set import ResultSet, claim, is_complete
 from jaxdebias.app.run_folder import Watch, watching
 from jaxdebias.app.training import Training, build_training, default_augment
 from jaxdebias.auditing import draw_shares
+from jaxdebias.auditing.judgement import judge
 from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
-from jaxdebias.files import write_arrays
+from jaxdebias.files import write_arrays, write_text
 from jaxdebias.mitigate._aug_cell.info import AugCellInfo, Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
 from jaxdebias.mitigate._jtt import JttInfo
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
 from jaxdebias.report import formats, wording
-from jaxdebias.report._page import write_page
+from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures, pictures, with_draws
+from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build, records
 from jaxdebias.results.codec import read_run, write_results
 from jaxdebias.results.provenance import Clock, fingerprint, provenance
@@ -155,11 +157,14 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     clock.lap("train")
     *_, key_measure = jax.random.split(jax.random.key(config.seed), 3)
     classifier = trained.network.classifier
+    key_verdict = jax.random.fold_in(key_measure, 2)
     before = auditing.measure(key_measure, classifier.apply, trained.params, dataset)
     write_predictions(run.folder, dataset, before, rows=input_fingerprint(dataset))
     findings = [*trained.findings, *auditing.findings(dataset, before)]
     run.keep(before=build.measurement(before, dataset), findings=findings)
     clock.lap("measure")
+    found = judge(key_verdict, classifier.apply, trained.params, dataset, before, attribute=recipe.attribute)
+    clock.lap("verdict")
     # From here on nothing may cost what has been measured.
     if trained.draws is not None:
         write_arrays(
@@ -197,6 +202,7 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     record = dataclasses.replace(
         record,
         config=run.arguments,
+        verdict=with_words(build.verdict(found, dataset.label_names)),
         draws=None if trained.draws is None else build.draws(trained.draws, dataset, trained.history),
     )
     shown = pictures(dataset, harmful, before, helpful=helpful)
@@ -204,11 +210,16 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
 
 
 def write_page_and_seal(record: RunResults, shown: Pictures | None, folder: Path) -> RunResults:
-    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept."""
+    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept.
+
+    One that cannot be written stops the command, which resumes here.
+    """
     try:
-        write_page(record, shown, folder / "report.html")
+        page = render_page(record, shown)
     except ContractError as error:
         record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    else:
+        write_text(folder / "report.html", page)
     write_results(folder / "results.json", record)
     return record
 
