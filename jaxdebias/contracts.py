@@ -1,6 +1,8 @@
 """Checks at the public boundary, before anything is traced. The one place that words "what, expected, got"."""
 
 import difflib
+import functools
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,6 +54,7 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 def check_integers(what: str, value: Any, n: int, low: int, high: int | None) -> None:
     """Integers `[n]` in low..high-1 (`high` None: no upper bound)."""
+    check_size(what, value)
     value = np.asarray(value)
     kind = np.issubdtype(value.dtype, np.integer) and value.shape == (n,)
     expect(bool(kind), what, f"int [n={n}]", describe(value))
@@ -70,6 +73,29 @@ def check_type(what: str, value: Any, kind: type) -> None:
     jaxdebias.contracts.ContractError: `config`: expected Batch, got float 0.7
     """
     expect(isinstance(value, kind), what, kind.__name__, describe(value))
+
+
+def check_key(what: str, key: Any) -> None:
+    """One random key, typed (`jax.random.key`) or of the old kind (`jax.random.PRNGKey`).
+
+    >>> check_key("key", 0)
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `key`: expected a key, as jax.random.key(0), got int 0
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    expect(bool(typed or (dtype == np.uint32 and shape == (2,))), what, "a key, as jax.random.key(0)", describe(key))
+
+
+def check_labelled(logits: Any, label: Any) -> None:
+    """Logits `[n k]` with labels `[n]` of integers. Looks at no value, so it may stand in a traced function.
+
+    Of a column of labels, or of fewer, an index would broadcast without a word.
+    """
+    check_numbers("logits", logits, "n k")
+    integers = jnp.issubdtype(getattr(label, "dtype", None) or np.asarray(label).dtype, jnp.integer)
+    fits = bool(integers) and np.shape(label) == np.shape(logits)[:1]
+    expect(fits, "label", f"int [n={np.shape(logits)[0]}]", describe(label))
 
 
 def check_rows(rows: int | None) -> int:
@@ -93,7 +119,30 @@ def row_count(what: str, value: Any) -> int:
     jaxdebias.contracts.ContractError: `label`: expected an array [n], at least one row, got int32 [3, 1]
     """
     expect(np.ndim(value) == 1 and np.size(value) > 0, what, "an array [n], at least one row", describe(value))
+    check_size(what, value)
     return int(np.size(value))
+
+
+def check_size(what: str, value: Any) -> None:
+    """An array that the memory could hold: a view may repeat one number so often that a copy of it could not exist.
+
+    >>> check_size("label", np.broadcast_to(np.int32(1), (2**50,)))
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `label`: expected at most ... bytes, the memory, got int32 [1125899906842624]
+    """
+    size = getattr(value, "nbytes", 0)  # a tracer has none
+    if isinstance(size, int) and size > 2**30:
+        most = _memory()
+        expect(size <= most, what, f"at most {most:,} bytes, the memory", describe(value))
+
+
+@functools.cache
+def _memory() -> int:
+    """Bytes of the machine's memory; 2^40 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**40
 
 
 def check_numbers(what: str, value: Any, dimensions: str) -> None:
@@ -103,6 +152,7 @@ def check_numbers(what: str, value: Any, dimensions: str) -> None:
     Traceback (most recent call last):
     jaxdebias.contracts.ContractError: `maps`: expected numbers [n h w], got float64 [2, 3]
     """
+    check_size(what, value)
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
     named = [name for name in dimensions.split() if name != "..."]
@@ -119,6 +169,7 @@ def check_counted(what: str, count: int) -> None:
 def check_finite(what: str, tree: Any) -> None:
     """No NaN or infinity in any float leaf; the message names the first bad leaf and how many values are bad."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        check_size(what, leaf)
         leaf = np.asarray(leaf)
         # jnp's hierarchy knows bfloat16, NumPy's does not.
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not (finite := np.isfinite(leaf)).all():
@@ -212,8 +263,19 @@ def check_dataset(dataset: Dataset) -> None:
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)
 
 
-ONE_LOGIT = "a single logit z is the two classes 0 and z: return jnp.concatenate([0 * z, z], axis=1)"
 NOT_LOGITS = "probabilities (every row is in 0..1 and sums to 1): leave out the softmax, or return its logarithm"
+
+
+def one_logit_hint(outputs: Any, n: int) -> str:
+    """What to do with one number per row, `[n]` or `[n 1]` of floats: to be added to an error; empty for others.
+
+    >>> one_logit_hint(np.zeros(3, np.float32), 3)
+    ' (a single logit z is the two classes 0 and z: return jnp.stack([0 * z, z], axis=1))'
+    """
+    stacked = {(n,): "jnp.stack([0 * z, z], axis=1)", (n, 1): "jnp.concatenate([0 * z, z], axis=1)"}
+    shape = tuple(getattr(outputs, "shape", ()))
+    single = shape in stacked and jnp.issubdtype(outputs.dtype, jnp.floating)
+    return f" (a single logit z is the two classes 0 and z: return {stacked[shape]})" if single else ""
 
 
 def check_logits(
@@ -229,7 +291,7 @@ def check_logits(
       probabilities: they are right, too, because only the largest of each row counts.
     """
     good = hasattr(logits, "shape") and logits.ndim == 2 and logits.shape[0] == n
-    hint = f" ({ONE_LOGIT})" if good and logits.shape[1] == 1 else ""
+    hint = one_logit_hint(logits, n)
     good = good and (logits.shape[1] == classes if classes else logits.shape[1] >= 2)
     good = good and jnp.issubdtype(logits.dtype, jnp.floating)
     expect(good, what, f"float [n={n}, k={classes or 'classes'}]", describe(logits) + hint)

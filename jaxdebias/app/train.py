@@ -33,13 +33,14 @@ from jaxdebias.auditing.judgement import judge
 from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
-from jaxdebias.files import write_arrays
-from jaxdebias.mitigate._aug_cell.info import Stage
+from jaxdebias.files import write_arrays, write_text
+from jaxdebias.mitigate._aug_cell.info import AugCellInfo, Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
+from jaxdebias.mitigate._jtt import JttInfo
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
-from jaxdebias.report import wording
-from jaxdebias.report._page import write_page
+from jaxdebias.report import formats, wording
+from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures, pictures, with_draws
 from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build, records
@@ -209,11 +210,16 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
 
 
 def write_page_and_seal(record: RunResults, shown: Pictures | None, folder: Path) -> RunResults:
-    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept."""
+    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept.
+
+    One that cannot be written stops the command, which resumes here.
+    """
     try:
-        write_page(record, shown, folder / "report.html")
+        page = render_page(record, shown)
     except ContractError as error:
         record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    else:
+        write_text(folder / "report.html", page)
     write_results(folder / "results.json", record)
     return record
 
@@ -239,12 +245,12 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
                 key_train,
                 data,
                 augment,
-                steps=steps,
+                epochs=config.epochs,
                 batch_size=config.batch_size,
                 learning_rate=config.learning_rate,
                 observe=_in_all(observe, config.epochs),
             )
-        findings = wording.aug_cell(info, recipe.items)
+        findings = _findings(info, recipe.items)
         save_params(run.folder / "params.npz", params)
         run.keep(training=findings)
         return Trained(made, params, [], findings, None, ())
@@ -279,6 +285,14 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
     drawn = None if made.vae is None else draw_shares.audit_draws(learner, trained.state, made.vae, dataset)
     loss = [record.loss for record in trained.history]
     return Trained(made, trained.state.variables, loss, [], drawn, trained.history)
+
+
+def _findings(info: AugCellInfo | JttInfo, items: str) -> list[str]:
+    """What a method of several trainings says of itself, as sentences."""
+    if isinstance(info, AugCellInfo):
+        return wording.aug_cell(info, items)
+    wrong = formats.percent(float(info.errors.mean()))
+    return [f"After the first, brief training {wrong} of the training {items} were wrong: these then counted more."]
 
 
 def _in_all(observe: Callable[[Mapping[str, Any]], None], epochs: int) -> Callable[[Stage], None]:

@@ -262,13 +262,14 @@ def _candidates(found: Predictions, cells: Mapping[str, Sequence[str]], remarks:
         if groups > MOST_GROUPS:
             problem = problem or f"{len(read.names):,} values, too many groups"
         if problem:
-            remarks.append(f"{name} was left out of the candidates: it is {problem}.")
+            named = name or "A column without a name"  # pandas writes its index as one
+            remarks.append(f"{named} was left out of the candidates: it is {problem}.")
             continue
         rows = {"train": read.value[found.train], "test": read.value[~found.train]}
         if found.train.any() and (difference := different_values(rows, read.names)):
             remarks.append(
-                f"{name} has other values in training than in the test rows ({difference}). How it goes with the label "
-                "in training is not known; spell the values the same way if they are the same."
+                f"{name} has other values in training than in the test rows ({difference}). Its association with "
+                "the label in training is not known; spell the values the same way if they are the same."
             )
             read = read._replace(value=np.where(found.train, -1, read.value).astype(np.int32))
         if read.remark:

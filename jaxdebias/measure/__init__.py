@@ -13,6 +13,12 @@ from jaxdebias.measure._attention_iou import (
     top_pixel_iou,
 )
 from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
+from jaxdebias.measure._attribute_report import (
+    AttributeReport,
+    attribute_report,
+    average_precision,
+    prediction_correlation,
+)
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
 from jaxdebias.measure._changed_values import changed_value_reliance, hidden_region_reliance
 from jaxdebias.measure._counterfactual import (
@@ -92,6 +98,7 @@ __all__ = [
     "AccuracyChanges",
     "Association",
     "AttributeDisparity",
+    "AttributeReport",
     "CalibrationError",
     "DesignEffect",
     "Disparity",
@@ -120,6 +127,8 @@ __all__ = [
     "assess_disparity",
     "assess_reliance",
     "attention_iou",
+    "attribute_report",
+    "average_precision",
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
@@ -162,6 +171,7 @@ __all__ = [
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
+    "prediction_correlation",
     "proportion_interval",
     "quote_interventions",
     "region_masks",

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
+from jaxdebias.contracts import check_choice, check_integers, check_key, check_numbers, describe, expect, row_count
 from jaxdebias.core import Key
 from jaxdebias.measure._intervals import Interval, checked_level
 from jaxdebias.measure._lean import ASSOCIATED, label_association
@@ -154,6 +154,7 @@ def flipped_column_reliance(
     >>> found.moved, found.shown(found.p)
     (1.0, True)
     """
+    check_key("key", key)
     old = _column(table, column, names)
     known = np.unique(old) if values is None else np.asarray(values)
     w = label_association(train_counts)

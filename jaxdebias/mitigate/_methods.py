@@ -106,7 +106,6 @@ METHODS = _table(
         model="mlp",
         pictures=True,
         one_network=False,
-        command=False,
     ),
     Method(
         "sih",
@@ -146,7 +145,7 @@ METHODS = _table(
         "JTT",
         "trains twice, the second time with the first model's errors counting more",
         kind="trainings",
-        command=False,
+        one_network=False,
     ),
     Method(
         "patch-noise",

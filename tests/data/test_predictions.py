@@ -143,11 +143,11 @@ def test_what_is_no_attribute_is_left_out_by_name(tmp_path):
         [f"{i}.png" for i in range(300)], range(300), logit, logit**2, label == predicted, rng.normal(size=300), label,
         predicted, sex, strict=True,
     )  # fmt: skip
-    header = ["file", "id", "z", "confidence", "correct", "age", "label", "predicted", "sex"]
+    header = ["", "id", "z", "confidence", "correct", "age", "label", "predicted", "sex"]
     read = read_predictions(write(tmp_path / "p.csv", header, rows))
     assert list(read.columns) == ["age", "sex"]
     said = {text.split()[0]: text for text in read.remarks}
-    assert "an identifier: 300 values in 300 rows" in said["file"]
+    assert "A column without a name was left out of the candidates: it is an identifier: 300 values" in said["A"]
     assert "an identifier: 300 values in 300 rows" in said["id"]
     assert "the model's own score" in said["z"]
     assert "a score of the model" in said["confidence"]
