@@ -112,9 +112,9 @@ def _twins(
     found = _measured(key, changed, counts, "twins", level)
     if found is not None or (changed.value >= 0).any():
         return found
-    # Nobody knows which value the twins show, only that it is not the one associated with the label.
+    # Nobody knows which value the twins show, only that x shows the one associated with the label.
     away = intervention_reliance(
-        changed.before, changed.after, associated_class(counts)[np.maximum(np.asarray(pairs.attribute), 0)],
+        changed.before, changed.after, np.asarray(pairs.label),
         key=key, away=True, evidence="twins", unit=_array(pairs.unit), weight=_array(pairs.weight), level=level,
     )  # fmt: skip
     return away._replace(controlled=False)

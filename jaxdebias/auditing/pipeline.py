@@ -211,7 +211,7 @@ def assess_attributes(predicted: Predicted) -> Assessed:
         named,
         counts,
         classes,
-        pair_classes=None if predicted.pair_logits is None else tuple(map(_argmax, predicted.pair_logits)),
+        pair_classes=_sides(predicted.pair_logits),
     )
     assessment = assess(
         key_assess,
@@ -249,6 +249,11 @@ def _predicted_classes(request: AuditRequest) -> Callable[[Array], np.ndarray] |
 
 def _argmax(logits: Array) -> np.ndarray:
     return np.asarray(logits).argmax(-1)
+
+
+def _sides(pair_logits: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Predicted classes of both sides of the pairs."""
+    return None if pair_logits is None else (_argmax(pair_logits[0]), _argmax(pair_logits[1]))
 
 
 def _joined(

@@ -63,7 +63,7 @@ GAP = Metric("alignment_gap", "Alignment gap", "Bias-aligned minus bias-conflict
 METRIC = {metric.key: metric for metric in (*METRICS, GAP)}
 """Every metric by its key. The gap is the difference of two rows of a table, and so has none of its own there."""
 MATCHED_GAP = Metric("counterfactual_bias", "Matched-pair gap",
-                     "Pairs of different {items} of one label, with the {attribute} that goes with it and with "
+                     "Pairs of different {items} of one label, with the {attribute} associated with it and with "
                      "another: how far the mean probability of the true label differs between the two sides.",
                      False)  # fmt: skip
 """What `counterfactual_bias` is where a twin is not the same sample: nothing was changed in any picture."""
@@ -147,7 +147,7 @@ def gap_of(measurement: Measurement) -> Change | None:
 
 
 def errors_of_the_attribute(record: RunResults, measurement: Measurement) -> float | None:
-    """Share of the errors on bias-conflicting samples that name a label which the attribute goes with.
+    """Share of the errors on bias-conflicting samples that name a label which the attribute is associated with.
 
     None with two labels, where every error does, and where there are fewer than 30 errors to speak of.
     """
