@@ -74,7 +74,7 @@ def measure(count: int, seed: int, scratch: Path) -> tuple[Counter, Counter, lis
     expected = read(whole)
     assert read(whole) == expected, "the files do not give the same twice"
     names = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file() and path.stat().st_size)
-    outcomes, by_file, bad = Counter({name: 0 for name in OUTCOMES}), Counter(), []
+    outcomes, by_file, bad = Counter(dict.fromkeys(OUTCOMES, 0)), Counter(), []
     for _ in range(count):
         shutil.rmtree(hurt, ignore_errors=True)
         shutil.copytree(whole, hurt)

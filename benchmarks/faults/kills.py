@@ -154,8 +154,8 @@ def kill_everywhere(run: Callable[[Path], Any], scratch: Path, every: int = 1) -
     return Kills(states.calls, len(tried), len(tried) - len(failures), failures)
 
 
-def commands(scratch: Path) -> dict[str, Callable[[Path], Any]]:
-    """Name -> a command that fills a folder. Those that read a run or a table find one in `scratch`."""
+def commands(scratch: Path) -> dict[str, Callable[[], Callable[[Path], Any]]]:
+    """Name -> what makes a command that fills a folder. A command that reads a run is given one in `scratch`."""
     import numpy as np
 
     from jaxdebias.app import cli
@@ -167,22 +167,23 @@ def commands(scratch: Path) -> dict[str, Callable[[Path], Any]]:
 
         return run
 
-    made, other = scratch / "made", scratch / "other"
-    train = call("train", "--data", "digits", "--epochs", "2")
-    train(made)
-    call("train", "--data", "digits", "--epochs", "1")(other)
+    def trained(epochs: int) -> Path:
+        if not (made := scratch / f"made-{epochs}").exists():
+            call("train", "--data", "digits", "--epochs", epochs)(made)
+        return made
+
     rng = np.random.default_rng(0)
     label, group = rng.integers(0, 2, (2, 400))
     predicted = np.where(rng.random(400) < 0.8, label, group)
     lines = ["label,predicted,sex", *(f"{y},{p},{a}" for y, p, a in zip(label, predicted, group, strict=True))]
     (scratch / "p.csv").write_text("\n".join(lines) + "\n")
     return {
-        "train": train,
-        "debias": call("debias", made, "--method", "dfr", "--no-baselines"),
-        "audit": call("audit", made, "--pixels", "none"),
-        "audit-predictions": call("audit-predictions", scratch / "p.csv"),
-        "compare": call("compare", made, other),
-        "reproduce": _table(scratch),
+        "train": lambda: call("train", "--data", "digits", "--epochs", "2"),
+        "debias": lambda: call("debias", trained(2), "--method", "dfr", "--no-baselines"),
+        "audit": lambda: call("audit", trained(2), "--pixels", "none"),
+        "audit-predictions": lambda: call("audit-predictions", scratch / "p.csv"),
+        "compare": lambda: call("compare", trained(2), trained(1)),
+        "reproduce": lambda: _table(scratch),
     }
 
 
@@ -219,9 +220,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, run in commands(Path(scratch)).items():
+        for name, make in commands(Path(scratch)).items():
             if options.only and name not in options.only:
                 continue
+            run = make()
             began = time.perf_counter()
             place = Path(scratch) / f"killed-{name}"
             place.mkdir()

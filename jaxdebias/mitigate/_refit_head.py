@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdebias.contracts import check_batch, check_integers, check_key, check_type, expect
+from jaxdebias.contracts import check_batch, check_integers, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, counted, take
 from jaxdebias.explain.influence._objective import AffineHead, head_problem
 from jaxdebias.explain.influence._refit import refit
@@ -80,7 +80,6 @@ def refit_head(
     del key
     began = time.perf_counter()
     check_type("config", config, RefitHeadConfig)
-    check_key("key", key)
     split = as_split(model)
     if counterfactual is None:
         expect(replaced is None, "counterfactual", "the rows that stand in place of `replaced`", None)
