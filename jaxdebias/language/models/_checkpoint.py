@@ -177,12 +177,8 @@ def _built(settings: dict[str, Any], head_bias: bool, entries: int) -> LanguageM
     check_choice("model_type in config.json", kind, ["gpt2", "bert"])
     for (of, key), values in _ONLY.items():
         if of == kind and key in settings:
-            expect(
-                settings[key] in values,
-                f"{key} in config.json",
-                " or ".join(map(repr, values)),
-                describe(settings[key]),
-            )
+            wanted = " or ".join(map(repr, values))
+            expect(settings[key] in values, f"{key} in config.json", wanted, repr(settings[key])[:60])
     absent = [key for key in _KEYS[kind].values() if key not in settings]
     expect(not absent, "config.json", f"an entry {absent[:1]}", "none")
     read = {name: share if name in _SHARES else count for name in _KEYS[kind]}
