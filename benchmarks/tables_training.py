@@ -5,8 +5,24 @@ from typing import Any
 import table_parts
 from table_parts import RESULTS, markdown, milliseconds, percent, read, signed, source
 
+from jaxdebias.reproduce import EXPERIMENTS
 from jaxdebias.reproduce.view import reproduced_rows
 from jaxdebias.results.codec import read_results
+
+
+def experiments() -> str:
+    """Every table and figure of the registry: what it shows, what it reads, what it costs."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{one.paper}, {one.place}",
+            one.title,
+            "nothing" if one.files is None else one.files.needs,
+            one.cost,
+        ]
+        for name, one in EXPERIMENTS.items()
+    ]
+    return markdown(["`jaxdebias reproduce`", "paper", "what it shows", "reads", "the whole table takes"], rows)
 
 
 def reproduced() -> str:
@@ -15,14 +31,14 @@ def reproduced() -> str:
     rows = [
         [
             row["method"],
-            row["share"],
+            row["level"],
             row["seeds"],
             row["accuracy"],
             row["published"],
             row["verdict"],
             row["gain"],
-            row["conflicting"],
-            row["aligned"],
+            row["bias_conflicting_accuracy"],
+            row["bias_aligned_accuracy"],
         ]
         for row in reproduced_rows(table)
     ]
@@ -92,6 +108,12 @@ def aug_cell() -> str:
     return markdown(head, rows) + source("aug_cell")
 
 
+ROW_LIMITS = (
+    "Intervals: Student's over seeds. The limits of single networks in the rows of the JSON are those of the library "
+    "when the rows were made (Wilson's, or a bootstrap); no table uses them. New rows have exact and score limits."
+)
+
+
 def patch_noise() -> str:
     """Per case what the map says of itself, then a row per arm, tested on clean images and on its own corruption."""
     if not (table_parts.RESULTS / "patch_noise.json").exists():
@@ -144,7 +166,7 @@ def patch_noise() -> str:
     left = {row["case"] for row in table["rows"]} - set(table["summary"])
     if left:
         said.append(f"Measured in part, not summed up yet: {', '.join(sorted(left))}.")
-    return "\n\n".join(filter(None, said)) + source("patch_noise")
+    return "\n\n".join(filter(None, [*said, ROW_LIMITS])) + source("patch_noise")
 
 
 def sih_step() -> str:
@@ -199,6 +221,5 @@ def dbvae(name: str) -> str:
     aim = markdown(["case", "arm", "worst group over plain", "aim reached"], tried) if tried else ""
     missing = ", ".join(f"{case} ({there} of {planned})" for case, (there, planned) in table["unfinished"].items())
     missing = missing and f"Not judged yet, as rows are missing: {missing}."
-    return "\n\n".join(part for part in (markdown(head, shown), "\n".join(margins), aim, missing) if part) + source(
-        name
-    )
+    parts = (markdown(head, shown), "\n".join(margins), aim, missing, ROW_LIMITS)
+    return "\n\n".join(part for part in parts if part) + source(name)

@@ -218,6 +218,8 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
         same = twin == (x.shape, x.dtype)
         expect(same, f"{what}.twin", describe(x), describe(batch.twin))
         check_finite(f"{what}.twin", batch.twin)
+    if batch.twin_attribute is not None:
+        check_integers(f"{what}.twin_attribute", batch.twin_attribute, n, -1, attributes)
     if batch.weight is not None:
         expect(np.shape(batch.weight) == (n,), f"{what}.weight", f"float [n={n}]", describe(batch.weight))
         check_numbers(f"{what}.weight", batch.weight, "n")
@@ -242,6 +244,12 @@ def check_one_shape(dataset: Dataset) -> None:
         expect(row == first, f"splits[{name!r}].x", f"rows {list(first)}, as in {names[0]}", f"rows {list(row)}")
 
 
+def check_attribute_region(dataset: Dataset) -> None:
+    """Refuses a region of the attribute that is none of the regions of the masks."""
+    name, known = dataset.attribute_region, ", ".join(dataset.regions) or "none"
+    expect(name is None or name in dataset.regions, "attribute_region", f"one of the regions ({known}), or None", name)
+
+
 def check_dataset(dataset: Dataset) -> None:
     """Every split and every set of pairs, against the names of labels and attributes."""
     k, a = len(dataset.label_names), len(dataset.attribute_names)
@@ -250,13 +258,25 @@ def check_dataset(dataset: Dataset) -> None:
     for name, batch in dataset.splits.items():
         check_batch(batch, classes=k, attributes=a, what=f"splits[{name!r}]")
     check_one_shape(dataset)
+    check_attribute_region(dataset)
     for name, batch in dataset.pairs.items():
         check_batch(batch, classes=k, attributes=a, what=f"pairs[{name!r}]")
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)
 
 
-ONE_LOGIT = "a single logit z is the two classes 0 and z: return jnp.concatenate([0 * z, z], axis=1)"
 NOT_LOGITS = "probabilities (every row is in 0..1 and sums to 1): leave out the softmax, or return its logarithm"
+
+
+def one_logit_hint(outputs: Any, n: int) -> str:
+    """What to do with one number per row, `[n]` or `[n 1]` of floats: to be added to an error; empty for others.
+
+    >>> one_logit_hint(np.zeros(3, np.float32), 3)
+    ' (a single logit z is the two classes 0 and z: return jnp.stack([0 * z, z], axis=1))'
+    """
+    stacked = {(n,): "jnp.stack([0 * z, z], axis=1)", (n, 1): "jnp.concatenate([0 * z, z], axis=1)"}
+    shape = tuple(getattr(outputs, "shape", ()))
+    single = shape in stacked and jnp.issubdtype(outputs.dtype, jnp.floating)
+    return f" (a single logit z is the two classes 0 and z: return {stacked[shape]})" if single else ""
 
 
 def check_logits(
@@ -272,7 +292,7 @@ def check_logits(
       probabilities: they are right, too, because only the largest of each row counts.
     """
     good = hasattr(logits, "shape") and logits.ndim == 2 and logits.shape[0] == n
-    hint = f" ({ONE_LOGIT})" if good and logits.shape[1] == 1 else ""
+    hint = one_logit_hint(logits, n)
     good = good and (logits.shape[1] == classes if classes else logits.shape[1] >= 2)
     good = good and jnp.issubdtype(logits.dtype, jnp.floating)
     expect(good, what, f"float [n={n}, k={classes or 'classes'}]", describe(logits) + hint)

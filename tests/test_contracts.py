@@ -265,6 +265,8 @@ def test_one_logit_is_refused_with_what_to_do():
     assert "float32 [3, 1]" in str(caught.value)
     with pytest.raises(ContractError, match=r"a single logit z"):
         contracts.check_logits(np.zeros((3, 1), np.float32), 3, classes=2)
+    with pytest.raises(ContractError, match=r"float32 \[3\] \(a single logit z.*return jnp.stack"):
+        contracts.check_logits(np.zeros(3, np.float32), 3)
 
 
 SOFTMAX = np.array([[0.2, 0.8], [0.999, 0.001]], np.float32)

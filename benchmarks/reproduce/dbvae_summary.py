@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from dbvae_cases import ARMS, CASES, NATURAL
 
-from jaxdebias.measure import Interval, over_seeds, paired_over_seeds
+from jaxdebias.measure import Interval, over_seeds, paired_interval, paired_over_seeds
 
 # case, quantity, sign, bound. Quantities: "arm.value", the mean over seeds; "arm.value - arm.value", the mean of the
 # paired differences; "recovered", what dbvae gains over vae as a share of what the oracle gains over vae.
@@ -93,20 +93,17 @@ class Rows:
         return over_seeds(values[0]) if len(values) == 1 else paired_over_seeds(values[1], values[0])
 
     def over_faces(self, arm: str, other: str, group: str) -> Interval | None:
-        """Mean over seeds of `arm - other` on the test faces of a group, its normal interval over these faces.
+        """Mean over seeds of `arm - other` on the test faces of a group, its score interval over these faces.
 
         The seeds are taken as they are: their spread is in the other interval.
         """
         seeds = self.seeds(arm, other)
         if not seeds:
             return None
-        gains = [
-            unpacked(self.at[arm, seed]["right"][group]).astype(float) - unpacked(self.at[other, seed]["right"][group])
-            for seed in seeds
-        ]
-        mean = float(np.mean([gain.mean() for gain in gains]))
-        half = 1.959964 * float(np.sqrt(sum(gain.var() / len(gain) for gain in gains))) / len(gains)
-        return Interval(mean, mean - half, mean + half, sum(map(len, gains)))
+        sides = [[unpacked(self.at[one, seed]["right"][group]) for one in (arm, other)] for seed in seeds]
+        gains, losses = ([int((first & ~second).sum()) for first, second in pairs]
+                         for pairs in (sides, [side[::-1] for side in sides]))  # fmt: skip
+        return paired_interval(gains, losses, [len(ours) for ours, _ in sides], [1.0 / len(seeds)] * len(seeds))
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Do the intervals cover, and do the tests hold their level? `python benchmarks/reproduce/interval_coverage.py`
 
-About a thousand simulated designs (`coverage_designs.py`: independent rows; `coverage_units.py`: rows of units, means,
-calibration), 2,000 data sets each. No files are needed; 30 to 40 minutes on one core. Resumable: designs in the file
-are kept if they have as many simulations.
+1,729 simulated designs (`coverage_designs.py`: independent rows; `coverage_units.py`: rows of units, means,
+calibration), 2,000 data sets each. No files are needed; about 80 minutes on one core, half of them permutations.
+Resumable: designs in the file are kept if they have as many simulations.
 
 The margins were fixed before the run. Intervals at 95 %: coverage of at least 93 % (91 % with fewer than 10 units) in
 every design; findings where there is nothing: at most 5 % (6.5 % for the largest difference); each less, or plus, two

@@ -55,7 +55,6 @@ class Show:
 def print_results(record: Results) -> None:
     """Prints the results of any command as that command does."""
     from jaxdebias.report import _tables, answers, language_markdown
-    from jaxdebias.reproduce.view import print_reproduced
 
     match record:
         case FeatureResults():
@@ -65,6 +64,8 @@ def print_results(record: Results) -> None:
         case CompareResults():
             print(markdown(record))
         case TableResults():
+            from jaxdebias.reproduce.view import print_reproduced  # it knows every experiment, which takes a while
+
             print_reproduced(record)
         case RunResults(answers=None):
             _tables.print_summary(record)

@@ -29,6 +29,7 @@ from jaxdebias.app.result_set import ResultSet, claim, is_complete
 from jaxdebias.app.run_folder import Watch, watching
 from jaxdebias.app.training import Training, build_training, default_augment
 from jaxdebias.auditing import draw_shares
+from jaxdebias.auditing.judgement import judge
 from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
@@ -40,6 +41,7 @@ from jaxdebias.models import load_resnet
 from jaxdebias.report import wording
 from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures, pictures, with_draws
+from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build, records
 from jaxdebias.results.codec import read_run, write_results
 from jaxdebias.results.provenance import Clock, fingerprint, provenance
@@ -158,11 +160,14 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     clock.lap("train")
     *_, key_measure = jax.random.split(jax.random.key(config.seed), 3)
     classifier = trained.network.classifier
+    key_verdict = jax.random.fold_in(key_measure, 2)
     before = auditing.measure(key_measure, classifier.apply, trained.params, dataset)
     write_predictions(run.folder, dataset, before, rows=input_fingerprint(dataset))
     findings = [*trained.findings, *auditing.findings(dataset, before)]
     run.keep(before=build.measurement(before, dataset), findings=findings)
     clock.lap("measure")
+    found = judge(key_verdict, classifier.apply, trained.params, dataset, before, attribute=recipe.attribute)
+    clock.lap("verdict")
     # From here on nothing may cost what has been measured.
     if trained.draws is not None:
         write_arrays(
@@ -200,6 +205,7 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     record = dataclasses.replace(
         record,
         config=run.arguments,
+        verdict=with_words(build.verdict(found, dataset.label_names)),
         draws=None if trained.draws is None else build.draws(trained.draws, dataset, trained.history),
     )
     shown = pictures(dataset, harmful, before, helpful=helpful)

@@ -24,6 +24,7 @@ from jaxdebias.explain._fit_patches import PatchFitConfig, fit_patches
 from jaxdebias.explain._patch_calibration import fit_temperature
 from jaxdebias.explain._patch_maps import localise
 from jaxdebias.measure._intervals import Interval
+from jaxdebias.measure._mean_intervals import mean_interval
 from jaxdebias.mitigate._patch_noise.masks import budget_mask, mask_iou, quantile_mask
 from jaxdebias.models._patch_net import patch_net
 
@@ -126,6 +127,7 @@ def audit_patches(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfi
     """
     check_pictures(dataset)
     key_held, key_train, key_maps, key_attribute, key_label = jax.random.split(key, 5)
+    key_interval = jax.random.fold_in(key, 5)
     train, split, held, kept = _parts(key_held, dataset)
     size = held.x.shape[1:3]
     factor = 1
@@ -164,9 +166,8 @@ def audit_patches(key: Key, dataset: Dataset, config: PlacesConfig = PlacesConfi
         again = fit_temperature(fit.logits(x_checks), codes(own)[checks])
         fit = fit._replace(temperature=fit.temperature * again)
         maps = fit.image_maps(x_held, codes(truth), confidence="pointwise", edge="flush")
-        places.append(
-            (place(maps, weight, unit, most=_most(fit.prior, codes(truth), weight), classes=codes.count), maps)
-        )
+        most = _most(fit.prior, codes(truth), weight)
+        places.append((place(key_interval, maps, weight, unit, most=most, classes=codes.count), maps))
     (of_attribute, attribute_maps), (of_label, label_maps) = places
 
     tops = [_top(place.map) for place in (of_attribute, of_label)]
@@ -209,6 +210,7 @@ def check_pictures(dataset: Dataset) -> None:
 
 
 def place(
+    key: Key,
     maps: Float[np.ndarray, "n h w"],
     weight: Float[np.ndarray, " n"],
     unit: Int[np.ndarray, " n"],
@@ -219,6 +221,7 @@ def place(
     """The place that the maps of images show together.
 
     Args:
+      key: randomness of the interval's resamples.
       maps: pointwise, in nats.
       weight: of each image.
       unit: images of one number are not independent; 0..u-1.
@@ -238,10 +241,9 @@ def place(
         if len(chosen) and len(measured):
             top = _top(mean(chosen))
             value[measured] = maps[measured][:, top].mean(axis=1)
-    average = float(weight @ value / weight.sum())
-    of_unit = np.bincount(unit, weights=weight * (value - average))
-    error = 1.96 * float(np.sqrt((of_unit**2).sum()) / weight.sum())
-    information = Interval(average / most, (average - error) / most, (average + error) / most, len(of_unit))
+    share = value / most
+    least = min(-1.0, float(share.min()))  # patches may mislead without bound, and say no more than there is
+    information = mean_interval(share, key=key, unit=unit, weight=weight, bounds=(least, 1.0))
     location, area = localise(general, share=TOP), float(budget_mask(general, 0.9, floor=0.0).mean())
     return Place(
         map=general,

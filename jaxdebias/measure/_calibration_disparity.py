@@ -48,7 +48,8 @@ def compare_calibration(
     value = np.array([gap.value for gap in each])
     half, wide_half = (np.array([gap.high - gap.value for gap in of_level]) for of_level in (each, wide))
     index = np.flatnonzero(known)
-    highest, lowest = index[value[index].argmax()], index[value[index].argmin()]
+    highest = index[value[index].argmax()]
+    lowest = index[::-1][value[index[::-1]].argmin()]  # another group, even where all gaps are equal
     difference = value[index][:, None] - value[index]
     low = (difference - np.hypot(wide_half[index][:, None], wide_half[index])).max()
     high = (difference + np.hypot(half[index][:, None], half[index])).max()

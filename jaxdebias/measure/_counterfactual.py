@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import (
-    ONE_LOGIT,
     check_choice,
     check_finite,
     check_integers,
@@ -23,6 +22,7 @@ from jaxdebias.contracts import (
     check_numbers,
     describe,
     expect,
+    one_logit_hint,
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, Params
@@ -93,7 +93,9 @@ def flip_rate(logits: Float[Array, "n k"], logits_twin: Float[Array, "n k"]) -> 
     """
     for name, value in (("logits", logits), ("logits_twin", logits_twin)):
         check_numbers(name, value, "n k")
-        expect(np.shape(value)[1] >= 2, name, "two classes or more", f"{describe(value)} ({ONE_LOGIT})")
+        expect(
+            np.shape(value)[1] >= 2, name, "two classes or more", describe(value) + one_logit_hint(value, len(value))
+        )
     same = np.shape(logits_twin) == np.shape(logits) and np.size(logits) > 0
     expect(same, "logits_twin", f"the shape of logits, {list(np.shape(logits))}, not empty", describe(logits_twin))
     return jnp.mean(jnp.argmax(logits, axis=-1) != jnp.argmax(logits_twin, axis=-1))

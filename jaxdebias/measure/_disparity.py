@@ -111,7 +111,9 @@ def largest_difference_interval(x: Any, n: Any, *, level: float = 0.95) -> Large
     lows, _ = _pair_limits(x, n, points)
     _, highs = _pair_limits(x, n, np.full_like(points, normal_quantile(level)))
     rate = x / np.where(seen, n, 1.0)
-    highest, lowest = np.where(seen, rate, -np.inf).argmax(-1), np.where(seen, rate, np.inf).argmin(-1)
+    highest = np.where(seen, rate, -np.inf).argmax(-1)
+    others = seen & (np.arange(n.shape[-1]) != highest[..., None])  # two groups, even where all rates are equal
+    lowest = np.where(others, rate, np.inf).argmin(-1)
 
     def of_group(values: np.ndarray, group: np.ndarray | np.integer) -> Numbers:
         return np.take_along_axis(values, group[..., None], axis=-1)[..., 0]

@@ -17,6 +17,7 @@ from jaxdebias.contracts import (
     check_numbers,
     describe,
     expect,
+    one_logit_hint,
     row_count,
 )
 from jaxdebias.core import Array, Batch, Key, group_of
@@ -248,6 +249,8 @@ def predicted_class(what: str, predicted: Any, n: int, classes: int) -> np.ndarr
     if np.ndim(predicted) == 2:
         check_logits(predicted, n, classes=classes, what=what, probabilities=True)
         predicted = np.argmax(predicted, axis=-1)
+    hint = one_logit_hint(predicted, n)
+    expect(not hint, what, f"classes, int [n={n}], or logits, float [n={n}, k={classes}]", describe(predicted) + hint)
     check_integers(what, predicted, n, 0, classes)
     return np.asarray(predicted)
 

@@ -77,6 +77,7 @@ def refit_head(
       ContractError: sets that are missing or malformed, rows to replace that are no rows of the training set or appear
         twice, a head that is not affine.
     """
+    check_key("key", key)
     del key
     began = time.perf_counter()
     check_type("config", config, RefitHeadConfig)

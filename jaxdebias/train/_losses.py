@@ -72,6 +72,32 @@ def detached_generalised_cross_entropy(
     return scale * jax.lax.stop_gradient(jnp.exp(-q * loss)) * loss
 
 
+def binary_cross_entropy(
+    logits: Float[Array, "n t"], target: Int[Array, "n t"], pos_weight: Float[Array, " t"] | None = None
+) -> Float[jax.Array, "n"]:
+    """Sigmoid cross-entropy of many yes-or-no outputs, in nats: the mean over the outputs of a row that are known.
+
+    With all targets known, its mean over rows is that of PyTorch's `BCEWithLogitsLoss`.
+
+    Args:
+      logits: `[n t]`.
+      target: 0 or 1; -1 where unknown: that entry is in no value, gradient or Hessian. A row without any known target
+        is 0. Any other value gives NaN, which stops the training loop.
+      pos_weight: `[t]`, by which the loss of ones is multiplied; None: 1.
+
+    >>> loss = binary_cross_entropy(jnp.zeros((2, 2)), jnp.array([[1, 0], [1, -1]]), jnp.array([3.0, 1.0]))
+    >>> [round(float(one), 4) for one in loss]
+    [1.3863, 2.0794]
+    """
+    logits, target = jnp.asarray(logits), jnp.asarray(target)
+    known = target >= 0
+    scale = 1.0 if pos_weight is None else jnp.asarray(pos_weight, logits.dtype)[None]
+    yes, no = -scale * jax.nn.log_sigmoid(logits), -jax.nn.log_sigmoid(-logits)
+    loss = jnp.where(target == 1, yes, jnp.where(target == 0, no, jnp.nan))
+    loss = jnp.where(target == -1, 0.0, loss)
+    return loss.sum(-1) / jnp.maximum(known.sum(-1), 1)
+
+
 def correct(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[jax.Array, "n"]:
     """1 where the largest logit is that of the label, else 0; ties go to the lower class."""
     check_labelled(logits, label)

@@ -3,6 +3,7 @@ import re
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxdebias.app.predictions import audit_predictions
@@ -220,6 +221,27 @@ def test_one_table_one_verdict_whatever_its_spelling(tmp_path):
         results = audit_predictions(write(tmp_path / "p.csv", header, table), tmp_path / str(number))
         found.append((results.verdict, results.before.accuracy, results.label_names))
     assert found[0] == found[1] == found[2]
+
+
+def test_the_first_line_on_a_table_of_pandas(tmp_path):
+    """Labels as floats, integers that may be missing, missing text, the index: the gap is that of the frame."""
+    rng = np.random.default_rng(0)
+    label, sex = rng.integers(0, 2, 600), rng.choice(["f", "m"], 600)
+    predicted = np.where(rng.random(600) < np.where(sex == "f", 0.7, 0.95), label, 1 - label)
+    frame = pd.DataFrame({"label": label.astype(float), "predicted": predicted, "sex": sex})
+    frame["site"] = pd.array(rng.integers(0, 3, 600), dtype="Int64")
+    frame.loc[frame.index[::10], ["sex", "site"]] = pd.NA
+    frame.to_csv(tmp_path / "p.csv")
+    results = audit_predictions(tmp_path / "p.csv", tmp_path / "out")
+    rate = (frame["label"] == frame["predicted"]).groupby(frame["sex"]).agg(["mean", "size"])
+    (low, n_low), (high, n_high) = rate.loc["f"], rate.loc["m"]
+    expected = f"Accuracy differs by sex: {100 * low:.1f} % for f (n = {n_low:.0f}), {100 * high:.1f} % for m"
+    assert results.verdict.headline.startswith(
+        f"{expected} (n = {n_high:.0f}), a gap of {100 * (high - low):.1f} points"
+    )
+    assert results.attribute_names == ("f", "m")
+    assert {entry.attribute for entry in results.verdict.disparity} == {"sex", "site", "sex x site"}
+    assert "A column without a name was left out" in " ".join(results.findings)
 
 
 GOOD = ["label", "predicted", "split", "sex"]

@@ -12,6 +12,7 @@ from jaxdebias.auditing.patch_places import PlacesConfig, audit_patches, balance
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
 from jaxdebias.explain import PatchFitConfig
+from jaxdebias.measure import mean_interval
 from jaxdebias.mitigate import quantile_mask
 from jaxdebias.models import patch_net
 from jaxdebias.models.patch_layers import Conv, Pool
@@ -217,17 +218,19 @@ def test_a_place_by_hand():
     maps = np.zeros((40, 10, 10), np.float32)
     maps[:20, 0], maps[20:, 0] = 0.5, 0.1
     weight = np.repeat([1.0, 3.0], 20)
-    seen = place(maps, weight, np.arange(40), most=0.5, classes=2)
+    seen = place(KEY, maps, weight, np.arange(40), most=0.5, classes=2)
     np.testing.assert_allclose(seen.map[0], 0.2, rtol=1e-6)
     assert seen.information.value == pytest.approx(0.4)
     assert seen.information.n == 40
-    error = 1.96 * np.sqrt(20 * (1 * 0.3) ** 2 + 20 * (3 * 0.1) ** 2) / 80 / 0.5
-    assert seen.information.high - 0.4 == pytest.approx(error)
-    assert 0.4 - seen.information.low == pytest.approx(error)
+    share = np.repeat([1.0, 0.2], 20)  # of the nats that there are
+    expected = mean_interval(share, key=KEY, weight=weight, bounds=(-1.0, 1.0))
+    np.testing.assert_allclose(seen.information, expected, rtol=1e-6)
+    error = np.sqrt(20 * (1 * 0.6) ** 2 + 20 * (3 * 0.2) ** 2) / 80
+    assert seen.information.high - seen.information.low == pytest.approx(2 * 1.96 * error, rel=0.15)
     assert (seen.held, seen.spread, seen.found) == (1.0, False, True)
     assert seen.area == pytest.approx(0.1)
     # Two copies of an image are one: the error does not shrink.
-    twice = place(maps.repeat(2, axis=0), weight.repeat(2), np.arange(40).repeat(2), most=0.5, classes=2)
+    twice = place(KEY, maps.repeat(2, axis=0), weight.repeat(2), np.arange(40).repeat(2), most=0.5, classes=2)
     np.testing.assert_allclose(twice.information[:3], seen.information[:3], rtol=1e-6)
 
 
@@ -237,7 +240,7 @@ def test_a_place_is_less_than_half_the_picture():
     maps[:, :3] = 2.0
     behind, around = maps.copy(), maps.copy()
     behind[:, 3:5], around[:, 3:] = 2.0, 4 / 7
-    near, far = (place(one, np.ones(8), np.arange(8), most=2.0, classes=2) for one in (behind, around))
+    near, far = (place(KEY, one, np.ones(8), np.arange(8), most=2.0, classes=2) for one in (behind, around))
     assert (near.held, far.held) == pytest.approx((0.6, 0.6))
     assert near.area <= 0.5 < far.area
     assert (near.spread, far.spread) == (False, True)
@@ -245,10 +248,10 @@ def test_a_place_is_less_than_half_the_picture():
 
 def test_what_every_pixel_tells_is_found_everywhere():
     """A perfect net on a colour cast makes a flat map, none of whose pixels is above the others."""
-    flat = place(np.full((8, 10, 10), np.log(2), np.float32), np.ones(8), np.arange(8), most=np.log(2), classes=2)
+    flat = place(KEY, np.full((8, 10, 10), np.log(2), np.float32), np.ones(8), np.arange(8), most=np.log(2), classes=2)
     assert flat.information.value == pytest.approx(1.0)
     assert (flat.found, flat.spread) == (True, True)
-    none = place(np.zeros((8, 10, 10), np.float32), np.ones(8), np.arange(8), most=np.log(2), classes=2)
+    none = place(KEY, np.zeros((8, 10, 10), np.float32), np.ones(8), np.arange(8), most=np.log(2), classes=2)
     assert not none.found
 
 
@@ -256,13 +259,13 @@ def test_noise_has_no_place():
     """The top of a map of noise is positive by choice; judged on other images it is not."""
     rng = np.random.default_rng(0)
     seen = [
-        place(rng.normal(size=(60, 12, 12)).astype(np.float32), np.ones(60), np.arange(60), most=1.0, classes=2)
+        place(KEY, rng.normal(size=(60, 12, 12)).astype(np.float32), np.ones(60), np.arange(60), most=1.0, classes=2)
         for _ in range(100)
     ]
     # 2.5 % by the interval's own account. The regions' own noise comes on top, as both halves share nothing else.
     assert sum(one.found for one in seen) <= 8
     assert abs(np.mean([one.information.value for one in seen])) < 0.01
-    flat = place(np.zeros((6, 12, 12), np.float32), np.ones(6), np.arange(6), most=1.0, classes=2)
+    flat = place(KEY, np.zeros((6, 12, 12), np.float32), np.ones(6), np.arange(6), most=1.0, classes=2)
     assert not flat.found
     assert flat.spread
 

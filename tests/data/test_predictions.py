@@ -143,11 +143,11 @@ def test_what_is_no_attribute_is_left_out_by_name(tmp_path):
         [f"{i}.png" for i in range(300)], range(300), logit, logit**2, label == predicted, rng.normal(size=300), label,
         predicted, sex, strict=True,
     )  # fmt: skip
-    header = ["file", "id", "z", "confidence", "correct", "age", "label", "predicted", "sex"]
+    header = ["", "id", "z", "confidence", "correct", "age", "label", "predicted", "sex"]
     read = read_predictions(write(tmp_path / "p.csv", header, rows))
     assert list(read.columns) == ["age", "sex"]
     said = {text.split()[0]: text for text in read.remarks}
-    assert "an identifier: 300 values in 300 rows" in said["file"]
+    assert "A column without a name was left out of the candidates: it is an identifier: 300 values" in said["A"]
     assert "an identifier: 300 values in 300 rows" in said["id"]
     assert "the model's own score" in said["z"]
     assert "a score of the model" in said["confidence"]
@@ -180,6 +180,17 @@ def test_missing_text(tmp_path, missing):
     assert read.remarks == (f"sex: 1 cell with {missing!r} is unknown.",)
     with pytest.raises(ContractError, match="row 2`: expected a value for label, got "):
         read_predictions(write(tmp_path / "p.csv", ["label", "predicted", "sex"], [(missing, "a", "f"), *rows]))
+
+
+def test_a_column_of_probabilities_by_name(tmp_path):
+    rows = [(i % 2, i % 2, 0.2 + 0.5 * (i % 2), "fm"[i // 2 % 2]) for i in range(40)]
+    path = write(tmp_path / "p.csv", ["label", "predicted", "risk", "sex"], rows)
+    read = read_predictions(path, probability="risk")
+    np.testing.assert_allclose(read.probability[:2], [[0.8, 0.2], [0.3, 0.7]])
+    assert set(read.columns) == {"sex"}
+    assert read_predictions(path).probability is None
+    with pytest.raises(ContractError, match=r"`probability`: expected a column of p.csv, got 'chance'"):
+        read_predictions(path, probability="chance")
 
 
 def test_measurements_are_no_classes(tmp_path):

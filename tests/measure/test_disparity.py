@@ -68,8 +68,19 @@ def test_values_and_names_of_groups():
     assert (got.value, got.family, got.highest, got.lowest, got.n) == (pytest.approx(0.8), 0, 0, 1, 20)
     got = largest_difference_interval([[9, 4, 5], [2, 8, 19]], [[10, 10, 10], [10, 10, 20]])
     assert (got.value, got.family, got.highest, got.lowest, got.n) == (pytest.approx(0.75), 1, 2, 0, 30)
+    equal = largest_difference_interval([10, 40, 0, 20], [10, 40, 0, 20])  # two groups, although all rates are 1
+    assert (equal.value, equal.highest, equal.lowest, equal.n) == (0.0, 0, 1, 50)
     worst = worst_group_interval([9, 4, 5], [10, 10, 10])
     assert (worst.value, worst.group, worst.n) == (0.4, 1, 10)
+
+
+def test_each_limit_of_the_worst_group_is_the_lowest_of_all_groups():
+    """The lowest rate has neither the lowest lower limit (a group of 2 rows has) nor the lowest upper one."""
+    x, n = [1, 45, 480], [2, 100, 1000]
+    got = worst_group_interval(x, n)
+    assert (got.value, got.group) == (0.45, 1)
+    assert got.low == pytest.approx(float(stats.beta.ppf(0.025, 1, 2)))
+    assert got.high == pytest.approx(float(stats.beta.ppf(1 - 0.025 / 3, 481, 520)))
 
 
 def test_fairlearn_has_the_same_values():

@@ -233,7 +233,7 @@ def test_changes_are_those_of_the_reports(key):
         ({"positive": 2}, "`positive`: expected a class in 0..1, or None, got 2"),
         ({"min_group": 0}, "`min_group`: expected at least 1, got 0"),
         ({"unit": np.array([0, 1])}, "`unit`: expected int [n=4], got int64 [2]"),
-        ({"predicted": np.array([0.5, 1, 0, 1])}, "`predicted`: expected int [n=4], got float64 [4]"),
+        ({"predicted": np.array([0.5, 1, 0, 1])}, "`predicted`: expected classes, int [n=4], or logits"),
     ],
 )
 def test_refuses(key, unchecked, change, message):

@@ -292,7 +292,10 @@ def test_values_out_of_range_never_count(key, unchecked):
     [
         ({"predicted": np.zeros(3, np.int32)}, "`predicted`: expected int [n=4], got int32 [3]"),
         ({"predicted": np.full(4, 2)}, "`predicted`: expected values in 0..1, got 2..2"),
-        ({"predicted": np.zeros(4)}, "`predicted`: expected int [n=4], got float64 [4]"),
+        (
+            {"predicted": np.zeros(4)},
+            "or logits, float [n=4, k=2], got float64 [4] (a single logit z is",
+        ),
         ({"predicted": np.zeros((4, 3))}, "`predicted`: expected float [n=4, k=2], got float64 [4, 3]"),
         ({"predicted": np.full((4, 2), np.nan)}, "`predicted`: expected finite values, got 8 of 8 not finite"),
         ({"label": np.array([0, 1, 2, 0])}, "`label`: expected values in 0..1, got 0..2"),

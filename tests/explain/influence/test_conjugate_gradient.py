@@ -84,10 +84,12 @@ def test_bad_settings_and_the_disk():
 
 
 def test_it_stops_at_the_tolerance_and_not_before():
+    """Features of equal scale: a step lowers the residual to about a quarter, so that a stop at another one shows."""
     rng = np.random.default_rng(0)
-    x, label = rng.normal(size=(200, 6)) * np.logspace(0, 1, 6), rng.integers(0, 3, 200)
+    x, label = rng.normal(size=(200, 20)), rng.integers(0, 3, 200)
     with enable_x64(True):
-        problem = influence.head_problem(x, label, influence.AffineHead(np.zeros((6, 3)), None), l2=0.1)
-        for tolerance in (1e-2, 1e-4, 1e-6):
-            inverse = influence.factor(problem, ConjugateGradient(tolerance=tolerance), damping=0.1)
-            assert inverse.solve(rng.normal(size=(18, 1))).residual <= 1.001 * tolerance
+        problem = influence.head_problem(x, label, influence.AffineHead(np.zeros((20, 3)), None), l2=0.1)
+        rhs = rng.normal(size=(60, 1))
+        for tolerance in (1e-2, 1e-5):
+            found = influence.factor(problem, ConjugateGradient(tolerance=tolerance), damping=0.1).solve(rhs)
+            assert 0.02 * tolerance < found.residual <= 1.001 * tolerance
