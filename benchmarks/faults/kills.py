@@ -183,29 +183,28 @@ def commands(scratch: Path) -> dict[str, Callable[[], Callable[[Path], Any]]]:
         "audit": lambda: call("audit", trained(2), "--pixels", "none"),
         "audit-predictions": lambda: call("audit-predictions", scratch / "p.csv"),
         "compare": lambda: call("compare", trained(2), trained(1)),
-        "reproduce": lambda: _table(scratch),
+        "reproduce": lambda: _table(scratch, call),
     }
 
 
-def _table(scratch: Path) -> Callable[[Path], Any]:
-    """A table of two seeds on drawn pixels of the right format, with a small network."""
+def _table(scratch: Path, call: Callable[..., Callable[[Path], None]]) -> Callable[[Path], Any]:
+    """A table of four rows on files of the right format, with a small network in place of the paper's."""
     from oracles.files import write_mnist
 
     from jaxdebias import models
-    from jaxdebias.files import locked
     from jaxdebias.mitigate import erm
-    from jaxdebias.reproduce import Method, TableConfig, reproduce_table
     from jaxdebias.reproduce import _methods as methods
+    from jaxdebias.reproduce._fitting import Method, Swept
     from jaxdebias.train import FitConfig
 
     folder, network = write_mnist(scratch / "mnist"), models.mlp(hidden=(8,))
-    quick = methods.Swept(learner_of=lambda case: erm(network), config=FitConfig(epochs=2, batch_size=32))
-    method = Method("none", "last weights", quick)
+    quick = Swept(learner_of=lambda case: erm(network), config=FitConfig(epochs=2, batch_size=32))
+    arguments = ("--data-dir", folder, "--seeds", 2, "--methods", "erm", "--levels", 0.1, 0.2)
+    table = call("reproduce", "sih-colored-mnist", *arguments)
 
     def run(out: Path) -> None:
-        config = TableConfig(data_dir=folder, seeds=2, methods=("erm",), ratios=(0.1, 0.2))
-        with mock.patch.dict(methods.COLORED_MNIST, {"erm": method}), locked(out / "table.json"):
-            reproduce_table(config, out / "table.json")
+        with mock.patch.dict(methods.COLORED_MNIST, {"erm": Method("none", "last weights", quick)}):
+            table(out)
 
     return run
 
