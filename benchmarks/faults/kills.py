@@ -78,7 +78,7 @@ def snapshots(folder: Path, into: Path) -> Iterator[list[Path]]:
             if state not in seen:
                 seen.add(state)
                 found.append(into / str(len(found)))
-                shutil.copytree(folder, found[-1], symlinks=True) if folder.exists() else found[-1].mkdir(parents=True)
+                copy(folder, found[-1])
         finally:
             busy = False
 
@@ -93,6 +93,15 @@ class _Copies(list):
     calls = 0
 
 
+def copy(folder: Path, into: Path) -> None:
+    """Copies what is below a folder. What another thread removes meanwhile is left out: it would be gone as well."""
+    into.mkdir(parents=True)
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            there = into / path.relative_to(folder)
+            there.mkdir() if path.is_dir() else shutil.copyfile(path, there)
+
+
 def digest(folder: Path) -> str:
     """Names and bytes of all files below a folder; of a half-written file only that it is there."""
     state = hashlib.sha256()
@@ -100,7 +109,8 @@ def digest(folder: Path) -> str:
         half = re.sub(r"\.[^.]+\.part$", ".part", str(path.relative_to(folder)))
         state.update(f"{half} ".encode())
         if path.is_file() and not half.endswith(".part"):
-            state.update(hashlib.sha256(path.read_bytes()).digest())
+            with contextlib.suppress(FileNotFoundError):  # removed by another thread
+                state.update(hashlib.sha256(path.read_bytes()).digest())
     return state.hexdigest()
 
 
@@ -140,7 +150,7 @@ def kill_everywhere(run: Callable[[Path], Any], scratch: Path, every: int = 1) -
         whole, failures = files(out), []
         tried = [*states[::every], *states[-1:]] if every > 1 else list(states)
         for state in tried:
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
             shutil.copytree(state, out)
             try:
                 run(out)
@@ -178,12 +188,12 @@ def commands(scratch: Path) -> dict[str, Callable[[], Callable[[Path], Any]]]:
     lines = ["label,predicted,sex", *(f"{y},{p},{a}" for y, p, a in zip(label, predicted, group, strict=True))]
     (scratch / "p.csv").write_text("\n".join(lines) + "\n")
     return {
-        "train": lambda: call("train", "--data", "digits", "--epochs", "2"),
         "debias": lambda: call("debias", trained(2), "--method", "dfr", "--no-baselines"),
         "audit": lambda: call("audit", trained(2), "--pixels", "none"),
         "audit-predictions": lambda: call("audit-predictions", scratch / "p.csv"),
         "compare": lambda: call("compare", trained(2), trained(1)),
         "reproduce": lambda: _table(scratch, call),
+        "train": lambda: call("train", "--data", "digits", "--epochs", "2"),
     }
 
 
@@ -229,8 +239,8 @@ def main() -> None:
             kills = kill_everywhere(run, place, options.every)
             rows.append({"command": name, **kills._asdict(), "seconds": round(time.perf_counter() - began, 1)})
             print(json.dumps(rows[-1]), flush=True)
-    made = {"device": device_name(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}
-    options.out.write_text(json.dumps({"summary": rows, **made}, indent=1) + "\n")
+            made = {"device": device_name(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}
+            options.out.write_text(json.dumps({"summary": rows, **made}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
