@@ -45,11 +45,12 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     jaxdebias.contracts.ContractError: `data`: expected one of digits, scenes, got 'digit' (did you mean 'digits'?)
     """
     choices = list(choices)
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    got = repr(value) if len(repr(value)) <= 60 else describe(value)  # a file may hold anything in its place
+    near = difflib.get_close_matches(got.strip("'"), choices, n=1, cutoff=0.4)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    expect(False, what, f"one of {', '.join(choices)}", f"{value!r}{hint}")
+    expect(False, what, f"one of {', '.join(choices)}", f"{got}{hint}")
 
 
 def check_integers(what: str, value: Any, n: int, low: int, high: int | None) -> None:

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, read only if whole, and folders that one process at a time fills."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -187,7 +188,8 @@ def locked(path: Path) -> Iterator[Callable[[], None]]:
     """A folder, or a file to be, that no other process fills at the same time. The lock ends with the process.
 
     That of a folder lies on the folder itself (`flock`) and leaves nothing; that of a file on `.NAME.lock` beside it,
-    which is removed at the end. A file system without such locks (some NFS) is warned of; on Windows there are none.
+    which is removed at the end, as is what a process that was killed left of the file half written. A file system
+    without such locks (some NFS) is warned of; on Windows there are none.
 
     Args:
       path: a folder that exists, or a file that need not.
@@ -234,6 +236,10 @@ def locked(path: Path) -> Iterator[Callable[[], None]]:
         if same():
             break
         os.close(handle)  # removed by the one who held it, between opening and locking
+
+    if not folder:  # what a process that was killed left half written
+        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            part.unlink(missing_ok=True)
 
     def check() -> None:
         expect(same(), str(path), "the folder that was there at the start", "none, or another one; start again")

@@ -78,7 +78,7 @@ def snapshots(folder: Path, into: Path) -> Iterator[list[Path]]:
             if state not in seen:
                 seen.add(state)
                 found.append(into / str(len(found)))
-                shutil.copytree(folder, found[-1], symlinks=True) if folder.exists() else found[-1].mkdir(parents=True)
+                copy(folder, found[-1])
         finally:
             busy = False
 
@@ -93,6 +93,15 @@ class _Copies(list):
     calls = 0
 
 
+def copy(folder: Path, into: Path) -> None:
+    """Copies what is below a folder. What another thread removes meanwhile is left out: it would be gone as well."""
+    into.mkdir(parents=True)
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            there = into / path.relative_to(folder)
+            there.mkdir() if path.is_dir() else shutil.copyfile(path, there)
+
+
 def digest(folder: Path) -> str:
     """Names and bytes of all files below a folder; of a half-written file only that it is there."""
     state = hashlib.sha256()
@@ -100,7 +109,8 @@ def digest(folder: Path) -> str:
         half = re.sub(r"\.[^.]+\.part$", ".part", str(path.relative_to(folder)))
         state.update(f"{half} ".encode())
         if path.is_file() and not half.endswith(".part"):
-            state.update(hashlib.sha256(path.read_bytes()).digest())
+            with contextlib.suppress(FileNotFoundError):  # removed by another thread
+                state.update(hashlib.sha256(path.read_bytes()).digest())
     return state.hexdigest()
 
 
@@ -140,7 +150,7 @@ def kill_everywhere(run: Callable[[Path], Any], scratch: Path, every: int = 1) -
         whole, failures = files(out), []
         tried = [*states[::every], *states[-1:]] if every > 1 else list(states)
         for state in tried:
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
             shutil.copytree(state, out)
             try:
                 run(out)
@@ -154,8 +164,8 @@ def kill_everywhere(run: Callable[[Path], Any], scratch: Path, every: int = 1) -
     return Kills(states.calls, len(tried), len(tried) - len(failures), failures)
 
 
-def commands(scratch: Path) -> dict[str, Callable[[Path], Any]]:
-    """Name -> a command that fills a folder. Those that read a run or a table find one in `scratch`."""
+def commands(scratch: Path) -> dict[str, Callable[[], Callable[[Path], Any]]]:
+    """Name -> what makes a command that fills a folder. A command that reads a run is given one in `scratch`."""
     import numpy as np
 
     from jaxdebias.app import cli
@@ -167,44 +177,44 @@ def commands(scratch: Path) -> dict[str, Callable[[Path], Any]]:
 
         return run
 
-    made, other = scratch / "made", scratch / "other"
-    train = call("train", "--data", "digits", "--epochs", "2")
-    train(made)
-    call("train", "--data", "digits", "--epochs", "1")(other)
+    def trained(epochs: int) -> Path:
+        if not (made := scratch / f"made-{epochs}").exists():
+            call("train", "--data", "digits", "--epochs", epochs)(made)
+        return made
+
     rng = np.random.default_rng(0)
     label, group = rng.integers(0, 2, (2, 400))
     predicted = np.where(rng.random(400) < 0.8, label, group)
     lines = ["label,predicted,sex", *(f"{y},{p},{a}" for y, p, a in zip(label, predicted, group, strict=True))]
     (scratch / "p.csv").write_text("\n".join(lines) + "\n")
     return {
-        "train": train,
-        "debias": call("debias", made, "--method", "dfr", "--no-baselines"),
-        "audit": call("audit", made, "--pixels", "none"),
-        "audit-predictions": call("audit-predictions", scratch / "p.csv"),
-        "compare": call("compare", made, other),
-        "reproduce": _table(scratch),
+        "debias": lambda: call("debias", trained(2), "--method", "dfr", "--no-baselines"),
+        "audit": lambda: call("audit", trained(2), "--pixels", "none"),
+        "audit-predictions": lambda: call("audit-predictions", scratch / "p.csv"),
+        "compare": lambda: call("compare", trained(2), trained(1)),
+        "reproduce": lambda: _table(scratch, call),
+        "train": lambda: call("train", "--data", "digits", "--epochs", "2"),
     }
 
 
-def _table(scratch: Path) -> Callable[[Path], Any]:
-    """A table of two seeds on drawn pixels of the right format, with a small network."""
+def _table(scratch: Path, call: Callable[..., Callable[[Path], None]]) -> Callable[[Path], Any]:
+    """A table of four rows on files of the right format, with a small network in place of the paper's."""
     from oracles.files import write_mnist
 
     from jaxdebias import models
-    from jaxdebias.files import locked
     from jaxdebias.mitigate import erm
-    from jaxdebias.reproduce import Method, TableConfig, reproduce_table
     from jaxdebias.reproduce import _methods as methods
+    from jaxdebias.reproduce._fitting import Method, Swept
     from jaxdebias.train import FitConfig
 
     folder, network = write_mnist(scratch / "mnist"), models.mlp(hidden=(8,))
-    quick = methods.Swept(learner_of=lambda case: erm(network), config=FitConfig(epochs=2, batch_size=32))
-    method = Method("none", "last weights", quick)
+    quick = Swept(learner_of=lambda case: erm(network), config=FitConfig(epochs=2, batch_size=32))
+    arguments = ("--data-dir", folder, "--seeds", 2, "--methods", "erm", "--levels", 0.1, 0.2)
+    table = call("reproduce", "sih-colored-mnist", *arguments)
 
     def run(out: Path) -> None:
-        config = TableConfig(data_dir=folder, seeds=2, methods=("erm",), ratios=(0.1, 0.2))
-        with mock.patch.dict(methods.COLORED_MNIST, {"erm": method}), locked(out / "table.json"):
-            reproduce_table(config, out / "table.json")
+        with mock.patch.dict(methods.COLORED_MNIST, {"erm": Method("none", "last weights", quick)}):
+            table(out)
 
     return run
 
@@ -219,17 +229,18 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, run in commands(Path(scratch)).items():
+        for name, make in commands(Path(scratch)).items():
             if options.only and name not in options.only:
                 continue
+            run = make()
             began = time.perf_counter()
             place = Path(scratch) / f"killed-{name}"
             place.mkdir()
             kills = kill_everywhere(run, place, options.every)
             rows.append({"command": name, **kills._asdict(), "seconds": round(time.perf_counter() - began, 1)})
             print(json.dumps(rows[-1]), flush=True)
-    made = {"device": device_name(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}
-    options.out.write_text(json.dumps({"summary": rows, **made}, indent=1) + "\n")
+            made = {"device": device_name(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}
+            options.out.write_text(json.dumps({"summary": rows, **made}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`jaxdebias reproduce [TABLE]`: a table or figure of a paper beside what was published; without a name, the list."""
 
+import contextlib
 import tempfile
 import time
 from dataclasses import dataclass
@@ -67,7 +68,10 @@ class Reproduce:
             levels=None if self.levels is None else experiment.read_levels(self.levels),
             trial=self.trial,
         )
-        with locked(out):
+        path = reproduce.results_path(out)
+        with contextlib.ExitStack() as opened:
+            for suffix in (path.suffix, ".md", ".png"):  # what is written, and what a kill left of it half written
+                opened.enter_context(locked(path.with_suffix(suffix)))
             table = reproduce.reproduce_table(config, out, observe=progress.print_line)
         print_reproduced(table)
         print(f"Wrote to {out}: all rows and their summary; the table and the figure are beside it.")

@@ -65,6 +65,10 @@ class DataOptions:
     """Attribute to classify (celeba)."""
     image_size: Int = None
     """Height and width to which pictures are resized."""
+    max_pixels: Int = None
+    """Largest picture that is decoded (folder; 50,000,000)."""
+    max_bytes: Int = None
+    """Most memory for all decoded pictures (folder; 2 GiB)."""
     max_train: Int = None
     """At most this many training pictures (celeba)."""
     limit: Int = None

@@ -3,7 +3,7 @@
 from jaxdebias.reproduce._experiment import Cell, Experiment, Margin, Rate
 from jaxdebias.reproduce._registry import EXPERIMENTS, Listed, list_experiments
 from jaxdebias.reproduce._summary import compare, counts, paired, summary
-from jaxdebias.reproduce._table import TableConfig, reproduce_table
+from jaxdebias.reproduce._table import TableConfig, reproduce_table, results_path
 
 __all__ = [
     "EXPERIMENTS",
@@ -18,5 +18,6 @@ __all__ = [
     "list_experiments",
     "paired",
     "reproduce_table",
+    "results_path",
     "summary",
 ]
