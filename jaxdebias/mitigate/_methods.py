@@ -87,21 +87,21 @@ def _table(*rows: Method) -> dict[str, Method]:
 
 METHODS = _table(
     Method("erm", erm, "ERM", "plain training, with which every method is compared"),
-    Method("gce", gce, "GCE", "down-weights samples that it gets wrong: robust to wrong labels, more biased alone"),
+    Method("gce", gce, "GCE", "down-weights what it gets wrong, more biased alone"),
     Method("group-balanced", group_balanced, "Group balancing", "draws every group equally often", ("groups",)),
     Method("group-dro", group_dro, "GroupDRO", "minimises the loss of the worst group", ("groups",)),
     Method(
         "lff",
         lff,
         "LfF",
-        "weighs samples by how a deliberately biased network fails on them",
+        "up-weights what a biased network gets wrong",
         one_network=False,
     ),
     Method(
         "disent",
         disent,
         "DisEnt",
-        "separates the code of the bias from that of the label and swaps it between samples",
+        "swaps the code of the bias between samples",
         network="two encoders",
         model="mlp",
         pictures=True,
@@ -111,7 +111,7 @@ METHODS = _table(
         "sih",
         sih,
         "Signal is Harder",
-        "two autoencoders: one learns the bias, the other what the first gets wrong",
+        "two autoencoders: one learns the bias, one the rest",
         network="branches",
         model="mlp",
         pictures=True,
@@ -258,9 +258,10 @@ def choices(table: dict[str, Method]) -> tuple[str, ...]:
 
 
 def help_text(table: dict[str, Method]) -> str:
-    """What the methods of a command do, one line each, for its help."""
+    """What the methods of a command do, one line each, for its help, which is to fit on a screen."""
     offered = [method for method in table.values() if method.command]
-    return "; ".join(f"{method.name}: {method.help}{_needs(method)}" for method in offered)
+    said = "; ".join(f"{method.name}: {method.help}{_needs(method)}" for method in offered)
+    return said.replace(f"(needs {NEEDS['groups']})", "(needs the attribute)")
 
 
 def _needs(method: Method) -> str:
