@@ -28,15 +28,20 @@ def print_reproduced(table: TableResults, console: "Console | None" = None) -> N
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console()
+    console, columns = console or Console(), heads(experiment_of(table))
+    first, *others = (rate.name for rate in experiment_of(table).rates)
+    # All in one table is wider than most terminals, and a value that is cut short is worse than two tables.
+    parts = (("method", "level", "seeds", first, "published", "gain"), ("method", "level", *others, "seconds"))
     for device, rows in rows_by_device(table).items():
-        shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-        for name, head in heads(experiment_of(table)).items():
-            shown.add_column(head, justify="left" if name in ("method", "verdict") else "right")
-        for row in rows:
-            shown.add_row(*map(Text, row.values()))
         console.print(f"Measured on {device}", markup=False)
-        console.print(shown)
+        for names in parts:
+            shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+            for name in names:
+                shown.add_column(columns[name], justify="left" if name == "method" else "right", overflow="fold")
+            for row in rows:
+                said = {**row, "published": f"{row['published']} {row['verdict']}".strip()}
+                shown.add_row(*(Text(said[name]) for name in names))
+            console.print(shown)
     for line in remarks(table):
         console.print(line, markup=False)
 

@@ -67,6 +67,21 @@ def test_what_is_not_verified_is_printed_as_such_and_judged_by_nothing(name, mon
     assert set(counts(summary(table.rows, EXPERIMENTS[name]))["d"]) == {"unverified"}
 
 
+@pytest.mark.parametrize("name", published.TABLES)
+def test_nothing_is_cut_short_on_80_columns(name):
+    table = TableResults(
+        command="reproduce", provenance=provenance({}, seed=0), data=name, protocol="p", rows=rows(name)
+    )
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    print_reproduced(table, console)
+    said = console.file.getvalue()
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    for row in published.TABLES[name].rows:
+        assert row.method in said
+        assert f"{np.mean(row.runs):.1f}" in said
+
+
 def test_committed_tables_show_the_registrys_numbers():
     found = 0
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
