@@ -86,10 +86,10 @@ def _table(*rows: Method) -> dict[str, Method]:
 
 
 METHODS = _table(
-    Method("erm", erm, "ERM", "plain training, with which every method is compared"),
+    Method("erm", erm, "ERM", "plain training, the baseline of all"),
     Method("gce", gce, "GCE", "down-weights what it gets wrong, more biased alone"),
     Method("group-balanced", group_balanced, "Group balancing", "draws every group equally often", ("groups",)),
-    Method("group-dro", group_dro, "GroupDRO", "minimises the loss of the worst group", ("groups",)),
+    Method("group-dro", group_dro, "GroupDRO", "minimises the worst group's loss", ("groups",)),
     Method(
         "lff",
         lff,
@@ -133,7 +133,7 @@ METHODS = _table(
         "aug-cell",
         aug_cell,
         "AUG-CELL",
-        "guesses the attribute, balances the guessed groups, and returns plain training if in doubt",
+        "guesses the attribute and balances it, or trains plainly",
         kind="trainings",
         pictures=True,
         augment=True,
@@ -143,7 +143,7 @@ METHODS = _table(
         "jtt",
         jtt,
         "JTT",
-        "trains twice, the second time with the first model's errors counting more",
+        "trains twice, up-weighting what the first model got wrong",
         kind="trainings",
         one_network=False,
     ),
