@@ -108,5 +108,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # in place of this folder, whose `fuzz` is this file
     main()
