@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headlines import headlines
 from tables_audit import attention_iou, audit_cost, audit_networks, peers, speed, timed
+from tables_faults import faults
 from tables_repair import adult, colored_mnist, digits, full_colored_mnist, language_bias, samples, utkface
 from tables_statistics import audit_power, interval_coverage
 from tables_training import aug_cell, dbvae, experiments, patch_noise, reproduced, sih_step
@@ -47,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cam": functools.partial(timed, "cam"),
     "patches": functools.partial(timed, "patches"),
     "peers": peers,
+    "faults": faults,
 }
 
 

@@ -94,6 +94,8 @@ def check_labelled(logits: Any, label: Any) -> None:
     Of a column of labels, or of fewer, an index would broadcast without a word.
     """
     check_numbers("logits", logits, "n k")
+    truths = jnp.issubdtype(getattr(logits, "dtype", None) or np.asarray(logits).dtype, jnp.bool_)
+    expect(not truths, "logits", "numbers [n k]", describe(logits))
     integers = jnp.issubdtype(getattr(label, "dtype", None) or np.asarray(label).dtype, jnp.integer)
     fits = bool(integers) and np.shape(label) == np.shape(logits)[:1]
     expect(fits, "label", f"int [n={np.shape(logits)[0]}]", describe(label))

@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _complain(f"out of memory ({one_line(error)[:120]}); smaller data or a smaller model fits")
     except KeyboardInterrupt:
         resume = f"; the same command resumes: jaxdebias {shlex.join(new)}" if hasattr(options, "out") else ""
-        below_a_bar = "\n" if sys.stdout.isatty() else ""
+        below_a_bar = "\n" if sys.stdout is not None and sys.stdout.isatty() else ""
         print(f"{below_a_bar}jaxdebias: interrupted{resume}", file=sys.stderr)
         code = 130
     if code:

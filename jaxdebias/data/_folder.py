@@ -180,7 +180,7 @@ def read_metadata(root: pathlib.Path) -> list[Row]:
         name = value["filename"]
         inside = not pathlib.PurePath(name).is_absolute() and ".." not in pathlib.PurePath(name).parts
         expect(inside, where, "an image below the folder", describe(name))
-        expect(_is_file(image), where, "an image file", f"{describe(name)}, which does not exist")
+        expect(_is_file(image), where, "an image file", f"{name[:100]!r}, which does not exist")
         rows.append(Row(line, image, SPLITS[value["split"]], value["y"], value.get("a", "")))
     for split in ("train", "test"):
         expect(any(row.split == split for row in rows), METADATA, f"at least one row of split {split}", "none")

@@ -17,6 +17,7 @@ from jaxdebias.contracts import (
     check_choice,
     check_finite,
     check_integers,
+    check_key,
     check_labelled,
     check_logits,
     check_numbers,
@@ -98,7 +99,7 @@ def flip_rate(logits: Float[Array, "n k"], logits_twin: Float[Array, "n k"]) -> 
         )
     same = np.shape(logits_twin) == np.shape(logits) and np.size(logits) > 0
     expect(same, "logits_twin", f"the shape of logits, {list(np.shape(logits))}, not empty", describe(logits_twin))
-    return jnp.mean(jnp.argmax(logits, axis=-1) != jnp.argmax(logits_twin, axis=-1))
+    return jnp.mean(jnp.argmax(jnp.asarray(logits), axis=-1) != jnp.argmax(jnp.asarray(logits_twin), axis=-1))
 
 
 def counterfactual_bias(
@@ -160,6 +161,7 @@ def counterfactual_bias_of_logits(
     0; of "flip", the exact one of a proportion (`proportion_interval`). All allow for pairs that share a unit.
     """
     check_choice("kind", kind, KINDS)
+    check_key("key", key)
     n = row_count("label", label)
     check_logits(logits, n)
     check_logits(logits_twin, n, classes=logits.shape[1], what="logits_twin")
@@ -203,4 +205,7 @@ def _absolute(value: jax.Array, smooth: float) -> jax.Array:
 
 
 def _mean(value: jax.Array, weight: Array | None) -> jax.Array:
-    return jnp.mean(value) if weight is None else jnp.sum(value * weight) / jnp.sum(weight)
+    if weight is None:
+        return jnp.mean(value)
+    weight = jnp.asarray(weight)
+    return jnp.sum(value * weight) / jnp.sum(weight)

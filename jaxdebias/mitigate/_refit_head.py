@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdebias.contracts import check_batch, check_integers, check_type, expect
+from jaxdebias.contracts import check_batch, check_integers, check_key, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, counted, take
 from jaxdebias.explain.influence._objective import AffineHead, head_problem
 from jaxdebias.explain.influence._refit import refit

@@ -101,7 +101,7 @@ def binary_cross_entropy(
 def correct(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[jax.Array, "n"]:
     """1 where the largest logit is that of the label, else 0; ties go to the lower class."""
     check_labelled(logits, label)
-    return (jnp.argmax(jnp.asarray(logits), axis=-1) == label).astype(jnp.float32)
+    return (jnp.argmax(jnp.asarray(logits), axis=-1) == jnp.asarray(label)).astype(jnp.float32)
 
 
 def weighted_mean(values: Float[Array, "n"], weight: Float[Array, "n"] | None = None) -> Float[jax.Array, ""]:
