@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from tyro.conf import Suppress
 
 from jaxdebias import auditing
 from jaxdebias.app import progress
@@ -66,8 +67,8 @@ class DataOptions:
     """Height and width to which pictures are resized."""
     max_pixels: Int = None
     """Largest picture that is decoded (folder; 50,000,000)."""
-    max_bytes: Int = None
-    """Most memory for all decoded pictures (folder; 2 GiB)."""
+    max_bytes: Suppress[Int] = None
+    """Most memory for all decoded pictures (folder; 2 GiB); the error that asks for it names it."""
     max_train: Int = None
     """At most this many training pictures (celeba)."""
     limit: Int = None
