@@ -75,7 +75,7 @@ class DataOptions:
     """The same for corrupted-cifar10."""
     held_out: Int = None
     """Pictures kept for repairs (the same, colored-mnist)."""
-    cache_dir: Folder = None
+    cache_dir: Suppress[Folder] = None
     """Folder for what corrupted-cifar10 computes."""
     proxies: Names = None
     """Columns that change with it (adult)."""
