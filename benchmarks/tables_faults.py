@@ -10,6 +10,8 @@ def faults() -> str:
     if has("faults_kills"):
         for one in read("faults_kills")["summary"]:
             what = f"kill of `{one['command']}` before each change of the file system, then the same command"
+            if one.get("every", 1) > 1:
+                what += f" (one state in {one['every']})"
             rows.append((what, one["states"], one["equal"], "the same bits, no other file"))
     if has("faults_flips"):
         found = read("faults_flips")["summary"]

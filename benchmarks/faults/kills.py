@@ -237,7 +237,14 @@ def main() -> None:
             place = Path(scratch) / f"killed-{name}"
             place.mkdir()
             kills = kill_everywhere(run, place, options.every)
-            rows.append({"command": name, **kills._asdict(), "seconds": round(time.perf_counter() - began, 1)})
+            rows.append(
+                {
+                    "command": name,
+                    "every": options.every,
+                    **kills._asdict(),
+                    "seconds": round(time.perf_counter() - began, 1),
+                }
+            )
             print(json.dumps(rows[-1]), flush=True)
             made = {"device": device_name(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}
             options.out.write_text(json.dumps({"summary": rows, **made}, indent=1) + "\n")

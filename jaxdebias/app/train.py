@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from tyro.conf import Suppress
 
 from jaxdebias import auditing
 from jaxdebias.app import progress
@@ -67,15 +68,15 @@ class DataOptions:
     """Height and width to which pictures are resized."""
     max_pixels: Int = None
     """Largest picture that is decoded (folder; 50,000,000)."""
-    max_bytes: Int = None
-    """Most memory for all decoded pictures (folder; 2 GiB)."""
+    max_bytes: Suppress[Int] = None
+    """Most memory for all decoded pictures (folder; 2 GiB); the error that asks for it names it."""
     max_train: Int = None
     """At most this many training pictures (celeba)."""
     limit: Int = None
     """The same for corrupted-cifar10."""
     held_out: Int = None
     """Pictures kept for repairs (the same, colored-mnist)."""
-    cache_dir: Folder = None
+    cache_dir: Suppress[Folder] = None
     """Folder for what corrupted-cifar10 computes."""
     proxies: Names = None
     """Columns that change with it (adult)."""

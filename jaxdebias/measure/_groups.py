@@ -113,7 +113,8 @@ def group_confusion(
     for name, count in (("classes", classes), ("attributes", attributes)):
         good = isinstance(count, int | np.integer) and not isinstance(count, bool) and 1 <= count <= MOST_VALUES
         expect(bool(good), name, f"a whole number in 1..{MOST_VALUES}", describe(count))
-    for name, value in (("predicted", predicted), ("label", label), ("attribute", attribute)):
+    check_numbers("label", label, "n")
+    for name, value in (("predicted", predicted), ("attribute", attribute)):
         check_numbers(name, value, "n")
         expect(np.shape(value) == np.shape(label), name, f"int [n={np.shape(label)[0]}]", describe(value))
     cells = classes * attributes * classes
