@@ -1,11 +1,12 @@
 """Accuracy per (label, attribute) group, and every average of it that the field reports, each under its own name."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Bool, Int, Shaped
 
 from jaxdebias.contracts import (
@@ -74,7 +75,7 @@ class GroupReport(NamedTuple):
     """How many other groups the sample cannot tell from the worst."""
     groups: Interval
     """Accuracy of each group, arrays `[k a]`; n is the number of distinct units in it."""
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]  nobody calls tuple.count
     """Rows per group, int `[k a]`."""
     correct: np.ndarray
     """Correctly classified rows per group, int `[k a]`."""
@@ -107,8 +108,7 @@ def group_confusion(
     Raises:
       ContractError: values out of range.
     """
-    traced = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
-    if not any(isinstance(value, traced) for value in (predicted, label, attribute)):
+    if not any(isinstance(value, Tracer) for value in (predicted, label, attribute)):
         n = row_count("label", label)
         for name, value, least, most in (
             ("predicted", predicted, 0, classes),
@@ -116,10 +116,10 @@ def group_confusion(
             ("attribute", attribute, -1, attributes),
         ):
             check_integers(name, value, n, least, most)
-    return _group_confusion(predicted, label, attribute, classes=classes, attributes=attributes)
+    return cast(jax.Array, _group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
 
 
-@functools.partial(jax.jit, static_argnames=("classes", "attributes"))
+@functools.partial(jax.jit, static_argnames=("classes", "attributes"))  # pyright: ignore[reportUnknownMemberType]
 def _group_confusion(
     predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *, classes: int, attributes: int
 ) -> Int[Array, "k a k"]:
@@ -160,7 +160,7 @@ def group_report(
     classes, attributes = _cells(aligned)
     predicted, label, attribute, unit = _rows("predicted", predicted, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
-    hit, group = predicted == label, group_of(label, attribute, attributes)
+    hit, group = predicted == label, np.asarray(group_of(label, attribute, attributes))
     confusion = np.asarray(group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
     count, correct = confusion.sum(axis=-1), np.einsum("yay->ya", confusion)
     x, n = (cells.ravel().astype(np.float64) for cells in (correct, count))
@@ -169,6 +169,7 @@ def group_report(
     units = units_in(group, unit, classes * attributes)
     of_groups = proportion_interval(x, n, level=level)._replace(n=units)
     groups = Interval(*(np.reshape(field, count.shape) for field in of_groups))
+    in_group = units.reshape(count.shape)
     averages = _averages(hit, group, unit, count.ravel(), np.asarray(aligned).ravel(), shares.ravel(), level)
     worst = worst_group_interval(x, n, level=level)
     row, column = divmod(int(worst.group), attributes) if worst.group >= 0 else (-1, -1)
@@ -182,7 +183,7 @@ def group_report(
         count=count,
         correct=correct,
         confusion=confusion,
-        small=(groups.n > 0) & (groups.n < SMALL_GROUP),
+        small=(in_group > 0) & (in_group < SMALL_GROUP),
     )
 
 
@@ -214,7 +215,7 @@ def accuracy_differences(
     first, label, attribute, unit = _rows("before", before, batch, classes, attributes)
     second, *_ = _rows("after", after, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
-    group, cells = group_of(label, attribute, attributes), classes * attributes
+    group, cells = np.asarray(group_of(label, attribute, attributes)), classes * attributes
     sides = first == label, second == label
     key_plain, key_averages, key_worst = jax.random.split(key, 3)
     plain_change = paired_change(*sides, np.zeros_like(group), np.ones(1), key=key_plain, unit=unit, level=level)
@@ -224,7 +225,9 @@ def accuracy_differences(
     if weights:
         w = np.stack(list(weights.values()))
         each = paired_change(*sides, group, w, key=key_averages, unit=unit, level=level)
-        changes |= {name: PairedChange(*(field[i].item() for field in each)) for i, name in enumerate(weights)}
+        changes |= {
+            name: PairedChange(*(np.asarray(field)[i].item() for field in each)) for i, name in enumerate(weights)
+        }
     changes["accuracy"] = plain_change
     changes["worst_group_accuracy"] = worst_group_change(
         *sides, group, groups=cells, key=key_worst, unit=unit, level=level
@@ -277,7 +280,7 @@ def _averages(
 ) -> dict[str, Interval]:
     weights = _weights(count, aligned, shares)
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
-    averages = dict.fromkeys(WEIGHTED, nothing)
+    averages: dict[str, Interval] = dict.fromkeys(WEIGHTED, nothing)
     if weights:
         each = weighted_rate_interval(hit, group, np.stack(list(weights.values())), unit=unit, level=level)
         for i, (name, w) in enumerate(weights.items()):
@@ -285,7 +288,8 @@ def _averages(
             units = _distinct(in_it, unit)
             least, most = (-1.0 if (w < 0).any() else 0.0), (1.0 if (w > 0).any() else 0.0)
             # Weights that sum to 1 up to rounding give sums above 1 up to rounding.
-            averages[name] = Interval(*(min(max(field[i].item(), least), most) for field in each[:3]), units)
+            value, low, high = (min(max(float(np.asarray(end)[i]), least), most) for end in each[:3])
+            averages[name] = Interval(value, low, high, units)
     return averages
 
 

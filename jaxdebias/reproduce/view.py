@@ -24,24 +24,21 @@ def print_reproduced(table: TableResults, console: "Console | None" = None) -> N
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-    for header in (
-        "method",
-        "conflicting",
-        "seeds",
-        "accuracy %",
-        "published %",
-        "",
-        "against erm",
-        "conflicting acc. %",
-        "aligned acc. %",
-        "seconds",
+    rows, console = reproduced_rows(table), console or Console()
+    # All in one table is wider than most terminals, and a value that is cut short is worse than two tables.
+    beside = ("method", "conflicting", "seeds", "accuracy %", "published %", "against erm")
+    within = ("method", "conflicting", "conflicting acc. %", "aligned acc. %", "seconds")
+    for heads, keys in (
+        (beside, ("method", "share", "seeds", "accuracy", "published", "gain")),
+        (within, ("method", "share", "conflicting", "aligned", "seconds")),
     ):
-        shown.add_column(header, justify="left" if header in ("method", "") else "right")
-    for row in reproduced_rows(table):
-        shown.add_row(*map(Text, row.values()))
-    console = console or Console()
-    console.print(shown)
+        shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+        for head in heads:
+            shown.add_column(head, justify="left" if head == "method" else "right", overflow="fold")
+        for row in rows:
+            said = {**row, "published": f"{row['published']} {row['verdict']}".strip()}
+            shown.add_row(*(Text(said[key]) for key in keys))
+        console.print(shown)
     console.print(f"Accuracy on the test digits: {table.protocol} {published(table.data).said}", markup=False)
 
 
