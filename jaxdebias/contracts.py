@@ -4,7 +4,7 @@ import difflib
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, NoReturn, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,12 @@ from jaxdebias.core import Array, Batch, Dataset, Split
 
 class ContractError(ValueError):
     """Bad input. Its message is one line: what, expected, got. The command line prints it and exits with 2."""
+
+
+@overload
+def expect(condition: Literal[False], what: str, expected: str, got: object) -> NoReturn: ...
+@overload
+def expect(condition: bool, what: str, expected: str, got: object) -> None: ...
 
 
 def expect(condition: bool, what: str, expected: str, got: object) -> None:
@@ -103,7 +109,8 @@ def check_labelled(logits: Any, label: Any) -> None:
 
 def check_rows(rows: int | None) -> int:
     """How many rows a training set has, for a method that remembers something of each."""
-    expect(rows is not None and rows >= 1, "rows", "rows of the training set, at least 1", rows)
+    if rows is None or rows < 1:
+        expect(False, "rows", "rows of the training set, at least 1", rows)
     return int(rows)
 
 
@@ -171,12 +178,14 @@ def check_counted(what: str, count: int) -> None:
 
 def check_finite(what: str, tree: Any) -> None:
     """No NaN or infinity in any float leaf; the message names the first bad leaf and how many values are bad."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    # JAX's own names for paths in trees are of unknown type.
+    found: Any = jax.tree_util.tree_leaves_with_path  # pyright: ignore[reportUnknownMemberType]
+    for path, leaf in found(tree):
         check_size(what, leaf)
         leaf = np.asarray(leaf)
         # jnp's hierarchy knows bfloat16, NumPy's does not.
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not (finite := np.isfinite(leaf)).all():
-            where = what + jax.tree_util.keystr(path)
+            where = what + jax.tree_util.keystr(path)  # pyright: ignore[reportUnknownMemberType]
             expect(False, where, "finite values", f"{int((~finite).sum())} of {leaf.size} not finite")
 
 
@@ -186,7 +195,8 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
     Raises:
       ContractError: naming the field, what was expected and what was found.
     """
-    expect(isinstance(batch, Batch), what, "a jaxdebias.Batch", type(batch).__name__)
+    is_batch = isinstance(batch, Batch)  # pyright: ignore[reportUnnecessaryIsInstance]  callers may have no types
+    expect(is_batch, what, "a jaxdebias.Batch", type(batch).__name__)
     for name, value in batch._asdict().items():
         # A Series is indexed by its labels, not by position: it would give other rows without a word.
         good = value is None or (isinstance(getattr(value, "dtype", None), np.dtype) and not hasattr(value, "iloc"))
@@ -323,7 +333,11 @@ def check_output(apply_fn: Callable[[Any, Array], Any], params: Any, x: Array) -
       params: its parameters.
       x: inputs `[n ...]`, of which the first few give the shapes; nothing is computed.
     """
-    found = jax.eval_shape(lambda params, x: apply_fn(params, x), params, x[:2])
+
+    def called(params: Any, x: Any) -> Any:  # a function of its own, because a model may have no hash
+        return apply_fn(params, x)
+
+    found = jax.eval_shape(called, params, x[:2])  # pyright: ignore[reportUnknownMemberType]  its argument: any callable
     expect(
         hasattr(found, "shape"),
         "model",
@@ -349,9 +363,7 @@ def check_split(
     parts = jnp.asarray(split.head(params, split.features(params, x[:rows])))
     same = whole.shape == parts.shape
     expect(same, what, f"the model cut in two: logits {list(whole.shape)}", f"head(features(x)) {list(parts.shape)}")
-    coarse = any(
-        jnp.finfo(value.dtype).bits < 32 for value in (whole, parts) if jnp.issubdtype(value.dtype, jnp.floating)
-    )
+    coarse = any(value.dtype.itemsize < 4 for value in (whole, parts) if jnp.issubdtype(value.dtype, jnp.floating))
     whole, parts = (np.asarray(value, np.float32) for value in (whole, parts))
     far = float(np.max(np.abs(whole - parts), initial=0.0))
     near = far <= (0.05 if coarse else 1e-3) * max(1.0, float(np.max(np.abs(whole), initial=0.0)))

@@ -9,10 +9,9 @@ Dimension letters, used in every signature of the library:
     m  right-hand sides solved at once               r  resamples
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ class Batch(NamedTuple):
     """Counterfactual twin of x, same shape and dtype: the same example and label, attribute changed."""
     weight: Array | None = None
     """`[n]` float, how much each example counts; 0 is padding; None is 1 for all."""
-    index: Array | None = None
+    index: Array | None = None  # pyright: ignore[reportIncompatibleMethodOverride]  nobody calls tuple.index
     """`[n]` int32, the row of each example in the training set. The training loop fills it in for the
     methods that remember something of each sample; builders of data leave it None."""
     unit: Array | None = None
@@ -75,25 +74,15 @@ class Dataset:
     the gap of the means is a bias, not the absolute difference of each pair)."""
     feature_names: tuple[str, ...] = field(default=())
     """Names of the columns, for tables."""
-    regions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    regions: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
     """Name of a region -> the labels of the masks that it unites, for data with masks."""
     attribute_region: str | None = None
     """Name of the region that shows the attribute and nothing of the label; None: there is none, or it is unknown."""
 
-    @staticmethod
-    def from_arrays(x: Any, label: Any, attribute: Any = None, **options: Any) -> "Dataset":
-        """A data set of arrays, lists or Series of any library; see `jaxdebias.data.from_arrays`."""
-        return _room_above().from_arrays(x, label, attribute, **options)
-
-    @staticmethod
-    def from_frame(frame: Any, *, label: str, **options: Any) -> "Dataset":
-        """A data set of the columns of a pandas or polars frame; see `jaxdebias.data.from_frame`."""
-        return _room_above().from_frame(frame, label=label, **options)
-
-
-def _room_above() -> Any:
-    """`jaxdebias.data`, which imports this module: looked up when it is called, so that core depends on nothing."""
-    return importlib.import_module("jaxdebias.data")
+    from_arrays: ClassVar[Callable[..., "Dataset"]]
+    """A data set of arrays, lists or Series of any library: `jaxdebias.data.from_arrays`, put here by that module."""
+    from_frame: ClassVar[Callable[..., "Dataset"]]
+    """A data set of the columns of a pandas or polars frame: `jaxdebias.data.from_frame`, put here by that module."""
 
 
 class RepairSets(NamedTuple):
@@ -194,7 +183,11 @@ def group_of(label: Array, attribute: Array, attributes: int) -> Array:
 
 def take(batch: Batch, index: Any) -> Batch:
     """Rows of every field of a batch; `index` is anything that indexes an array's first axis."""
-    return jax.tree.map(lambda leaf: leaf[index], batch)
+
+    def rows(leaf: Any) -> Any:
+        return leaf[index]
+
+    return jax.tree.map(rows, batch)
 
 
 def counted(batch: Batch) -> Batch:

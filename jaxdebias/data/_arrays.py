@@ -197,6 +197,11 @@ class _Inputs(NamedTuple):
     names: tuple[str, ...]
 
 
+# The vocabulary imports nothing of ours; its type gets its ways to be made from here.
+Dataset.from_arrays = staticmethod(from_arrays)
+Dataset.from_frame = staticmethod(from_frame)
+
+
 def _inputs(x: Any) -> _Inputs:
     """x as an array that `check_batch` takes, and the names of its columns."""
     if isinstance(x, Mapping) or hasattr(x, "columns"):

@@ -19,12 +19,15 @@ training penalty. Negative or non-finite values are an error: `ContractError` fo
 inside `jit`, where values cannot be looked at.
 """
 
+# What `jax.jit` returns has no known result, and `jnp.einsum` takes arguments of unknown type.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 import functools
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Bool, Float, Shaped
 
 from jaxdebias.contracts import check_numbers, describe, expect
@@ -189,7 +192,8 @@ def _attention_iou(a: jax.Array, b: jax.Array, *, zero: Zero) -> jax.Array:
 def _pairwise(maps: jax.Array, *, zero: Zero) -> jax.Array:
     p, some, good = _shares(maps)
     gram = jnp.einsum("nkp,njp->nkj", p, p, precision=jax.lax.Precision.HIGHEST)
-    square = jnp.diagonal(gram, axis1=1, axis2=2)  # of the same products, so that a map scores exactly 1 with itself
+    # Of the same products, so that a map scores exactly 1 with itself.
+    square = cast(jax.Array, jnp.diagonal(gram, axis1=1, axis2=2))
     some, good = some[:, :, None] & some[:, None, :], good[:, :, None] & good[:, None, :]
     return _settle(
         4 * gram / jnp.where(some, square[:, :, None] + square[:, None, :] + 2 * gram, 1.0), some, good, zero
@@ -266,7 +270,7 @@ def _checked(what: str, maps: Array) -> jax.Array:
     check_numbers(what, maps, "... h w")
     maps = jnp.asarray(maps)
     maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
-    if not isinstance(maps, jax.core.Tracer):  # pyright: ignore[reportAttributeAccessIssue]
+    if not isinstance(maps, Tracer):
         least, most = float(jnp.min(maps)), float(jnp.max(maps))
         expect(least >= 0 and most < np.inf, what, "finite values of at least 0", f"{least:.4g}..{most:.4g}")
     return maps

@@ -112,14 +112,16 @@ def assess_disparity(
         check_counted("label", classes)
     check_integers("label", label, n, 0, classes)
     predicted, label = predicted_class("predicted", predicted, n, classes), np.asarray(label)
-    counted = np.ones(n, bool) if weight is None else np.asarray(weight) > 0
+    unit, weight = (None if value is None else np.asarray(value) for value in (unit, weight))
+    counted = np.ones(n, bool) if weight is None else weight > 0
     for name, value in attributes.items():
         check_integers(f"attributes[{name!r}]", value, n, -1, None)
     single = {name: np.where(counted, np.asarray(value), -1) for name, value in attributes.items()}
     grouped = [join_values(chosen, names or {}) for size in range(1, slices + 1)
                for chosen in itertools.combinations(single.items(), size)]  # fmt: skip
     compared = _rates(predicted, label, classes)
-    entries, counts = [], []
+    entries: list[AttributeDisparity] = []
+    counts: list[tuple[str, Slices, np.ndarray, np.ndarray, bool]] = []
     for number, slice_ in enumerate(grouped):
         for rate in compared:
             found = _compare(slice_, rate, unit, weight, min_group, level, alone=number < len(single))
@@ -227,8 +229,8 @@ def _compare(
         state="cannot_tell",
         gap=Interval(gap.value, gap.low, gap.high, gap.n),
         p=1.0,
-        highest=rated(gap.highest),
-        lowest=rated(gap.lowest),
+        highest=rated(int(gap.highest)),
+        lowest=rated(int(gap.lowest)),
         left_out=tuple(
             SmallGroup(slices.names[i], int(size[gap.family, i]))
             for i in np.flatnonzero((size[gap.family] > 0) & ~large[gap.family])
@@ -279,4 +281,4 @@ def _state(entry: AttributeDisparity, p: float, tolerance: float, alpha: float) 
 def _worst_first(entry: AttributeDisparity) -> tuple[int, bool, int, float, float]:
     """By state, deciding measures first; of those, single attributes first: combinations of a bad one are bad, too."""
     size = entry.attribute.count(JOINED)
-    return STATES.index(entry.state), not entry.decides, size, -entry.gap.low, -entry.gap.value
+    return STATES.index(entry.state), not entry.decides, size, -float(entry.gap.low), -float(entry.gap.value)

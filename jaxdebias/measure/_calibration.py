@@ -99,7 +99,8 @@ def calibration_error(
 
     value = float(np.abs(event @ in_bin - said).sum())
     names, unit = np.unique(unit, return_inverse=True)
-    rng, drawn, at_once = numpy_generator(key), [], max(1, CHUNK // len(event))
+    rng, at_once = numpy_generator(key), max(1, CHUNK // len(event))
+    drawn: list[np.ndarray] = []
     for start in range(0, draws, at_once):
         uniform = rng.random((min(at_once, draws - start), len(names)))
         drawn.append(np.abs((uniform[:, unit] < probability) @ in_bin - said).sum(-1))

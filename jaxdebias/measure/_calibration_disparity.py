@@ -58,7 +58,8 @@ def compare_calibration(
     p = float(special.chdtrc(len(index) - 1, precision @ (value[index] - mean) ** 2))
 
     def rated(i: int) -> RatedGroup:
-        return RatedGroup(slices.names[i], int(size[i]), each[i].value, each[i].low, each[i].high)
+        value, low, high = (float(end) for end in each[i][:3])
+        return RatedGroup(slices.names[i], int(size[i]), value, low, high)
 
     entry = AttributeDisparity(
         attribute=slices.attribute,

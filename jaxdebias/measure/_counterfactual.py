@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,8 @@ def counterfactual_bias(
     Raises:
       ContractError: if there are no pairs, shapes do not fit, or the logits are not finite.
     """
-    expect(pairs.twin is not None, "pairs.twin", "the counterfactual of x", None)
+    if pairs.twin is None:
+        expect(False, "pairs.twin", "the counterfactual of x", None)
     expect(np.ndim(pairs.label) == 1 and len(pairs.label) > 0, "pairs", "at least one pair", describe(pairs.label))
     for name in ("x", "twin"):
         check_numbers(f"pairs.{name}", getattr(pairs, name), "n ...")
@@ -174,6 +175,7 @@ def counterfactual_bias_of_logits(
     expect(bool((counts >= 0).all() and counts.any()), "weight", "no negative weight, not all 0", describe(counts))
     if unit is not None:
         check_integers("unit", unit, n, 0, None)
+        unit = np.asarray(unit)
     if kind == "flip":
         expect(bool(np.isin(counts, (0, 1)).all()), "weight", "0 or 1 for a flip rate", describe(counts))
         flipped = np.argmax(logits, axis=-1) != np.argmax(logits_twin, axis=-1)
@@ -181,7 +183,7 @@ def counterfactual_bias_of_logits(
         x, trials = (sums.item() for sums in group_counts(flipped, group, groups=1, unit=unit, level=level))
         return proportion_interval(x, trials, level=level)._replace(n=int(units_in(group, unit, 1)[0]))
     change = np.asarray(true_class_probability(logits, label) - true_class_probability(logits_twin, label))
-    shared = {"key": key, "unit": unit, "weight": counts, "level": level}
+    shared: dict[str, Any] = {"key": key, "unit": unit, "weight": counts, "level": level}
     if kind == "pair":
         return mean_interval(np.abs(change), bounds=(0.0, 1.0), **shared)
     # The sign is fixed by the data, so that the interval can reach 0.

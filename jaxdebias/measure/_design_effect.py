@@ -5,7 +5,7 @@ over groups may cancel in a difference and add up in a mean. Counts divided by `
 intervals of `_intervals`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def unit_design_effect(
         per_row = (weights**2 / independent).reshape(entry_count, groups)
         within = (per_row * variance.reshape(entry_count, groups)).sum(-1)
         unseen = (within <= 1e-12 * per_row.sum(-1)) | (unit_count == 1)
-        effect = np.where(unseen, (k**2).sum(-1) / per_row.sum(-1), np.maximum(1.0, between / within))
+        effect = cast(np.ndarray, np.where(unseen, (k**2).sum(-1) / per_row.sum(-1), np.maximum(1.0, between / within)))
         effective = 1.0 / np.where(seen, per_group(share**2), 1.0)
         part = (weights**2 / effective).reshape(entry_count, groups)
         spread = (part**2 / np.maximum(effective.reshape(entry_count, groups) - 1.0, 0.1)).sum(-1)
@@ -132,7 +132,7 @@ def group_counts(
     if unit is not None:
         alone = np.eye(groups).reshape(groups, *(1,) * len(rows.batch), groups)
         effect = unit_design_effect(right, group, unit, alone, weight=weight, level=level)
-        n = np.divide(n, np.moveaxis(effect.factor, 0, -1), out=np.zeros_like(n), where=n > 0)
+        n = np.divide(n, np.moveaxis(np.asarray(effect.factor), 0, -1), out=np.zeros_like(n), where=n > 0)
     return rate * n, n
 
 
@@ -182,4 +182,5 @@ class _Rows(NamedTuple):
         entry = np.repeat(np.arange(len(w)), full[-1])
         counts = (weight > 0) & (group >= 0)
         counts &= w[entry, np.maximum(group, 0)] != 0
-        return cls(*(value[counts] for value in (right, group, unit, weight, entry)), w, max(len(names), 1), batch)
+        right, group, unit, weight, entry = (value[counts] for value in (right, group, unit, weight, entry))
+        return cls(right, group, unit, weight, entry, w, max(len(names), 1), batch)

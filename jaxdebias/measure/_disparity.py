@@ -5,13 +5,13 @@ These intervals allow for the selection.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from jaxdebias.contracts import expect
 from jaxdebias.measure._intervals import checked_counts, checked_level, exact_limits, normal_quantile, plain
-from jaxdebias.measure._score_limits import Numbers, rate_limits
+from jaxdebias.measure._score_limits import rate_limits
 
 
 class WorstGroup(NamedTuple):
@@ -70,7 +70,7 @@ def worst_group_interval(x: Any, n: Any, *, level: float = 0.95) -> WorstGroup:
     some = seen.any(-1)
     least, _ = _pair_limits(x, n, _range_points(groups[..., 0], np.full_like(groups[..., 0], 1.0 - level, np.float64)))
     from_worst = np.take_along_axis(least, worst[..., None, None], axis=-1)[..., 0]
-    alike = seen & ~(from_worst > 0) & (np.arange(n.shape[-1]) != worst[..., None])
+    alike = cast(np.ndarray, seen & ~(from_worst > 0) & (np.arange(n.shape[-1]) != worst[..., None]))
     value, low, high = (np.where(some, bound, np.nan) for bound in (value, low, high))
     rows = np.take_along_axis(n, worst[..., None], axis=-1)[..., 0]
     return WorstGroup(
@@ -115,8 +115,8 @@ def largest_difference_interval(x: Any, n: Any, *, level: float = 0.95) -> Large
     others = seen & (np.arange(n.shape[-1]) != highest[..., None])  # two groups, even where all rates are equal
     lowest = np.where(others, rate, np.inf).argmin(-1)
 
-    def of_group(values: np.ndarray, group: np.ndarray | np.integer) -> Numbers:
-        return np.take_along_axis(values, group[..., None], axis=-1)[..., 0]
+    def of_group(values: Any, group: Any) -> Any:
+        return np.take_along_axis(np.asarray(values), np.asarray(group)[..., None], axis=-1)[..., 0]
 
     gaps = np.where(groups > 1, of_group(rate, highest) - of_group(rate, lowest), -np.inf)
     family = gaps.argmax(-1)

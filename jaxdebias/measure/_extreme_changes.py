@@ -5,14 +5,14 @@ was worst before was so partly by chance, and its accuracy rises again in any se
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from jaxdebias.contracts import check_integers, check_numbers, describe, expect
 from jaxdebias.core import Key
 from jaxdebias.measure._design_effect import group_counts, unit_design_effect
-from jaxdebias.measure._disparity import largest_difference_interval
+from jaxdebias.measure._disparity import LargestDifference, largest_difference_interval
 from jaxdebias.measure._intervals import Interval, checked_level, exact_limits, excludes_zero, normal_quantile
 from jaxdebias.measure._row_intervals import PairedChange
 from jaxdebias.measure._score_limits import change_limits, rate_limits
@@ -137,7 +137,7 @@ def largest_difference_change(
     before, after, cell = before[known].astype(np.float64), after[known].astype(np.float64), cell[known]
     unit = None if unit is None else np.unique(np.asarray(unit)[known], return_inverse=True)[1]
     shape = families, groups
-    sides = []
+    sides: list[LargestDifference] = []
     for right in (before, after):
         x, n = group_counts(right, cell, groups=families * groups, unit=unit)
         sides.append(largest_difference_interval(x.reshape(shape), n.reshape(shape), level=level))
@@ -185,9 +185,12 @@ def _limits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper limits of a_h - b_g, `[h g]` each."""
     groups = len(counts[0][0])
-    rate, least, most = [], [], []
+    rate: list[np.ndarray] = []
+    least: list[np.ndarray] = []
+    most: list[np.ndarray] = []
     for x, n in counts:
-        low, high = rate_limits(x[:, None], n[:, None], np.ones(1), z, skewness=True)
+        limits = rate_limits(x[:, None], n[:, None], np.ones(1), z, skewness=True)
+        low, high = (np.asarray(limit) for limit in limits)
         rate.append(x / n)
         least.append(rate[-1] - low)
         most.append(high - rate[-1])
@@ -240,7 +243,7 @@ def _exchange_p(
     np.add.at(cells, (unit, group), change)
     cells = cells[np.any(cells != 0, axis=1)]
     if len(cells) <= MOST_EXACT:
-        signs = np.arange(2 ** len(cells))[:, None] >> np.arange(len(cells)) & 1
+        signs = cast(np.ndarray, np.arange(2 ** len(cells))[:, None] >> np.arange(len(cells)) & 1)
         drawn, slack = distance(signs @ cells), 1e-9
         return float(np.mean((drawn > observed + slack) + 0.5 * (np.abs(drawn - observed) <= slack)))
     at_once = max(1, CHUNK // len(cells))

@@ -65,7 +65,7 @@ class FairnessReport(NamedTuple):
     """`[a]`, or `[a k]` if the positive class is None; so are the next two. NaN where there is no row to count."""
     true_positive_rate: np.ndarray
     false_positive_rate: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]  nobody calls tuple.count
     """Rows per attribute value, int `[a]`."""
     undefined: tuple[str, ...]
     """Which rates of attribute values present in the data do not exist, and why."""
@@ -142,12 +142,12 @@ def fairness_report(
     selection, true_positive, false_positive = range(len(RATES))
     families = ((selection,), (true_positive,), (true_positive, false_positive))
     keys = jax.random.split(key, len(families))
-    differences = [
-        _largest(
-            one, *(field[list(rates)].reshape(-1, attributes) for field in (x, trials, taking_part)), present, level
-        )
-        for one, rates in zip(keys, families, strict=True)
-    ]
+
+    def difference(one: Key, rates: tuple[int, ...]) -> Disparity:
+        successes, tries, part = (field[list(rates)].reshape(-1, attributes) for field in (x, trials, taking_part))
+        return _largest(one, successes, tries, part, present, level)
+
+    parity, opportunity, odds = (difference(one, rates) for one, rates in zip(keys, families, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = np.where(size > 0, chosen / size, np.nan)  # [rate class a]
     undefined = tuple(
@@ -155,8 +155,10 @@ def fairness_report(
         for value in present.tolist()
         for rate, c in np.argwhere(size[..., value] == 0).tolist()
     )
-    by_attribute = rates.transpose(0, 2, 1) if positive is None else rates[:, 0]  # [rate a class] or [rate a]
-    return FairnessReport(*differences, *by_attribute, count, undefined)
+    each = rates.transpose(0, 2, 1) if positive is None else rates[:, 0]  # [rate a class] or [rate a]
+    return FairnessReport(
+        parity, opportunity, odds, each[selection], each[true_positive], each[false_positive], count, undefined
+    )
 
 
 def fairness_differences(
@@ -186,7 +188,7 @@ def fairness_differences(
     unit = None if unit is None else np.asarray(unit)
     attributes = int(attribute.max()) + 1 if attributes is None else attributes
     parts = (np.zeros_like(label), np.where(label == 1, 0, -1), label)  # families of each difference; -1: no part
-    changes = []
+    changes: list[PairedChange] = []
     for one, family in zip(jax.random.split(key, len(parts)), parts, strict=True):
         families = int(family.max()) + 1
         cell = np.where((family < 0) | (attribute < 0), -1, family * attributes + attribute)

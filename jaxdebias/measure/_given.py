@@ -33,8 +33,9 @@ def given_strata(label: np.ndarray, answer: np.ndarray, columns: Mapping[str, An
       columns: name -> `[n]` numbers, or anything with few distinct values.
     """
     coded = [_codes(name, values, len(label)) for name, values in columns.items()]
-    if all(codes is not None for _, codes in coded):
-        rows = np.stack([codes for _, codes in coded], axis=1)
+    categories = [codes for _, codes in coded if codes is not None]
+    if len(categories) == len(coded):
+        rows = np.stack(categories, axis=1)
         combinations, stratum = np.unique(rows, axis=0, return_inverse=True)
         if len(combinations) * ROWS_OF_COMBINATION <= len(label):
             return stratum.ravel()
@@ -111,7 +112,8 @@ def _codes(name: str, values: Any, n: int) -> tuple[np.ndarray | None, np.ndarra
 def _design(numbers: np.ndarray | None, codes: np.ndarray | None) -> np.ndarray:
     """Columns `[n d]`: one per category; of numbers the value and its square, standardised."""
     if codes is not None:
-        return (codes[:, None] == np.arange(1, codes.max() + 1)).astype(np.float64)
+        return (codes[:, None] == np.arange(1, int(codes.max()) + 1)).astype(np.float64)
+    assert numbers is not None
     centred = (numbers - numbers.mean()) / max(float(numbers.std()), 1e-300)
     square = centred**2
     return np.stack([centred, (square - square.mean()) / max(float(square.std()), 1e-300)], axis=1)

@@ -1,11 +1,12 @@
 """Accuracy per (label, attribute) group, and every average of it that the field reports, each under its own name."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Bool, Int, Shaped
 
 from jaxdebias.contracts import (
@@ -77,7 +78,7 @@ class GroupReport(NamedTuple):
     """How many other groups the sample cannot tell from the worst."""
     groups: Interval
     """Accuracy of each group, arrays `[k a]`; n is the number of distinct units in it."""
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]  nobody calls tuple.count
     """Rows per group, int `[k a]`."""
     correct: np.ndarray
     """Correctly classified rows per group, int `[k a]`."""
@@ -119,8 +120,7 @@ def group_confusion(
         expect(np.shape(value) == np.shape(label), name, f"int [n={np.shape(label)[0]}]", describe(value))
     cells = classes * attributes * classes
     expect(cells <= 2**28, "classes", "a table of at most 2^28 cells", f"{classes} x {attributes} x {classes}")
-    traced = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
-    if not any(isinstance(value, traced) for value in (predicted, label, attribute)):
+    if not any(isinstance(value, Tracer) for value in (predicted, label, attribute)):
         n = row_count("label", label)
         for name, value, least, most in (
             ("predicted", predicted, 0, classes),
@@ -128,10 +128,10 @@ def group_confusion(
             ("attribute", attribute, -1, attributes),
         ):
             check_integers(name, value, n, least, most)
-    return _group_confusion(predicted, label, attribute, classes=classes, attributes=attributes)
+    return cast(jax.Array, _group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
 
 
-@functools.partial(jax.jit, static_argnames=("classes", "attributes"))
+@functools.partial(jax.jit, static_argnames=("classes", "attributes"))  # pyright: ignore[reportUnknownMemberType]
 def _group_confusion(
     predicted: Int[Array, " n"], label: Int[Array, " n"], attribute: Int[Array, " n"], *, classes: int, attributes: int
 ) -> Int[Array, "k a k"]:
@@ -172,7 +172,7 @@ def group_report(
     classes, attributes = _cells(aligned)
     predicted, label, attribute, unit = _rows("predicted", predicted, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
-    hit, group = predicted == label, group_of(label, attribute, attributes)
+    hit, group = predicted == label, np.asarray(group_of(label, attribute, attributes))
     confusion = np.asarray(group_confusion(predicted, label, attribute, classes=classes, attributes=attributes))
     count, correct = confusion.sum(axis=-1), np.einsum("yay->ya", confusion)
     x, n = (cells.ravel().astype(np.float64) for cells in (correct, count))
@@ -181,6 +181,7 @@ def group_report(
     units = units_in(group, unit, classes * attributes)
     of_groups = proportion_interval(x, n, level=level)._replace(n=units)
     groups = Interval(*(np.reshape(field, count.shape) for field in of_groups))
+    in_group = units.reshape(count.shape)
     averages = _averages(hit, group, unit, count.ravel(), np.asarray(aligned).ravel(), shares.ravel(), level)
     worst = worst_group_interval(x, n, level=level)
     row, column = divmod(int(worst.group), attributes) if worst.group >= 0 else (-1, -1)
@@ -194,7 +195,7 @@ def group_report(
         count=count,
         correct=correct,
         confusion=confusion,
-        small=(groups.n > 0) & (groups.n < SMALL_GROUP),
+        small=(in_group > 0) & (in_group < SMALL_GROUP),
     )
 
 
@@ -226,7 +227,7 @@ def accuracy_differences(
     first, label, attribute, unit = _rows("before", before, batch, classes, attributes)
     second, *_ = _rows("after", after, batch, classes, attributes)
     shares = _train_shares(train_counts, classes, attributes)
-    group, cells = group_of(label, attribute, attributes), classes * attributes
+    group, cells = np.asarray(group_of(label, attribute, attributes)), classes * attributes
     sides = first == label, second == label
     check_key("key", key)
     key_plain, key_averages, key_worst = jax.random.split(key, 3)
@@ -237,7 +238,9 @@ def accuracy_differences(
     if weights:
         w = np.stack(list(weights.values()))
         each = paired_change(*sides, group, w, key=key_averages, unit=unit, level=level)
-        changes |= {name: PairedChange(*(field[i].item() for field in each)) for i, name in enumerate(weights)}
+        changes |= {
+            name: PairedChange(*(np.asarray(field)[i].item() for field in each)) for i, name in enumerate(weights)
+        }
     changes["accuracy"] = plain_change
     changes["worst_group_accuracy"] = worst_group_change(
         *sides, group, groups=cells, key=key_worst, unit=unit, level=level
@@ -292,7 +295,7 @@ def _averages(
 ) -> dict[str, Interval]:
     weights = _weights(count, aligned, shares)
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
-    averages = dict.fromkeys(WEIGHTED, nothing)
+    averages: dict[str, Interval] = dict.fromkeys(WEIGHTED, nothing)
     if weights:
         each = weighted_rate_interval(hit, group, np.stack(list(weights.values())), unit=unit, level=level)
         for i, (name, w) in enumerate(weights.items()):
@@ -300,7 +303,8 @@ def _averages(
             units = _distinct(in_it, unit)
             least, most = (-1.0 if (w < 0).any() else 0.0), (1.0 if (w > 0).any() else 0.0)
             # Weights that sum to 1 up to rounding give sums above 1 up to rounding.
-            averages[name] = Interval(*(min(max(field[i].item(), least), most) for field in each[:3]), units)
+            value, low, high = (min(max(float(np.asarray(end)[i]), least), most) for end in each[:3])
+            averages[name] = Interval(value, low, high, units)
     return averages
 
 

@@ -5,7 +5,7 @@ any change of an input moves some predictions, and what the control moves toward
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -89,6 +89,7 @@ def intervention_reliance(
     """
     n = row_count("before", before)
     check_choice("evidence", evidence, EVIDENCE)
+    kind = cast(Evidence, evidence)
     for name, value in (("before", before), ("after", after), ("control", before if control is None else control)):
         check_integers(name, value, n, 0, None)
     check_integers("toward", toward, n, -1, None)
@@ -102,7 +103,7 @@ def intervention_reliance(
     controlled = start if control is None else np.asarray(control) == toward
     sign, group = -1.0 if away else 1.0, np.where(toward >= 0, 0, -1)
     if not (group == 0).any():
-        return Intervention(evidence, 0.0, 0.0, Interval(0.0, -1.0, 1.0, 0), 1.0, 0)
+        return Intervention(kind, 0.0, 0.0, Interval(0.0, -1.0, 1.0, 0), 1.0, 0)
     change = paired_change(
         controlled.astype(int), changed.astype(int), group, [sign], key=key, unit=unit, weight=weight, level=level
     )
@@ -112,7 +113,7 @@ def intervention_reliance(
         return sign * float((counted * (now.astype(float) - start)).sum() / max(counted.sum(), 1e-300))
 
     effect = Interval(change.value, change.low, change.high, change.n)
-    return Intervention(evidence, moved(changed), moved(controlled), effect, change.p, change.discordant)
+    return Intervention(kind, moved(changed), moved(controlled), effect, float(change.p), int(change.discordant))
 
 
 def flipped_column_reliance(
@@ -175,7 +176,7 @@ def flipped_column_reliance(
         expect(control != column, "control", "another column", repr(control))
         shuffled = _with_column(table, control, rng.permutation(_column(table, control, names)), names)
     other = _predicted(predict, shuffled, len(old))
-    options = {"unit": unit, "weight": weight, "level": level, "evidence": "flipped_column"}
+    options: dict[str, Any] = {"unit": unit, "weight": weight, "level": level, "evidence": "flipped_column"}
     return intervention_reliance(before, after, toward, key=jax.random.fold_in(key, 1), control=other, **options)
 
 
@@ -197,7 +198,7 @@ def quote_interventions(
     strays = set(interventions) - set(found)
     expect(not strays, "interventions", f"names among {', '.join(found)}", ", ".join(map(str, strays)))
     every = [(name, one) for name, several in interventions.items() for one in several]
-    adjusted = adjust_holm([one.p for _, one in every]).tolist() if every else []
+    adjusted: list[float] = adjust_holm([one.p for _, one in every]).tolist() if every else []
     best: dict[str, tuple[float, Intervention]] = {}
     for (name, one), p in zip(every, adjusted, strict=True):
         leaning = found[name].state in ("shown_given", "consistent") and found[name].p <= alpha / SOLE_CONTROL
@@ -206,7 +207,7 @@ def quote_interventions(
             best[name] = p, one
     answers = dict(found)
     for name, (p, one) in best.items():
-        excluded = Rivals(*[Rival("excluded", one.effect.low)] * 3)
+        excluded = Rivals(*[Rival("excluded", float(one.effect.low))] * 3)
         answers[name] = found[name]._replace(state="shown", evidence=one.evidence, p=p, rivals=excluded)
     return answers
 
@@ -231,7 +232,8 @@ def _with_column(table: Any, name: str, values: np.ndarray, names: Sequence[str]
         copy[:, list(names).index(name)] = values
         return copy
     if isinstance(table, Mapping):
-        return {**table, name: values}
+        columns: dict[str, Any] = {**table, name: values}
+        return columns
     import narwhals as nw
 
     frame = nw.from_native(table, eager_only=True)

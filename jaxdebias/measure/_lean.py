@@ -5,7 +5,7 @@ makes as many mistakes against its association as with it; a model that relies o
 A lean alone does not prove reliance: `_reversed` and the sides below exclude what else makes mistakes lean.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -44,7 +44,8 @@ class Rows(NamedTuple):
 
     def among(self, kept: np.ndarray) -> "Rows":
         """The rows that a mask `[n]` keeps."""
-        return Rows(*(None if leaf is None else leaf[kept] for leaf in self))
+        chosen: list[Any] = [None if leaf is None else leaf[kept] for leaf in self]
+        return Rows(*chosen)
 
 
 def label_association(counts: Num[Array, "k a"]) -> Float[np.ndarray, "k a"]:
@@ -103,6 +104,8 @@ def rank_test(rows: Rows, w: np.ndarray, *, key: Key, stratum: np.ndarray | None
       key: randomness of permutations.
       stratum: `[n]` integers from 0: rank and deal only among rows that agree in this one, too.
     """
+    if rows.probabilities is None:
+        expect(False, "probabilities", "[n k], for a test of ranks", None)
     within = rows.label if stratum is None else stratum * len(w) + rows.label
     _, within = np.unique(within, return_inverse=True)
     rank = _mid_ranks(rows.probabilities, within) / (np.bincount(within)[within] + 1.0)[:, None]
@@ -176,7 +179,7 @@ def lean_interval(rows: Rows, w: np.ndarray, *, level: float) -> Interval | None
     """
     associated = w[rows.label, rows.value] > ASSOCIATED
     group = 2 * rows.label.astype(np.int64) + associated
-    both = (np.bincount(group, minlength=2 * len(w)).reshape(-1, 2) > 0).all(1)
+    both = np.asarray((np.bincount(group, minlength=2 * len(w)).reshape(-1, 2) > 0).all(1))
     if not both.any():
         return None
     weights = (both[:, None] * np.array([-1.0, 1.0]) / both.sum()).ravel()

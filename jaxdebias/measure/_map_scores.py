@@ -11,7 +11,7 @@ one of the two (a map without mass, a face without a hat) have the score NaN, an
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -132,10 +132,10 @@ def add_scores(sums: ScoreSums, scores: Float[Array, "n *s"], group: Int[Array, 
         expect(jnp.issubdtype(group.dtype, jnp.integer), "group", f"int [n={n}]", describe(group))
     else:
         check_integers("group", group, n, -1, sums.rows.shape[0])
-    return _add_scores(sums, jnp.asarray(scores), jnp.asarray(group))
+    return cast(ScoreSums, _add_scores(sums, jnp.asarray(scores), jnp.asarray(group)))
 
 
-@jax.jit
+@jax.jit  # pyright: ignore[reportUnknownMemberType]
 def _add_scores(sums: ScoreSums, scores: Float[Array, "n *s"], group: Int[Array, " n"]) -> ScoreSums:
     groups, shape = sums.rows.shape[0], scores.shape[1:]
     flat = scores.reshape(scores.shape[0], -1).astype(sums.mean.dtype)
@@ -233,7 +233,7 @@ def score_intervals(
       ContractError: malformed arrays, scores out of range or an unknown policy.
     """
     check_numbers("scores", scores, "n ...")
-    n, shape = np.shape(scores)[0], np.shape(scores)[1:]
+    n = np.shape(scores)[0]
     expect(n > 0, "scores", "at least one image", describe(scores))
     check_integers("group", group, n, -1, groups)
     if unit is not None:
@@ -264,7 +264,8 @@ def score_intervals(
             )
             value[row, columns], low[row, columns], high[row, columns] = mean[:3]
             counts[row, columns] = mean.n
-    value, low, high, counts = (field.reshape(groups + 1, *shape) for field in (value, low, high, counts))
+    shape = groups + 1, *np.shape(scores)[1:]
+    value, low, high, counts = (field.reshape(shape) for field in (value, low, high, counts))
     return Interval(value, low, high, counts)
 
 
@@ -313,13 +314,11 @@ def score_report(
     else:
         expect(chance is None, "chance", "None for heatmap scores", describe(chance))
     interval = score_intervals(key, scores, group, groups=groups, score=score, policy=policy, unit=unit, level=level)
-    summary = _scores_of(scores, group, groups, score, policy)
-    return ScoreReport(
-        interval, summary.std, summary.rows, summary.used, level_of, (interval.n > 0) & (interval.n < SMALL_GROUP)
-    )
+    summary, units = _scores_of(scores, group, groups, score, policy), np.asarray(interval.n)
+    return ScoreReport(interval, summary.std, summary.rows, summary.used, level_of, (units > 0) & (units < SMALL_GROUP))
 
 
-def _scores_of(scores: Array, group: Array, groups: int, score: str, policy: str) -> GroupScores:
+def _scores_of(scores: Array, group: Array, groups: int, score: Score, policy: Policy) -> GroupScores:
     sums = add_scores(empty_sums(groups, np.shape(scores)[1:]), jnp.asarray(scores), jnp.asarray(group))
     return group_scores(sums, score=score, policy=policy)
 
@@ -330,5 +329,5 @@ def _absent_is_zero(score: str, policy: str) -> bool:
     return score == "mask" and policy == "official"
 
 
-def _divided(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
+def _divided(part: Array, whole: Array, otherwise: float) -> np.ndarray:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), otherwise)

@@ -125,7 +125,7 @@ def unit_sums(values: Any, unit: Any, weight: Any) -> tuple[np.ndarray, np.ndarr
     check_numbers("values", values, "... n")
     values = np.asarray(values, np.float64)
     check_finite("values", values)
-    rows = values.shape[-1]
+    rows = int(values.shape[-1])
     if weight is not None:
         check_numbers("weight", weight, "n")
         check_finite("weight", weight)
@@ -163,7 +163,8 @@ def _resampled_t(rng: np.random.Generator, totals: np.ndarray, size: np.ndarray,
     flat = totals.reshape(-1, units)
     value, error, _ = ratio_mean(flat, size)
     columns = np.concatenate([flat, flat**2, flat * size, size[None], size[None] ** 2]).T
-    parts, at_once = [], max(1, CHUNK // units)
+    parts: list[np.ndarray] = []
+    at_once = max(1, CHUNK // units)
     for start in range(0, resamples, at_once):
         some = min(at_once, resamples - start)
         drawn = rng.integers(0, units, (some, units)) + np.arange(some)[:, None] * units

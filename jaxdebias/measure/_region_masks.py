@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +44,10 @@ def region_masks(
     expect(jnp.asarray(mask).dtype.kind in "biu", "mask", "int [n h w]", describe(mask))  # may be traced
     regions = tuple(tuple(int(label) for label in labels) for labels in regions)
     expect(len(regions) > 0 and all(regions), "regions", "at least one label per region", regions)
-    grid = tuple(np.shape(mask)[1:]) if grid is None else tuple(grid)  # pyright: ignore[reportAssignmentType]
-    expect(len(grid) == 2 and min(grid) >= 1, "grid", "height and width of at least 1", grid)
-    return map_rows(_on_grid(regions, grid), None, jnp.asarray(mask), batch_size=batch_size)
+    sides = tuple(np.shape(mask)[1:] if grid is None else grid)
+    expect(len(sides) == 2 and min(sides) >= 1, "grid", "height and width of at least 1", sides)
+    on_grid = _on_grid(regions, (sides[0], sides[1]))
+    return cast(jax.Array, map_rows(on_grid, None, jnp.asarray(mask), batch_size=batch_size))
 
 
 @functools.cache  # the same function object for the same regions and grid: compiled once per shape
@@ -54,6 +55,8 @@ def _on_grid(regions: tuple[tuple[int, ...], ...], grid: tuple[int, int]) -> Cal
     def on_grid(_: None, mask: Int[Array, "b h w"]) -> Float[jax.Array, "b r u v"]:
         united = [functools.reduce(jnp.logical_or, [mask == label for label in labels]) for labels in regions]
         full = jnp.stack(united, axis=1).astype(jnp.float32)
-        return jax.image.resize(full, (*full.shape[:2], *grid), "linear", antialias=True)
+        shape = (*full.shape[:2], *grid)
+        resize = cast(Callable[..., jax.Array], jax.image.resize)  # pyright: ignore[reportUnknownMemberType]
+        return resize(full, shape, "linear", antialias=True)
 
     return on_grid

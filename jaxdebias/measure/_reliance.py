@@ -8,7 +8,7 @@ tests on several sides, exclude what else makes mistakes lean.
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import jax
 import numpy as np
@@ -160,22 +160,25 @@ def assess_reliance(
     'no_sign'
     """
     if not isinstance(values, Mapping):
-        counts = None if train_counts is None else {ALONE: train_counts}
+        alone_counts = None if train_counts is None else {ALONE: train_counts}
         options = {"wrong_labels": wrong_labels, "unit": unit, "weight": weight, "classes": classes}
         options |= {"min_group": min_group, "level": level}
         alone = {ALONE: values}
-        return assess_reliance(predicted, label, alone, counts, probabilities, drawn, given, key=key, **options)[ALONE]
+        return assess_reliance(predicted, label, alone, alone_counts, probabilities, drawn, given, key=key, **options)[
+            ALONE
+        ]
     check_key("key", key)
+    named = cast(Mapping[str, Any], values)
+    counts: Mapping[str, Any] = train_counts or {}
     check_choice("drawn", drawn, DRAWN)
     alpha = 1.0 - checked_level(level)
-    counts = train_counts or {}
-    classes = checked_counts(counts, values, classes)
+    classes = checked_counts(counts, named, classes)
     rows, classes = checked_rows(predicted, label, probabilities, unit, weight, classes)
     candidates = {
         name: make_candidate(
             name, value, rows, classes, counts.get(name), min_group, alpha, jax.random.fold_in(key, number)
         )
-        for number, (name, value) in enumerate(values.items())
+        for number, (name, value) in enumerate(named.items())
     }
     tests, p = _lean_tests(candidates, alpha)
     leaning = sorted((name for name in p if p[name] <= alpha), key=lambda name: (tests[name].p, -tests[name].z))
@@ -188,9 +191,9 @@ def assess_reliance(
         columns = ",".join(given), given_strata(rows.label, answer, given)
 
     found: dict[str, Reliance] = {}
-    for name in [*leaning, *(name for name in values if name not in leaning)]:
+    for name in [*leaning, *(name for name in named if name not in leaning)]:
         candidate, leads = candidates[name], [other for other in same[name] if other in found and other in leaning]
-        answer = _described(candidate, tests.get(name), p.get(name), drawn, alpha / max(len(p), 1), level)
+        answer = _described(candidate, tests.get(name), p.get(name), cast(Drawn, drawn), alpha / max(len(p), 1), level)
         if leads:  # one finding, both names: that of the copy that leans most
             shared = ("state", "evidence", "p", "rivals")
             answer = answer._replace(copies=same[name], **{field: getattr(found[leads[0]], field) for field in shared})
@@ -200,17 +203,17 @@ def assess_reliance(
         elif name in leaning:
             answer = _graded(answer, candidate, columns, wrong_labels, alpha)._replace(copies=same[name])
         found[name] = answer
-    return {name: found[name] for name in values}
+    return {name: found[name] for name in named}
 
 
 def _lean_tests(candidates: Mapping[str, Candidate], alpha: float) -> tuple[dict[str, ExchangeTest], dict[str, float]]:
     """(tests, Holm-adjusted p) of the lean of every attribute that has a direction."""
-    tested = [candidate for candidate in candidates.values() if candidate.w is not None]
+    tested = [(candidate, candidate.w) for candidate in candidates.values() if candidate.w is not None]
     tests = {
-        one.name: lean_test(one.rows, one.w, key=jax.random.fold_in(one.key, 0), resolve=alpha / len(tested))
-        for one in tested
+        one.name: lean_test(one.rows, w, key=jax.random.fold_in(one.key, 0), resolve=alpha / len(tested))
+        for one, w in tested
     }
-    adjusted = adjust_holm([test.p for test in tests.values()]).tolist() if tests else []
+    adjusted: list[float] = adjust_holm([test.p for test in tests.values()]).tolist() if tests else []
     return tests, dict(zip(tests, adjusted, strict=True))
 
 
@@ -232,23 +235,23 @@ def _conditional_p(
     An attribute that follows another one by chance would pass one such test in twenty; hence Holm.
     """
     pairs = [pair for pair in itertools.permutations(leaning, 2) if pair[1] not in same[pair[0]]]
-    p = []
+    p: list[float] = []
     for number, (name, given) in enumerate(pairs):
         candidate = candidates[name]
         other = candidates[given].value[candidate.value >= 0]
         key = jax.random.fold_in(jax.random.fold_in(candidate.key, 1), number)
         rows, resolve = candidate.rows.among(other >= 0), alpha / len(pairs)
-        p.append(lean_test(rows, candidate.w, key=key, stratum=other[other >= 0], resolve=resolve).p)
+        p.append(lean_test(rows, candidate.direction, key=key, stratum=other[other >= 0], resolve=resolve).p)
     return dict(zip(pairs, adjust_holm(p).tolist(), strict=True)) if pairs else {}
 
 
 def _described(
-    candidate: Candidate, test: ExchangeTest | None, p: float | None, drawn: str, alpha: float, level: float
+    candidate: Candidate, test: ExchangeTest | None, p: float | None, drawn: Drawn, alpha: float, level: float
 ) -> Reliance:
     """Sizes, p, and the state of an attribute whose mistakes do not lean."""
     rows, w = candidate.rows, candidate.w
     lean, detectable, state = None, None, candidate.state
-    if w is not None:
+    if w is not None and test is not None:
         lean = lean_interval(rows, w, level=level)
         detectable = detectable_lean(rows, w, alpha=alpha, design_effect=test.design_effect)
         state = "no_sign" if detectable <= SMALL_LEAN else "cannot_tell"
@@ -264,7 +267,7 @@ def _graded(
     alpha: float,
 ) -> Reliance:
     """What a lean shows: beyond the columns given, or else by how the rows came about."""
-    rows, w, present = candidate.rows, candidate.w, candidate.present
+    rows, w, present = candidate.rows, candidate.direction, candidate.present
     keys = [jax.random.fold_in(candidate.key, number) for number in (2, 3, 4)]
     share = largest_share(candidate.counts)
     fallback = share > EVEN

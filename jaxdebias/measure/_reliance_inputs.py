@@ -39,6 +39,12 @@ class Candidate(NamedTuple):
     """Randomness of this attribute's tests."""
 
     @property
+    def direction(self) -> np.ndarray:
+        """`w`, of an attribute that has one."""
+        assert self.w is not None
+        return self.w
+
+    @property
     def present(self) -> np.ndarray:
         """`[a]` bool, values that occur in the rows."""
         return np.bincount(self.rows.value, minlength=self.counts.shape[1]) > 0

@@ -8,6 +8,7 @@ the value predicts its class too often: at the same score the label is that clas
 
 import numpy as np
 
+from jaxdebias.contracts import expect
 from jaxdebias.core import Key
 from jaxdebias.measure._exchange import exchange_test
 from jaxdebias.measure._lean import Rows, sides
@@ -68,8 +69,11 @@ def two_class_strata(rows: Rows, fallback: bool) -> list[np.ndarray]:
     With a class to fall back on, a blurred group's scores crowd between the base rate and the threshold; the outer
     thirds leave them out.
     """
+    if rows.probabilities is None:
+        expect(False, "probabilities", "[n 2], for ranges of the score", None)
+    score = rows.probabilities[:, 1]
     edges = ((0.0, 1.0 / 3.0), (2.0 / 3.0, 1.0)) if fallback else ((0.0, 0.5), (0.5, 1.0))
-    return [information_bins(rows.probabilities[:, 1], BINS_OF_SIDE, *edge) for edge in edges]
+    return [information_bins(score, BINS_OF_SIDE, *edge) for edge in edges]
 
 
 def reversed_sides_p(rows: Rows, w: np.ndarray, present: np.ndarray, *, fallback: bool, key: Key) -> float:

@@ -164,7 +164,8 @@ def _joined_quantities(values: Any, group: Any, w: Any, weight: Any) -> list[_Jo
     groups = w.shape[-1]
     size = np.bincount(group[known], minlength=groups)
     small = (size > 0) & (size < FEWEST_ROWS)
-    quantities, several = [], False
+    quantities: list[_Joined] = []
+    several = False
     for one in w.reshape(-1, groups):
         number, joined_w, row_weight = np.where(known, group, -1), one.copy(), counts.copy()
         for sign in (1, -1):

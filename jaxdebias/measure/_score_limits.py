@@ -127,7 +127,7 @@ def _limits(
     ends: tuple[Numbers, Numbers],
 ) -> tuple[Numbers, Numbers]:
     """(low, high): S at the tilt where its distance from the estimate is z standard errors, or the end of its range."""
-    batch = np.broadcast_shapes(n.shape[:-1], w.shape[:-1], np.shape(z), ends[0].shape)  # pyright: ignore[reportAttributeAccessIssue]
+    batch = np.broadcast_shapes(n.shape[:-1], w.shape[:-1], np.shape(z), np.shape(ends[0]))
     sign = np.array([1.0, -1.0]).reshape((2,) + (1,) * len(batch))
 
     def excess(log_tilt: np.ndarray) -> Numbers:
@@ -152,7 +152,7 @@ def _excess(
     V is the variance of S under the tilt. V* divides by n - 1 + h instead of n, where h is the group's share of V:
     rates that were estimated in many small groups vary more than their own counts show.
     """
-    _, variance, third = moments(tilt[..., None])
+    _, variance, third = moments(np.asarray(tilt)[..., None])
     part = w**2 * variance / n
     total = part.sum(-1)
     known = total > 0
@@ -187,7 +187,7 @@ def _increasing_root(
         opposite, at_opposite = np.where(same, opposite, newest), np.where(same, at_opposite, at_newest)
         newest, at_newest = point, value
         width = np.abs(opposite - newest)
-        if np.all((width < TOLERANCE) | ~solved):
+        if np.all((width < TOLERANCE) | np.logical_not(solved)):
             break
         with np.errstate(divide="ignore", invalid="ignore"):
             xi, phi = (newest - opposite) / (older - opposite), (at_newest - at_opposite) / (at_older - at_opposite)
@@ -198,4 +198,4 @@ def _increasing_root(
             ) + alpha * at_newest / (at_older - at_newest) * at_opposite / (at_older - at_opposite)
             least = np.minimum(0.5, 0.5 * TOLERANCE / width)
         part = np.where(smooth & np.isfinite(quadratic), np.clip(quadratic, least, 1.0 - least), 0.5)
-    return np.where(np.abs(at_newest) <= np.abs(at_opposite), newest, opposite), solved
+    return np.where(np.abs(at_newest) <= np.abs(at_opposite), newest, opposite), np.asarray(solved)

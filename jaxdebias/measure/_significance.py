@@ -5,7 +5,7 @@ interval without 0. Each alone is fooled: one changed row among a hundred thousa
 losses in small ones.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -98,7 +98,7 @@ def sign_flip_p(gains: Any, losses: Any, n: Any, w: Any, *, key: Key, draws: int
     size = np.abs(per_row)
     largest = size.max(-1, keepdims=True, initial=0.0)
     equal = np.all((size == 0) | (size >= largest * (1.0 - 1e-9)), axis=-1)
-    up = np.where(per_row > 0, gains, losses).sum(-1)
+    up = cast(np.ndarray, np.where(per_row > 0, gains, losses)).sum(-1)
     p = np.asarray(mcnemar_midp(up, (gains + losses).sum(-1) - up)).reshape(-1).copy()
     changed, observed = np.rint(gains + losses).astype(np.int64), np.abs((per_row * (gains - losses)).sum(-1))
     rng = numpy_generator(key)
@@ -134,7 +134,7 @@ def unit_flip_p(totals: Any, *, key: Key, draws: int = FLIPS) -> Any:
             continue
         observed = np.abs(values.sum())
         if len(values) <= MOST_EXACT:
-            signs = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+            signs = cast(np.ndarray, np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1)
             p[row] = float(_beyond(_flipped(signs, values), observed)) / len(signs)
             continue
         at_once = max(1, CHUNK // len(values))
@@ -207,7 +207,7 @@ def homogeneity_p(x: Any, n: Any, *, key: Key, resolve: float = ALPHA, most_draw
     varied = (groups > 1) & (rate > 1e-12) & (rate < 1.0 - 1e-12)  # other families have a chi-square of 0, always
     expected = n * np.minimum(rate, 1.0 - rate)[..., None]
     large = np.all((expected >= 5.0) | (n == 0) | ~varied[..., None], axis=(-1, -2))
-    statistic = _chi_square(x, n)
+    statistic = np.asarray(_chi_square(x, n))
     beyond = special.chdtrc(np.maximum(groups - 1, 1), statistic[:, None])
     with np.errstate(divide="ignore"):
         p = -np.expm1(np.where(varied, np.log1p(-beyond), 0.0).sum(-1))
@@ -272,7 +272,7 @@ def adjust_holm(p: Any) -> Any:
     done = ~np.isnan(p)
     order = np.argsort(np.where(done, p, np.inf), axis=-1)
     ordered = np.take_along_axis(np.where(done, p, np.inf), order, axis=-1)
-    left = done.sum(-1, keepdims=True) - np.arange(p.shape[-1])
+    left = cast(np.ndarray, done.sum(-1, keepdims=True) - np.arange(p.shape[-1]))
     with np.errstate(invalid="ignore"):
         steps = np.minimum(np.maximum.accumulate(np.where(np.isfinite(ordered), ordered * left, 0.0), axis=-1), 1.0)
     adjusted = np.empty_like(p)
@@ -316,8 +316,8 @@ def _chi_square(x: np.ndarray, n: np.ndarray) -> Numbers:
 
 def _permutation_p(rng: np.random.Generator, x: np.ndarray, n: np.ndarray, resolve: float, most: int) -> np.ndarray:
     """(1 + draws at least as large as observed) / (1 + draws), `[entries]`, with draws until it is resolved."""
-    observed = _chi_square(x.astype(np.float64), n.astype(np.float64))
-    reached, done = np.zeros(len(x)), np.zeros(len(x))
+    observed = np.asarray(_chi_square(x.astype(np.float64), n.astype(np.float64)))
+    p, reached, done = np.ones(len(x)), np.zeros(len(x)), np.zeros(len(x))
     left, size = np.arange(len(x)), FLIPS
     while len(left):
         at_once = max(1, CHUNK // x[0].size)

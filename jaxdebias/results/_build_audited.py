@@ -1,6 +1,7 @@
 """From the last stage of an audit to its record."""
 
 import dataclasses
+from typing import Literal, cast
 
 import numpy as np
 
@@ -24,12 +25,12 @@ def audit_results(state: Advised, provenance: records.Provenance, *, items: str,
       items: what samples are called in sentences.
       name: what the model is called.
     """
-    dataset = state.data.dataset
+    dataset, recommended = state.data.dataset, state.tried.recommended
     record = run_results(
         "audit",
         provenance,
         dataset,
-        method="audit" if state.verified is None else state.tried.recommended.name,
+        method="audit" if state.verified is None or recommended is None else recommended.name,
         model=name,
         attribute=state.focus or "attribute",
         items=items,
@@ -53,19 +54,22 @@ def audit_results(state: Advised, provenance: records.Provenance, *, items: str,
 
 def _metric_changes(state: Advised) -> dict[str, records.Change]:
     """Changes of what is measured before and after; that of the balanced accuracy is in the advice."""
+    if state.verified is None:
+        return {}
     return changes({name: one for name, one in state.verified.changes.items() if name != advice.GAIN})
 
 
 def _edit(state: Advised) -> records.Edit | None:
     """What the repair changed that was chosen on held-out samples and tested on the test set."""
-    if state.verified is None:
+    recommended = state.tried.recommended
+    if state.verified is None or recommended is None or state.request.model is None:
         return None
     reason = (
         "Chosen on held-out samples, verified on the test set."
         if state.verified.held
         else "Chosen on held-out samples, not verified on the test set: the model was left as it is."
     )
-    counts = parameter_counts(state.request.model.params, state.tried.recommended.params)
+    counts = parameter_counts(state.request.model.params, recommended.params)
     return records.Edit(accepted=bool(state.verified.held), reason=reason, rounds=(), **counts)
 
 
@@ -96,7 +100,7 @@ def _cells(state: Advised) -> records.BiasCells | None:
     typical = np.asarray(guesses.typical)
     return records.BiasCells(
         name=discovery.CELLS,
-        judges=state.request.judges,
+        judges=cast(Literal["aug-cell", "sih"], state.request.judges),
         flagged_share=float(guesses.flagged_share),
         confidence=(finite(flagged), finite(others)),
         followed=rate_at(guesses.followed),
@@ -142,7 +146,7 @@ def _findings(state: Advised) -> list[str]:
 
 def _remarks(state: Advised) -> list[str]:
     """How outputs of the model and values of candidates were understood."""
-    remarks = []
+    remarks: list[str] = []
     if state.from_probabilities:
         remarks.append("The model puts out probabilities, not logits: their logarithms were taken as logits.")
     return remarks + [

@@ -21,7 +21,7 @@ def maps(found: class_maps.MapAudit, dataset: Dataset) -> records.Maps:
     """Where a model looks on the test split."""
     test = dataset.splits["test"]
     k, a = dataset.aligned.shape
-    groups = [
+    groups: list[tuple[str, int, int, class_maps.MapSummary | None]] = [
         ("group", label, attribute, found.groups[label * a + attribute]) for label in range(k) for attribute in range(a)
     ]
     sets = [
@@ -114,7 +114,8 @@ def _place(found: patch_places.Place, stride: int) -> records.Place:
 
 def _coarse(map: np.ndarray, cell: int) -> np.ndarray:
     """Means over cells of a map, at most `MOST_CELLS` a side."""
-    for axis, length in enumerate(map.shape):
+    shape: tuple[int, ...] = map.shape
+    for axis, length in enumerate(shape):
         edges = np.linspace(0, length, min(MOST_CELLS, -(-length // cell)), endpoint=False).round().astype(int)
         sums = np.add.reduceat(map, edges, axis=axis)
         counts = np.diff(np.append(edges, length))

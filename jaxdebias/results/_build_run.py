@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import jax
 
@@ -107,8 +107,14 @@ def _worst_group(report: groups.GroupReport, dataset: Dataset) -> records.GroupR
         return None
     label, attribute = report.worst_group
     name = f"{dataset.label_names[label]} · {dataset.attribute_names[attribute]}"
-    ends = {"value": worst.value, "low": worst.low, "high": worst.high, "n": worst.n}
-    return records.GroupRate(**ends, group=name, indistinguishable=report.indistinguishable)
+    return records.GroupRate(
+        value=worst.value,
+        low=worst.low,
+        high=worst.high,
+        n=worst.n,
+        group=name,
+        indistinguishable=report.indistinguishable,
+    )
 
 
 def _group(report: groups.GroupReport, label: int, attribute: int, dataset: Dataset) -> records.Group:
@@ -206,7 +212,7 @@ def table_rows(dataset: Dataset, found: Sequence[auditing.Harmful | records.Samp
 
 
 def _row(batch: Batch, index: int, names: tuple[str, ...]) -> dict[str, str]:
-    shown = {}
+    shown: dict[str, str] = {}
     for name, value in zip(names, batch.x[index].tolist(), strict=True):
         column, _, category = name.partition("=")
         if not category:
@@ -216,7 +222,14 @@ def _row(batch: Batch, index: int, names: tuple[str, ...]) -> dict[str, str]:
     return shown
 
 
-def parameter_counts(params: Params, edited: Params) -> dict[str, int]:
+class ParameterCounts(TypedDict):
+    """Two fields of `records.Edit`."""
+
+    parameters: int
+    parameters_changed: int
+
+
+def parameter_counts(params: Params, edited: Params) -> ParameterCounts:
     """How many parameters there are, and how many lie in leaves that are not the same object any more."""
     old, new = jax.tree.leaves(params), jax.tree.leaves(edited)
     changed = sum(a.size for a, b in zip(old, new, strict=True) if a is not b)

@@ -1,7 +1,7 @@
 """From a decision to the record of the verdict."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def _disparity(entry: Any, label_names: Sequence[str]) -> records.Disparity:
         measure=entry.measure,
         class_=None if entry.class_ is None else str(label_names[entry.class_]),
         state=entry.state,
-        gap=_estimate(entry.gap),
+        gap=_ends(entry.gap),
         p=float(entry.p),
         highest=_rated(entry.highest),
         lowest=_rated(entry.lowest),
@@ -77,9 +77,9 @@ def _reliance(one: Any) -> records.Reliance:
 
 
 def _advice(found: auditing_verdict.Advice) -> records.Recommendation:
-    repair = found.repair
+    repair, state = found.repair, cast(Any, found.state)  # one of the states that the record lists
     return records.Recommendation(
-        state=found.state,
+        state=state,
         sentence="",
         repair=None if repair is None else repair.name,
         held_out=None if repair is None else _effect(repair.held_out),
@@ -97,7 +97,11 @@ def _effect(change: PairedChange) -> records.RepairEffect | None:
 
 
 def _estimate(interval: Interval | None) -> records.Estimate | None:
-    if interval is None or not np.isfinite(interval[:3]).all():
+    if interval is None or not all(np.isfinite(float(end)) for end in interval[:3]):
         return None
+    return _ends(interval)
+
+
+def _ends(interval: Interval) -> records.Estimate:
     value, low, high = (float(end) for end in interval[:3])
     return records.Estimate(value=value, low=low, high=high)

@@ -1,6 +1,7 @@
 """Measured intervals as records."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -68,6 +69,13 @@ def known_changes(found: Mapping[str, PairedChange]) -> dict[str, records.Change
     return {name: change(one) for name, one in found.items() if np.isfinite(one.value)}
 
 
-def _ends(found: measured.Interval | PairedChange | Disparity) -> dict[str, float | int | None]:
+class _Ends(TypedDict):
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def _ends(found: measured.Interval | PairedChange | Disparity) -> _Ends:
     value, low, high = (finite(end) for end in found[:3])
     return {"value": value, "low": low, "high": high, "n": round(float(found.n))}

@@ -1,5 +1,7 @@
 """Measured values as plain JSON values: the one place where arrays become lists and NaN becomes null."""
 
+# It walks through values of any kind; what is in one is unknown before it is looked at.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 import dataclasses
 import math
 import numbers

@@ -7,6 +7,8 @@ One JSON object: `schema`, the version of the format; `command` and `provenance`
 fields of the record, flat. A field with a default is left out where it has its default.
 """
 
+# It walks through values of any kind; what is in one is unknown before it is looked at.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 import dataclasses
 import json
 import math
@@ -70,7 +72,7 @@ def from_json(plain: Any, what: str = "results") -> Results:
         keys = ", ".join(map(str, plain)) or "no key"
         expect(False, what, "results of jaxdebias, with a key 'schema'", keys[:80])
     version = plain["schema"]
-    expect(version == SCHEMA and version is not True, what, f"results of format {SCHEMA}", f"format {version!r}")
+    expect(version is not True and version == SCHEMA, what, f"results of format {SCHEMA}", f"format {version!r}")
     command = plain.get("command")
     known = isinstance(command, str) and command in RECORDS
     expect(known, f"{what}: command", f"one of {', '.join(RECORDS)}", repr(command))

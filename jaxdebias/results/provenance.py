@@ -1,6 +1,5 @@
 """What a measured number must carry: device, versions, date, seed, arguments and data."""
 
-import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -32,7 +31,6 @@ def provenance(
       arguments: options of the command, a dict or a configuration.
       data: fingerprint of the data; None where none were read.
     """
-    given = dataclasses.asdict(arguments) if dataclasses.is_dataclass(arguments) else dict(arguments or {})
     return Provenance(
         versions=versions(),
         device=device_name(),
@@ -40,7 +38,7 @@ def provenance(
         seconds=float(sum(seconds_by_step.values())),
         seconds_by_step={name: float(seconds) for name, seconds in seconds_by_step.items()},
         seed=int(seed),
-        arguments=plain(given, "arguments"),
+        arguments=plain(arguments or {}, "arguments"),
         data=data,
     )
 
