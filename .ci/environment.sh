@@ -30,6 +30,11 @@ environment() {
   pip install -qq ".[$1]"
 }
 
+# PyTorch to compare with, where pip has a CPU build.
+peer_torch() {
+  pip install -qq "torch==2.13.0" || echo "no CPU build of PyTorch here"
+}
+
 versions() {
   python - <<'PYTHON'
 import importlib.metadata as m, sys

@@ -37,7 +37,7 @@ def source(name: str) -> str:
     return f"\n\n[{name}.json]({{root}}results/{name}.json); {table['device']}; {stack}; {table['date']}."
 
 
-# What the scripts on `fmd_methods` measure: their rows in the order of the pages.
+# What the tables of repairs measure: their rows in the order of the pages.
 METHODS = {
     "erm": "trained (ERM), no repair",
     "fmd ext": "**FMD**, head, `ext`",

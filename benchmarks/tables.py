@@ -13,9 +13,10 @@ from pathlib import Path
 
 from headlines import headlines
 from tables_audit import attention_iou, audit_cost, audit_networks, peers, speed, timed
+from tables_faults import faults
 from tables_repair import adult, colored_mnist, digits, full_colored_mnist, language_bias, samples, utkface
 from tables_statistics import audit_power, interval_coverage
-from tables_training import aug_cell, dbvae, patch_noise, reproduced, sih_step
+from tables_training import aug_cell, dbvae, experiments, patch_noise, reproduced, sih_step
 
 HERE = Path(__file__).parent
 PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "measured.md", HERE / "README.md")
@@ -29,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "utkface": utkface,
     "samples": samples,
     "adult": adult,
+    "experiments": experiments,
     "reproduced": reproduced,
     "aug-cell": aug_cell,
     "attention-iou": attention_iou,
@@ -46,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cam": functools.partial(timed, "cam"),
     "patches": functools.partial(timed, "patches"),
     "peers": peers,
+    "faults": faults,
 }
 
 

@@ -5,8 +5,24 @@ from typing import Any
 import table_parts
 from table_parts import RESULTS, markdown, milliseconds, percent, read, signed, source
 
+from jaxdebias.reproduce import EXPERIMENTS
 from jaxdebias.reproduce.view import reproduced_rows
 from jaxdebias.results.codec import read_results
+
+
+def experiments() -> str:
+    """Every table and figure of the registry: what it shows, what it reads, what it costs."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{one.paper}, {one.place}",
+            one.title,
+            "nothing" if one.files is None else one.files.needs,
+            one.cost,
+        ]
+        for name, one in EXPERIMENTS.items()
+    ]
+    return markdown(["`jaxdebias reproduce`", "paper", "what it shows", "reads", "the whole table takes"], rows)
 
 
 def reproduced() -> str:
@@ -15,14 +31,14 @@ def reproduced() -> str:
     rows = [
         [
             row["method"],
-            row["share"],
+            row["level"],
             row["seeds"],
             row["accuracy"],
             row["published"],
             row["verdict"],
             row["gain"],
-            row["conflicting"],
-            row["aligned"],
+            row["bias_conflicting_accuracy"],
+            row["bias_aligned_accuracy"],
         ]
         for row in reproduced_rows(table)
     ]

@@ -29,8 +29,9 @@ An audit answers three questions, each on its own:
   otherwise). Positive rates and calibration are reported and decide nothing: a perfect model of data whose base
   rates differ has unequal positive rates.
 - **Reliance.** Do its decisions depend on the attribute? States: `shown` (the attribute alone was changed, and
-  predictions moved), `shown_given` (the mistakes show it, given how the test set came about or other columns),
-  `consistent` (mistakes lean, and other explanations are open), `no_sign`, `cannot_tell`.
+  predictions moved toward the class associated with it, further than a control), `shown_given` (the mistakes show
+  it, given how the test set came about or other columns), `consistent` (mistakes lean, and other explanations are
+  open), `no_sign`, `cannot_tell`.
 - **Association.** Are label and attribute associated in the training data? Unknown without training rows or counts.
 
 A disparity is no reliance: a group may be harder. A lean of mistakes is no reliance either: any table of
@@ -299,7 +300,8 @@ EXAMPLES = (
     Example(
         "Reliance, shown by twins",
         "Decisions follow the place more than the signal; for each test row there is the same row with another place.",
-        "It may say that the model relies on the place: nothing else was changed. Wrong labels cannot explain it.",
+        "It may say that the model relies on the place: nothing else was changed, and mistakes on unchanged rows lean "
+        "as well, which twins that are only harder would not bring about. Wrong labels cannot explain it.",
         twins,
     ),
     Example(

@@ -13,7 +13,7 @@ cannot be answered says what would be needed.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from jaxdebias.contracts import check_output, check_split, expect
 from jaxdebias.core import Array, Classifier, Dataset, Params, Split
 from jaxdebias.explain._taps import Tap
 from jaxdebias.files import write_text
+from jaxdebias.measure import Intervention
 from jaxdebias.report._page import write_page
 from jaxdebias.report.answers import answers, text
 from jaxdebias.report.pictures import Pictures, audit_pictures
@@ -107,6 +108,8 @@ def audit(
     drawn: str = "unknown",
     given: Mapping[str, Any] | None = None,
     train_counts: Mapping[str, Any] | None = None,
+    interventions: Mapping[str, Sequence[Intervention]] | None = None,
+    wrong_labels: bool | None = None,
     pixels: str = "auto",
     discover: bool | None = None,
     judges: str = "aug-cell",
@@ -138,6 +141,11 @@ def audit(
         content), `as_they_come` (a plain sample), `picked` (selected by label and value), `unknown`.
       given: name -> `[n]` legitimate inputs of the test rows, numbers or categories: is there a lean beyond them?
       train_counts: attribute -> `[k a]` training rows by class and value, where there are no training rows.
+      interventions: attribute -> what changing it alone did where the audit cannot change it itself, by
+        `measure.flipped_column_reliance` (a model of frames) or `measure.intervention_reliance` (edited pixels). Twins,
+        the data set's `attribute_region` and columns of a table that hold the attribute are changed anyway.
+      wrong_labels: whether labels of one value are suspected to be wrong in one direction (`find_wrong_labels`); then
+        mistakes alone show no reliance. None: nobody looked.
       pixels: `maps` of the model, `patches` of the data (trains two small networks, up to minutes), `both`, `none`;
         `auto`: maps where there are masks and `spatial`, else patches, where there are pictures and mistakes that lean.
       discover: look for shortcuts that no attribute names (trains small networks); None: where no attribute is known.
@@ -186,7 +194,9 @@ def audit(
             drawn=drawn,
             given=given,
             train_counts=train_counts,
+            wrong_labels=wrong_labels,
         ),
+        interventions=interventions,
         pixels=pixels,
         discover=discover,
         judges=judges,

@@ -1,6 +1,8 @@
 """Checks at the public boundary, before anything is traced. The one place that words "what, expected, got"."""
 
 import difflib
+import functools
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,15 +45,17 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     jaxdebias.contracts.ContractError: `data`: expected one of digits, scenes, got 'digit' (did you mean 'digits'?)
     """
     choices = list(choices)
-    if value in choices:
+    if isinstance(value, str) and value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    got = repr(value) if len(repr(value)) <= 60 else describe(value)  # a file may hold anything in its place
+    near = difflib.get_close_matches(got.strip("'"), choices, n=1, cutoff=0.4)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    expect(False, what, f"one of {', '.join(choices)}", f"{value!r}{hint}")
+    expect(False, what, f"one of {', '.join(choices)}", f"{got}{hint}")
 
 
 def check_integers(what: str, value: Any, n: int, low: int, high: int | None) -> None:
     """Integers `[n]` in low..high-1 (`high` None: no upper bound)."""
+    check_size(what, value)
     value = np.asarray(value)
     kind = np.issubdtype(value.dtype, np.integer) and value.shape == (n,)
     expect(bool(kind), what, f"int [n={n}]", describe(value))
@@ -70,6 +74,31 @@ def check_type(what: str, value: Any, kind: type) -> None:
     jaxdebias.contracts.ContractError: `config`: expected Batch, got float 0.7
     """
     expect(isinstance(value, kind), what, kind.__name__, describe(value))
+
+
+def check_key(what: str, key: Any) -> None:
+    """One random key, typed (`jax.random.key`) or of the old kind (`jax.random.PRNGKey`).
+
+    >>> check_key("key", 0)
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `key`: expected a key, as jax.random.key(0), got int 0
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    expect(bool(typed or (dtype == np.uint32 and shape == (2,))), what, "a key, as jax.random.key(0)", describe(key))
+
+
+def check_labelled(logits: Any, label: Any) -> None:
+    """Logits `[n k]` with labels `[n]` of integers. Looks at no value, so it may stand in a traced function.
+
+    Of a column of labels, or of fewer, an index would broadcast without a word.
+    """
+    check_numbers("logits", logits, "n k")
+    truths = jnp.issubdtype(getattr(logits, "dtype", None) or np.asarray(logits).dtype, jnp.bool_)
+    expect(not truths, "logits", "numbers [n k]", describe(logits))
+    integers = jnp.issubdtype(getattr(label, "dtype", None) or np.asarray(label).dtype, jnp.integer)
+    fits = bool(integers) and np.shape(label) == np.shape(logits)[:1]
+    expect(fits, "label", f"int [n={np.shape(logits)[0]}]", describe(label))
 
 
 def check_rows(rows: int | None) -> int:
@@ -93,7 +122,30 @@ def row_count(what: str, value: Any) -> int:
     jaxdebias.contracts.ContractError: `label`: expected an array [n], at least one row, got int32 [3, 1]
     """
     expect(np.ndim(value) == 1 and np.size(value) > 0, what, "an array [n], at least one row", describe(value))
+    check_size(what, value)
     return int(np.size(value))
+
+
+def check_size(what: str, value: Any) -> None:
+    """An array that the memory could hold: a view may repeat one number so often that a copy of it could not exist.
+
+    >>> check_size("label", np.broadcast_to(np.int32(1), (2**50,)))
+    Traceback (most recent call last):
+    jaxdebias.contracts.ContractError: `label`: expected at most ... bytes, the memory, got int32 [1125899906842624]
+    """
+    size = getattr(value, "nbytes", 0)  # a tracer has none
+    if isinstance(size, int) and size > 2**30:
+        most = _memory()
+        expect(size <= most, what, f"at most {most:,} bytes, the memory", describe(value))
+
+
+@functools.cache
+def _memory() -> int:
+    """Bytes of the machine's memory; 2^40 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**40
 
 
 def check_numbers(what: str, value: Any, dimensions: str) -> None:
@@ -103,6 +155,7 @@ def check_numbers(what: str, value: Any, dimensions: str) -> None:
     Traceback (most recent call last):
     jaxdebias.contracts.ContractError: `maps`: expected numbers [n h w], got float64 [2, 3]
     """
+    check_size(what, value)
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
     named = [name for name in dimensions.split() if name != "..."]
@@ -119,6 +172,7 @@ def check_counted(what: str, count: int) -> None:
 def check_finite(what: str, tree: Any) -> None:
     """No NaN or infinity in any float leaf; the message names the first bad leaf and how many values are bad."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        check_size(what, leaf)
         leaf = np.asarray(leaf)
         # jnp's hierarchy knows bfloat16, NumPy's does not.
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not (finite := np.isfinite(leaf)).all():
@@ -166,6 +220,8 @@ def check_batch(batch: Batch, *, classes: int | None = None, attributes: int | N
         same = twin == (x.shape, x.dtype)
         expect(same, f"{what}.twin", describe(x), describe(batch.twin))
         check_finite(f"{what}.twin", batch.twin)
+    if batch.twin_attribute is not None:
+        check_integers(f"{what}.twin_attribute", batch.twin_attribute, n, -1, attributes)
     if batch.weight is not None:
         expect(np.shape(batch.weight) == (n,), f"{what}.weight", f"float [n={n}]", describe(batch.weight))
         check_numbers(f"{what}.weight", batch.weight, "n")
@@ -190,6 +246,12 @@ def check_one_shape(dataset: Dataset) -> None:
         expect(row == first, f"splits[{name!r}].x", f"rows {list(first)}, as in {names[0]}", f"rows {list(row)}")
 
 
+def check_attribute_region(dataset: Dataset) -> None:
+    """Refuses a region of the attribute that is none of the regions of the masks."""
+    name, known = dataset.attribute_region, ", ".join(dataset.regions) or "none"
+    expect(name is None or name in dataset.regions, "attribute_region", f"one of the regions ({known}), or None", name)
+
+
 def check_dataset(dataset: Dataset) -> None:
     """Every split and every set of pairs, against the names of labels and attributes."""
     k, a = len(dataset.label_names), len(dataset.attribute_names)
@@ -198,6 +260,7 @@ def check_dataset(dataset: Dataset) -> None:
     for name, batch in dataset.splits.items():
         check_batch(batch, classes=k, attributes=a, what=f"splits[{name!r}]")
     check_one_shape(dataset)
+    check_attribute_region(dataset)
     for name, batch in dataset.pairs.items():
         check_batch(batch, classes=k, attributes=a, what=f"pairs[{name!r}]")
         expect(batch.twin is not None, f"pairs[{name!r}].twin", "the conflicting rendering of x", None)

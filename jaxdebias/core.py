@@ -49,6 +49,8 @@ class Batch(NamedTuple):
     unit: Array | None = None
     """`[n]` int32, which independent unit a row belongs to: the renderings of one digit share it. Intervals
     resample units. None: every row is its own unit."""
+    twin_attribute: Array | None = None
+    """`[n]` int32, the attribute of the twin, -1 where unknown. None: of two values the other one, else unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class Dataset:
     """Names of the columns, for tables."""
     regions: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Name of a region -> the labels of the masks that it unites, for data with masks."""
+    attribute_region: str | None = None
+    """Name of the region that shows the attribute and nothing of the label; None: there is none, or it is unknown."""
 
     @staticmethod
     def from_arrays(x: Any, label: Any, attribute: Any = None, **options: Any) -> "Dataset":

@@ -44,7 +44,7 @@ def test_reliance_is_shown_by_twins_and_taken_out(report):
     assert {one.attribute: one.state for one in verdict.reliance} == {"colour": "shown", "scanner": "cannot_tell"}
     assert verdict.reliance[0].evidence == "twins"
     assert verdict.advice.state == "reliance_repaired"
-    assert verdict.advice.repair in ("dfr", "dfr_train", "fmd", "fine_tune_head")
+    assert verdict.advice.repair in ("dfr", "dfr_train", "fmd", "refit_head", "fine_tune_head")
     assert verdict.advice.held_out.low > 0.2
     assert verdict.advice.test.low > 0.2
     assert {one.attribute: one.cramers_v.low > 0 for one in verdict.association} == {"colour": True, "scanner": False}

@@ -14,6 +14,8 @@ from jaxdebias.language import Scorer
 from jaxdebias.language._datasets import SentencePair
 from jaxdebias.language.models import word_tokenizer
 from jaxdebias.language.training_sets import PARTS
+from jaxdebias.reproduce._language_bias import RATES, auc, changed, pronoun_odds
+from jaxdebias.reproduce._language_repairs import METHODS
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -25,7 +27,7 @@ def script(monkeypatch):
 
 
 def row(script, kind, seed, method, level, **values):
-    rates = dict.fromkeys(script.RATES, 0.5) | dict.fromkeys(PARTS, level) | values
+    rates = dict.fromkeys(RATES, 0.5) | dict.fromkeys(PARTS, level) | values
     return {
         "kind": kind,
         "seed": seed,
@@ -104,7 +106,7 @@ def test_the_page(script, tables, tmp_path):
     assert "today" in page
 
 
-def test_the_pronoun_is_asked_where_it_is_hidden(script):
+def test_the_pronoun_is_asked_where_it_is_hidden():
     tokenizer = word_tokenizer(["the cook said she left", "he"])
     size = tokenizer.size
     table = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
@@ -116,16 +118,16 @@ def test_the_pronoun_is_asked_where_it_is_hidden(script):
     she, he = tokenizer.encode("she he")
     for causal in (True, False):
         scorer = Scorer(Split(features, lambda params, z: z), table, tokenizer, causal, 8)
-        assert script.pronoun_odds(scorer, pairs) == pytest.approx(float(table[she] - table[he]), rel=1e-5)
+        assert pronoun_odds(scorer, pairs) == pytest.approx(float(table[she] - table[he]), rel=1e-5)
 
 
-def test_auc_and_changed_numbers(script):
-    assert script.auc(np.array([1.0, 3.0]), np.array([0.0, 2.0, 3.0])) == pytest.approx((1 + 2.5) / 6)
+def test_auc_and_changed_numbers():
+    assert auc(np.array([1.0, 3.0]), np.array([0.0, 2.0, 3.0])) == pytest.approx((1 + 2.5) / 6)
     before = {"a": np.zeros(3), "b": np.ones(1)}
-    assert script.changed(before, {"a": np.array([0.0, 1.0, 0.0]), "b": np.ones(1)}) == 0.25
-    assert script.changed(before, (before, np.ones(2))) == 0.0
+    assert changed(before, {"a": np.array([0.0, 1.0, 0.0]), "b": np.ones(1)}) == 0.25
+    assert changed(before, (before, np.ones(2))) == 0.0
 
 
-def test_methods_are_those_that_the_rows_need(script):
-    source = (ROOT / "benchmarks" / "reproduce" / "language_repairs.py").read_text()
-    assert re.findall(r'^    yield \(?\s*"([^"]+)"', source, re.MULTILINE) == [*script.METHODS]
+def test_methods_are_those_that_the_rows_need():
+    source = (ROOT / "jaxdebias" / "reproduce" / "_language_repairs.py").read_text()
+    assert re.findall(r'^    yield \(?\s*"([^"]+)"', source, re.MULTILINE) == [*METHODS]

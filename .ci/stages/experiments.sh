@@ -2,6 +2,8 @@
 # Every experiment and every benchmark in miniature: do they still run from the first line to the last?
 . "$(dirname "$0")/../environment.sh"
 environment test
+peer_torch
+export JAX_DISABLE_MOST_OPTIMIZATIONS=1  # most of a trial is compiling programs that then run for milliseconds
 
 passed=0
 trial() {
@@ -13,11 +15,14 @@ trial() {
   passed=$((passed + 1))
 }
 
-trial benchmarks/reproduce/fmd_digits.py --seeds 1 --out "$work/fmd_digits.json"
+# Every table and figure of the registry, in one process: what is the same is compiled once.
+trial -m jaxdebias reproduce all --trial
 # What has a trial says so in its options; some read the real data.
 for script in $(grep -l '"--trial"' benchmarks/*/*.py); do
   if [ -z "${JAXDEBIAS_DATA:-}" ] && grep -q '"--data-dir"' "$script"; then
     echo "SKIPPED $script: JAXDEBIAS_DATA is not set"
+  elif grep -q '^import torch' "$script" && ! python -c "import torch" 2> /dev/null; then
+    echo "SKIPPED $script: no CPU build of PyTorch here"
   elif grep -q '"--data-dir", type=Path, required=True' "$script"; then
     trial "$script" --trial --data-dir "$JAXDEBIAS_DATA"
   else

@@ -3,9 +3,7 @@
 # notebooks have stages of their own.
 . "$(dirname "$0")/../environment.sh"
 environment test
-# Weights, losses, optimisers and schedules are compared with PyTorch. A CPU build is used where pip has one; where it
-# has none, those tests skip and say so.
-pip install -qq "torch==2.13.0" || echo "no CPU build of PyTorch here: these tests will skip"
+peer_torch  # weights, losses, optimisers and schedules are compared with it; where there is none, tests skip and say so
 
 say "pytest, slow"
 pytest -q -rs -m "(slow or torch) and not alone" --ignore=tests/notebooks --ignore=tests/docs \

@@ -23,6 +23,8 @@ class Table(NamedTuple):
     """Of `measure.assess_reliance`."""
     twins: Mapping[str, tuple[np.ndarray, ...]] = {}
     """Attribute -> (predicted before, after the change, after the control change, class associated with the change)."""
+    changed: Mapping[str, tuple[np.ndarray, ...]] = {}
+    """Attribute -> (predicted before, after, label, value, value after the change, training counts)."""
 
 
 class Family(NamedTuple):
@@ -248,6 +250,45 @@ def twins(rng: np.random.Generator, *, n: int, strength: float) -> Table:
     return made._replace(twins={"used": (before, after, control, other)})
 
 
+def changed_twins(
+    rng: np.random.Generator, *, n: int, classes: int, both_ways: bool, harder: float, fallback: bool, strength: float
+) -> Table:
+    """Pictures shown with another value, without a control change; the changed ones are missed more often.
+
+    In a share `harder` of them the model sees nothing of the class: it guesses, or falls back on class 0. With
+    `strength` it says the value's class instead in that share of all pictures. One way: from the value of the label.
+    """
+    label, seen = rng.integers(0, classes, n), rng.integers(0, classes, TRAINING)
+    counts = counted(seen, aligned(rng, seen, 0.9, classes), classes, classes)
+
+    def answers(label: np.ndarray, value: np.ndarray, lost: float) -> np.ndarray:
+        guess = np.zeros(n, int) if fallback else rng.integers(0, classes, n)
+        said = np.where(rng.random(n) < lost, guess, flipped_to_any(rng, label, classes, 0.05))
+        return np.where(rng.random(n) < strength, value, said)
+
+    value = rng.integers(0, classes, n) if both_ways else label
+    other = (value + rng.integers(1, classes, n)) % classes
+    changed = (answers(label, value, 0.0), answers(label, other, harder), label, value, other, counts)
+    test = rng.integers(0, classes, n)
+    of_test = rng.integers(0, classes, n)
+    name = "used" if strength else "group"
+    made = {
+        "predicted": answers(test, of_test, 0.0),
+        "label": test,
+        "values": {name: of_test},
+        "train_counts": {name: counts},
+        "probabilities": None,
+        "drawn": "unknown",
+    }
+    return Table(made, changed={name: changed})
+
+
+def flipped_to_any(rng: np.random.Generator, label: np.ndarray, classes: int, chance: float) -> np.ndarray:
+    """Labels that are another class with a chance."""
+    other = (label + rng.integers(1, classes, len(label))) % classes
+    return np.where(rng.random(len(label)) < chance, other, label)
+
+
 def one_way(rng: np.random.Generator, *, n: int, noise: float, told: bool, drawn: str, scores: bool) -> Table:
     """Labels of one value are wrong in one direction: class 1 is written down as class 0. The model reads x only."""
     seen = rng.integers(0, 2, TRAINING)
@@ -309,6 +350,11 @@ FAMILIES: dict[str, Family] = {
         "clean", every(n=SIZES, curved=BOTH, beyond=(0.0, 1.0), strength=(0.0,), scores=BOTH), columns_given
     ),
     "twins, none used": Family("clean", every(n=(100, 500, 2000), strength=(0.0,)), twins),
+    "harder twins, none used": Family(
+        "clean",
+        every(n=(200, 800), classes=(2, 6), both_ways=BOTH, harder=(0.2, 0.5), fallback=BOTH, strength=(0.0,)),
+        changed_twins,
+    ),
     "balanced labels": Family(
         "reliance", every(gap=(0.07, 0.14), n=SIZES, drawn=SAMPLED, scores=BOTH), balanced_reliance
     ),
@@ -320,6 +366,11 @@ FAMILIES: dict[str, Family] = {
         "reliance", every(n=SIZES, curved=BOTH, beyond=(0.0, 1.0), strength=(0.5,), scores=BOTH), columns_given
     ),
     "twins": Family("reliance", every(n=(100, 500, 2000), strength=(0.5, 1.0)), twins),
+    "harder twins": Family(
+        "reliance",
+        every(n=(200, 800), classes=(2, 6), both_ways=BOTH, harder=(0.0, 0.2), fallback=(False,), strength=(0.1, 0.2)),
+        changed_twins,
+    ),
     "one-way wrong labels": Family(
         "apart", every(n=SIZES, noise=(0.1, 0.3), told=BOTH, drawn=("as_they_come",), scores=BOTH), one_way
     ),

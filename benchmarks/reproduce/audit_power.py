@@ -32,6 +32,7 @@ from interval_coverage import write
 from jaxdebias.measure import (
     Reliance,
     assess_reliance,
+    changed_value_reliance,
     intervention_reliance,
     proportion_interval,
     quote_interventions,
@@ -77,7 +78,8 @@ def answers(made: Table, key: Any) -> dict[str, Reliance]:
         name: [intervention_reliance(before, after, toward, control=control, key=key)]
         for name, (before, after, control, toward) in made.twins.items()
     }
-    return quote_interventions(found, effects)
+    changes = {name: [changed_value_reliance(*of, key=key)] for name, of in made.changed.items()}
+    return quote_interventions(found, effects | changes)
 
 
 def measured(name: str, number: int, sets: int) -> dict[str, Any]:

@@ -42,8 +42,8 @@ from jaxdebias.data._colour import draw_tints
 from jaxdebias.data._sets.colored_mnist import MnistDigits, all_digits, tinted_mnist
 from jaxdebias.data.streams import named_rng
 from jaxdebias.mitigate import AugCellConfig, aug_cell
-from jaxdebias.reproduce import accuracies, aug_cell_said
-from jaxdebias.reproduce._colored_mnist import CNN, CNN_OPTIMIZER, CNN_RECIPE
+from jaxdebias.reproduce._colored_mnist import CNN, CNN_OPTIMIZER, CNN_RECIPE, aug_cell_said
+from jaxdebias.reproduce._fitting import accuracies
 from jaxdebias.results.provenance import device_name, versions
 from jaxdebias.train import Optimizer, chain, random_affine, random_flip
 from jaxdebias.train._augment import Augment

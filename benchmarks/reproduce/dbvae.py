@@ -142,12 +142,12 @@ def main() -> int:
     parser.add_argument(
         "--trial",
         action="store_true",
-        help="few faces and epochs, into a temporary folder, to see that everything runs; two cases "
+        help="few faces and epochs, into a temporary folder, to see that everything runs; one case "
         "and three arms unless others are named",
     )
     args = parser.parse_args()
     args.out = args.out or RESULTS / ("dbvae_again.json" if args.again else "dbvae.json")
-    args.cases = args.cases or (["cue", "disgust"] if args.trial else list(AGAIN) if args.again else list(CASES))
+    args.cases = args.cases or (["cue"] if args.trial else list(AGAIN) if args.again else list(CASES))
     args.arms = args.arms or (["plain", "vae", "dbvae"] if args.trial else list(ARMS))
     if args.trial:
         args.seeds, args.out = args.seeds or 2, Path(tempfile.mkdtemp()) / args.out.name

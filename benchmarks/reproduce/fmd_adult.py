@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 from fmd_adult_figure import figure
 from fmd_adult_methods import Predict, entries, peers, set_up
-from fmd_table import RESULTS, _write
 
 from jaxdebias.core import Dataset
+from jaxdebias.files import write_text
 from jaxdebias.measure import over_seeds
 from jaxdebias.results.provenance import device_name, versions
 
+RESULTS = Path(__file__).parents[1] / "results"
 RATES = (
     "accuracy",
     "accuracy_loss",
@@ -79,6 +80,10 @@ def measured(predict: Predict, dataset: Dataset) -> dict[str, float]:
 
 
 # --- the table
+
+
+def _write(path: Path, table: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(table, indent=1) + "\n")
 
 
 def fill(

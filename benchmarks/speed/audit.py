@@ -159,13 +159,17 @@ def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("JAXDEBIAS_DATA"))
     parser.add_argument("--out", type=Path, default=PATH)
-    parser.add_argument("--trial", action="store_true", help="a tenth of the faces at 32 x 32, into a temporary folder")
+    parser.add_argument(
+        "--trial", action="store_true", help="a tenth of the faces at 32 x 32, and a small CNN, into a temporary folder"
+    )
     arguments = parser.parse_args()
     size, share = (32, 0.1) if arguments.trial else (SIZE, 1.0)
     if arguments.trial:
         arguments.out = Path(tempfile.mkdtemp()) / arguments.out.name
     dataset, candidates = faces(arguments.data_dir, size, share)
-    classifier = models.resnet(depth=18, classes=2)
+    # A trial sees that everything runs, and most of its time would go into compiling a large network.
+    name = "a small CNN" if arguments.trial else "ResNet-18"
+    classifier = models.pooled_cnn(classes=2) if arguments.trial else models.resnet(depth=18, classes=2)
     params = with_head(classifier, dataset)
     ready = peak_gib()
     first = call(classifier, params, dataset, candidates)
@@ -174,8 +178,9 @@ def main() -> bool:
     missed = [name for name, bound in AT_MOST.items() if counts[name] > bound]
     cores = len(os.sched_getaffinity(0))
     said = (
-        f"ResNet-18, {counts['distinct rows']:,} pictures of {size} x {size}, {cores} core{'s' * (cores > 1)}; "
-        f"steps: shortcut {', '.join(first['shortcuts']) or 'none'}, advice {first['fix']}. Peak memory "
+        f"{name}, {counts['distinct rows']:,} pictures of {size} x {size}, {cores} core{'s' * (cores > 1)}; "
+        f"steps: reliance {', '.join(f'{name} {state}' for name, state in first['reliance'].items())}; "
+        f"advice {first['advice']}. Peak memory "
         f"{second['peak_gib']:.2f} GiB, of which {ready:.2f} before the audit. Counted on a tiny network: "
         f"{counts['rows through the trunk']:,} rows through the trunk, "
         f"{counts['distinct rows']:,} distinct ones."

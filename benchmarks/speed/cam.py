@@ -255,7 +255,7 @@ def main() -> bool:
     rows = [last_stage(repeats, cores, **size), deeper_stage(repeats, **size), memory(**large)]
     if not arguments.trial:
         write(PATH, torch=torch.__version__, at_most=AT_MOST, at_least=AT_LEAST, rows=rows)
-    return not any(row["missed"] for row in rows)
+    return arguments.trial or not any(row["missed"] for row in rows)  # times of tiny shapes say nothing
 
 
 if __name__ == "__main__":

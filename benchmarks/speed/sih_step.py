@@ -209,7 +209,7 @@ def main() -> bool:
         temporary = PATH.with_suffix(".tmp")
         temporary.write_text(json.dumps(table, indent=1) + "\n")
         os.replace(temporary, PATH)
-    return all(row["met"] for row in rows)
+    return arguments.trial or all(row["met"] for row in rows)  # times of tiny shapes say nothing
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from jaxdebias.data import _registry as registry
 from jaxdebias.data._values import legitimate_input
 from jaxdebias.files import read_arrays, write_arrays, write_text
 from jaxdebias.report import _markdown as markdown
-from jaxdebias.report._page import write_page
+from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures
 from jaxdebias.results.codec import from_json, read_run, to_json, write_results
 from jaxdebias.results.records import RunResults
@@ -40,7 +40,7 @@ class AuditConfig:
     candidates: Names = None
     """Further attributes: columns of a folder's metadata.csv, or others of adult, utkface, celeba."""
     attribute: Str = None
-    """Name of the run's own attribute, where its data set does not say (a folder)."""
+    """Name of the run's own attribute (of a folder)."""
     fix: bool = False
     """Apply the recommended repair, if there is one, and test it on the test set. The repaired model goes to
     OUT/params.npz if it holds."""
@@ -170,9 +170,11 @@ def write_report(run: ResultSet) -> RunResults:
     record, path = from_json(run.measured["results"]), run.folder / PICTURES
     try:
         pictures = Pictures(**read_arrays("pictures", path)) if path.is_file() else None
-        write_page(record, pictures, run.folder / "report.html")
+        page = render_page(record, pictures)
     except ContractError as error:
         record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        write_text(run.folder / "report.html", page)
     write_text(run.folder / "report.md", markdown.table(record))
     write_text(run.folder / "model_card.md", markdown.model_card(record))
     write_results(run.folder / "results.json", record)

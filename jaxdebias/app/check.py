@@ -20,7 +20,7 @@ from jaxdebias.results.records import FeatureResults, GroupRate, Measurement, Me
 class Check:
     """Hold a result to bounds, for continuous integration: one line that says why, and exit code 1 where it fails.
 
-    Without bounds, judged is the verdict of an audit: it passes if no problem was found. With bounds, judged is what
+    Without bounds, judged is the verdict: it passes if no problem was found. With bounds, judged is what
     was measured on the test set, after the repair if there was one. What cannot be judged fails.
     """
 
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 def by_verdict(record: Results) -> Verdict | None:
-    """Whether an audit found no problem; None for results without a verdict."""
+    """Whether no problem was found; None for results without a verdict."""
     found = getattr(record, "verdict", None)
     if found is None:
         return None

@@ -8,7 +8,10 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import jax
@@ -61,8 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
     new, changed = modern(arguments)
     if changed:
         print(f"jaxdebias: this is now spelled: jaxdebias {shlex.join(new)}", file=sys.stderr)
+    options = None
     try:
-        code = _parse(new).execute()
+        with _stopped_by_signals():
+            options = _parse(new)
+            code = options.execute()
     except (ContractError, FloatingPointError) as error:
         code = _complain(str(error))
     except BrokenPipeError:
@@ -76,10 +82,29 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         code = _complain(f"out of memory ({one_line(error)[:120]}); smaller data or a smaller model fits")
     except KeyboardInterrupt:
-        print("\njaxdebias: interrupted; the same command resumes", file=sys.stderr)
+        resume = f"; the same command resumes: jaxdebias {shlex.join(new)}" if hasattr(options, "out") else ""
+        below_a_bar = "\n" if sys.stdout is not None and sys.stdout.isatty() else ""
+        print(f"{below_a_bar}jaxdebias: interrupted{resume}", file=sys.stderr)
         code = 130
     if code:
         sys.exit(code)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM stops a command as Ctrl-C does: what is finished is saved, and the last line says how to resume."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _version() -> str:

@@ -19,6 +19,7 @@ from jaxdebias.app.recipes import RECIPES
 from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
 from jaxdebias.app.run_folder import Run, Watch, check_trained, load, watching
 from jaxdebias.app.train import write_page_and_seal
+from jaxdebias.auditing.judgement import judge, repair_effect
 from jaxdebias.batching import unpair
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Classifier, Dataset, Key, Params, repair_sets
@@ -30,6 +31,7 @@ from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
 from jaxdebias.mitigate._methods import METHODS, REPAIRS, choices, help_text, refuse_unmet
 from jaxdebias.report.pictures import pictures
+from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build
 from jaxdebias.results.codec import convert, read_run
 from jaxdebias.results.provenance import Clock, fingerprint, provenance
@@ -135,6 +137,7 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     clock.lap("data")
     recipe = RECIPES[trained.config.data]
     key_edit, key_measure, key_changes, key_baselines = jax.random.split(jax.random.key(config.seed), 4)
+    key_effect, key_verdict = (jax.random.fold_in(key_changes, number) for number in (1, 2))
     if "edit" in run.measured:
         edited = load_params(run.folder / "params.npz", params)
         edit = convert(run.measured["edit"], Edit, f"{run.folder / 'measurements.json'}: edit")
@@ -150,6 +153,16 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     write_predictions(run.folder, dataset, after, rows=input_fingerprint(dataset))
     run.keep(before=build.measurement(before, dataset), after=build.measurement(after, dataset), changes=changes)
     clock.lap("measure")
+    held_out = [auditing.measure(key_measure, classifier.apply, p, dataset, split="accept") for p in (params, edited)]
+    tried = repair_effect(
+        key_effect,
+        config.method.replace("-", "_"),
+        {"accept": held_out[0], "test": before},
+        {"accept": held_out[1], "test": after},
+        dataset,
+    )
+    found = judge(key_verdict, classifier.apply, params, dataset, before, attribute=recipe.attribute, repairs=tried)
+    clock.lap("verdict")
     baselines = _baselines(key_baselines, trained, run, config, key_measure, after, watch) if config.baselines else {}
     remarks = [one["remark"] for one in baselines.values() if one["remark"]]
     clock.lap("baselines")
@@ -182,6 +195,7 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     record = dataclasses.replace(
         record,
         changes=build.changes(changes),
+        verdict=with_words(build.verdict(found, dataset.label_names)),
         config=of_run.config,
         edit_config=build.plain(dataclasses.asdict(config), "edit_config"),
         trained=str(folder.resolve()),

@@ -24,12 +24,13 @@ from jaxtyping import Float
 
 from jaxdebias import auditing
 from jaxdebias.app.ending import print_ending
+from jaxdebias.app.feature_data import feature_data, feature_verdict
 from jaxdebias.app.feature_sets import FeatureSets, HeadFile, feature_sets
 from jaxdebias.app.option_types import Folder, Int
 from jaxdebias.app.result_set import claim, file_digest, is_complete
 from jaxdebias.batching import unpair
 from jaxdebias.contracts import ContractError, check_choice, expect
-from jaxdebias.core import Array, Batch, Dataset, Key, Params, RepairSets, Split
+from jaxdebias.core import Array, Batch, Key, Params, RepairSets, Split
 from jaxdebias.explain import influence
 from jaxdebias.explain.influence import InverseHessian
 from jaxdebias.files import BROKEN, one_line, read_arrays, write_arrays
@@ -218,6 +219,7 @@ def debias_sets(
     # What is written is measured, in the dtype of the file.
     models = [head.params, head._replace(arrays=arrays).params]
     before, after, changes = _measured(key_measure, key_changes, models, examples, pairs, config.bias)
+    judged = feature_verdict(jax.random.fold_in(key_changes, 1), AFFINE.head, models, sets, config.method, config.bias)
     kernel = params["head"]["kernel"]
     return arrays, FeatureResults(
         command="debias-features",
@@ -235,6 +237,7 @@ def debias_sets(
         changes=build.changes(changes),
         edit=edit,
         findings=tuple(_findings(sets, reported, config, fixed=inverse is not None)),
+        verdict=judged,
     )
 
 
@@ -301,17 +304,8 @@ def _measured(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The metrics that apply before and after, as intervals, and their paired changes."""
     known = np.asarray(examples.attribute) >= 0
-    k, a = models[0]["head"]["kernel"].shape[1], max(1, int(np.max(examples.attribute)) + 1)
-    dataset = Dataset(
-        name="features",
-        variant={},
-        splits={"test": examples},
-        pairs={} if pairs is None else {"test": pairs},
-        label_names=tuple(map(str, range(k))),
-        attribute_names=tuple(map(str, range(a))),
-        aligned=np.zeros((k, a), bool),  # which cells are aligned is not known; their shape is needed
-        pairing="counterfactual" if bias == "pair" else "matched",
-    )
+    k = models[0]["head"]["kernel"].shape[1]
+    dataset = feature_data(k, {"test": examples}, {} if pairs is None else {"test": pairs}, bias)
     key_changes, *key_sides = jax.random.split(key_changes, 3)
     measured, right = [], []
     for params in models:
@@ -351,7 +345,7 @@ def _findings(sets: FeatureSets, reported: str, config: FeatureConfig, *, fixed:
             "and are therefore optimistic."
         )
     elif sets.test_pairs is None:
-        remarks.append("No test pairs: how far the model follows the attribute after the repair was not measured.")
+        remarks.append("No test pairs: how far the attribute alone moves the model after the repair was not measured.")
     if fixed:
         remarks.append(
             "The curvature came from a saved factor and stayed that of the model before the edit. Training "

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+TABLES = {"colored-mnist": "sih-colored-mnist", "corrupted-cifar10": "sih-corrupted-cifar10"}
+"""Tables of `reproduce` from before there were several of a data set."""
 AUDIT_ONLY = ("--candidates", "--attribute", "--fix", "--pixels", "--discover", "--judges", "--seed", "--overwrite")
 
 
@@ -12,6 +14,8 @@ def modern(arguments: Sequence[str]) -> tuple[list[str], bool]:
     (['audit-predictions', '--out', 'o', 'p.csv'], True)
     >>> modern(["audit", "run", "--maps"])
     (['show', 'run', '--maps'], True)
+    >>> modern(["reproduce", "colored-mnist", "--ratios", "0.02"])
+    (['reproduce', 'sih-colored-mnist', '--levels', '0.02'], True)
     >>> modern(["audit", "run", "--out", "o"])
     (['audit', 'run', '--out', 'o'], False)
     """
@@ -31,6 +35,12 @@ def modern(arguments: Sequence[str]) -> tuple[list[str], bool]:
         command, rest = "debias-language", rest[:at] + rest[at + 2 :]
     if command.startswith("debias"):
         rest = ["--max-aligned-loss" if one == "--aligned-floor" else one for one in rest]
+    if command == "reproduce":
+        rest = ["--levels" if one == "--ratios" else one for one in rest]
+        rest = [
+            TABLES.get(one, one) if not before.startswith("--") else one
+            for before, one in zip(["", *rest], rest, strict=False)
+        ]
     new = [command, *rest]
     return (new, True) if new != given else (list(arguments), False)
 

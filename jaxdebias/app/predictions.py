@@ -23,6 +23,7 @@ from tyro.conf import Positional, arg
 from jaxdebias._audit import audit
 from jaxdebias.app.audit import keep_report, write_report
 from jaxdebias.app.ending import print_ending
+from jaxdebias.app.option_types import Str
 from jaxdebias.app.predicted import write_predictions
 from jaxdebias.app.questions import DEFAULT, QuestionOptions, plain
 from jaxdebias.app.result_set import ResultSet, claim, file_digest, is_complete
@@ -53,6 +54,8 @@ class AuditPredictions:
     """Replace a report in OUT, once the new one is complete."""
     train_counts: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """CSV file of training counts (columns attribute, value, label, count), where there are no training rows."""
+    probability: Str = None
+    """Column of the probabilities of two classes; by default one called probability."""
     seed: int = 0
     """Seed of the intervals."""
     questions: QuestionOptions = DEFAULT
@@ -67,6 +70,7 @@ class AuditPredictions:
             self.out,
             self.questions,
             train_counts=self.train_counts,
+            probability=self.probability,
             seed=self.seed,
             overwrite=self.overwrite,
         )
@@ -82,6 +86,7 @@ def audit_predictions(
     questions: QuestionOptions = DEFAULT,
     *,
     train_counts: Path | None = None,
+    probability: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> RunResults:
@@ -96,6 +101,7 @@ def audit_predictions(
       out: folder of the report.
       questions: what counts as a disparity, and what is known about the test set.
       train_counts: CSV file of training counts.
+      probability: column of the probabilities of two classes; None: the one of that name, if there is one.
       seed: of the intervals.
       overwrite: replace what is there, once the new report is complete.
 
@@ -105,6 +111,8 @@ def audit_predictions(
     path, out = Path(path), Path(out)
     expect(path.is_file(), "predictions", "a CSV file", path)
     arguments = {"predictions": str(path.resolve()), "rows": file_digest(path), "seed": seed, **plain(questions)}
+    if probability is not None:
+        arguments["probability"] = probability
     if train_counts is not None:
         expect(Path(train_counts).is_file(), "train_counts", "a CSV file", train_counts)
         arguments["train_counts"] = file_digest(Path(train_counts))
@@ -112,12 +120,13 @@ def audit_predictions(
         if run.complete:
             return read_run(run.folder)
         if "results" not in run.measured:
-            _audit(path, run, questions, train_counts, seed)
+            _audit(read_predictions(path, questions.given or (), probability), path, run, questions, train_counts, seed)
         return write_report(run)
 
 
-def _audit(path: Path, run: ResultSet, questions: QuestionOptions, train_counts: Path | None, seed: int) -> None:
-    read = read_predictions(path, questions.given or ())
+def _audit(
+    read: Predictions, path: Path, run: ResultSet, questions: QuestionOptions, train_counts: Path | None, seed: int
+) -> None:
     rows = {"train": np.flatnonzero(read.train), "test": np.flatnonzero(~read.train)}
     rows = {name: of_split for name, of_split in rows.items() if len(of_split)}
     known = {name: one for name, one in read.columns.items() if (one.value[rows["test"]] >= 0).any()}

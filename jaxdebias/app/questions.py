@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxdebias.app.option_types import Names
+from jaxdebias.app.option_types import Bool, Names
 
 Drawn = Literal["assigned", "as-they-come", "picked", "unknown"]
 
@@ -16,13 +16,15 @@ class QuestionOptions:
     tolerance: float = 0.05
     """Largest tolerated gap between groups, as a fraction."""
     min_group: int = 30
-    """Fewest test rows of a group that takes part."""
+    """Fewest test rows of a group to compare."""
     slices: Literal[1, 2, 3] = 2
     """Most attributes that form groups together."""
     drawn: Drawn = "unknown"
-    """How test rows came about: values assigned at random, a plain sample, or picked by label and value."""
+    """How test rows came about: values assigned at random, a plain sample, or picked."""
     given: Names = None
     """Legitimate inputs: columns that may explain decisions."""
+    wrong_labels: Bool = None
+    """Whether labels of one value may be wrong one way."""
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of `jaxdebias.audit`, without the columns of `given`."""
@@ -31,6 +33,7 @@ class QuestionOptions:
             "min_group": self.min_group,
             "slices": self.slices,
             "drawn": self.drawn.replace("-", "_"),
+            "wrong_labels": self.wrong_labels,
         }
 
 

@@ -107,9 +107,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
         config.augment,
     )
     expect(
-        config.method != "aug-cell" or config.weight_decay is None,
+        method.kind != "trainings" or config.weight_decay is None,
         "weight_decay",
-        "none with aug-cell",
+        f"none with {config.method}",
         config.weight_decay,
     )
     names = ("model", "epochs", "batch_size", "learning_rate", "weight_decay")

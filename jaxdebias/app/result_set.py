@@ -6,6 +6,7 @@
     .moving/            the same once it is complete, while its files are moved up
 
 Killed at any moment, a folder holds the old result, the new one, or an unfinished one that the same command finishes.
+While one process fills it, a second one is refused.
 """
 
 import contextlib
@@ -13,12 +14,12 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdebias.contracts import expect
-from jaxdebias.files import write_text
+from jaxdebias.contracts import ContractError, expect
+from jaxdebias.files import locked, one_line, read_sealed, write_sealed
 from jaxdebias.results.build import plain
 
 RESULTS, MEASUREMENTS, CHECKPOINTS, PICTURES = "results.json", "measurements.json", "checkpoints", "pictures.npz"
@@ -43,7 +44,15 @@ AT_WORK = (MEASUREMENTS, CHECKPOINTS, PICTURES)
 class ResultSet:
     """A claimed folder."""
 
-    def __init__(self, out: Path, folder: Path, command: str, arguments: Mapping[str, Any], measured: dict[str, Any]):
+    def __init__(
+        self,
+        out: Path,
+        folder: Path,
+        command: str,
+        arguments: Mapping[str, Any],
+        measured: dict[str, Any],
+        check_there: Callable[[], None],
+    ):
         self.out = out
         """Folder that the user named."""
         self.folder = folder
@@ -52,6 +61,7 @@ class ResultSet:
         self.arguments = arguments
         self.measured = measured
         """Name -> JSON value that `keep` was given, in this call or in the one that was stopped."""
+        self._check_there = check_there
 
     @property
     def complete(self) -> bool:
@@ -60,13 +70,19 @@ class ResultSet:
 
     def keep(self, **measured: Any) -> None:
         """Saves values at once, for the call that carries on if this one is stopped."""
+        self._check_there()
         self.measured |= plain(measured)
         content = {"command": self.command, "arguments": self.arguments, "measured": self.measured}
-        write_text(self.folder / MEASUREMENTS, json.dumps(content, indent=1) + "\n")
+        write_sealed(self.folder / MEASUREMENTS, content)
 
     def _seal(self) -> None:
         """Ends the set: removes what only a stopped call needed, and replaces the old result by the new one."""
-        _remove(self.folder, (*AT_WORK, *(part.name for part in self.folder.glob(".*.part"))))
+        try:
+            self._check_there()
+        except ContractError:
+            (self.folder / RESULTS).unlink(missing_ok=True)  # what was written before is not beside it
+            raise
+        _remove_unfinished(self.folder)
         if self.folder != self.out:
             _replace(self.out)
 
@@ -89,17 +105,43 @@ def claim(out: Path, command: str, arguments: Mapping[str, Any], *, overwrite: b
     """
     out, arguments = Path(out), plain(arguments)
     expect(not out.exists() or out.is_dir(), "out", "a folder", f"{out}, which is a file")
+    made = [one for one in (out, *out.parents) if not one.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContractError(f"`{out}`: expected a folder that can be written, got {one_line(error)}") from None
+    with locked(out) as check_there:
+        run = None
+        try:
+            run = _found(out, command, arguments, overwrite, check_there)
+            if not run.complete:
+                run.keep()
+            yield run
+        except BaseException:
+            if run is not None and not run.complete and not _worth(run.folder, {"measured": run.measured}):
+                _remove_unfinished(run.folder)
+                made = made if run.folder == out else [run.folder]
+            for one in made:
+                with contextlib.suppress(OSError):
+                    one.rmdir()
+            raise
+        if run.complete:
+            run._seal()
+
+
+def _found(
+    out: Path, command: str, arguments: dict[str, Any], overwrite: bool, check_there: Callable[[], None]
+) -> ResultSet:
+    """The set that is there already, complete or stopped, or a new one."""
     _replace(out)
     sealed = _read(out / RESULTS)
     if sealed is not None and not overwrite:
         difference = _difference(sealed, command, arguments)
         expected = f"a folder without results, or the same command again (or --overwrite to {command} anew)"
         expect(difference is None, "out", expected, f"{out}, {difference}")
-        _remove(out, AT_WORK)
-        yield ResultSet(out, out, command, arguments, {})
-        return
+        return ResultSet(out, out, command, arguments, {}, check_there)
     folder = out if sealed is None else out / NEW
-    stopped = _read(folder / MEASUREMENTS)
+    stopped = _stopped(folder / MEASUREMENTS, overwrite)
     difference = None if stopped is None else _difference(stopped, command, arguments)
     if difference is not None:
         expected = f"the command that was stopped there (or --overwrite to {command} anew)"
@@ -109,20 +151,7 @@ def claim(out: Path, command: str, arguments: Mapping[str, Any], *, overwrite: b
         stopped = None
     elif stopped is None and overwrite:
         _remove(folder, AT_WORK)
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
-    run = ResultSet(out, folder, command, arguments, {} if stopped is None else stopped["measured"])
-    run.keep()
-    try:
-        yield run
-    except BaseException:
-        if not _worth(folder, {"measured": run.measured}):
-            _remove(folder, AT_WORK)
-            for one in made:
-                with contextlib.suppress(OSError):
-                    one.rmdir()
-        raise
-    if run.complete:
-        run._seal()
+    return ResultSet(out, folder, command, arguments, {} if stopped is None else stopped["measured"], check_there)
 
 
 def file_digest(path: Path) -> str:
@@ -142,14 +171,27 @@ def is_complete(out: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a set says about itself; None where there is no such file."""
+    """What a complete set says about itself; None where there is no such file."""
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    except OSError as error:
+        raise ContractError(f"`{path}`: expected a file that can be read, got {one_line(error)}") from None
+    except (ValueError, RecursionError):
         content = None
-    content = content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _stopped(path: Path, overwrite: bool) -> dict[str, Any] | None:
+    """What a call that was stopped has measured; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        content = read_sealed(path)
+    except ContractError as error:
+        expect(overwrite, "out", "the measurements of the call that was stopped (or --overwrite to start anew)", error)
+        content = {}
     measured = content.get("measured")
     return {**content, "measured": measured if isinstance(measured, dict) else {}}
 
@@ -191,6 +233,12 @@ def _replace(out: Path) -> None:
             shutil.rmtree(out / one.name, ignore_errors=True)
         os.replace(one, out / one.name)
     moving.rmdir()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what only an unfinished set has, and what a kill left half written."""
+    parts = [*folder.glob(".*.part"), *folder.glob("model/.*.part")]
+    _remove(folder, (*AT_WORK, *(part.relative_to(folder) for part in parts)))
 
 
 def _remove(folder: Path, names: Any) -> None:

@@ -18,7 +18,7 @@ from jaxdebias.app.option_types import Folder
 from jaxdebias.app.run_folder import check_trained, load
 from jaxdebias.auditing import class_maps, patch_places
 from jaxdebias.contracts import expect
-from jaxdebias.files import read_arrays, write_arrays
+from jaxdebias.files import locked, read_arrays, write_arrays
 from jaxdebias.report._page import write_page
 from jaxdebias.report.pictures import pictures, with_draws
 from jaxdebias.results import build
@@ -55,7 +55,6 @@ class Show:
 def print_results(record: Results) -> None:
     """Prints the results of any command as that command does."""
     from jaxdebias.report import _tables, answers, language_markdown
-    from jaxdebias.reproduce.view import print_reproduced
 
     match record:
         case FeatureResults():
@@ -65,6 +64,8 @@ def print_results(record: Results) -> None:
         case CompareResults():
             print(markdown(record))
         case TableResults():
+            from jaxdebias.reproduce.view import print_reproduced  # it knows every experiment, which takes a while
+
             print_reproduced(record)
         case RunResults(answers=None):
             _tables.print_summary(record)
@@ -91,6 +92,12 @@ def show(folder: Path, *, maps: bool = False, patches: bool = False, data_dir: P
     if not (maps or patches):
         return read_results(folder)
     check_trained(folder)
+    with locked(folder):
+        return _look_further(folder, maps, patches, data_dir)
+
+
+def _look_further(folder: Path, maps: bool, patches: bool, data_dir: Path | None) -> Results:
+    """Adds maps and patches to the results and the page of a run."""
     clock = Clock()
     record, _, dataset, classifier, params, _ = load(folder, data_dir=data_dir, repaired=True)
     if not patches and record.patches is not None and (folder / "patches.npz").is_file():

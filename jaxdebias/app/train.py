@@ -29,17 +29,20 @@ from jaxdebias.app.result_set import ResultSet, claim, is_complete
 from jaxdebias.app.run_folder import Watch, watching
 from jaxdebias.app.training import Training, build_training, default_augment
 from jaxdebias.auditing import draw_shares
+from jaxdebias.auditing.judgement import judge
 from jaxdebias.contracts import ContractError, check_choice
 from jaxdebias.core import Dataset, Params
 from jaxdebias.data import _registry as registry
-from jaxdebias.files import write_arrays
-from jaxdebias.mitigate._aug_cell.info import Stage
+from jaxdebias.files import write_arrays, write_text
+from jaxdebias.mitigate._aug_cell.info import AugCellInfo, Stage
 from jaxdebias.mitigate._aug_cell.training import CANDIDATES
+from jaxdebias.mitigate._jtt import JttInfo
 from jaxdebias.mitigate._methods import METHODS, TRAINING, choices
 from jaxdebias.models import load_resnet
-from jaxdebias.report import wording
-from jaxdebias.report._page import write_page
+from jaxdebias.report import formats, wording
+from jaxdebias.report._page import render_page
 from jaxdebias.report.pictures import Pictures, pictures, with_draws
+from jaxdebias.report.verdict_words import with_words
 from jaxdebias.results import build, records
 from jaxdebias.results.codec import read_run, write_results
 from jaxdebias.results.provenance import Clock, fingerprint, provenance
@@ -62,6 +65,10 @@ class DataOptions:
     """Attribute to classify (celeba)."""
     image_size: Int = None
     """Height and width to which pictures are resized."""
+    max_pixels: Int = None
+    """Largest picture that is decoded (folder; 50,000,000)."""
+    max_bytes: Int = None
+    """Most memory for all decoded pictures (folder; 2 GiB)."""
     max_train: Int = None
     """At most this many training pictures (celeba)."""
     limit: Int = None
@@ -154,11 +161,14 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     clock.lap("train")
     *_, key_measure = jax.random.split(jax.random.key(config.seed), 3)
     classifier = trained.network.classifier
+    key_verdict = jax.random.fold_in(key_measure, 2)
     before = auditing.measure(key_measure, classifier.apply, trained.params, dataset)
     write_predictions(run.folder, dataset, before, rows=input_fingerprint(dataset))
     findings = [*trained.findings, *auditing.findings(dataset, before)]
     run.keep(before=build.measurement(before, dataset), findings=findings)
     clock.lap("measure")
+    found = judge(key_verdict, classifier.apply, trained.params, dataset, before, attribute=recipe.attribute)
+    clock.lap("verdict")
     # From here on nothing may cost what has been measured.
     if trained.draws is not None:
         write_arrays(
@@ -196,6 +206,7 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
     record = dataclasses.replace(
         record,
         config=run.arguments,
+        verdict=with_words(build.verdict(found, dataset.label_names)),
         draws=None if trained.draws is None else build.draws(trained.draws, dataset, trained.history),
     )
     shown = pictures(dataset, harmful, before, helpful=helpful)
@@ -203,11 +214,16 @@ def _train(config: TrainConfig, run: ResultSet, watch: Watch | None) -> RunResul
 
 
 def write_page_and_seal(record: RunResults, shown: Pictures | None, folder: Path) -> RunResults:
-    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept."""
+    """Writes report.html, then results.json. A page that cannot be drawn becomes a finding: the numbers are kept.
+
+    One that cannot be written stops the command, which resumes here.
+    """
     try:
-        write_page(record, shown, folder / "report.html")
+        page = render_page(record, shown)
     except ContractError as error:
         record = dataclasses.replace(record, findings=(*record.findings, f"The page was not drawn: {error}."))
+    else:
+        write_text(folder / "report.html", page)
     write_results(folder / "results.json", record)
     return record
 
@@ -233,12 +249,12 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
                 key_train,
                 data,
                 augment,
-                steps=steps,
+                epochs=config.epochs,
                 batch_size=config.batch_size,
                 learning_rate=config.learning_rate,
                 observe=_in_all(observe, config.epochs),
             )
-        findings = wording.aug_cell(info, recipe.items)
+        findings = _findings(info, recipe.items)
         save_params(run.folder / "params.npz", params)
         run.keep(training=findings)
         return Trained(made, params, [], findings, None, ())
@@ -273,6 +289,14 @@ def _fitted(config: TrainConfig, dataset: Dataset, run: ResultSet, watch: Watch 
     drawn = None if made.vae is None else draw_shares.audit_draws(learner, trained.state, made.vae, dataset)
     loss = [record.loss for record in trained.history]
     return Trained(made, trained.state.variables, loss, [], drawn, trained.history)
+
+
+def _findings(info: AugCellInfo | JttInfo, items: str) -> list[str]:
+    """What a method of several trainings says of itself, as sentences."""
+    if isinstance(info, AugCellInfo):
+        return wording.aug_cell(info, items)
+    wrong = formats.percent(float(info.errors.mean()))
+    return [f"After the first, brief training {wrong} of the training {items} were wrong: these then counted more."]
 
 
 def _in_all(observe: Callable[[Mapping[str, Any]], None], epochs: int) -> Callable[[Stage], None]:

@@ -9,10 +9,13 @@ from jaxdebias.contracts import expect
 from jaxdebias.core import Array, Batch, Classifier, Dataset, Key, Learner, Params, cell_counts
 from jaxdebias.mitigate._aug_cell.info import AugCellInfo
 from jaxdebias.mitigate._aug_cell.training import AugCellConfig, aug_cell
+from jaxdebias.mitigate._jtt import JttConfig, JttInfo, jtt
 from jaxdebias.mitigate._methods import METHODS, refuse_unmet
 from jaxdebias.models._vae_classifier import VaeClassifier
 from jaxdebias.train._augment import chain, random_affine, random_flip, random_shift
 from jaxdebias.train._optimizer import Optimizer
+from jaxdebias.train._plans import steps_per_epoch
+from jaxdebias.train._run import FitConfig
 
 Augment = Callable[[Key, Array], Any]
 ENOUGH = 20_000
@@ -28,9 +31,9 @@ class Training(NamedTuple):
     """(optimizer, training rows, augment) -> learner; None where `fit` trains."""
     vae: VaeClassifier | None = None
     """Of DB-VAE."""
-    fit: Callable[..., tuple[Params, AugCellInfo]] | None = None
-    """Of AUG-CELL, which is several trainings: (key, training rows, augment, steps=, batch_size=, learning_rate=,
-    observe=) -> what `aug_cell` returns."""
+    fit: Callable[..., tuple[Params, AugCellInfo | JttInfo]] | None = None
+    """Of AUG-CELL and JTT, which are several trainings: (key, training rows, augment, epochs=, batch_size=,
+    learning_rate=, observe=) -> (params, info)."""
 
 
 def build_training(method: str, model: str, dataset: Dataset, options: Mapping[str, Any] | None = None) -> Training:
@@ -53,7 +56,8 @@ def build_training(method: str, model: str, dataset: Dataset, options: Mapping[s
     network, classifier = NETWORKS[row.network](model, options, dataset)
     vae = network if isinstance(network, VaeClassifier) else None
     if row.kind == "trainings":
-        return Training(classifier, None, fit=functools.partial(_fit_aug_cell, network, len(dataset.label_names)))
+        fits = {"aug-cell": functools.partial(_fit_aug_cell, len(dataset.label_names)), "jtt": _fit_jtt}
+        return Training(classifier, None, fit=functools.partial(fits[method], network))
 
     def learner(optimizer: Optimizer, data: Batch, augment: Augment | None) -> Learner:
         groups = cell_counts(data.label, data.attribute, *dataset.aligned.shape)
@@ -99,19 +103,40 @@ NETWORKS = {"classifier": _classifier, "vae": _vae, "branches": _branches, "two 
 """What a method trains -> (model, options, data set) -> (its network, the classifier that predicts)."""
 
 
-def _fit_aug_cell(
+def _fit_jtt(
     network: Classifier,
+    key: Key,
+    data: Batch,
+    augment: Augment | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    observe: Callable[[Any], None],
+) -> tuple[Params, JttInfo]:
+    """JTT as on CelebA: one epoch, then all of them with its errors counting 51 times as much."""
+    del observe  # its trainings are not watched
+    once = FitConfig(epochs=1, batch_size=batch_size)
+    config = JttConfig(first=once, second=FitConfig(epochs=epochs, batch_size=batch_size))
+    steps = epochs * steps_per_epoch(len(data.label), batch_size)
+    optimizer = Optimizer(learning_rate=learning_rate, schedule="cosine", steps=steps)
+    return jtt(key, network, data, config, optimizer, augment=augment)
+
+
+def _fit_aug_cell(
     classes: int,
+    network: Classifier,
     key: Key,
     data: Batch,
     augment: Augment,
     *,
-    steps: int,
+    epochs: int,
     batch_size: int,
     learning_rate: float,
     observe: Callable[[Any], None],
 ) -> tuple[Params, AugCellInfo]:
     """AUG-CELL with the judges of an audit: what it suspects is what is trained against."""
+    steps = epochs * steps_per_epoch(len(data.label), batch_size)
     config = AugCellConfig(
         steps=steps,
         batch_size=batch_size,

@@ -10,7 +10,10 @@ does it that probabilities depend less on the attribute: a model that has become
 too. Both are reported. The test split is read once, by `verify`, after the choice has been made.
 
 Tried is whatever `jaxdebias debias` shows beside its own method: DFR, FMD, fine-tuning, training on the held-out
-samples from scratch; and DFR on the training rows, where their groups are known.
+samples from scratch; and what needs training rows: the last layer refitted on them and their counterfactuals and, where
+their groups are known, DFR on them and group-balanced retraining, which is what the advice to train again asks for.
+What trains all layers sees at most `MOST_ROWS` rows for each learning rate, so that an audit of a large training set
+costs no training of its own; a full one may do better.
 """
 
 import dataclasses
@@ -33,10 +36,16 @@ from jaxdebias.mitigate._dfr import dfr
 from jaxdebias.mitigate._fine_tune import FineTuneConfig, fine_tune, fine_tune_head, train_from_scratch
 from jaxdebias.mitigate._fmd.config import FmdConfig
 from jaxdebias.mitigate._fmd.edit import fmd
+from jaxdebias.mitigate._group_balanced import balanced_draws
+from jaxdebias.mitigate._refit_head import refit_head
 
 GAIN, HARM = "balanced_accuracy", "counterfactual_bias"
 """What has to get better, and what must not get worse."""
 ESTIMATE = "estimate"
+MOST_ROWS = 120_000
+"""Rows that a repair of all layers trains on for each learning rate, every epoch's counted."""
+MOST_DRAWN = 20_000
+"""Different draws among them, where groups are balanced."""
 
 
 class Option(NamedTuple):
@@ -131,7 +140,7 @@ def _repairs(
     key: Key, subject: Subject, params: Params, head_path: tuple[str | int, ...] | None
 ) -> dict[str, tuple[Callable[[], Params], bool]]:
     """Name -> (repair, whether it changes more than the last layer)."""
-    keys, sets = [jax.random.fold_in(key, i) for i in range(5)], repair_sets(subject.features)
+    keys, sets = [jax.random.fold_in(key, i) for i in range(7)], repair_sets(subject.features)
     split = subject.split if head_path is None else subject.split._replace(head_path=head_path)
     config = FmdConfig(bias="pair" if subject.features.pairing == "counterfactual" else "gap")
     found: dict[str, tuple[Callable[[], Params], bool]] = {"dfr": (lambda: dfr(keys[1], split, params, sets)[0], False)}
@@ -140,16 +149,43 @@ def _repairs(
         found["dfr_train"] = (lambda: dfr(keys[2], split, params, of_train)[0], False)
     if all(batch is not None for batch in (sets.pairs, sets.accept_pairs, sets.train)):
         found["fmd"] = (lambda: fmd(keys[0], split, params, sets, config)[0], False)
+    if sets.train is not None and sets.pairs is not None and subject.features.pairing == "counterfactual":
+        found["refit_head"] = (lambda: refit_head(keys[5], split, params, sets)[0], False)
     if subject.classifier is None:
         found["fine_tune_head"] = (lambda: fine_tune_head(keys[3], split, params, sets)[0], False)
         return found
     whole, classifier = repair_sets(subject.dataset), subject.classifier
     found["fine_tune"] = (lambda: fine_tune(keys[3], classifier, params, whole)[0], True)
     every = subject.dataset.splits["edit"] if whole.pairs is None else unpair(whole.pairs)
-    epochs = FineTuneConfig(epochs=max(5, min(60, 120_000 // max(len(every.label), 1))))
+    epochs = FineTuneConfig(epochs=max(5, min(60, MOST_ROWS // max(len(every.label), 1))))
     scratch = whole._replace(edit=every, pairs=None)
     found["scratch"] = (lambda: train_from_scratch(keys[4], classifier, params, scratch, epochs)[0], True)
+    balanced = None if whole.train is None else balanced_rows(keys[6], whole.train)
+    if balanced is not None:
+        again = FineTuneConfig(epochs=max(1, min(20, MOST_ROWS // len(balanced.label))))
+        groups = whole._replace(edit=balanced, pairs=None)
+        found["group_balanced"] = (lambda: fine_tune(keys[6], classifier, params, groups, again)[0], True)
     return found
+
+
+def balanced_rows(key: Key, train: Batch) -> Batch | None:
+    """Training rows in which every group of label and attribute is equally likely, drawn with replacement.
+
+    Args:
+      key: randomness of the draws.
+      train: the training split; rows of unknown attribute are never drawn.
+
+    Returns:
+      As many rows as have a known attribute, at most `MOST_DRAWN`; None with fewer than two groups.
+    """
+    attribute = known_attribute(train)
+    attributes = int(attribute.max(initial=0)) + 1
+    chance = np.asarray(balanced_draws(np.asarray(train.label), attribute, int(train.label.max()) + 1, attributes))
+    known = int((attribute >= 0).sum())
+    if chance.sum() < 1.5:  # the number of groups that are present
+        return None
+    rows = np.asarray(jax.random.choice(key, len(chance), (min(known, MOST_DRAWN),), p=chance / chance.sum()))
+    return take(train._replace(twin=None, mask=None, unit=None, twin_attribute=None), np.sort(rows))
 
 
 def judged_changes(
@@ -226,6 +262,11 @@ def verify(key: Key, subject: Subject, option: Option, before: Measurement, *, m
 def worth_it(gains: Sequence[str], harm: Sequence[str]) -> bool:
     """Whether a repair is: what is judged, by what gets separably better and what separably worse."""
     return GAIN in gains and not harm
+
+
+def without_harm(differences: Mapping[str, PairedChange]) -> bool:
+    """Whether nothing judged gets separably worse."""
+    return not _sorted(differences)[1]
 
 
 def _lacks(dataset: Dataset) -> str:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxdebias.auditing.candidates import Candidate, counted, counts_of, own_name
+from jaxdebias.auditing.candidates import Candidate, counted, counts_of
 from jaxdebias.auditing.verdict import by_evidence, overall_disparity, overall_reliance
 from jaxdebias.contracts import check_choice, expect
 from jaxdebias.core import Array, Dataset, Key
@@ -28,7 +28,6 @@ from jaxdebias.measure import (
     assess_association,
     assess_disparity,
     assess_reliance,
-    intervention_reliance,
     quote_interventions,
 )
 from jaxdebias.measure._disparity_entries import JOINED
@@ -51,6 +50,8 @@ class Questions:
     """Name -> `[n]` legitimate inputs of the test rows, numbers or categories."""
     train_counts: Mapping[str, Any] | None = None
     """Name of an attribute -> `[k a]` training rows by class and value, where they are known without training rows."""
+    wrong_labels: bool | None = None
+    """Whether labels of one value are suspected to be wrong in one direction; None: nobody looked."""
 
     def __post_init__(self):
         check_choice("drawn", self.drawn, DRAWN)
@@ -158,6 +159,7 @@ def assess(
         questions.drawn,
         None if not questions.given else dict(questions.given),
         key=key_reliance,
+        wrong_labels=questions.wrong_labels,
         unit=unit,
         weight=weight,
         classes=classes,
@@ -186,21 +188,3 @@ def training_counts(
         expect(counts.shape == shape, f"train_counts[{name!r}]", f"[k={shape[0]}, a={shape[1]}]", list(counts.shape))
         found[name] = counts
     return found
-
-
-def twins(key: Key, pair_logits: tuple[Any, Any] | None, dataset: Dataset) -> dict[str, list[Intervention]]:
-    """What changing the data set's own attribute alone did: of pairs that are the same sample twice.
-
-    One side shows the attribute value that is associated with the label, the other does not; reliance moves
-    predictions away from the label.
-    """
-    pairs = dataset.pairs.get("test")
-    if pair_logits is None or pairs is None or dataset.pairing != "counterfactual":
-        return {}
-    before, after = (np.argmax(np.asarray(side), -1) for side in pair_logits)
-    found = intervention_reliance(
-        before, after, np.asarray(pairs.label), key=key, away=True, evidence="twins",
-        unit=None if pairs.unit is None else np.asarray(pairs.unit),
-        weight=None if pairs.weight is None else np.asarray(pairs.weight),
-    )  # fmt: skip
-    return {own_name(dataset): [found]}

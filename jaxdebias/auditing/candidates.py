@@ -45,6 +45,8 @@ def list_candidates(
 
     Raises:
       ContractError: a split that the data set has not, values that do not fit it, none for test.
+
+    Where most test rows have values that training has not, the values of training are left out, with a remark.
     """
     candidates = {}
     if (np.asarray(dataset.splits["test"].attribute) >= 0).any():
@@ -74,8 +76,15 @@ def list_candidates(
         ends = np.cumsum([len(of_rows) for of_rows in rows.values()])[:-1]
         number = dict(zip(rows, np.split(joined.value, ends), strict=True))
         difference = different_values(number, joined.names)
-        expect(not difference, what, "the same values in every split (or none for train)", difference)
-        candidates[name] = Candidate(number, joined.names, remark=joined.remark)
+        remark = joined.remark
+        if difference:  # a group that training hardly knew, or a spelling: either way there is something to audit
+            number = {split: values for split, values in number.items() if split != "train"}
+            unlike = (
+                f"other values in training than in the test rows ({difference}), so that how it is associated with the "
+                "label in training is not known; spell the values the same way if they are the same"
+            )
+            remark = f"{remark}; {unlike}" if remark else unlike
+        candidates[name] = Candidate(number, joined.names, remark=remark)
     return candidates
 
 

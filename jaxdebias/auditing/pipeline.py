@@ -12,7 +12,7 @@ into a report.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -24,14 +24,16 @@ from jaxdebias.auditing import advice, class_maps, discovery, patch_places
 from jaxdebias.auditing import verdict as verdicts
 from jaxdebias.auditing._measurement import Influential, Measurement, influential, measure_predictions
 from jaxdebias.auditing._padding import counted_rows, without_padding
-from jaxdebias.auditing.assessment import Assessment, assess, training_counts, twins
+from jaxdebias.auditing.assessment import Assessment, assess, training_counts
 from jaxdebias.auditing.candidates import Candidate, list_candidates
 from jaxdebias.auditing.embedded import embed, repeated_rows, row_digests
+from jaxdebias.auditing.interventions import intervene
 from jaxdebias.auditing.request import AuditData, AuditedModel, AuditRequest
 from jaxdebias.batching import predict_rows
 from jaxdebias.contracts import NOT_LOGITS, are_probabilities, expect
 from jaxdebias.core import Array, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
+from jaxdebias.measure import Intervention
 
 Lap = Callable[[str], None]
 """Called with the name of a step when the step is done."""
@@ -200,7 +202,17 @@ def assess_attributes(predicted: Predicted) -> Assessed:
     if discover and data.embedded is not None:
         test = data.embedded.dataset.splits["test"]
         groups = discovery.error_groups(keys.errors, test.x, classes, test.label, unit=test.unit)
-    key_assess, key_twins = jax.random.split(keys.candidates)
+    key_assess, key_changes = jax.random.split(keys.candidates)
+    counts = training_counts(data.dataset, named, request.questions)
+    changes = intervene(
+        key_changes,
+        _predicted_classes(request),
+        data.dataset,
+        named,
+        counts,
+        classes,
+        pair_classes=_sides(predicted.pair_logits),
+    )
     assessment = assess(
         key_assess,
         logits,
@@ -208,12 +220,11 @@ def assess_attributes(predicted: Predicted) -> Assessed:
         named,
         request.questions,
         probabilities=_probabilities(request, logits),
-        interventions=twins(key_twins, predicted.pair_logits, data.dataset),
+        interventions=_joined(changes, request.interventions),
     )
     focus = assessment.focus
     if focus is not None:
-        counts = training_counts(data.dataset, named, request.questions)[focus]
-        data = data.with_attribute(focus, named[focus], counts)
+        data = data.with_attribute(focus, named[focus], counts[focus])
     elif suspected:
         focus = discovery.CELLS
         data = data.with_attribute(focus, guesses.candidate)
@@ -226,6 +237,30 @@ def assess_attributes(predicted: Predicted) -> Assessed:
         suspected=suspected,
         error_groups=groups,
     )
+
+
+def _predicted_classes(request: AuditRequest) -> Callable[[Array], np.ndarray] | None:
+    """x -> predicted classes; None where there are predictions only."""
+    model = request.model
+    if model is None:
+        return None
+    return lambda x: _argmax(predict_rows(model.apply_fn, model.params, x, batch_size=request.batch_size))
+
+
+def _argmax(logits: Array) -> np.ndarray:
+    return np.asarray(logits).argmax(-1)
+
+
+def _sides(pair_logits: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Predicted classes of both sides of the pairs."""
+    return None if pair_logits is None else (_argmax(pair_logits[0]), _argmax(pair_logits[1]))
+
+
+def _joined(
+    found: Mapping[str, Sequence[Intervention]], given: Mapping[str, Sequence[Intervention]] | None
+) -> dict[str, list[Intervention]]:
+    """Interventions that the audit made, and those that came with the request."""
+    return {name: [*found.get(name, ()), *(given or {}).get(name, ())] for name in {**found, **(given or {})}}
 
 
 def _probabilities(request: AuditRequest, logits: np.ndarray) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """What is audited, and what is asked of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,17 @@ from jaxtyping import Shaped
 from jaxdebias.auditing.assessment import Questions
 from jaxdebias.auditing.candidates import Candidate, with_attribute
 from jaxdebias.auditing.embedded import Embedded
-from jaxdebias.contracts import check_aligned, check_batch, check_choice, check_one_shape, expect
+from jaxdebias.contracts import (
+    check_aligned,
+    check_attribute_region,
+    check_batch,
+    check_choice,
+    check_one_shape,
+    expect,
+)
 from jaxdebias.core import Array, Classifier, Dataset, Key, Params, Split
 from jaxdebias.explain._taps import Tap
+from jaxdebias.measure import Intervention
 
 PIXELS = ("auto", "maps", "patches", "both", "none")
 ALL = Questions()
@@ -87,6 +95,8 @@ class AuditRequest:
     """On the test split, of the classes, beside predicted classes."""
     candidates: Mapping[str, Candidate | Mapping[str, Any]] | None = None
     questions: Questions = ALL
+    interventions: Mapping[str, Sequence[Intervention]] | None = None
+    """Name of an attribute -> what changes of it did that were made elsewhere."""
     pixels: str = "auto"
     discover: bool | None = None
     judges: str = "aug-cell"
@@ -118,3 +128,4 @@ def _check_dataset(dataset: Dataset) -> None:
     for name, batch in [*dataset.splits.items(), *dataset.pairs.items()]:
         check_batch(batch, classes=k, attributes=a, what=name)
     check_one_shape(dataset)
+    check_attribute_region(dataset)

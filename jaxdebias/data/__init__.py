@@ -7,6 +7,7 @@ from jaxdebias.data._folder import folder
 from jaxdebias.data._matching import matched_pairs, nearest_partners
 from jaxdebias.data._registry import DATASETS, load
 from jaxdebias.data._sets.adult import adult
+from jaxdebias.data._sets.aligned_folders import aligned_folders
 from jaxdebias.data._sets.celeba import celeba
 from jaxdebias.data._sets.celeba_four_cells import celeba_four_cells
 from jaxdebias.data._sets.celeba_mask import celeba_mask
@@ -30,6 +31,7 @@ __all__ = [
     "Subsamples",
     "adult",
     "aligned_cells",
+    "aligned_folders",
     "celeba",
     "celeba_four_cells",
     "celeba_mask",

@@ -107,7 +107,8 @@ def coloured_pairs(
 ) -> Batch:
     """Every digit twice: x in its own class's colour, twin in one other colour, uniform over the nine."""
     aligned = one_colour(rng, gray, label, label, sigma=sigma)
-    return aligned._replace(twin=colourise(rng, gray, other_attribute(rng, label, 10), sigma=sigma))
+    other = other_attribute(rng, label, 10)
+    return aligned._replace(twin=colourise(rng, gray, other, sigma=sigma), twin_attribute=_int32(other))
 
 
 def _int32(value: Array) -> np.ndarray:

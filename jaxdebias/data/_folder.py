@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,9 +15,9 @@ from jaxdebias.core import Batch, Dataset, take
 from jaxdebias.data._aligned import aligned_cells
 from jaxdebias.data._values import canonical_all, check_groups, in_order, is_number
 from jaxdebias.data.csv_files import read_csv
-from jaxdebias.data.decode import as_rgb
+from jaxdebias.data.decode import MAX_BYTES, MAX_PIXELS, as_rgb, check_memory, check_pixels
 from jaxdebias.data.streams import named_rng
-from jaxdebias.files import write_arrays
+from jaxdebias.files import one_line, read_arrays, write_arrays
 
 METADATA = "metadata.csv"
 ALIASES = {"filename": ("filename", "img_filename"), "split": ("split",), "y": ("y",), "a": ("a", "place")}
@@ -33,6 +32,8 @@ def folder(
     edit_share: float = 0.2,
     accept_share: float = 0.1,
     cache_dir: str | pathlib.Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> Dataset:
     """A folder of images with `metadata.csv`: columns `filename, split, y` and `a`, a header line, one row per image.
 
@@ -58,11 +59,13 @@ def folder(
         be written is used without a cache. The file's name is a hash of metadata.csv, image_size and the images'
         sizes and modification times, so a changed folder is decoded again; old files stay and may be deleted at any
         time.
+      max_pixels: a larger picture is refused before it is decoded: a small file may unpack to gigabytes.
+      max_bytes: the resized pictures of a larger set are refused, as they would be kept in memory.
 
     Raises:
       ContractError: no metadata.csv, a missing column, no train or test rows; or a bad row, naming the csv line: a
-        missing or unreadable image, an unknown split, an empty value, a missing one spelled as text (NA, nan), a name
-        among numbers.
+        missing, too large or unreadable image, one outside the folder (links are followed), an unknown split, an empty
+        value, a missing one spelled as text (NA, nan), a name among numbers.
     """
     root = pathlib.Path(data_dir).expanduser()
     expect(image_size >= 1, "image_size", "at least 1 pixel", image_size)
@@ -77,7 +80,9 @@ def folder(
     check_groups(f"{METADATA}: y and a", len(label_names), len(attribute_names))
     parts = _parts([row.split for row in rows], seed, edit_share, accept_share)
 
-    images = _cached_images(root, rows, image_size, pathlib.Path(cache_dir) if cache_dir else root / ".jaxdebias")
+    check_memory(len(rows), image_size, max_bytes)
+    cache = pathlib.Path(cache_dir) if cache_dir else root / ".jaxdebias"
+    images = _cached_images(root, rows, image_size, cache, max_pixels)
     everything = Batch(x=images, label=label, attribute=attribute)
     splits = {name: take(everything, part) for name, part in parts.items()}
     aligned = np.zeros((len(label_names), 1), bool)
@@ -172,13 +177,22 @@ def read_metadata(root: pathlib.Path) -> list[Row]:
             expect(text != "", where, f"a value for {column[name]}", "nothing")
         expect(value["split"] in SPLITS, where, "split 0, 1, 2 or train, val, test", repr(value["split"]))
         image = root / value["filename"]
-        # A name with a zero byte is none to any system, and Python raises on it.
-        there = "\0" not in value["filename"] and image.is_file()
-        expect(there, where, "an image file", f"{value['filename']!r}, which does not exist")
+        name = value["filename"]
+        inside = not pathlib.PurePath(name).is_absolute() and ".." not in pathlib.PurePath(name).parts
+        expect(inside, where, "an image below the folder", describe(name))
+        expect(_is_file(image), where, "an image file", f"{name[:100]!r}, which does not exist")
         rows.append(Row(line, image, SPLITS[value["split"]], value["y"], value.get("a", "")))
     for split in ("train", "test"):
         expect(any(row.split == split for row in rows), METADATA, f"at least one row of split {split}", "none")
     return rows
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    """Whether it is a file, or a link to one; a name that no system can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # over 255 bytes, a zero byte
+        return False
 
 
 def matched_rows(
@@ -229,7 +243,7 @@ def _parts(split: list[str], seed: int, edit_share: float, accept_share: float) 
 
 
 def _cached_images(
-    root: pathlib.Path, rows: list[Row], size: int, cache_dir: pathlib.Path
+    root: pathlib.Path, rows: list[Row], size: int, cache_dir: pathlib.Path, max_pixels: int
 ) -> UInt8[np.ndarray, "n h w 3"]:
     """The decoded images from the cache, or decoded now and then kept there."""
     digest = hashlib.sha256(f"2 {size} ".encode() + (root / METADATA).read_bytes())
@@ -237,25 +251,23 @@ def _cached_images(
         status = row.file.stat()
         digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
     path = cache_dir / f"images-{size}-{digest.hexdigest()[:32]}.npz"
-    try:
-        with np.load(path) as stored:
-            images = stored["x"]
-        if images.shape == (len(rows), size, size, 3) and images.dtype == np.uint8:
+    with contextlib.suppress(ContractError):  # no cache, or one that cannot be read: decode
+        images = read_arrays("cache", path).get("x")
+        if images is not None and images.shape == (len(rows), size, size, 3) and images.dtype == np.uint8:
             return images
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # no cache, or one that cannot be read: decode
-    images = _decode(rows, size)
+    images = _decode(rows, size, max_pixels)
     # The cache only saves time: a folder that cannot be written works without it.
     with contextlib.suppress(OSError, ContractError):
         write_arrays(path, {"x": images})
     return images
 
 
-def _decode(rows: list[Row], size: int) -> UInt8[np.ndarray, "n h w 3"]:
+def _decode(rows: list[Row], size: int, max_pixels: int) -> UInt8[np.ndarray, "n h w 3"]:
     images = np.empty((len(rows), size, size, 3), np.uint8)
 
     def decode(i: int) -> None:
-        images[i] = read_image(rows[i].file, size, where=f"{METADATA} line {rows[i].line}")
+        where = f"{METADATA} line {rows[i].line}"
+        images[i] = read_image(rows[i].file, size, where=where, max_pixels=max_pixels)
 
     with ThreadPoolExecutor() as pool:  # pillow decodes outside the interpreter's lock
         for _ in pool.map(decode, range(len(rows))):  # in order, so the first bad line is the one reported
@@ -263,13 +275,19 @@ def _decode(rows: list[Row], size: int) -> UInt8[np.ndarray, "n h w 3"]:
     return images
 
 
-def read_image(file: pathlib.Path, size: int, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(
+    file: pathlib.Path, size: int, *, where: str, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
     """One image as RGB, resized to `[size size 3]`; `where` names it in the error."""
     from PIL import Image
 
     try:
         with Image.open(file) as image:
+            check_pixels(image, max_pixels, where)
             image.draft("RGB", (2 * size, 2 * size))  # lets JPEG decode at a smaller scale
             return np.asarray(as_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ContractError(f"`{where}`: expected a readable image, got {describe(file.name)}: {error}") from error
+    except ContractError:
+        raise
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        said = one_line(error)[:200]
+        raise ContractError(f"`{where}`: expected a readable image, got {describe(file.name)}: {said}") from error

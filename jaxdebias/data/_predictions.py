@@ -4,7 +4,7 @@
 | --- | --- |
 | `label` (or `y`) | the true class |
 | `predicted` (or `prediction`) | the class that the model answers; with two classes, or the probability of the second |
-| `probability` | optional, with two classes: the probability of the second, or of the predicted one |
+| `probability`, or a named one | optional, with two classes: the probability of the second, or of the predicted one |
 | `p_<class>` | optional: the probability of each class |
 | `split` | optional: train or test. Rows of train need no prediction |
 | any other | a candidate attribute |
@@ -74,12 +74,13 @@ class Predictions(NamedTuple):
     """How the file was understood, where it could be understood otherwise: full sentences."""
 
 
-def read_predictions(path: Path, given: Sequence[str] = ()) -> Predictions:
+def read_predictions(path: Path, given: Sequence[str] = (), probability: str | None = None) -> Predictions:
     """Reads and checks the file.
 
     Args:
       path: a CSV file with a header.
       given: columns of legitimate inputs, which are no candidates.
+      probability: column of the probabilities of two classes; None: the one of that name, if there is one.
 
     Raises:
       ContractError: no file, a missing column or value, a split of another name, no test row, no candidate; predicted
@@ -90,6 +91,9 @@ def read_predictions(path: Path, given: Sequence[str] = ()) -> Predictions:
     header, rows = read_csv(path)
     of = {role: next((name for name in names if name in header), None) for role, names in NAMES.items()}
     expect(of["label"] is not None, path.name, "a column label or y", ", ".join(header) or "nothing")
+    if probability is not None:
+        expect(probability in header, "probability", f"a column of {path.name}", repr(probability))
+        of["probability"] = probability
     expect(bool(rows), path.name, "at least one row", "none")
     cells = {name: [row.cells[name] for row in rows] for name in header}
     split = cells[of["split"]] if of["split"] else ["test"] * len(rows)
@@ -107,24 +111,24 @@ def read_predictions(path: Path, given: Sequence[str] = ()) -> Predictions:
     of_class = _class_columns(header, labels)
     some = of["predicted"] or of["probability"] or of_class
     expect(bool(some), path.name, "a column predicted or prediction", ", ".join(header) or "nothing")
-    predicted, probability = None, None
+    predicted, scores = None, None
     if of_class:
-        probability = _rows_of_probabilities(path, of_class, cells, labels, train)
+        scores = _rows_of_probabilities(path, of_class, cells, labels, train)
         remarks.append(f"{listed(of_class.values())} were read as the probabilities of the classes.")
     if of["predicted"] is not None:
         predicted = _complete(path, of["predicted"], cells[of["predicted"]], ~train)
         if _are_probabilities(predicted, labels):
             second = in_order(labels)[labels[1]]
             remarks.append(f"{of['predicted']} holds probabilities: they were read as those of class {second!r}.")
-            probability, predicted = _of_second(predicted), None
+            scores, predicted = _of_second(predicted), None
         else:
             _check_predicted(path, of["predicted"], predicted, labels)
-    if of["probability"] is not None and probability is None:
-        probability = _own_column(path, of["probability"], cells[of["probability"]], predicted, labels, train, remarks)
+    if of["probability"] is not None and scores is None:
+        scores = _own_column(path, of["probability"], cells[of["probability"]], predicted, labels, train, remarks)
     if predicted is None:
-        expect(probability is not None, path.name, "a column predicted or prediction", ", ".join(header))
-        known = ~np.isnan(probability).any(1)
-        best = np.where(known, np.argmax(np.where(known[:, None], probability, 0), 1), -1)
+        expect(scores is not None, path.name, "a column predicted or prediction", ", ".join(header))
+        known = ~np.isnan(scores).any(1)
+        best = np.where(known, np.argmax(np.where(known[:, None], scores, 0), 1), -1)
         predicted = [None if i < 0 else labels[i] for i in best]
 
     names = in_order([*label, *(value for value in predicted if value is not None)])
@@ -133,17 +137,17 @@ def read_predictions(path: Path, given: Sequence[str] = ()) -> Predictions:
     new = [name for value, name in names.items() if value not in set(labels)]
     if new:
         remarks.append(f"Predicted, but the label of no row: {listed(map(repr, new))}.")
-    if probability is not None and len(names) > len(labels):
+    if scores is not None and len(names) > len(labels):
         wide = np.zeros((len(rows), len(names)))
-        wide[:, [number_of[value] for value in labels]] = probability
-        probability = wide
+        wide[:, [number_of[value] for value in labels]] = scores
+        scores = wide
     found = Predictions(
         label=np.array([number_of[value] for value in label], np.int32),
         predicted=np.array([-1 if value is None else number_of[value] for value in predicted], np.int32),
         train=train,
         classes=tuple(names.values()),
         columns={},
-        probability=probability,
+        probability=scores,
     )
     of_model = {*of.values(), *of_class.values()} - {None}
     for name in given:

@@ -11,16 +11,26 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxdebias.contracts import ContractError, expect
+from jaxdebias.files import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+MAX_PIXELS = 50_000_000
+"""Pixels of a picture that is decoded, unless the caller allows more."""
+MAX_BYTES = 2**31
+"""Bytes of a set of decoded pictures that is kept in memory, unless the caller allows more."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held."""
 
 
 def decode_all(
-    count: int, size: int, source: Callable[[int], bytes | pathlib.Path], name: Callable[[int], str]
+    count: int,
+    size: int,
+    source: Callable[[int], bytes | pathlib.Path],
+    name: Callable[[int], str],
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, "n h w 3"]:
     """`count` pictures as RGB, cut to their central square and resized (bilinear, antialiased) to `[size size]`.
 
@@ -29,6 +39,7 @@ def decode_all(
       size: height and width of the result; `3 * size**2` bytes per picture.
       source: number -> the encoded bytes, or the file that holds them.
       name: number -> what an error calls that picture.
+      max_pixels: a larger picture is refused before it is decoded.
 
     Raises:
       ContractError: a picture that is missing or cannot be read; the first one is named.
@@ -37,7 +48,7 @@ def decode_all(
     images = np.empty((count, size, size, 3), np.uint8)
 
     def decode(i: int) -> None:
-        images[i] = _decode(source(i), size, name(i))
+        images[i] = _decode(source(i), size, name(i), max_pixels)
 
     with ThreadPoolExecutor() as pool:  # pillow decodes outside the interpreter's lock
         for _ in pool.map(decode, range(count)):  # in order, so the first bad picture is the one reported
@@ -45,11 +56,12 @@ def decode_all(
     return images
 
 
-def _decode(encoded: bytes | pathlib.Path, size: int, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(encoded: bytes | pathlib.Path, size: int, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            check_pixels(image, max_pixels, name)
             upright = as_rgb(image)
             width, height = upright.size
             side = min(width, height)
@@ -58,8 +70,30 @@ def _decode(encoded: bytes | pathlib.Path, size: int, name: str) -> UInt8[np.nda
             return np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR, box=square))
     except FileNotFoundError as error:
         raise ContractError(f"`{name}`: expected an image file, got none") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ContractError(f"`{name}`: expected a readable image, got {error}") from error
+    except ContractError:
+        raise
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        raise ContractError(f"`{name}`: expected a readable image, got {one_line(error)[:200]}") from error
+
+
+def check_pixels(image: "Picture", most: int, name: str) -> None:
+    """Refuses a picture by the size that its header states, before its pixels are unpacked.
+
+    Args:
+      image: an open picture.
+      most: pixels.
+      name: what an error calls it.
+    """
+    width, height = image.size
+    got = f"{width} x {height} (--max-pixels {width * height} allows it)"
+    expect(width * height <= most, name, f"a picture of at most {most:,} pixels", got)
+
+
+def check_memory(count: int, size: int, most: int) -> None:
+    """Refuses a set of pictures whose pixels, resized, would not fit in `most` bytes."""
+    needed = 3 * count * size**2
+    got = f"{count:,} of {size} x {size}, {needed:,} bytes (--image-size, or --max-bytes {needed} allows it)"
+    expect(needed <= most, "data_dir", f"pictures of at most {most:,} bytes in memory", got)
 
 
 def as_rgb(image: "Picture") -> "Picture":

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxdebias.contracts import check_finite, describe, expect
+from jaxdebias.contracts import check_finite, check_numbers, describe, expect
 from jaxdebias.core import Key
 from jaxdebias.language._sentence_scores import SentenceScores
 from jaxdebias.measure import (
@@ -94,13 +94,19 @@ def crows_pairs_change(
 ) -> PairedChange:
     """Score after minus score before, in percent, of two models on the same pairs; each is (more, less)."""
     hits = []
-    for name, (more, less) in (("before", before), ("after", after)):
+    for name, pair in (("before", before), ("after", after)):
+        two = isinstance(pair, tuple | list) and len(pair) == 2
+        expect(two, name, "two arrays [n] of scores: (more, less)", describe(pair))
+        for side in pair:
+            check_numbers(name, side, "n")
+        more, less = pair
         more, less = np.asarray(more, np.float64), np.asarray(less, np.float64)
         expect(more.ndim == 1 and more.shape == less.shape, name, "two arrays [n] of scores", describe(less))
         check_finite(name, (more, less))
         if decimals is not None:
             more, less = more.round(decimals), less.round(decimals)
         hits.append(more > less)
+    expect(len(hits[0]) == len(hits[1]) > 0, "after", f"scores of the same {len(hits[0])} pairs", f"{len(hits[1])}")
     change = paired_change(*hits, np.zeros(len(hits[0]), np.int32), [1.0], key=key, level=level)
     return _percent(change)
 

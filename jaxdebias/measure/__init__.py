@@ -13,7 +13,14 @@ from jaxdebias.measure._attention_iou import (
     top_pixel_iou,
 )
 from jaxdebias.measure._attribute_disparity import assess_disparity, overall_disparity
+from jaxdebias.measure._attribute_report import (
+    AttributeReport,
+    attribute_report,
+    average_precision,
+    prediction_correlation,
+)
 from jaxdebias.measure._calibration import CalibrationError, calibration_error, calibration_gap
+from jaxdebias.measure._changed_values import changed_value_reliance, hidden_region_reliance
 from jaxdebias.measure._counterfactual import (
     counterfactual_bias,
     counterfactual_bias_of_logits,
@@ -91,6 +98,7 @@ __all__ = [
     "AccuracyChanges",
     "Association",
     "AttributeDisparity",
+    "AttributeReport",
     "CalibrationError",
     "DesignEffect",
     "Disparity",
@@ -119,9 +127,12 @@ __all__ = [
     "assess_disparity",
     "assess_reliance",
     "attention_iou",
+    "attribute_report",
+    "average_precision",
     "calibration_error",
     "calibration_gap",
     "chance_attention_iou",
+    "changed_value_reliance",
     "cmh_test",
     "counterfactual_bias",
     "counterfactual_bias_of_logits",
@@ -137,6 +148,7 @@ __all__ = [
     "group_report",
     "group_scores",
     "has_mass",
+    "hidden_region_reliance",
     "histogram_overlap",
     "homogeneity_p",
     "intervention_reliance",
@@ -159,6 +171,7 @@ __all__ = [
     "paired_over_seeds",
     "pairwise_attention_iou",
     "pointing_game",
+    "prediction_correlation",
     "proportion_interval",
     "quote_interventions",
     "region_masks",

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from jaxdebias.contracts import check_counted, check_integers, check_numbers, describe, expect, row_count
+from jaxdebias.contracts import check_counted, check_integers, check_key, check_numbers, describe, expect, row_count
 from jaxdebias.core import Array, Key
 from jaxdebias.measure._calibration_disparity import compare_calibration
 from jaxdebias.measure._design_effect import group_counts
@@ -126,6 +126,7 @@ def assess_disparity(
             if found is not None:
                 entries.append(found[0])
                 counts.append((rate.measure, slice_, *found[1:]))
+    check_key("key", key)
     key_rates, key_slices = jax.random.split(key)
     p = _p_of_rates(key_rates, counts, 1.0 - level)
     if probabilities is not None:

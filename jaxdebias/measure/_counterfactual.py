@@ -17,6 +17,8 @@ from jaxdebias.contracts import (
     check_choice,
     check_finite,
     check_integers,
+    check_key,
+    check_labelled,
     check_logits,
     check_numbers,
     describe,
@@ -34,9 +36,16 @@ KINDS = ("pair", "gap", "flip")
 
 
 def true_class_probability(logits: Float[Array, "n k"], label: Int[Array, " n"]) -> Float[jax.Array, " n"]:
-    """Softmax probability of the true class `[n]`."""
+    """Softmax probability of the true class `[n]`.
+
+    Args:
+      logits: `[n k]`.
+      label: `[n]` in 0..k-1; a label outside gives NaN.
+    """
+    check_labelled(logits, label)
     probability = jax.nn.softmax(jnp.asarray(logits), axis=-1)
-    return jnp.take_along_axis(probability, jnp.asarray(label)[:, None], axis=-1)[:, 0]
+    index = jnp.asarray(label)[:, None]
+    return jnp.take_along_axis(probability, index, axis=-1, mode="fill", fill_value=jnp.nan)[:, 0]
 
 
 def pair_bias(
@@ -88,7 +97,9 @@ def flip_rate(logits: Float[Array, "n k"], logits_twin: Float[Array, "n k"]) -> 
         expect(
             np.shape(value)[1] >= 2, name, "two classes or more", describe(value) + one_logit_hint(value, len(value))
         )
-    return jnp.mean(jnp.argmax(logits, axis=-1) != jnp.argmax(logits_twin, axis=-1))
+    same = np.shape(logits_twin) == np.shape(logits) and np.size(logits) > 0
+    expect(same, "logits_twin", f"the shape of logits, {list(np.shape(logits))}, not empty", describe(logits_twin))
+    return jnp.mean(jnp.argmax(jnp.asarray(logits), axis=-1) != jnp.argmax(jnp.asarray(logits_twin), axis=-1))
 
 
 def counterfactual_bias(
@@ -150,6 +161,7 @@ def counterfactual_bias_of_logits(
     0; of "flip", the exact one of a proportion (`proportion_interval`). All allow for pairs that share a unit.
     """
     check_choice("kind", kind, KINDS)
+    check_key("key", key)
     n = row_count("label", label)
     check_logits(logits, n)
     check_logits(logits_twin, n, classes=logits.shape[1], what="logits_twin")
@@ -181,8 +193,10 @@ def counterfactual_bias_of_logits(
 def _check_pairs(p: Array, p_twin: Array, weight: Array | None) -> None:
     """Both sides and the weights are `[n]`: a column beside a row would broadcast to `[n n]`."""
     expect(np.ndim(p) == 1, "p", "an array [n]", describe(p))
-    for name, value in (("p_twin", p_twin), ("weight", weight)):
+    for name, value in (("p", p), ("p_twin", p_twin), ("weight", weight)):
         expect(value is None or np.shape(value) == np.shape(p), name, f"an array {list(np.shape(p))}", describe(value))
+        if value is not None or name == "p_twin":
+            check_numbers(name, value, "n")
 
 
 def _absolute(value: jax.Array, smooth: float) -> jax.Array:
@@ -191,4 +205,7 @@ def _absolute(value: jax.Array, smooth: float) -> jax.Array:
 
 
 def _mean(value: jax.Array, weight: Array | None) -> jax.Array:
-    return jnp.mean(value) if weight is None else jnp.sum(value * weight) / jnp.sum(weight)
+    if weight is None:
+        return jnp.mean(value)
+    weight = jnp.asarray(weight)
+    return jnp.sum(value * weight) / jnp.sum(weight)

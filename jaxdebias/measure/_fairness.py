@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from jaxdebias.contracts import check_choice, check_counted, check_integers, check_numbers, describe, expect, row_count
+from jaxdebias.contracts import (
+    check_choice,
+    check_counted,
+    check_integers,
+    check_key,
+    check_numbers,
+    describe,
+    expect,
+    row_count,
+)
 from jaxdebias.core import Array, Key
 from jaxdebias.measure._design_effect import group_counts
 from jaxdebias.measure._disparity import largest_difference_interval
@@ -107,6 +116,7 @@ def fairness_report(
     Raises:
       ContractError: on shapes or ranges that do not fit, or if fewer than two attribute values occur.
     """
+    check_key("key", key)
     n = row_count("label", label)
     check_integers("label", label, n, 0, classes)
     check_integers("attribute", attribute, n, -1, attributes)
@@ -165,6 +175,7 @@ def fairness_differences(
 
     Each is `largest_difference_change`, between the groups of `fairness_report`. Arguments as there.
     """
+    check_key("key", key)
     n = row_count("label", label)
     check_integers("label", label, n, 0, 2)
     check_integers("attribute", attribute, n, -1, attributes)

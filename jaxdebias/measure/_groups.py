@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from jaxdebias.contracts import (
+    MOST_VALUES,
     check_finite,
     check_integers,
+    check_key,
     check_logits,
     check_numbers,
     describe,
@@ -108,6 +110,14 @@ def group_confusion(
     Raises:
       ContractError: values out of range.
     """
+    for name, count in (("classes", classes), ("attributes", attributes)):
+        good = isinstance(count, int | np.integer) and not isinstance(count, bool) and 1 <= count <= MOST_VALUES
+        expect(bool(good), name, f"a whole number in 1..{MOST_VALUES}", describe(count))
+    for name, value in (("predicted", predicted), ("label", label), ("attribute", attribute)):
+        check_numbers(name, value, "n")
+        expect(np.shape(value) == np.shape(label), name, f"int [n={np.shape(label)[0]}]", describe(value))
+    cells = classes * attributes * classes
+    expect(cells <= 2**28, "classes", "a table of at most 2^28 cells", f"{classes} x {attributes} x {classes}")
     traced = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
     if not any(isinstance(value, traced) for value in (predicted, label, attribute)):
         n = row_count("label", label)
@@ -217,6 +227,7 @@ def accuracy_differences(
     shares = _train_shares(train_counts, classes, attributes)
     group, cells = group_of(label, attribute, attributes), classes * attributes
     sides = first == label, second == label
+    check_key("key", key)
     key_plain, key_averages, key_worst = jax.random.split(key, 3)
     plain_change = paired_change(*sides, np.zeros_like(group), np.ones(1), key=key_plain, unit=unit, level=level)
     count = np.bincount(group[group >= 0], minlength=cells)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdebias.contracts import check_choice, check_integers, check_numbers, describe, expect, row_count
+from jaxdebias.contracts import check_choice, check_integers, check_key, check_numbers, describe, expect, row_count
 from jaxdebias.core import Key
 from jaxdebias.measure._intervals import Interval, checked_level
 from jaxdebias.measure._lean import ASSOCIATED, label_association
@@ -22,6 +22,8 @@ Evidence = Literal["twins", "flipped_column", "hidden_region", "pixel_edit"]
 EVIDENCE: tuple[Evidence, ...] = ("twins", "flipped_column", "hidden_region", "pixel_edit")
 LEAST_EFFECT = 0.01
 """Share of the rows that the lower limit must exceed."""
+SOLE_CONTROL = 5
+"""By what the level of the lean is divided where nothing else keeps harder samples from being called reliance."""
 
 
 class Intervention(NamedTuple):
@@ -39,6 +41,8 @@ class Intervention(NamedTuple):
     """Of no difference, two-sided; not adjusted for other tests."""
     discordant: int
     """Rows (units) on which change and control differ."""
+    controlled: bool = True
+    """Whether changed samples that are only harder would show nothing; if not, mistakes must lean as well."""
 
     def shown(self, adjusted_p: float, alpha: float = ALPHA) -> bool:
         """Whether the change shows reliance, by its p value adjusted over all interventions."""
@@ -150,6 +154,7 @@ def flipped_column_reliance(
     >>> found.moved, found.shown(found.p)
     (1.0, True)
     """
+    check_key("key", key)
     old = _column(table, column, names)
     known = np.unique(old) if values is None else np.asarray(values)
     w = label_association(train_counts)
@@ -180,6 +185,8 @@ def quote_interventions(
     """The answers of `assess_reliance` with the strongest evidence: `shown` where an intervention shows reliance.
 
     p values are adjusted (Holm) over all interventions. An intervention that shows nothing leaves the answer as it is.
+    One without a control (`Intervention.controlled`) shows reliance only where the mistakes on unchanged rows lean too:
+    samples that are merely harder after the change give no such lean.
 
     Args:
       found: name -> answer from mistakes.
@@ -193,7 +200,9 @@ def quote_interventions(
     adjusted = adjust_holm([one.p for _, one in every]).tolist() if every else []
     best: dict[str, tuple[float, Intervention]] = {}
     for (name, one), p in zip(every, adjusted, strict=True):
-        if one.shown(p, alpha) and (name not in best or one.effect.low > best[name][1].effect.low):
+        leaning = found[name].state in ("shown_given", "consistent") and found[name].p <= alpha / SOLE_CONTROL
+        enough = one.controlled or leaning
+        if enough and one.shown(p, alpha) and (name not in best or one.effect.low > best[name][1].effect.low):
             best[name] = p, one
     answers = dict(found)
     for name, (p, one) in best.items():

@@ -128,9 +128,10 @@ def unit_sums(values: Any, unit: Any, weight: Any) -> tuple[np.ndarray, np.ndarr
     rows = values.shape[-1]
     if weight is not None:
         check_numbers("weight", weight, "n")
+        check_finite("weight", weight)
     weight = np.ones(rows) if weight is None else np.asarray(weight, np.float64)
     unit = np.arange(rows) if unit is None else np.asarray(unit)
-    expect(unit.shape == (rows,), "unit", f"int [n={rows}]", describe(unit))
+    expect(unit.shape == (rows,) and unit.dtype.kind in "iu", "unit", f"int [n={rows}]", describe(unit))
     expect(
         weight.shape == (rows,) and bool(np.all(weight >= 0)), "weight", f"[n={rows}], none negative", describe(weight)
     )

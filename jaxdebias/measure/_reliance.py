@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, overload
 import jax
 import numpy as np
 
-from jaxdebias.contracts import check_choice
+from jaxdebias.contracts import check_choice, check_key
 from jaxdebias.core import Key
 from jaxdebias.measure._copies import are_copies, explained_by
 from jaxdebias.measure._exchange import ExchangeTest
@@ -165,6 +165,7 @@ def assess_reliance(
         options |= {"min_group": min_group, "level": level}
         alone = {ALONE: values}
         return assess_reliance(predicted, label, alone, counts, probabilities, drawn, given, key=key, **options)[ALONE]
+    check_key("key", key)
     check_choice("drawn", drawn, DRAWN)
     alpha = 1.0 - checked_level(level)
     counts = train_counts or {}

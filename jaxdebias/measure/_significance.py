@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdebias.contracts import check_numbers, describe, expect
+from jaxdebias.contracts import check_key, check_numbers, describe, expect
 from jaxdebias.core import Key
 from jaxdebias.measure._intervals import (
     checked_changes,
@@ -290,6 +290,7 @@ def numpy_generator(key: Key) -> np.random.Generator:
 
     The last word keeps it apart from `default_rng(0)`, with which callers draw their data.
     """
+    check_key("key", key)
     return np.random.default_rng([*np.asarray(jax.random.key_data(key)).ravel().tolist(), STREAM])
 
 

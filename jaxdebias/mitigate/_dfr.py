@@ -28,6 +28,7 @@ from jaxdebias.contracts import (
     check_counted,
     check_finite,
     check_integers,
+    check_key,
     check_type,
     expect,
     row_count,
@@ -119,6 +120,7 @@ def dfr(
     """
     began = time.perf_counter()
     check_type("config", config, DfrConfig)
+    check_key("key", key)
     sets, split = needed(sets, "edit", "accept"), as_split(model)
     edit, accept = sets.edit, sets.accept
     z, z_accept = (frozen_features(split, params, batch.x, batch_size=batch_size) for batch in (edit, accept))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias.batching import concatenate, predict_rows, unpair
-from jaxdebias.contracts import check_batch, check_type, expect
+from jaxdebias.contracts import check_batch, check_key, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, counted
 from jaxdebias.explain.influence._objective import AffineHead, head_logits
 from jaxdebias.mitigate._erm import State, erm
@@ -175,6 +175,7 @@ def retrain_counterfactual(
     del params
     check_type("model", model, Classifier)
     check_type("config", config, FineTuneConfig)
+    check_key("key", key)
     sets = needed(sets, "train", "accept")
     if counterfactual is None:
         expect(sets.train.twin is not None, "sets.train.twin", "counterfactuals of the training samples", None)

@@ -86,33 +86,32 @@ def _table(*rows: Method) -> dict[str, Method]:
 
 
 METHODS = _table(
-    Method("erm", erm, "ERM", "plain training, with which every method is compared"),
-    Method("gce", gce, "GCE", "down-weights samples that it gets wrong: robust to wrong labels, more biased alone"),
+    Method("erm", erm, "ERM", "plain training, the baseline of all"),
+    Method("gce", gce, "GCE", "down-weights what it gets wrong, more biased alone"),
     Method("group-balanced", group_balanced, "Group balancing", "draws every group equally often", ("groups",)),
-    Method("group-dro", group_dro, "GroupDRO", "minimises the loss of the worst group", ("groups",)),
+    Method("group-dro", group_dro, "GroupDRO", "minimises the worst group's loss", ("groups",)),
     Method(
         "lff",
         lff,
         "LfF",
-        "weighs samples by how a deliberately biased network fails on them",
+        "up-weights what a biased network gets wrong",
         one_network=False,
     ),
     Method(
         "disent",
         disent,
         "DisEnt",
-        "separates the code of the bias from that of the label and swaps it between samples",
+        "swaps the code of the bias between samples",
         network="two encoders",
         model="mlp",
         pictures=True,
         one_network=False,
-        command=False,
     ),
     Method(
         "sih",
         sih,
         "Signal is Harder",
-        "two autoencoders: one learns the bias, the other what the first gets wrong",
+        "two autoencoders: one learns the bias, one the rest",
         network="branches",
         model="mlp",
         pictures=True,
@@ -122,7 +121,7 @@ METHODS = _table(
         "dbvae",
         dbvae,
         "DB-VAE",
-        "draws samples that are rare in a latent code more often",
+        "draws what is rare in a latent code more often",
         network="vae",
         model="cnn",
         pictures=True,
@@ -134,7 +133,7 @@ METHODS = _table(
         "aug-cell",
         aug_cell,
         "AUG-CELL",
-        "guesses the attribute, balances the guessed groups, and returns plain training if in doubt",
+        "guesses the attribute, balances it",
         kind="trainings",
         pictures=True,
         augment=True,
@@ -144,9 +143,9 @@ METHODS = _table(
         "jtt",
         jtt,
         "JTT",
-        "trains twice, the second time with the first model's errors counting more",
+        "up-weights what a first model got wrong",
         kind="trainings",
-        command=False,
+        one_network=False,
     ),
     Method(
         "patch-noise",
@@ -259,9 +258,10 @@ def choices(table: dict[str, Method]) -> tuple[str, ...]:
 
 
 def help_text(table: dict[str, Method]) -> str:
-    """What the methods of a command do, one line each, for its help."""
+    """What the methods of a command do, one line each, for its help, which is to fit on a screen."""
     offered = [method for method in table.values() if method.command]
-    return "; ".join(f"{method.name}: {method.help}{_needs(method)}" for method in offered)
+    said = "; ".join(f"{method.name}: {method.help}{_needs(method)}" for method in offered)
+    return said.replace(f"(needs {NEEDS['groups']})", "(needs the attribute)")
 
 
 def _needs(method: Method) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdebias.contracts import check_batch, check_integers, check_type, expect
+from jaxdebias.contracts import check_batch, check_integers, check_key, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split, counted, take
 from jaxdebias.explain.influence._objective import AffineHead, head_problem
 from jaxdebias.explain.influence._refit import refit
@@ -77,6 +77,7 @@ def refit_head(
       ContractError: sets that are missing or malformed, rows to replace that are no rows of the training set or appear
         twice, a head that is not affine.
     """
+    check_key("key", key)
     del key
     began = time.perf_counter()
     check_type("config", config, RefitHeadConfig)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_finite, check_type, expect
+from jaxdebias.contracts import check_finite, check_key, check_type, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, take
 from jaxdebias.explain.influence._dense import LARGEST
 from jaxdebias.explain.influence._objective import HIGHEST, HeadProblem, design, error, head_problem, hessian
@@ -108,6 +108,7 @@ def self_influence(
     """
     began = time.perf_counter()
     check_type("config", config, SelfInfluenceConfig)
+    check_key("key", key)
     check_type("model", model, Classifier)
     train, classifier = needed(sets, "train").train, model
     label = np.asarray(train.label)

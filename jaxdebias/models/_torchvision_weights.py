@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdebias.contracts import ContractError, check_choice, check_finite, describe, expect
 from jaxdebias.core import Params
-from jaxdebias.files import read_arrays
+from jaxdebias.files import one_line, read_arrays
 
 _DTYPES = {
     "F64": np.float64,
@@ -35,22 +35,31 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       ContractError: not such a file, cut short, or of a dtype other than f64, f32, f16, bf16, i64, i32, u8 and bool.
     """
-    raw = pathlib.Path(path).read_bytes()
     try:
+        raw = pathlib.Path(path).read_bytes()
         (length,) = struct.unpack("<Q", raw[:8])
-        header = json.loads(raw[8 : 8 + length])
+        header = json.loads(raw[8 : 8 + length]) if length <= len(raw) - 8 else None
         header.pop("__metadata__", None)
         entries = {name: (entry["dtype"], entry["shape"], entry["data_offsets"]) for name, entry in header.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise ContractError(f"`{path}`: expected a safetensors file, got {one_line(error)}") from None
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ContractError(f"`{path}`: expected a safetensors file, got one without such a header") from None
     data = memoryview(raw)[8 + length :]
     arrays = {}
-    for name, (dtype, shape, (start, end)) in entries.items():
-        check_choice(f"dtype of {name}", dtype, _DTYPES)
-        size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
-        expect(start + size == end <= len(data), name, f"{size} bytes", f"{max(0, min(end, len(data)) - start)}")
+    for name, (dtype, shape, offsets) in entries.items():
+        where = " ".join(name.split())[:100] or "an entry without a name"
+        check_choice(f"dtype of {where}", dtype, _DTYPES)
+        whole = _whole_numbers(shape) and _whole_numbers(offsets) and len(offsets) == 2
+        expect(whole, where, "whole numbers as shape and as two offsets", f"{describe(shape)}, {describe(offsets)}")
+        (start, end), size = offsets, math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        expect(start + size == end <= len(data), where, f"{size} bytes", f"{max(0, min(end, len(data)) - start)}")
         arrays[name] = np.frombuffer(data[start:end], _DTYPES[dtype]).reshape(shape)
     return arrays
+
+
+def _whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
 
 
 def _read(source: str | pathlib.Path | Mapping[str, Any]) -> dict[str, np.ndarray]:

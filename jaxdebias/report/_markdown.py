@@ -88,9 +88,9 @@ def model_card(record: RunResults) -> str:
     made = record.provenance
     versions = ", ".join(f"{escape(name)} {escape(version)}" for name, version in made.versions.items())
     done = " ".join(verdict.repair)
-    if record.verdict is not None:
+    if record.verdict is not None and record.command != "train":
         done = _what_was_done(record)
-    elif not done:
+    elif record.command == "train" or not done:
         done = "No repair was tried."
         if record.method != "erm":
             done = f"Trained with {method_name(record.method)}; nothing was repaired afterwards."
@@ -109,8 +109,7 @@ def model_card(record: RunResults) -> str:
             f"{versions or 'versions not recorded'}; {escape(made.device)}; seed {made.seed}; {level} intervals",
         ),
     ]
-    answer = " ".join(filter(None, (verdict.headline, verdict.outcome)))
-    said = f"**{escape(answer)}** {escape(' '.join(verdict.diagnosis))}".rstrip()
+    said = f"**{escape(verdict.headline)}** {escape(' '.join(verdict.diagnosis))}".rstrip()
     lines = [
         "## Bias, Risks, and Limitations",
         "",
@@ -128,10 +127,12 @@ def model_card(record: RunResults) -> str:
 
 
 def _what_was_done(record: RunResults) -> str:
-    """Whether a repair was applied to the model that is described."""
+    """Whether a repair was applied to the model that is described, and whether its gain was verified."""
     if record.after is None:
         return "Nothing was changed."
-    return f"The model was repaired with {method_name(record.method)}; this was verified on the test set."
+    if record.verdict.advice.state.endswith("repaired"):
+        return f"The model was repaired with {method_name(record.method)}; this was verified on the test set."
+    return f"The model was changed with {method_name(record.method)}; a gain was not verified."
 
 
 def _table(record: RunResults) -> list[str]:

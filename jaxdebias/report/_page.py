@@ -33,6 +33,19 @@ def write_page(record: RunResults, pictures: Pictures | None, path: str | os.Pat
       path: of the HTML file; written under a temporary name, then renamed.
 
     Raises:
+      ContractError: if a picture has another shape than its legend says, or the file cannot be written.
+    """
+    write_text(path, render_page(record, pictures))
+
+
+def render_page(record: RunResults, pictures: Pictures | None) -> str:
+    """The page of one run as HTML.
+
+    Args:
+      record: what was found.
+      pictures: images to go with it, None for a table.
+
+    Raises:
       ContractError: if a picture has another shape than its legend says.
     """
     import jinja2
@@ -48,7 +61,7 @@ def write_page(record: RunResults, pictures: Pictures | None, path: str | os.Pat
     style = (here / "page.css").read_text(encoding="utf-8")
     html = environment.get_template("page.html.j2").render(style=style, **_sections(record, pictures))
     # A number and its unit stay on one line.
-    write_text(path, html.replace(" %", "\u202f%").replace(" points", "\u00a0points"))
+    return html.replace(" %", "\u202f%").replace(" points", "\u00a0points")
 
 
 def _sections(record: RunResults, pictures: Pictures) -> dict[str, object]:

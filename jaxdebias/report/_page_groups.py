@@ -171,7 +171,7 @@ def confusions(record: RunResults, runs: Sequence[tuple[str, Measurement]], *, b
         _confusion(title, corner, labels, labels, (counts * ~conflicting).sum(axis=1), right, ~right)
         for title, counts in counted
     ]
-    same = f"The same {items}, by their {attribute}: outlined is the label that the {attribute} goes with"
+    same = f"The same {items}, by their {attribute}: outlined is the label that the {attribute} is associated with"
     return [
         ConfusionBlock(f"Bias-conflicting {items}, by their label", False, by_label),
         ConfusionBlock(same, False, by_attribute),

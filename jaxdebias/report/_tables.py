@@ -35,14 +35,12 @@ def print_summary(record: RunResults, console: "Console | None" = None) -> None:
     verdict = wording.verdict(record)
     console.print(Text(verdict.headline, style="bold"))
     if record.verdict is not None:
-        for section in verdict_words.sections(record.verdict):
-            if section.sentences:
-                console.print(Text(f"{section.title} {section.text}"))
-        console.print(_comparison_table(record.verdict))
-    else:
-        for paragraph in (verdict.diagnosis, verdict.repair):
-            if paragraph:
-                console.print(Text(" ".join(paragraph)))
+        _print_answers(record.verdict, console)
+    # The advice stands among the answers.
+    changed = verdict.repair if record.verdict is None else verdict.repair[1:]
+    for paragraph in (verdict.diagnosis, changed):
+        if paragraph:
+            console.print(Text(" ".join(paragraph)))
     models = [("before", record.before)]
     if record.after is not None:
         models.append((f"after {method_name(record.method)}", record.after))
@@ -57,6 +55,16 @@ def print_summary(record: RunResults, console: "Console | None" = None) -> None:
         draw_view.print_draws(record, console)
     for text in [*wording.baseline_remarks(record), *record.findings]:
         console.print(Text(text))
+
+
+def _print_answers(verdict: Verdict, console: "Console") -> None:
+    """The three answers, the advice and the worst comparisons."""
+    from rich.text import Text
+
+    for section in verdict_words.sections(verdict):
+        if section.sentences:
+            console.print(Text(f"{section.title} {section.text}"))
+    console.print(_comparison_table(verdict))
 
 
 def _comparison_table(verdict: Verdict) -> "Table":
@@ -85,7 +93,10 @@ def print_repair(record: FeatureResults, console: "Console | None" = None) -> No
     console = console or Console()
     edit, name = record.edit, method_name(record.method)
     verb = "accepted" if edit.accepted else "not accepted"
-    console.print(Text(f"{name} on {record.features} features and {record.classes} classes: {verb}.", style="bold"))
+    if record.verdict is not None:
+        console.print(Text(record.verdict.headline, style="bold"))
+        _print_answers(record.verdict, console)
+    console.print(Text(f"{name} on {record.features} features and {record.classes} classes: {verb}."))
     console.print(Text(f"{edit.reason} {formats.seconds(record.provenance.seconds)}."))
     models = [("before", record.before)] + ([(f"after {name}", record.after)] if edit.accepted else [])
     console.print(_metric_table(record, models))

@@ -7,7 +7,7 @@ METHOD_NAMES = {"erm": "ERM", "fmd": "FMD", "sih": "SiH", "aug-cell": "AUG-CELL"
                 "refit_head": "the last layer refitted", "retrain_counterfactual": "retraining with counterfactuals",
                 "self_influence": "self-influence fine-tuning",
                 "zero_column": "the column held at its mean",
-                "dfr_train": "DFR on training rows",
+                "dfr_train": "DFR on training rows", "group_balanced": "group-balanced retraining",
                 "group-balanced": "group-balanced draws", "group-dro": "GroupDRO"}  # fmt: skip
 
 

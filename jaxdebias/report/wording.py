@@ -42,9 +42,9 @@ class Metric(NamedTuple):
 METRICS = (
     Metric("accuracy", "Accuracy", "Share of the test {items} that the model gets right."),
     Metric("bias_aligned_accuracy", "Bias-aligned accuracy",
-           "Accuracy on {items} whose {attribute} goes with their label, as it mostly does in training."),
+           "Accuracy on {items} whose {attribute} is associated with their label in training."),
     Metric("bias_conflicting_accuracy", "Bias-conflicting accuracy",
-           "Accuracy on {items} whose {attribute} goes with another label."),
+           "Accuracy on {items} whose {attribute} is associated with another label."),
     Metric("counterfactual_bias", "Counterfactual bias",
            "How far the probability of the true label moves, on average, when only the {attribute} changes.", False),
     Metric("worst_group_accuracy", "Worst-group accuracy",
@@ -59,9 +59,11 @@ METRICS = (
     Metric("equalised_odds_difference", "Equalised odds difference",
            "Largest difference between values of the {attribute} in true or in false positive rates.", False),
 )  # fmt: skip
-METRIC = {metric.key: metric for metric in METRICS}
+GAP = Metric("alignment_gap", "Alignment gap", "Bias-aligned minus bias-conflicting accuracy.", False)
+METRIC = {metric.key: metric for metric in (*METRICS, GAP)}
+"""Every metric by its key. The gap is the difference of two rows of a table, and so has none of its own there."""
 MATCHED_GAP = Metric("counterfactual_bias", "Matched-pair gap",
-                     "Pairs of different {items} of one label, with the {attribute} that goes with it and with "
+                     "Pairs of different {items} of one label, with the {attribute} associated with it and with "
                      "another: how far the mean probability of the true label differs between the two sides.",
                      False)  # fmt: skip
 """What `counterfactual_bias` is where a twin is not the same sample: nothing was changed in any picture."""
@@ -103,17 +105,16 @@ def as_shown(record: RunResults) -> RunResults:
 
 
 class Verdict(NamedTuple):
-    """The answer, in words."""
+    """The top of a page, in words."""
 
     level: Literal["strong", "slight", "none", "unknown"]
+    """How loud the page is."""
     headline: str
-    """Whether the model is biased."""
-    outcome: str
-    """Whether the repair helped; empty where none was tried or there was nothing to repair."""
+    """The headline of the verdict."""
     diagnosis: list[str]
-    """Sentences: what the trained model does."""
+    """Sentences: what was measured, where nothing was judged."""
     repair: list[str]
-    """Sentences: what the edit or the other method did."""
+    """Sentences: what to do, and what the edit or the other method changed."""
 
 
 LEVELS = {
@@ -125,43 +126,19 @@ LEVELS = {
     "not_enough_data": "unknown",
 }
 """How loud the page is, by advice."""
-# A verdict needs a size below which a bias is not worth the word, and one above which it needs no adverb.
-STRONG, NOTICEABLE = 0.10, 0.02
+NOT_JUDGED = "Measured, not judged: this result holds no verdict."
 
 
 def verdict(record: RunResults) -> Verdict:
-    """Judges the trained model by its strongest evidence, and the repair by what is left of it.
+    """The words at the top of a page: those of the record's verdict, and what was changed.
 
-    Results that hold a verdict are not judged a second time: its words are taken.
+    Nothing is judged here. A record without a verdict, of an earlier version, says so and shows what was measured.
     """
-    if record.verdict is not None:
-        found = record.verdict
-        return Verdict(LEVELS[found.advice.state], found.headline, "", [], [found.advice.sentence])
-    attribute, before = words(record).attribute, record.before
-    gap, bias = gap_of(before), before.counterfactual_bias
-    parity = before.equalised_odds_difference or before.demographic_parity_difference
-    # The gap has a sign, so zero separates; the others are absolute values and positive even by chance.
-    levels = [_level(gap.value, gap.low, 0.0)] if gap else []
-    levels += [_level(rate.value, rate.low, NOTICEABLE) for rate in (bias,) if applies(rate)]
-    groups_only = not levels and applies(parity)
-    if groups_only:
-        levels = [_level(parity.value, parity.low if parity.p <= 1 - record.level else 0.0, NOTICEABLE)]
-    level = next((one for one in ("strong", "slight", "none") if one in levels), "unknown")
-    follows = f"decisions differ with the {attribute}" if groups_only else f"the model follows the {attribute}"
-    leans = f"decisions differ with the {attribute}" if groups_only else f"the model leans on the {attribute}"
-    headline = {
-        "strong": f"Yes: {follows}.",
-        "slight": f"Slightly: {leans}.",
-        "none": f"No sign that {follows}.",
-        "unknown": f"These measurements cannot say whether {follows}.",
-    }[level]
-    return Verdict(level, headline, _outcome(record, level), _diagnosis(record, gap), _repair(record))
-
-
-def _level(value: float | int, low: float | int, floor: float) -> str:
-    if low <= floor:
-        return "none"
-    return "strong" if value >= STRONG else "slight"
+    found = record.verdict
+    if found is None:
+        return Verdict("unknown", NOT_JUDGED, _diagnosis(record, gap_of(record.before)), _repair(record))
+    changed = _repair(record) if record.command == "debias" else []
+    return Verdict(LEVELS[found.advice.state], found.headline, [], [found.advice.sentence, *changed])
 
 
 def gap_of(measurement: Measurement) -> Change | None:
@@ -169,8 +146,8 @@ def gap_of(measurement: Measurement) -> Change | None:
     return Change.of(measurement.alignment_gap)
 
 
-def errors_that_follow(record: RunResults, measurement: Measurement) -> float | None:
-    """Share of the errors on bias-conflicting samples that name a label which the attribute goes with.
+def errors_of_the_attribute(record: RunResults, measurement: Measurement) -> float | None:
+    """Share of the errors on bias-conflicting samples that name a label which the attribute is associated with.
 
     None with two labels, where every error does, and where there are fewer than 30 errors to speak of.
     """
@@ -178,7 +155,7 @@ def errors_that_follow(record: RunResults, measurement: Measurement) -> float | 
     k, a = len(record.label_names), len(record.attribute_names)
     if k < 3:
         return None
-    errors = follow = 0
+    errors = named = 0
     for label in range(k):
         for attribute in range(a):
             if aligned[label][attribute]:
@@ -186,8 +163,8 @@ def errors_that_follow(record: RunResults, measurement: Measurement) -> float | 
             for predicted in range(k):
                 if predicted != label:
                     errors += confusion[label][attribute][predicted]
-                    follow += confusion[label][attribute][predicted] * bool(aligned[predicted][attribute])
-    return follow / errors if errors >= 30 else None
+                    named += confusion[label][attribute][predicted] * bool(aligned[predicted][attribute])
+    return named / errors if errors >= 30 else None
 
 
 def _diagnosis(record: RunResults, gap: Change | None) -> list[str]:
@@ -202,12 +179,12 @@ def _diagnosis(record: RunResults, gap: Change | None) -> list[str]:
         else:
             out.append(f"Accuracy on bias-aligned ({percent(aligned.value)}) and bias-conflicting {items} "
                        f"({percent(conflicting.value)}) is not separable.")  # fmt: skip
-        share = errors_that_follow(record, before)
+        share = errors_of_the_attribute(record, before)
         if share is not None and gap.separable and gap.value > 0:
             out.append(f"Of its errors on the latter, {percent(share, 0)} name the label that the {attribute} "
-                       f"goes with.")  # fmt: skip
+                       f"is associated with.")  # fmt: skip
     if applies(before.counterfactual_bias) and matched(record):
-        out.append(f"Between different {items} of one label, with the {attribute} that goes with it and with another, "
+        out.append(f"Between different {items} of one label, with the {attribute} associated with it and with another, "
                    f"the mean probability of the true label differs by "
                    f"{points(before.counterfactual_bias.value)}.")  # fmt: skip
     elif applies(before.counterfactual_bias):
@@ -220,24 +197,6 @@ def _diagnosis(record: RunResults, gap: Change | None) -> list[str]:
             if applies(rate):
                 out.append(f"{what} by up to {points(rate.value)} between values of the {attribute}.")
     return out
-
-
-def removed_share(record: RunResults) -> tuple[float, bool] | None:
-    """(share of the bias that is gone, whether that change is separable); None without a repair to judge."""
-    before, after = record.before, record.after
-    if after is None:
-        return None
-    one, two = gap_of(before), gap_of(after)
-    bias = metric_change(record, "counterfactual_bias")
-    if bias and before.counterfactual_bias.value > 0:
-        return -bias.value / before.counterfactual_bias.value, bias.separable is True
-    if one and two and one.value > 0:
-        smaller = Change.of((record.changes or {}).get("alignment_gap")) or Change(two.value - one.value, 0.0, 0.0)
-        return -smaller.value / one.value, smaller.separable is True
-    odds = metric_change(record, "equalised_odds_difference")
-    if odds and before.equalised_odds_difference.value > 0:
-        return -odds.value / before.equalised_odds_difference.value, odds.separable is True
-    return None
 
 
 def metric_change(record: RunResults | FeatureResults, key: str) -> Change | None:
@@ -253,27 +212,6 @@ def metric_change(record: RunResults | FeatureResults, key: str) -> Change | Non
 def _repair_noun(record: RunResults) -> str:
     name = method_name(record.method)
     return f"The {name} edit" if record.edit is not None else name
-
-
-def _outcome(record: RunResults, level: str) -> str:
-    edit = record.edit
-    if edit is not None and not edit.accepted:
-        return "The edit was not accepted."
-    removed = removed_share(record)
-    if removed is None or level in ("none", "unknown"):
-        return ""
-    share, separable = removed
-    noun = "The edit" if edit is not None else method_name(record.method)
-    if not separable:
-        return f"{noun} made no measurable difference."
-    if share < 0:
-        return f"{noun} made it worse."
-    one, two = gap_of(record.before), gap_of(record.after)
-    if one and two and one.value >= STRONG and share >= 0.4 and 1 - two.value / one.value < 0.4:
-        return f"{noun} evens the probabilities more than the decisions."
-    part = next(text for least, text in ((0.9, "nearly all"), (0.6, "most"), (0.4, "about half"), (0.0, "a part"))
-                if share >= least)  # fmt: skip
-    return f"{noun} removes {part} of the bias."
 
 
 def _repair(record: RunResults) -> list[str]:

@@ -1,25 +1,23 @@
-"""The papers' tables: methods x ratios x seeds by the published protocol, beside the published rows."""
+"""The papers' tables and figures, each one command: methods x levels x seeds, beside what was published."""
 
-from jaxdebias.reproduce._cases import DATA, Case, Cases, Pictures
-from jaxdebias.reproduce._colored_mnist import aug_cell_said
-from jaxdebias.reproduce._fitting import Fitted, Method, accuracies
-from jaxdebias.reproduce._methods import METHODS
-from jaxdebias.reproduce._table import RATIOS, TableConfig, compare, paired, reproduce_table, summary
+from jaxdebias.reproduce._experiment import Cell, Experiment, Margin, Rate
+from jaxdebias.reproduce._registry import EXPERIMENTS, Listed, list_experiments
+from jaxdebias.reproduce._summary import compare, counts, paired, summary
+from jaxdebias.reproduce._table import TableConfig, reproduce_table, results_path
 
 __all__ = [
-    "DATA",
-    "METHODS",
-    "RATIOS",
-    "Case",
-    "Cases",
-    "Fitted",
-    "Method",
-    "Pictures",
+    "EXPERIMENTS",
+    "Cell",
+    "Experiment",
+    "Listed",
+    "Margin",
+    "Rate",
     "TableConfig",
-    "accuracies",
-    "aug_cell_said",
     "compare",
+    "counts",
+    "list_experiments",
     "paired",
     "reproduce_table",
+    "results_path",
     "summary",
 ]

@@ -281,7 +281,7 @@ class Quantity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableResults:
-    """What `reproduce` writes: a paper's table, ours beside the published rows. Its file grows row by row."""
+    """What `reproduce` writes: a table or figure of a paper, ours beside published rows. Its file grows row by row."""
 
     command: Literal["reproduce"]
     """Command that wrote the file."""
@@ -292,13 +292,20 @@ class TableResults:
     protocol: str
     """How the published numbers were measured, in words."""
     rows: tuple[Options, ...]
-    """A row per run: method, conflicting (share), seed, accuracies (fractions), seconds, and its own device, date and
-    versions, since a table may be continued elsewhere."""
+    """A row per run: method, level (a share, or the name of a setting; `conflicting` in former files), seed, what was
+    measured (rates as fractions), seconds, the fingerprint of what decided it, and its own device, date and versions,
+    since a table may be continued elsewhere."""
     summary: tuple[Options, ...] = ()
-    """A row per method and share: means over seeds with intervals, and the published row; empty while rows are
+    """A row per device, method and level: means over seeds with intervals, and the published row; empty while rows are
     missing."""
     paired: tuple[Options, ...] = ()
-    """Gains over the baseline on the same seeds, with intervals; empty while rows are missing."""
+    """Differences from the baseline, and between further pairs, on the same seeds and the same device, with intervals;
+    empty while rows are missing."""
+    counts: Options | None = None
+    """Device -> how many rows match what was published, lie above or below it, or cannot be separated from it; null
+    while rows are missing."""
+    margins: tuple[Options, ...] = ()
+    """Bounds that were fixed before the first run, what was found, and whether they are met."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

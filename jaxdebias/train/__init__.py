@@ -5,6 +5,7 @@ from jaxdebias.train._checkpoint import load_params, save_params
 from jaxdebias.train._cross_fit import CrossFit, cross_fit
 from jaxdebias.train._log import Progress
 from jaxdebias.train._losses import (
+    binary_cross_entropy,
     correct,
     cross_entropy,
     detached_generalised_cross_entropy,
@@ -39,6 +40,7 @@ __all__ = [
     "Plateau",
     "Portion",
     "Progress",
+    "binary_cross_entropy",
     "chain",
     "correct",
     "cross_entropy",

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from jaxdebias.files import write_text
+from jaxdebias.files import not_written, write_text
 
 
 class Progress(NamedTuple):
@@ -38,11 +38,13 @@ def open_log(path: str | os.PathLike | None, history: Sequence[Progress]) -> Ite
         return
     path = pathlib.Path(path)
     write_text(path, "".join(_line(record) for record in history))
-    with open(path, "a") as file:
+    with open(path, "ab", buffering=0) as file:  # unbuffered: closing has nothing left that it could fail to write
 
         def write(record: Progress) -> None:
-            file.write(_line(record))
-            file.flush()
+            try:
+                file.write(_line(record).encode())
+            except OSError as error:
+                raise not_written(path, error) from None
 
         yield write
 

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdebias.contracts import check_labelled, check_numbers, describe, expect
 from jaxdebias.core import Array
 
 
@@ -20,6 +22,7 @@ def cross_entropy(
     >>> round(float(cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))[0]), 4)
     0.6931
     """
+    check_labelled(logits, label)
     log_p = jax.nn.log_softmax(jnp.asarray(logits))
     loss = -jnp.take_along_axis(log_p, jnp.asarray(label)[:, None], axis=-1, mode="fill", fill_value=jnp.nan)[:, 0]
     if label_smoothing:
@@ -69,9 +72,36 @@ def detached_generalised_cross_entropy(
     return scale * jax.lax.stop_gradient(jnp.exp(-q * loss)) * loss
 
 
+def binary_cross_entropy(
+    logits: Float[Array, "n t"], target: Int[Array, "n t"], pos_weight: Float[Array, " t"] | None = None
+) -> Float[jax.Array, "n"]:
+    """Sigmoid cross-entropy of many yes-or-no outputs, in nats: the mean over the outputs of a row that are known.
+
+    With all targets known, its mean over rows is that of PyTorch's `BCEWithLogitsLoss`.
+
+    Args:
+      logits: `[n t]`.
+      target: 0 or 1; -1 where unknown: that entry is in no value, gradient or Hessian. A row without any known target
+        is 0. Any other value gives NaN, which stops the training loop.
+      pos_weight: `[t]`, by which the loss of ones is multiplied; None: 1.
+
+    >>> loss = binary_cross_entropy(jnp.zeros((2, 2)), jnp.array([[1, 0], [1, -1]]), jnp.array([3.0, 1.0]))
+    >>> [round(float(one), 4) for one in loss]
+    [1.3863, 2.0794]
+    """
+    logits, target = jnp.asarray(logits), jnp.asarray(target)
+    known = target >= 0
+    scale = 1.0 if pos_weight is None else jnp.asarray(pos_weight, logits.dtype)[None]
+    yes, no = -scale * jax.nn.log_sigmoid(logits), -jax.nn.log_sigmoid(-logits)
+    loss = jnp.where(target == 1, yes, jnp.where(target == 0, no, jnp.nan))
+    loss = jnp.where(target == -1, 0.0, loss)
+    return loss.sum(-1) / jnp.maximum(known.sum(-1), 1)
+
+
 def correct(logits: Float[Array, "n k"], label: Int[Array, "n"]) -> Float[jax.Array, "n"]:
     """1 where the largest logit is that of the label, else 0; ties go to the lower class."""
-    return (jnp.argmax(jnp.asarray(logits), axis=-1) == label).astype(jnp.float32)
+    check_labelled(logits, label)
+    return (jnp.argmax(jnp.asarray(logits), axis=-1) == jnp.asarray(label)).astype(jnp.float32)
 
 
 def weighted_mean(values: Float[Array, "n"], weight: Float[Array, "n"] | None = None) -> Float[jax.Array, ""]:
@@ -84,6 +114,11 @@ def weighted_mean(values: Float[Array, "n"], weight: Float[Array, "n"] | None = 
     >>> float(weighted_mean(jnp.array([1.0, 3.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     2.0
     """
+    check_numbers("values", values, "n")
+    same = weight is None or np.shape(weight) == np.shape(values)
+    expect(same, "weight", f"numbers [n={np.shape(values)[0]}]", describe(weight))
+    if weight is not None:
+        check_numbers("weight", weight, "n")
     values = jnp.asarray(values)
     weight = jnp.ones_like(values) if weight is None else jnp.asarray(weight)
     total = weight.sum()

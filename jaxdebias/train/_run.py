@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_batch, check_choice, check_integers, expect
+from jaxdebias.contracts import check_batch, check_choice, check_integers, check_key, check_type, expect
 from jaxdebias.core import Batch, Key, Learner
 from jaxdebias.train._checkpoint import Checkpoints, Path, Saved, fingerprint
 from jaxdebias.train._log import Progress, open_log
@@ -127,6 +127,9 @@ def fit(
       FloatingPointError: a loss, a held-out value or weights that are not finite. Nothing of that chunk is logged or
         saved: the last checkpoint holds the state before it.
     """
+    check_key("key", key)
+    check_type("config", config, FitConfig)
+    check_type("learner", learner, Learner)
     mesh = check_mesh(mesh, config.batch_size)
     key_init, key_run = jax.random.split(key)
     key_monitor = jax.random.fold_in(key, MONITORED)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from jaxdebias.app import cli
 from jaxdebias.app.check import Check
 from jaxdebias.app.old_spellings import modern
+from jaxdebias.app.train import Train
 from jaxdebias.data import _registry as registry
 
 
@@ -156,15 +159,19 @@ def test_what_a_machine_refuses_is_one_line(capsys, monkeypatch, tmp_path, error
     fails(capsys, "check", str(tmp_path))
 
 
-def test_an_interrupt_says_that_the_same_command_resumes(capsys, monkeypatch, tmp_path):
-    def interrupted(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Check, "execute", interrupted)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_command_in_one_line_that_says_how_to_resume(capsys, monkeypatch, tmp_path, number):
+    monkeypatch.setattr(Train, "execute", lambda self: os.kill(os.getpid(), number))
+    before = signal.getsignal(signal.SIGTERM)
+    of_python = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    command = ["train", "--data", "digits", "--out", str(tmp_path / "a run")]
     with pytest.raises(SystemExit) as stop:
-        cli.main(["check", str(tmp_path)])
+        cli.main(command)
+    signal.signal(signal.SIGINT, of_python)
     assert stop.value.code == 130
-    assert "the same command resumes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == f"jaxdebias: interrupted; the same command resumes: jaxdebias {shlex.join(command)}\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

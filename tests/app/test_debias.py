@@ -32,6 +32,11 @@ def test_debias_writes_a_whole_result(trained, tmp_path):
 def test_dfr_as_the_method(trained, tmp_path):
     results = debias(trained[0], DebiasConfig(method="dfr", baselines=False), tmp_path / "dfr")
     assert results.method == "dfr"
+    advice = results.verdict.advice
+    assert advice.repair == "dfr"
+    assert advice.test.gain > 0.1
+    assert advice.state == ("reliance_repaired" if advice.held_out.low > 0 else "reliance_retrain")
+    assert ("not verified" in advice.sentence) == (advice.state == "reliance_retrain")
 
 
 @pytest.mark.slow

@@ -88,6 +88,11 @@ def test_result_is_that_of_fmd_in_the_layout_of_the_file(arrays, tmp_path):
     assert saved == to_json(results)
     assert read_results(tmp_path / "out") == results
     assert saved["split"] == "test"
+    # Training rows have no attribute here, so that mistakes and pairs have no direction: error rates are what is seen.
+    assert [(one.attribute, one.state) for one in results.verdict.reliance] == [("attribute", "cannot_tell")]
+    assert results.verdict.advice.state.startswith("disparity")
+    assert results.verdict.advice.repair == "fmd"
+    assert results.verdict.advice.test.gain > 0
     assert saved["head"] == {"fc.weight": [2, 11], "fc.bias": [2]}
     for side, now in (("before", head), ("after", edited)):
         label = features["test_label"]
@@ -203,6 +208,10 @@ def test_without_test_arrays_the_numbers_are_called_optimistic(arrays, tmp_path)
     assert results.split == "accept"
     assert any("optimistic" in text for text in results.findings)
     assert any("different examples" in text for text in results.findings)
+    # Without an attribute the sides of the pairs are judged, and without test arrays no repair is verified.
+    assert {one.attribute for one in results.verdict.disparity} == {"attribute"}
+    assert results.verdict.advice.test is None
+    assert not results.verdict.advice.state.endswith("repaired")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from jaxdebias.app.train import _in_all, train
 from jaxdebias.contracts import ContractError
 from jaxdebias.mitigate import reconstructions
 from jaxdebias.mitigate._aug_cell.info import Stage
+from jaxdebias.report import print_summary
 from jaxdebias.results.codec import read_results
 from jaxdebias.results.records import METRICS
 
@@ -43,6 +44,23 @@ def test_the_stable_keys(trained):
     assert len(results.before.groups) == 100
     assert not (folder / "checkpoints").exists()
     assert len((folder / "log.jsonl").read_text().splitlines()) == 15
+
+
+def test_the_run_is_judged(trained, capsys):
+    """Terminal, page and record say the same of a model that relies on the colour: its twins show it."""
+    folder, results = trained
+    verdict = results.verdict
+    assert [(one.attribute, one.state, one.evidence) for one in verdict.reliance] == [("colour", "shown", "twins")]
+    assert (verdict.advice.state, verdict.advice.repair) == ("reliance_retrain", None)
+    assert verdict.headline.startswith("The model relies on colour")
+    print_summary(results)
+    printed = " ".join(capsys.readouterr().out.split())
+    page = (folder / "report.html").read_text()
+    for text in (printed, page):
+        assert verdict.advice.sentence.split(".")[0] in text
+        for old in ("follows the", "leans on the", "eave it"):
+            assert old not in text
+    assert printed.startswith(verdict.headline)
 
 
 def test_a_run_is_read_back(trained):

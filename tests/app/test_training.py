@@ -14,7 +14,7 @@ from jaxdebias.app.recipes import RECIPES, TrainConfig, resolve
 from jaxdebias.app.training import build_training, default_augment
 from jaxdebias.contracts import ContractError
 from jaxdebias.core import Batch, Dataset
-from jaxdebias.mitigate import AugCellInfo
+from jaxdebias.mitigate import AugCellInfo, JttInfo
 from jaxdebias.mitigate._methods import METHODS, REPAIRS, TRAINING, choices
 from jaxdebias.report import _tables as tables
 from jaxdebias.train import Optimizer, random_shift
@@ -62,7 +62,7 @@ def test_what_is_trained_predicts_and_is_one_object(method):
     made, again = build_training(method, model, dataset), build_training(method, model, dataset)
     data = dataset.splits["train"]
     assert made.classifier is again.classifier
-    assert (made.learner is None) == (made.fit is not None) == (method == "aug-cell")
+    assert (made.learner is None) == (made.fit is not None) == (method in ("aug-cell", "jtt"))
     if made.learner is not None:
         assert made.learner(Optimizer(), data, None) is again.learner(Optimizer(), data, None)
     assert (made.vae is not None) == (method == "dbvae")
@@ -121,11 +121,32 @@ def test_aug_cell_compares_on_more_of_few_samples(monkeypatch, key):
     fit = build_training("aug-cell", "mlp", toy((8, 8, 1))).fit
     for n in (19_999, 20_000):
         rows = Batch(x=np.zeros((n, 8, 8, 1), np.uint8), label=np.zeros(n, np.int32), attribute=np.zeros(n, np.int32))
-        fit(key, rows, random_shift(1), steps=600, batch_size=32, learning_rate=0.01, observe=print)
+        fit(key, rows, random_shift(1), epochs=1, batch_size=32, learning_rate=0.01, observe=print)
     assert [config.held_out for config, _ in given] == [0.25, 0.1]
     config, optimizer = given[0]
-    assert (config.steps, config.batch_size, config.cleaning_steps) == (600, 32, 600)
+    assert (config.steps, config.batch_size, config.cleaning_steps) == (625, 32, 625)
     assert optimizer == Optimizer(learning_rate=0.01)
+
+
+def test_jtt_trains_one_epoch_and_then_all(monkeypatch, key):
+    given, info = [], JttInfo(np.array([True, False, False, False]), None, None, 0.0)
+
+    def noted(key, network, data, config, optimizer, **more):
+        given.append((config, optimizer))
+        return {}, info
+
+    monkeypatch.setattr(training, "jtt", noted)
+    rows = Batch(x=np.zeros((70, 8), np.float32), label=np.zeros(70, np.int32), attribute=np.zeros(70, np.int32))
+    made = build_training("jtt", "mlp", toy((8,)))
+    made.fit(key, rows, None, epochs=3, batch_size=32, learning_rate=0.01, observe=print)
+    ((config, optimizer),) = given
+    assert (config.first.epochs, config.second.epochs, config.upweight) == (1, 3, 50.0)
+    assert optimizer == Optimizer(learning_rate=0.01, schedule="cosine", steps=9)
+    with pytest.raises(ContractError, match="`weight_decay`: expected none with jtt"):
+        resolve(TrainConfig(data="digits", method="jtt", weight_decay=0.1))
+    assert training_command._findings(info, "digits") == [
+        "After the first, brief training 25.0 % of the training digits were wrong: these then counted more."
+    ]
 
 
 def test_default_augment_mirrors_only_where_the_label_survives(key):
@@ -164,7 +185,7 @@ def test_methods_that_balance_groups_say_that_they_need_the_attribute(method):
         build_training(method, "mlp", data)
     assert str(caught.value) == (
         "`method`: expected one that does without the attribute of every training sample: "
-        "erm, gce, lff, sih, dbvae, aug-cell, "
+        "erm, gce, lff, disent, sih, dbvae, aug-cell, jtt, "
         f"got {method}, which needs the attribute of every training sample"
     )
 

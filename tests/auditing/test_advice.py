@@ -8,7 +8,17 @@ import pytest
 from auditing.toys import SPLIT, linear, looking_at, table
 
 from jaxdebias import auditing, models
-from jaxdebias.auditing.advice import ESTIMATE, Subject, _halved, _sorted, repairs, try_repairs, verify, worth_it
+from jaxdebias.auditing.advice import (
+    ESTIMATE,
+    Subject,
+    _halved,
+    _sorted,
+    balanced_rows,
+    repairs,
+    try_repairs,
+    verify,
+    worth_it,
+)
 from jaxdebias.core import take
 from jaxdebias.measure import PairedChange
 
@@ -25,7 +35,7 @@ def tried():
 @pytest.mark.slow
 def test_a_repair_that_helps_is_recommended_and_holds(key, tried):
     dataset, params = table(noise=0.1), looking_at(0.5, 2.0)
-    assert {one.name for one in tried.options} == {"dfr", "dfr_train", "fmd", "fine_tune_head"}
+    assert {one.name for one in tried.options} == {"dfr", "dfr_train", "fmd", "refit_head", "fine_tune_head"}
     best = tried.recommended
     assert best is tried.options[0]
     assert best.expected["balanced_accuracy"].low > 0.2
@@ -69,8 +79,21 @@ def test_all_layers_are_trained_where_they_can_be(key):
     split = classifier.vector._replace(features=lambda params, z: z)
     found = try_repairs(key, Subject(split, features, classifier, dataset), params)
     assert {"fine_tune", "scratch", "dfr"} <= {one.name for one in found.options}
-    assert {one.name for one in found.options if one.whole} == {"fine_tune", "scratch"}
+    assert {one.name for one in found.options if one.whole} == {"fine_tune", "scratch", "group_balanced"}
     assert all(np.isfinite(one.expected["balanced_accuracy"].value) for one in found.options)
+
+
+def test_training_rows_are_drawn_group_by_group(key):
+    train = table(n=400, conflicting=0.1).splits["train"]
+    attribute = np.where(np.arange(400) < 40, -1, train.attribute)
+    drawn = balanced_rows(key, train._replace(attribute=attribute))
+    assert len(drawn.label) == 360
+    assert drawn.attribute.min() == 0
+    share = np.bincount(2 * drawn.label + drawn.attribute) / 360
+    np.testing.assert_allclose(share, 0.25, atol=0.08)
+    assert balanced_rows(key, train._replace(attribute=np.full(400, -1))) is None
+    one_group = take(train, np.flatnonzero((train.label == 0) & (train.attribute == 0)))
+    assert balanced_rows(key, one_group) is None
 
 
 def test_with_few_samples_nothing_is_tried(key):

@@ -182,6 +182,17 @@ def test_missing_text(tmp_path, missing):
         read_predictions(write(tmp_path / "p.csv", ["label", "predicted", "sex"], [(missing, "a", "f"), *rows]))
 
 
+def test_a_column_of_probabilities_by_name(tmp_path):
+    rows = [(i % 2, i % 2, 0.2 + 0.5 * (i % 2), "fm"[i // 2 % 2]) for i in range(40)]
+    path = write(tmp_path / "p.csv", ["label", "predicted", "risk", "sex"], rows)
+    read = read_predictions(path, probability="risk")
+    np.testing.assert_allclose(read.probability[:2], [[0.8, 0.2], [0.3, 0.7]])
+    assert set(read.columns) == {"sex"}
+    assert read_predictions(path).probability is None
+    with pytest.raises(ContractError, match=r"`probability`: expected a column of p.csv, got 'chance'"):
+        read_predictions(path, probability="chance")
+
+
 def test_measurements_are_no_classes(tmp_path):
     rows = [(i / 7, i / 7, "fm"[i % 2]) for i in range(40)]
     with pytest.raises(ContractError, match="expected classes in label, got 40 different numbers"):

@@ -37,6 +37,8 @@ CHANGED: dict[str, str] = {
     "predictions.npz": "kept beside the results, so that two of them are compared row by row",
 }
 """Dotted path of before or of now -> why it, and all below it, is not compared any more."""
+NEW: dict[str, str] = {"verdict": "every command that judges writes it"}
+"""Dotted path -> why results hold it, and all below it, that held nothing there; where they did, it is compared."""
 
 
 def values(results: Any) -> dict[str, Any]:
@@ -116,8 +118,10 @@ def differences(
 
     >>> differences({"a.b": 1, "c": 2.0}, {"d.b": 1, "c": 2.00001, "e": 0}, {"a": "d"}, {"e": "new"})
     []
-    >>> differences({"a": 1}, {"a": 2}, {}, {})
+    >>> differences({"a": 1}, {"a": 2, "verdict.alpha": 0.05}, {}, {})
     ['a: 1 before, 2 now']
+    >>> differences({"verdict.alpha": 0.05}, {"verdict.alpha": 0.05, "verdict.level": 0.95}, {}, {})
+    ['verdict.level: new, 0.95']
     """
     before = {_moved(path, renamed): value for path, value in golden.items() if not _under(path, changed)}
     found = []
@@ -126,6 +130,9 @@ def differences(
             continue
         if before.get(path) is None and now.get(path) is None:
             continue  # what does not apply is null or left out
+        new = _under(path, NEW)
+        if new is not None and not any(_under(old, {new: ""}) for old in before):
+            continue
         if path not in now or path not in before:
             what = before.get(path, now.get(path))
             found.append(f"{path}: {'new' if path in now else 'gone'}, {json.dumps(what)[:100]}")

@@ -171,7 +171,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ContractError, match="disk full"):
         write_results(path, run(method="dfr"))
     assert path.read_bytes() == old
     assert [one.name for one in tmp_path.iterdir()] == ["results.json"]

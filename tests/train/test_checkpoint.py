@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pathlib
@@ -43,20 +44,32 @@ def assert_same(a, b):
         np.testing.assert_array_equal(raw(one), raw(two))
 
 
+def opened(folder, **made_by):
+    return contextlib.closing(Checkpoints(folder, made_by or {"seed": 1}))
+
+
 def test_round_trip_of_typed_keys_dtypes_and_the_best_state(tmp_path):
-    store = Checkpoints(tmp_path, {"seed": 1})
-    assert store.restore(like=state(0)) is None
     host = {"books": {"best": float("inf"), "best_epoch": None}, "history": [{"loss": 0.1}]}
-    store.save(Saved(3, state(1), None, host))
-    assert Checkpoints(tmp_path, {"seed": 1}).restore(like=state(0)).best is None
-    store.save(Saved(4, state(2), state(1), host))
-    store.close()
-    saved = Checkpoints(tmp_path, {"seed": 1}).restore(like=state(0))
+    with opened(tmp_path) as store:
+        assert store.restore(like=state(0)) is None
+        store.save(Saved(3, state(1), None, host))
+    with opened(tmp_path) as store:
+        assert store.restore(like=state(0)).best is None
+        store.save(Saved(4, state(2), state(1), host))
+    with opened(tmp_path) as store:
+        saved = store.restore(like=state(0))
     assert saved.epoch == 4
     assert saved.host == host
     assert_same(saved.state, state(2))
     assert_same(saved.best, state(1))
-    assert [p.name for p in tmp_path.iterdir() if p.name.isdigit()] == ["4"]
+    assert {path.name for path in tmp_path.iterdir()} == {"4", "manifest.json"}
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with opened(tmp_path), pytest.raises(ContractError, match="no other process writes to, got one in use"):
+        Checkpoints(tmp_path, {"seed": 1})
+    with opened(tmp_path) as store:
+        assert store.restore(like=state(0)) is None
 
 
 def test_refuses_another_run_by_what_differs(tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdebias.train import (
+    binary_cross_entropy,
     correct,
     cross_entropy,
     detached_generalised_cross_entropy,
@@ -85,3 +86,35 @@ def test_generalised_cross_entropy_keeps_its_digits_where_p_is_near_1():
     exact = -np.expm1(0.7 * np.log(p)) / 0.7
     np.testing.assert_allclose(generalised_cross_entropy(sure, np.array([0]), 0.7)[0], exact, rtol=0.01)
     assert np.isnan(generalised_cross_entropy(LOGITS[:1], np.array([3]))).all()
+
+
+BINARY = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0]], np.int32)
+POS_WEIGHT = np.array([2.0, 0.5, 3.0], np.float32)
+
+
+def test_binary_cross_entropy_and_its_gradient_equal_torch(torch):
+    """Logits of -40 and 90, where a sigmoid has no digits left, are among them."""
+    z = torch.tensor(LOGITS, requires_grad=True)
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(POS_WEIGHT))(z, torch.tensor(BINARY).float())
+    expected.backward()
+    value, gradient = jax.value_and_grad(lambda z: weighted_mean(binary_cross_entropy(z, BINARY, POS_WEIGHT)))(LOGITS)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, z.grad.numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_unknown_targets_are_in_no_value_gradient_or_hessian():
+    target = np.array([[1, -1, 0], [-1, -1, -1], [0, 1, 1]], np.int32)
+    value = binary_cross_entropy(LOGITS, target)
+    np.testing.assert_allclose(value[0], binary_cross_entropy(LOGITS[:1, [0, 2]], np.array([[1, 0]]))[0], rtol=1e-6)
+    assert float(value[1]) == 0.0
+    gradient = jax.grad(lambda z: binary_cross_entropy(z, target).sum())(LOGITS)
+    assert (np.asarray(gradient)[target < 0] == 0).all()
+    assert (np.asarray(gradient)[0, [0, 2]] != 0).all()
+    hessian = jax.hessian(lambda z: binary_cross_entropy(z[None], target[:1])[0])(jnp.asarray(LOGITS[0]))
+    assert (np.asarray(hessian)[1] == 0).all()
+    assert np.isfinite(hessian).all()
+
+
+def test_a_target_that_is_none_of_the_three_is_nan():
+    for bad in (2, -2):
+        assert np.isnan(binary_cross_entropy(LOGITS[:1], np.array([[1, bad, 0]], np.int32))).all()

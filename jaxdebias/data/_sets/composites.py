@@ -136,6 +136,7 @@ def composites(
         attribute_names=PLACES,
         aligned=np.eye(2, dtype=bool),
         regions=REGIONS,
+        attribute_region="background",
     )
     check_dataset(dataset)
     return dataset

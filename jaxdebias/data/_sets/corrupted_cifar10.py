@@ -168,7 +168,8 @@ def _build(
     def twice(name: str, pictures: Pictures, rows: np.ndarray) -> Batch:
         label = pictures.label[rows]
         other = other_attribute(named_rng(seed, f"corrupted-cifar10 pairs {name}"), label, 10)
-        return once(pictures, rows, label)._replace(twin=render(pictures, rows, other))
+        twin = render(pictures, rows, other)
+        return once(pictures, rows, label)._replace(twin=twin, twin_attribute=other.astype(np.int32))
 
     everything = np.arange(len(test.label))
     splits = {
@@ -254,7 +255,7 @@ def _key(folder: pathlib.Path, arguments: dict[str, Any]) -> str:
     for name in (*files["train"], *files["test"]):
         with open(folder / name, "rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    said = json.dumps([VERSION, np.__version__, arguments, digests])
+    said = json.dumps([VERSION, "twin_attribute", np.__version__, arguments, digests])
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -24,6 +24,7 @@ REGIONS = {
     "glyphs": {"letter of the class": (1,), "letter of the bias": (2,), "background": (0,)},
 }
 """Labels of the masks per region, of each kind."""
+ATTRIBUTE_REGION = {"scenes": "background", "glyphs": "letter of the bias"}
 
 
 def scenes(
@@ -93,7 +94,14 @@ def scenes(
             twin=np.where(is_aligned[..., None], x_other, x_aligned),
         )
         if name != "train":
-            pairs[name] = Batch(x=x_aligned, label=label, attribute=label, mask=mask_aligned, twin=x_other)
+            pairs[name] = Batch(
+                x=x_aligned,
+                label=label,
+                attribute=label,
+                mask=mask_aligned,
+                twin=x_other,
+                twin_attribute=other.astype(np.int32),
+            )
 
     dataset = Dataset(
         name=kind,
@@ -104,6 +112,7 @@ def scenes(
         attribute_names=tuple(names(TEXTURES, classes) if kind == "scenes" else RIGHT_LETTERS[:classes]),
         aligned=np.eye(classes, dtype=bool),
         regions=REGIONS[kind],
+        attribute_region=ATTRIBUTE_REGION[kind],
     )
     check_dataset(dataset)
     return dataset

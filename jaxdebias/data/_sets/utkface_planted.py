@@ -127,6 +127,8 @@ def utkface_planted(
         label_names=GENDERS,
         attribute_names=MARKS,
         aligned=np.eye(2, dtype=bool),
+        regions={"marker": (1,)},
+        attribute_region="marker",
     )
     check_dataset(dataset)
     return dataset

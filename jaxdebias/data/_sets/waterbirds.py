@@ -117,6 +117,7 @@ def waterbirds(
         aligned=aligned,
         pairing="matched",
         regions=REGIONS,
+        attribute_region="background",
     )
     check_dataset(dataset)
     return dataset

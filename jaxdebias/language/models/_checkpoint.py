@@ -97,8 +97,9 @@ def load_checkpoint(folder: str | pathlib.Path, *, head_bias: bool = False) -> t
         "a folder with model.safetensors (in PyTorch: model.save_pretrained(folder, safe_serialization=True))",
         f"no file at {path}",
     )
-    model = _built(read_object("config.json", (folder / "config.json").read_bytes()), head_bias)
-    arrays = _tidied(read_safetensors(path), model)
+    stored = read_safetensors(path)
+    model = _built(read_object("config.json", (folder / "config.json").read_bytes()), head_bias, len(stored))
+    arrays = _tidied(stored, model)
 
     template = jax.eval_shape(model.init, jax.random.key(0))
     leaves, tree = jax.tree_util.tree_flatten_with_path(template)
@@ -170,18 +171,20 @@ def write_safetensors(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def _built(settings: dict[str, Any], head_bias: bool) -> LanguageModel:
+def _built(settings: dict[str, Any], head_bias: bool, entries: int) -> LanguageModel:
+    """The network of a configuration, whose depth the number of `entries` of its weights bounds."""
     kind = str(settings.get("model_type"))
     check_choice("model_type in config.json", kind, ["gpt2", "bert"])
     for (of, key), values in _ONLY.items():
         if of == kind and key in settings:
-            expect(
-                settings[key] in values, f"{key} in config.json", " or ".join(map(repr, values)), repr(settings[key])
-            )
+            wanted = " or ".join(map(repr, values))
+            expect(settings[key] in values, f"{key} in config.json", wanted, repr(settings[key])[:60])
     absent = [key for key in _KEYS[kind].values() if key not in settings]
     expect(not absent, "config.json", f"an entry {absent[:1]}", "none")
     read = {name: share if name in _SHARES else count for name in _KEYS[kind]}
     sizes = {ours: read[ours]("config.json", settings, key) for ours, key in _KEYS[kind].items()}
+    depth = f"at most {entries}, the entries of model.safetensors"
+    expect(sizes["depth"] <= entries, f"{_KEYS[kind]['depth']} in config.json", depth, sizes["depth"])
     whole = sizes["width"] % sizes["heads"] == 0
     got = f"{sizes['heads']} heads for width {sizes['width']}"
     expect(whole, "config.json", "a number of heads that divides the width", got)

@@ -28,7 +28,7 @@ def read_object(what: str, content: bytes) -> dict[str, Any]:
     value, problem = None, ""
     try:
         value = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
+    except (ValueError, RecursionError, MemoryError) as error:  # of JSON and of UTF-8
         problem = one_line(error)
     expect(not problem, what, "a JSON file", f"{problem}, in a file that begins {content[:20]!r}")
     expect(isinstance(value, dict), what, "a JSON object {...}", type(value).__name__)
@@ -44,8 +44,8 @@ def count(what: str, settings: dict[str, Any], key: str, default: int | None = N
     """
     value = settings.get(key)
     value = default if value is None else value
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    expect(good, f"{key} in {what}", f"a whole number of at least {least}", repr(value))
+    good = isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+    expect(good, f"{key} in {what}", f"a whole number of at least {least}", repr(value)[:60])
     return value
 
 
@@ -57,5 +57,5 @@ def share(what: str, settings: dict[str, Any], key: str) -> float:
     """
     value = settings.get(key)
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
-    expect(good, f"{key} in {what}", "a number in 0..1, below 1", repr(value))
+    expect(good, f"{key} in {what}", "a number in 0..1, below 1", repr(value)[:60])
     return float(value)

@@ -127,7 +127,8 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
         ) from None
     settings = read_object("tokenizer_config.json", files.get("tokenizer_config.json", b"{}"))
     source = "tokenizer.json" if "tokenizer.json" in files else "vocab.txt" if "vocab.txt" in files else "vocab.json"
-    expect(not files[source].startswith(POINTER), source, "a vocabulary", "a Git LFS pointer")
+    for name, content in files.items():
+        expect(not content.startswith(POINTER), name, "a file of a tokenizer", "a Git LFS pointer")
     try:
         if source == "tokenizer.json":
             library = tokenizers.Tokenizer.from_str(files[source].decode("utf-8-sig"))
@@ -136,7 +137,9 @@ def read_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
             library = tokenizers.BertWordPieceTokenizer(str(folder / source), lowercase=lowercase)
         else:
             library = tokenizers.ByteLevelBPETokenizer(str(folder / source), str(folder / "merges.txt"))
-    except Exception as error:  # the library raises nothing narrower
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises nothing narrower; its panics are no Exception
         raise ContractError(f"`{source}`: expected a tokenizer, got {one_line(error)}") from None
     library.no_padding()
     library.no_truncation()

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxdebias.batching import map_rows
-from jaxdebias.contracts import check_finite, check_type, describe, expect
+from jaxdebias.contracts import check_finite, check_key, check_type, describe, expect
 from jaxdebias.core import Array, Batch, Classifier, Key, Params, RepairSets, Split
 from jaxdebias.explain.influence._block import find_block
 from jaxdebias.explain.influence._conjugate_gradient import ConjugateGradient
@@ -101,6 +101,7 @@ def fmd(
         not affine, values that are not finite, a damping too small for a definite Hessian.
     """
     began = time.perf_counter()
+    check_key("key", key)
     sets = _checked(sets, config, inverse)
     key_rows, key_pairs = jax.random.split(key)
     head, features, replace = _target(model, params, sets.accept.x, block, batch_size)

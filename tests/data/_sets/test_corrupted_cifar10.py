@@ -174,7 +174,7 @@ def test_nothing_half_written_is_left(batches, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ContractError, match="disk full"):
         corrupted_cifar10(batches, held_out=0, limit=20, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The repairs that language_bias.py compares, on one trained model."""
+"""The repairs of a language model that a table compares, on one trained model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
