@@ -219,7 +219,8 @@ def test_logits():
         ([0, 1], "list [0, 1]"),
     ]:
         refuses(f"`logits`: expected float [n=3, k=2], got {got}", contracts.check_logits, bad, 3, classes=2)
-    refuses("`z`: expected float [n=3, k=classes], got int64 [3]", contracts.check_logits, np.zeros(3, int), 3, what="z")
+    whole = np.zeros(3, int)
+    refuses("`z`: expected float [n=3, k=classes], got int64 [3]", contracts.check_logits, whole, 3, what="z")
     refuses(
         "`logits`: expected finite values, got 1 of 4 not finite",
         contracts.check_logits,
