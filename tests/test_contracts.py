@@ -214,12 +214,13 @@ def test_logits():
     for bad, got in [
         (np.zeros((3, 4)), "float64 [3, 4]"),
         (np.zeros((2, 2)), "float64 [2, 2]"),
-        (np.zeros(3), "float64 [3]"),
+        (np.zeros(3, int), "int64 [3]"),
         (np.zeros((3, 2), int), "int64 [3, 2]"),
         ([0, 1], "list [0, 1]"),
     ]:
         refuses(f"`logits`: expected float [n=3, k=2], got {got}", contracts.check_logits, bad, 3, classes=2)
-    refuses("`z`: expected float [n=3, k=classes], got float64 [3]", contracts.check_logits, np.zeros(3), 3, what="z")
+    whole = np.zeros(3, int)
+    refuses("`z`: expected float [n=3, k=classes], got int64 [3]", contracts.check_logits, whole, 3, what="z")
     refuses(
         "`logits`: expected finite values, got 1 of 4 not finite",
         contracts.check_logits,

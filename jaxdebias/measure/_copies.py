@@ -59,9 +59,9 @@ def explained_by(
     explained: dict[str, str] = {}
     for name in reversed(leaning):  # the weakest first, so that the strongest of a circle remains
         for other in leaning:
+            # A weaker one that does not lean given this one has been explained already: no two explain each other.
             if other == name or other in explained or other in same[name] or conditional[name, other] <= alpha:
                 continue
-            if conditional[other, name] <= alpha or leaning.index(other) < leaning.index(name):
-                explained[name] = other
-                break
+            explained[name] = other
+            break
     return explained
