@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxdebias.reproduce import EXPERIMENTS, Cell, counts, published, summary
 from jaxdebias.reproduce._fingerprint import fingerprint
-from jaxdebias.reproduce.view import print_reproduced
+from jaxdebias.reproduce.view import print_reproduced, reproduced_rows
 from jaxdebias.results.provenance import provenance
 from jaxdebias.results.records import TableResults
 
