@@ -4,7 +4,7 @@ import difflib
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NoReturn, overload
+from typing import Any, Literal, NoReturn, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
     """An unknown name, with the nearest valid one.
 
     >>> check_choice("data", "digit", ["digits", "scenes"])
@@ -179,7 +179,7 @@ def check_counted(what: str, count: int) -> None:
 def check_finite(what: str, tree: Any) -> None:
     """No NaN or infinity in any float leaf; the message names the first bad leaf and how many values are bad."""
     # JAX's own names for paths in trees are of unknown type.
-    found: Any = jax.tree_util.tree_leaves_with_path  # pyright: ignore[reportUnknownMemberType]
+    found = cast(Any, jax.tree_util.tree_leaves_with_path)  # pyright: ignore[reportUnknownMemberType]
     for path, leaf in found(tree):
         check_size(what, leaf)
         leaf = np.asarray(leaf)
@@ -285,7 +285,10 @@ def one_logit_hint(outputs: Any, n: int) -> str:
     >>> one_logit_hint(np.zeros(3, np.float32), 3)
     ' (a single logit z is the two classes 0 and z: return jnp.stack([0 * z, z], axis=1))'
     """
-    stacked = {(n,): "jnp.stack([0 * z, z], axis=1)", (n, 1): "jnp.concatenate([0 * z, z], axis=1)"}
+    stacked: dict[tuple[int, ...], str] = {
+        (n,): "jnp.stack([0 * z, z], axis=1)",
+        (n, 1): "jnp.concatenate([0 * z, z], axis=1)",
+    }
     shape = tuple(getattr(outputs, "shape", ()))
     single = shape in stacked and jnp.issubdtype(outputs.dtype, jnp.floating)
     return f" (a single logit z is the two classes 0 and z: return {stacked[shape]})" if single else ""

@@ -19,11 +19,15 @@ LEARNER, KEY, DATA = erm(BARE), jax.random.key(0), table(48)
 
 
 def trained(out, epochs=2):
-    """A training that leaves its weights and its log, as the command does."""
+    """A training that leaves its weights and its log, and begins as the command does: without half-written files."""
+    for part in out.glob(".*.part"):
+        part.unlink()
+    shutil.rmtree(out / "done", ignore_errors=True)
     config = FitConfig(epochs=epochs, batch_size=16)
     found = fit(KEY, LEARNER, DATA, config, checkpoint=out / "checkpoints", log=out / "log.jsonl")
     save_params(out / "params.npz", found.state.variables)
-    shutil.rmtree(out / "checkpoints")
+    os.replace(out / "checkpoints", out / "done")  # half removed they would be refused as damaged
+    shutil.rmtree(out / "done")
 
 
 def test_the_harness_sees_a_command_that_does_not_survive(tmp_path):

@@ -3,7 +3,7 @@
 Figures 5 and 6 of Attention-IoU (Serianni et al., CVPR 2025) put these numbers beside the scores of the maps.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -77,14 +77,24 @@ def attribute_report(
     logits, label, attribute, unit = _rows(logits, label, attribute, weight, unit)
     known = label >= 0
     rate = float((label == 1).sum() / known.sum())
-    found = []
+    found: list[tuple[Any, ...]] = []
     for column in range(logits.shape[1]):
         rows = known[:, column]
         z, y, a = logits[rows, column], label[rows, column], attribute[rows]
         units = None if unit is None else unit[rows]
         found.append(_one_output(key, z, y, a, units, rate, draws, level))
-    fields = zip(*found, strict=True)
-    return AttributeReport(*(_stacked(field) for field in fields), known.sum(0), (label == 1).sum(0))
+    accuracy, precision, normalised, worst, correlation, error, chance = map(_stacked, zip(*found, strict=True))
+    return AttributeReport(
+        accuracy=accuracy,
+        average_precision=precision,
+        normalised_average_precision=normalised,
+        worst_group_accuracy=worst,
+        correlation=correlation,
+        calibration_error=error,
+        calibration_chance=chance,
+        n=known.sum(0),
+        positives=(label == 1).sum(0),
+    )
 
 
 def average_precision(
@@ -214,14 +224,15 @@ def _logit_limits(value: float, n: int, level: float) -> tuple[float, float]:
     if not 0.0 < value < 1.0:
         low, high = exact_limits(np.asarray(value * n), np.asarray(float(n)), (1.0 - checked_level(level)) / 2.0)
         return float(low), float(high)
-    half = normal_quantile(level) / np.sqrt(n * value * (1.0 - value))
-    return tuple(float(1.0 / (1.0 + np.exp(-(np.log(value / (1.0 - value)) + side * half)))) for side in (-1, 1))
+    middle, half = np.log(value / (1.0 - value)), normal_quantile(level) / np.sqrt(n * value * (1.0 - value))
+    return float(1.0 / (1.0 + np.exp(half - middle))), float(1.0 / (1.0 + np.exp(-half - middle)))
 
 
 def _stacked(field: tuple[Any, ...]) -> Any:
     """One field of all outputs: intervals of arrays, or an array."""
-    if isinstance(field[0], tuple):
-        return type(field[0])(*(np.asarray(part) for part in zip(*field, strict=True)))
+    kind = cast(Any, type(field[0]))
+    if issubclass(kind, tuple):
+        return cast(Any, kind(*(np.asarray(part) for part in zip(*field, strict=True))))
     return np.asarray(field)
 
 

@@ -270,4 +270,4 @@ def _measured(key: Key, found: _Movement, evidence: Any, unit: Any, weight: Any,
         return float(np.mean([np.average(of[group == g], weights=counted[group == g]) for g in range(len(present))]))
 
     moved, control = mean(found.moved), mean(found.control)
-    return Intervention(evidence, moved, control, effect, change.p, int(change.discordant), found.controlled)
+    return Intervention(evidence, moved, control, effect, float(change.p), int(change.discordant), found.controlled)

@@ -112,7 +112,9 @@ def largest_difference_interval(x: Any, n: Any, *, level: float = 0.95) -> Large
     _, highs = _pair_limits(x, n, np.full_like(points, normal_quantile(level)))
     rate = x / np.where(seen, n, 1.0)
     highest = np.where(seen, rate, -np.inf).argmax(-1)
-    others = seen & (np.arange(n.shape[-1]) != highest[..., None])  # two groups, even where all rates are equal
+    others = seen & cast(
+        np.ndarray, np.arange(n.shape[-1]) != highest[..., None]
+    )  # two groups, even where all rates are equal
     lowest = np.where(others, rate, np.inf).argmin(-1)
 
     def of_group(values: Any, group: Any) -> Any:

@@ -245,7 +245,8 @@ def _exchange_p(
     if len(cells) <= MOST_EXACT:
         signs = cast(np.ndarray, np.arange(2 ** len(cells))[:, None] >> np.arange(len(cells)) & 1)
         drawn, slack = distance(signs @ cells), 1e-9
-        return float(np.mean((drawn > observed + slack) + 0.5 * (np.abs(drawn - observed) <= slack)))
+        above = cast(np.ndarray, (drawn > observed + slack) + 0.5 * (np.abs(drawn - observed) <= slack))
+        return float(np.mean(above))
     at_once = max(1, CHUNK // len(cells))
     sizes = [(min(at_once, FLIPS - start), len(cells)) for start in range(0, FLIPS, at_once)]
     drawn = np.concatenate([distance(rng.integers(0, 2, shape, np.int8) @ cells) for shape in sizes])

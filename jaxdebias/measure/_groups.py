@@ -111,7 +111,7 @@ def group_confusion(
     Raises:
       ContractError: values out of range.
     """
-    for name, count in (("classes", classes), ("attributes", attributes)):
+    for name, count in cast(tuple[tuple[str, Any], ...], (("classes", classes), ("attributes", attributes))):
         good = isinstance(count, int | np.integer) and not isinstance(count, bool) and 1 <= count <= MOST_VALUES
         expect(bool(good), name, f"a whole number in 1..{MOST_VALUES}", describe(count))
     check_numbers("label", label, "n")

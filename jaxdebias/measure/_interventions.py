@@ -201,7 +201,8 @@ def quote_interventions(
     adjusted: list[float] = adjust_holm([one.p for _, one in every]).tolist() if every else []
     best: dict[str, tuple[float, Intervention]] = {}
     for (name, one), p in zip(every, adjusted, strict=True):
-        leaning = found[name].state in ("shown_given", "consistent") and found[name].p <= alpha / SOLE_CONTROL
+        mistakes = found[name]
+        leaning = mistakes.state in ("shown_given", "consistent") and (mistakes.p or 0.0) <= alpha / SOLE_CONTROL
         enough = one.controlled or leaning
         if enough and one.shown(p, alpha) and (name not in best or one.effect.low > best[name][1].effect.low):
             best[name] = p, one

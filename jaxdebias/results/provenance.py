@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -57,7 +57,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 def device_name() -> str:
     """The devices that JAX computes on, for instance `cpu x1 (2 cores, x86_64)`."""
-    devices = jax.devices()
+    devices = cast(list[Any], jax.devices())  # pyright: ignore[reportUnknownMemberType]
     kind = devices[0].device_kind
     name = f"{kind} x{len(devices)}"
     if devices[0].platform == "cpu":

@@ -99,6 +99,7 @@ CALLS = {
         },
         ("before", "after", "label", "value", "changed", "counts", "unit"),
         optional=("unit",),
+        alone=("counts",),
     ),
     "hidden_region_reliance": Call(
         lambda counts, **k: measure.hidden_region_reliance(**k, train_counts=counts, key=KEY),
@@ -113,6 +114,7 @@ CALLS = {
         },
         ("before", "hidden", "label", "value", "counts", "control", "unit"),
         optional=("control", "unit"),
+        alone=("counts",),
     ),
     "assess_disparity": Call(
         disparity,
