@@ -202,6 +202,7 @@ def exact_fractional(x, n):
     return stats.beta.ppf(0.025, x, n - x + 1), stats.beta.ppf(0.975, x + 1, n - x)
 
 
+@pytest.mark.alone
 def test_a_million_rows_take_under_a_second():
     rng = np.random.default_rng(0)
     n = 1_000_000
