@@ -19,6 +19,7 @@ from jaxdebias.auditing.candidates import Candidate, own_name
 from jaxdebias.core import Array, Batch, Dataset, Key
 from jaxdebias.measure import Intervention, changed_value_reliance, hidden_region_reliance, intervention_reliance
 from jaxdebias.measure._changed_values import associated_class
+from jaxdebias.measure._interventions import other_values
 from jaxdebias.measure._significance import numpy_generator
 
 Predict = Callable[[Array], np.ndarray]
@@ -113,11 +114,10 @@ def _twins(
     if found is not None or (changed.value >= 0).any():
         return found
     # Nobody knows which value the twins show, only that x shows the one associated with the label.
-    away = intervention_reliance(
+    return intervention_reliance(
         changed.before, changed.after, np.asarray(pairs.label),
         key=key, away=True, evidence="twins", unit=_array(pairs.unit), weight=_array(pairs.weight), level=level,
     )  # fmt: skip
-    return away._replace(controlled=False)
 
 
 def twin_values(batch: Batch, values: int) -> np.ndarray:
@@ -212,9 +212,7 @@ def _flipped_column(
     if not len(usable) or len(patterns) < 2:
         return None
     key_values, key_signs = jax.random.split(key)
-    # Any usable value but the row's own; a row whose own is the only usable one keeps it and takes no part.
-    chance = numpy_generator(key_values).random((len(value), len(usable))) + (usable[None] == value[:, None])
-    new = usable[chance.argmin(1)]
+    new = other_values(numpy_generator(key_values), value, usable)  # who keeps the own one takes no part
     known = value >= 0
     x = np.array(test.x)
     x[np.ix_(known, columns)] = np.stack([patterns[v] for v in new[known]])

@@ -201,6 +201,8 @@ def _one_output(
     level: float,
 ) -> tuple[Any, ...]:
     """The fields of the report but for the counts, of the rows `[m]` whose label is known."""
+    from scipy import special  # a dependency of jax; loaded only here because it is slow to import
+
     said = (logit > 0).astype(np.int64)
     right = said == label
     x, n = group_counts(right, np.zeros(len(right), int), groups=1, unit=unit, level=level)
@@ -216,7 +218,7 @@ def _one_output(
     )
     precision = average_precision(logit, label, unit=unit, level=level)
     normalised = average_precision(logit, label, rate=rate, unit=unit, level=level) if rate > 0 else precision
-    error = calibration_error(label, 1.0 / (1.0 + np.exp(-logit)), key=key, unit=unit, draws=draws)
+    error = calibration_error(label, special.expit(logit), key=key, unit=unit, draws=draws)
     return accuracy, precision, normalised, worst, correlation, error.value, error.chance
 
 
@@ -224,8 +226,10 @@ def _logit_limits(value: float, n: int, level: float) -> tuple[float, float]:
     if not 0.0 < value < 1.0:
         low, high = exact_limits(np.asarray(value * n), np.asarray(float(n)), (1.0 - checked_level(level)) / 2.0)
         return float(low), float(high)
-    middle, half = np.log(value / (1.0 - value)), normal_quantile(level) / np.sqrt(n * value * (1.0 - value))
-    return float(1.0 / (1.0 + np.exp(half - middle))), float(1.0 / (1.0 + np.exp(-half - middle)))
+    from scipy import special
+
+    half = normal_quantile(level) / np.sqrt(n * value * (1.0 - value))
+    return float(special.expit(special.logit(value) - half)), float(special.expit(special.logit(value) + half))
 
 
 def _stacked(field: tuple[Any, ...]) -> Any:

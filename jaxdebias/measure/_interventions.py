@@ -75,7 +75,7 @@ def intervention_reliance(
         there is none, and the row takes no part.
       key: randomness of the sign flips.
       control: `[n]` predicted classes after the control change, such as hiding another region of the same size; None:
-        nothing is subtracted, which is right where rows and twins differ in nothing else.
+        nothing is subtracted, and the result is not `controlled`.
       away: the change takes the value out (a hidden region), so reliance moves predictions away from the class.
       evidence: `twins`, `flipped_column`, `hidden_region` or `pixel_edit`.
       unit: `[n]` integers; None: every row is its own unit.
@@ -113,7 +113,8 @@ def intervention_reliance(
         return sign * float((counted * (now.astype(float) - start)).sum() / max(counted.sum(), 1e-300))
 
     effect = Interval(change.value, change.low, change.high, change.n)
-    return Intervention(kind, moved(changed), moved(controlled), effect, float(change.p), int(change.discordant))
+    p, discordant = float(change.p), int(change.discordant)
+    return Intervention(kind, moved(changed), moved(controlled), effect, p, discordant, control is not None)
 
 
 def flipped_column_reliance(
@@ -165,9 +166,7 @@ def flipped_column_reliance(
     rng = numpy_generator(jax.random.fold_in(key, 0))
     is_known = old[:, None] == known[None]
     code = np.where(is_known.any(1), is_known.argmax(1), -1)
-    # Any usable value but the row's own: draw among the others, or among all where the own one is not usable.
-    draw = rng.random((len(old), len(usable))) + (usable[None] == code[:, None])
-    new = usable[draw.argmin(1)]
+    new = other_values(rng, code, usable)
     toward = np.where((code >= 0) & (new != code), w.argmax(0)[new], -1)
     before = _predicted(predict, table, len(old))
     after = _predicted(predict, _with_column(table, column, known[new], names), len(old))
@@ -177,7 +176,13 @@ def flipped_column_reliance(
         shuffled = _with_column(table, control, rng.permutation(_column(table, control, names)), names)
     other = _predicted(predict, shuffled, len(old))
     options: dict[str, Any] = {"unit": unit, "weight": weight, "level": level, "evidence": "flipped_column"}
-    return intervention_reliance(before, after, toward, key=jax.random.fold_in(key, 1), control=other, **options)
+    found = intervention_reliance(before, after, toward, key=jax.random.fold_in(key, 1), control=other, **options)
+    return found._replace(controlled=control is not None)
+
+
+def other_values(rng: np.random.Generator, own: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """`[n]`, for each row one of the usable values drawn at random, but its own only where there is no other."""
+    return usable[(rng.random((len(own), len(usable))) + (usable[None] == own[:, None])).argmin(1)]
 
 
 def quote_interventions(
