@@ -25,7 +25,7 @@ from jaxdebias.measure._significance import numpy_generator
 Predict = Callable[[Array], np.ndarray]
 """x -> predicted classes `[n]`."""
 MOST_HIDDEN = 4000
-"""Pictures of which a region is hidden, at most: that many show an effect of 2 points."""
+"""Pictures of which a region is hidden, at most."""
 LEAST_CONTROL = 0.5
 """Area of the control region, as a share of that of the hidden one, below which there is none."""
 

@@ -54,7 +54,8 @@ def test_hiding_moves_predictions_away(key):
 def test_what_a_control_moves_as_far_shows_nothing(key):
     before, toward = np.zeros(200, int), np.ones(200, int)
     after, control = np.repeat([1, 0], [40, 160]), np.repeat([1, 0, 1, 0], [20, 20, 18, 142])
-    assert intervention_reliance(before, after, toward, key=key).shown(0.001)
+    alone = intervention_reliance(before, after, toward, key=key)
+    assert (alone.shown(0.001), alone.controlled) == (True, False)
     assert not intervention_reliance(before, after, toward, control=control, key=key).effect.low > 0
 
 
@@ -133,6 +134,7 @@ def test_a_flipped_column_of_an_array(key):
     np.testing.assert_array_equal(drawn[2], table[:, 0])
     shuffled = flipped_column_reliance(model, table, "group", counts, names=["group", "x"], control="x", key=key)
     assert shuffled.effect.value < found.effect.value
+    assert (shuffled.controlled, found.controlled) == (True, False)
     with pytest.raises(ContractError, match=r"`column`: expected one of group, x, got 'sex'"):
         flipped_column_reliance(model, table, "sex", counts, names=["group", "x"], key=key)
     with pytest.raises(ContractError, match=r"`train_counts`: expected a value associated with a class"):
