@@ -201,7 +201,7 @@ def judged_changes(
       split: name of the split that both were measured on.
     """
     batch = dataset.splits[split]
-    label, attribute = np.asarray(batch.label), known_attribute(batch)
+    label, attribute = np.asarray(batch.label), known_attribute(batch)  # padding is in no pool
     pool = np.where(attribute >= 0, dataset.aligned[label, np.maximum(attribute, 0)], -1).astype(np.int64)
     if not dataset.aligned.any():
         pool = attribute.astype(np.int64)
@@ -213,8 +213,6 @@ def judged_changes(
     # Pools weigh equally through their rows: one rate, whose design effect holds for few rows of a pool as well.
     size = np.bincount(pool[pool >= 0])
     weight = np.where(pool >= 0, 1.0 / size[np.maximum(pool, 0)], 0.0)
-    if batch.weight is not None:
-        weight = weight * (np.asarray(batch.weight) > 0)
     unit = np.arange(len(label)) if batch.unit is None else np.asarray(batch.unit)
     group = np.zeros(len(label), np.int64)
     balanced = paired_change(*right, group, [1.0], key=key_balanced, unit=unit, weight=weight / weight.max())

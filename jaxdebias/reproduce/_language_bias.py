@@ -55,6 +55,7 @@ from jaxdebias.language.models import small_language_model, word_tokenizer
 from jaxdebias.language.training_sets import PARTS, LanguageSets, planted_sets
 from jaxdebias.reproduce._experiment import Experiment, Files, Level, Margin, Measured, Rate, Trial, Work, by_case
 from jaxdebias.reproduce._language_repairs import EDIT, METHODS, PLAIN, RECIPES, Trained, methods
+from jaxdebias.reproduce._rates import changed
 
 KINDS = ("gpt2", "bert")
 VOCABULARY, REMOVED, SENTENCES = 512, 800, 4000
@@ -134,7 +135,7 @@ def _measure_repair(method: str, case: Case) -> Mapping[str, Any]:
     took = {"seconds": time.perf_counter() - began, "cpu_seconds_to_repair": time.process_time() - clock}
     return {
         **measured(trained, trained.scorer(repair.split, repair.params)),
-        "changed": changed(trained.params, repair.params),
+        "changed": changed_share(trained.params, repair.params),
         "needs": repair.needs,
         "info": repair.info,
         **wiki,
@@ -168,12 +169,10 @@ def pronoun_odds(scorer: Scorer, pairs: Sequence[SentencePair]) -> float:
     return float((log_p[0::2] - log_p[1::2]).mean())
 
 
-def changed(before: Params, after: Any) -> float:
+def changed_share(before: Params, after: Any) -> float:
     """Share of all numbers that differ; 0 where the parameters are others than the model's (a projection)."""
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        return 0.0
-    leaves = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-    return float(sum((np.asarray(a) != np.asarray(b)).sum() for a, b in leaves) / sum(a.size for a, _ in leaves))
+    same = jax.tree.structure(before) == jax.tree.structure(after)
+    return changed(before, after)["changed_share"] if same else 0.0
 
 
 def train(kind: str, sets: LanguageSets, seed: int, recipe: LanguageTraining, brief: bool = False) -> Trained:

@@ -14,6 +14,7 @@ from jaxdebias.auditing.advice import (
     _halved,
     _sorted,
     balanced_rows,
+    judged_changes,
     repairs,
     try_repairs,
     verify,
@@ -162,3 +163,19 @@ def test_only_the_balanced_accuracy_recommends():
     assert _sorted(worse) == (("balanced_accuracy",), ("counterfactual_bias",))
     assert not worth_it(*_sorted(worse))
     assert not worth_it(*_sorted({**found, "balanced_accuracy": tiny}))
+
+
+def test_padding_is_in_no_pool_of_the_balanced_accuracy(key):
+    dataset = table(noise=0.1)
+    test = dataset.splits["test"]
+    n = len(test.label)
+    more = np.r_[np.arange(n), np.flatnonzero(test.label == test.attribute)[:50]]  # of one pool
+    padded = take(test._replace(weight=None), more)._replace(weight=(np.arange(len(more)) < n).astype(np.float32))
+    found = []
+    for batch in (test, padded):
+        of = dataclasses.replace(dataset, splits={**dataset.splits, "test": batch})
+        before, after = (
+            auditing.measure(key, linear, params, of) for params in (looking_at(0.5, 2.0), looking_at(4, 0))
+        )
+        found.append(judged_changes(key, before, after, of, split="test")["balanced_accuracy"])
+    assert found[0].value == pytest.approx(found[1].value)
