@@ -14,7 +14,7 @@ from jaxdebias.language import Scorer
 from jaxdebias.language._datasets import SentencePair
 from jaxdebias.language.models import word_tokenizer
 from jaxdebias.language.training_sets import PARTS
-from jaxdebias.reproduce._language_bias import RATES, auc, changed, pronoun_odds
+from jaxdebias.reproduce._language_bias import RATES, auc, changed_share, pronoun_odds
 from jaxdebias.reproduce._language_repairs import METHODS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -124,8 +124,8 @@ def test_the_pronoun_is_asked_where_it_is_hidden():
 def test_auc_and_changed_numbers():
     assert auc(np.array([1.0, 3.0]), np.array([0.0, 2.0, 3.0])) == pytest.approx((1 + 2.5) / 6)
     before = {"a": np.zeros(3), "b": np.ones(1)}
-    assert changed(before, {"a": np.array([0.0, 1.0, 0.0]), "b": np.ones(1)}) == 0.25
-    assert changed(before, (before, np.ones(2))) == 0.0
+    assert changed_share(before, {"a": np.array([0.0, 1.0, 0.0]), "b": np.ones(1)}) == 0.25
+    assert changed_share(before, (before, np.ones(2))) == 0.0
 
 
 def test_methods_are_those_that_the_rows_need():
