@@ -161,3 +161,13 @@ def test_a_cell_that_training_holds_as_often_as_by_chance_is_not_aligned():
     assert counts_of(dataset, candidate).tolist() == [[30, 10, 10], [10, 30, 10]]
     made = with_attribute(dataset, "tone", candidate)
     assert made.aligned.tolist() == [[True, False, False], [False, True, False]]
+
+
+def test_padding_is_in_no_count():
+    dataset = table()
+    train = dataset.splits["train"]._replace(weight=(np.arange(400) < 300).astype(np.float32))
+    padded = dataclasses.replace(dataset, splits={**dataset.splits, "train": train})
+    candidate = list_candidates(padded)["attribute"]
+    expected = np.zeros((2, 2), int)
+    np.add.at(expected, (train.label[:300], train.attribute[:300]), 1)
+    np.testing.assert_array_equal(counts_of(padded, candidate), expected)

@@ -208,3 +208,15 @@ def test_averages_that_disagree_are_named(key):
     assert "The average is ambiguous: plain" in text
     text = " ".join(auditing.findings(dataset, auditing.measure(key, linear, looking_at(10.0, 0.0), dataset)))
     assert "ambiguous" not in text
+
+
+def test_pairs_that_weigh_nothing_do_not_count(key):
+    dataset, some = table(), (np.arange(400) < 300).astype(np.float32)
+    rows = dataset.pairs["test"]
+    assert 0.05 < np.mean(rows.x[:300, 0] == 1) < 0.95
+    spoiled = rows._replace(twin=np.where(np.arange(400)[:, None] < 300, rows.twin, rows.x), weight=some)
+    padded = dataclasses.replace(dataset, pairs={**dataset.pairs, "test": spoiled})
+    before, after = (auditing.measure(key, linear, looking_at(*of), padded) for of in ((0.0, 10.0), (10.0, 0.0)))
+    assert before.counterfactual_bias.value == pytest.approx(1.0, abs=1e-6)
+    change = auditing.changes(key, before, after, padded)["counterfactual_bias"]
+    assert change.value == pytest.approx(-1.0, abs=1e-6)

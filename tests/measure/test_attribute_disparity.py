@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from jaxdebias.contracts import ContractError
-from jaxdebias.measure import adjust_holm, assess_disparity, homogeneity_p, overall_disparity, proportion_interval
+from jaxdebias.measure import (
+    _attribute_disparity,
+    adjust_holm,
+    assess_disparity,
+    homogeneity_p,
+    overall_disparity,
+    proportion_interval,
+)
 
 KEY = jax.random.key(0)
 
@@ -205,3 +212,36 @@ def test_refusals():
         assess_disparity(label, label, {"a": label}, key=KEY, tolerance=5.0)
     with pytest.raises(ContractError, match="probabilities"):
         assess_disparity(label, label, {"a": label}, key=KEY, probabilities=np.ones((60, 3)) / 3)
+
+
+def test_weights_count_in_the_rates(key):
+    rng = np.random.default_rng(12)
+    predicted, label, group = table(rng, 600, gap=0.2)
+    weight = rng.integers(1, 4, 600).astype(float)
+    found = entry(assess_disparity(predicted, label, {"g": group}, key=key, weight=weight), "g", "accuracy")
+    rates = [np.average((predicted == label)[group == g], weights=weight[group == g]) for g in range(3)]
+    assert found.gap.value == pytest.approx(max(rates) - min(rates))
+    of_rows = entry(assess_disparity(predicted, label, {"g": group}, key=key), "g", "accuracy")
+    assert abs(of_rows.gap.value - found.gap.value) > 1e-3
+
+
+def test_tests_are_resolved_at_the_level_that_many_are_judged_at(key, monkeypatch):
+    levels, slices = [], []
+
+    def homogeneity(x, n, *, key, resolve):
+        levels.append(resolve)
+        return 0.5
+
+    def largest(*args, **kwargs):
+        slices.append(args)
+        return 0.03
+
+    monkeypatch.setattr(_attribute_disparity, "homogeneity_p", homogeneity)
+    monkeypatch.setattr(_attribute_disparity, "slice_p", largest)
+    predicted, label, a = table(np.random.default_rng(13), 800)
+    b, c = (np.random.default_rng(seed).integers(0, 2, 800) for seed in (1, 2))
+    entries = assess_disparity(predicted, label, {"a": a, "b": b, "c": c}, key=key, slices=3, level=0.9)
+    assert len(levels) > 12
+    assert levels == pytest.approx([0.1 / len(levels)] * len(levels))
+    np.testing.assert_allclose([one.p for one in entries], 0.12)  # four measures, each tested over all slices at once
+    assert len(slices) == 4

@@ -107,3 +107,12 @@ def test_refusals(key):
         calibration_gap([0, 2], [0.2, 0.2])
     with pytest.raises(ContractError, match="`probability`: expected the shape of event"):
         calibration_error([0, 1], [0.2, 0.2, 0.1], key=key)
+
+
+def test_the_implied_variance_is_that_of_a_weighted_mean():
+    """No event at all: the spread is that of the probabilities, sqrt(sum v^2 q (1 - q)) / sum v."""
+    weight = np.tile([1.0, 9.0], 100)
+    gap = calibration_gap(np.zeros(200), np.full(200, 0.02), weight=weight)
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    error = np.sqrt((weight**2).sum() * 0.02 * 0.98) / weight.sum()
+    assert gap.high - gap.value == pytest.approx(stats.t.ppf(0.975, effective - 1) * error, rel=1e-6)

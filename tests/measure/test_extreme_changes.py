@@ -196,3 +196,12 @@ def test_one_group_has_no_difference(key):
         np.ones(5), np.zeros(5), np.zeros(5, int), np.zeros(5, int), families=1, groups=2, key=key
     )
     assert np.isnan(got.value)
+
+
+def test_a_tenth_of_alpha_chooses_the_groups_and_the_rest_is_for_the_limits(key):
+    """Exact limits of 20 and 41 of 60 overlap at a tenth of alpha, and would not at alpha."""
+    row, group = np.tile(np.arange(60), 2), np.repeat([0, 1], 60)
+    before, after = row < np.array([20, 41])[group], row < np.array([30, 41])[group]
+    change = worst_group_change(before, after, group, groups=2, key=key)
+    assert change[:3] == pytest.approx(slow(before, after, group), abs=1e-7)
+    assert change.low < worst_group_change(before, after, np.where(group == 0, 0, -1), groups=1, key=key).low

@@ -87,3 +87,10 @@ def test_a_model_that_uses_another_column_given_does_not_lean_beyond_them(key, s
 def test_bad_columns_are_one_line(column, message):
     with pytest.raises(ContractError, match=message):
         given_strata(np.arange(60) % 2, np.eye(2)[np.arange(60) % 2], {"c": column})
+
+
+def test_a_column_that_says_nothing_leaves_the_share_of_the_answers():
+    rng = np.random.default_rng(5)
+    answer = np.tile([0.9, 0.1], (500, 1))
+    score = cross_fitted_score(np.zeros(500, np.int64), answer, rng.normal(size=(500, 1)))
+    np.testing.assert_allclose(score, np.log(9.0), atol=1e-3)

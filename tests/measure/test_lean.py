@@ -203,3 +203,37 @@ def test_what_is_detectable_falls_with_the_rows_and_grows_with_the_design_effect
     assert detectable_lean(apart, wide, alpha=0.05) == pytest.approx(large, rel=1e-9)
     only = made.among(made.label == made.value)
     assert detectable_lean(only, W, alpha=0.05) == 1.0
+
+
+def copied(made, times=4):
+    """Every row several times, as one unit."""
+    repeated = (None if leaf is None else np.repeat(leaf, times, axis=0) for leaf in made)
+    return Rows(*repeated)._replace(unit=np.repeat(np.arange(len(made.label)), times))
+
+
+def test_copies_of_rows_tell_nothing_new(key):
+    made = leaning(np.random.default_rng(7), 400, 0.07)
+    many = copied(made)
+    p = lean_test(made, W, key=key).p
+    assert 1e-5 < p < 0.1
+    assert lean_test(many, W, key=key).p == pytest.approx(p, rel=0.2)
+    assert lean_test(many._replace(unit=None), W, key=key).p < p / 10
+    one, units, rows_ = (lean_interval(of, W, level=0.95) for of in (made, many, many._replace(unit=None)))
+    assert units.high - units.low == pytest.approx(one.high - one.low, rel=0.1)
+    assert rows_.high - rows_.low < 0.6 * (one.high - one.low)
+
+
+def test_ranks_of_copies_tell_nothing_new(key):
+    rng = np.random.default_rng(8)
+    made = leaning(rng, 400, 0.0)
+    score = np.clip(0.5 + 0.2 * rng.normal(size=400) + 0.03 * (made.value - 0.5), 0.01, 0.99)
+    made = made._replace(probabilities=np.stack([1 - score, score], 1))
+    many, p = copied(made), rank_test(made, W, key=key).p
+    assert rank_test(many, W, key=key).p == pytest.approx(p, rel=0.25)
+    assert rank_test(many._replace(unit=None), W, key=key).p < p / 2
+
+
+def test_what_is_hardly_associated_has_no_side():
+    slight = np.array([[0.04, -0.04], [-0.04, 0.04]])
+    np.testing.assert_array_equal(sides(slight, np.array([True, True])), [[True, True]])
+    np.testing.assert_array_equal(sides(slight * 2, np.array([True, True])), [[False, True], [True, False]])

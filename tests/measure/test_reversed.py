@@ -127,3 +127,17 @@ def test_three_classes_leave_out_predictions(key):
     assert max(by_hand) < 0.05
     shuffled = made._replace(value=rng.permutation(value))
     assert reversed_sides_p(shuffled, w, present, fallback=False, key=jax.random.key(1)) > 0.05
+
+
+def test_copies_of_rows_tell_nothing_new(key):
+    rng = np.random.default_rng(9)
+    label, value = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    label = np.where(rng.random(400) < 0.08, 1 - value, label)
+    stratum = np.zeros(400, np.int64)
+    made = Rows(label, label, value, None, None, None)
+    p = reversed_p(made, W, stratum, key=key)
+    assert 1e-4 < p < 0.1
+    many = Rows(*(None if leaf is None else np.repeat(leaf, 4) for leaf in made))
+    units = many._replace(unit=np.repeat(np.arange(400), 4))
+    assert reversed_p(units, W, np.repeat(stratum, 4), key=key) == pytest.approx(p, rel=0.2)
+    assert reversed_p(many, W, np.repeat(stratum, 4), key=key) < p / 10

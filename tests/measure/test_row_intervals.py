@@ -191,3 +191,21 @@ def test_sums_over_many_tiny_groups_are_covered(unit):
         covered += [change.low <= w @ rate - 0.4 <= change.high, mean.low <= w @ rate <= mean.high]
         assert change.high - change.low < 0.6
     assert (covered / sets >= 0.93 - 3 * np.sqrt(0.05 * 0.95 / sets)).all()
+
+
+def test_a_weight_is_as_many_rows_of_one_unit(key):
+    rng = np.random.default_rng(3)
+    before, after, group = (rng.integers(0, 2, 80) for _ in range(3))
+    weight = rng.integers(1, 4, 80)
+    weighted = paired_change(before, after, group, [1.0, -1.0], key=key, weight=weight.astype(float))
+    times = np.repeat(np.arange(80), weight)
+    repeated = paired_change(before[times], after[times], group[times], [1.0, -1.0], key=key, unit=times)
+    assert weighted.value == pytest.approx(repeated.value)
+    assert weighted.p == pytest.approx(repeated.p)
+    assert weighted.discordant == repeated.discordant
+    assert weighted.p != pytest.approx(paired_change(before, after, group, [1.0, -1.0], key=key, unit=np.arange(80)).p)
+
+
+def test_joined_groups_keep_what_each_of_them_counts():
+    right, group, w = np.array([1, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 2, 2, 2]), np.array([0.7, 0.2, 0.1])
+    assert weighted_rate_interval(right, group, w).value == pytest.approx(0.7 / 2 + 0.2 + 0.1 * 2 / 3)

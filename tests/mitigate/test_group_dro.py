@@ -42,7 +42,6 @@ def test_group_losses_of_absent_groups_and_unknown_attributes():
     np.testing.assert_allclose(losses, [0.0, 0.0, 2.5, 0.0])
 
 
-@pytest.mark.slow
 def test_two_steps_equal_the_steps_by_hand(key):
     learner = group_dro(BARE, GroupDroConfig(eta=0.5, adjustment=2.0), SGD, groups=np.array(COUNTS))
     state, step = learner.init(key, table(1)), jax.jit(learner.step)

@@ -82,7 +82,8 @@ def test_each_training_has_a_key_and_an_optimizer_of_its_own(key, monkeypatch):
 
     monkeypatch.setattr("jaxdebias.mitigate._jtt.fit", recorded)
     config = JttConfig(upweight=3.0, first_optimizer=Optimizer(learning_rate=0.5), **RUNS)
-    params, info = jtt(key, BARE, DATA, config, ADAM)
+    weighted = DATA._replace(weight=np.linspace(0.5, 2.0, 60).astype(np.float32))
+    params, info = jtt(key, BARE, weighted, config, ADAM)
     expected = jax.random.split(key)
     for (used, *_), own in zip(given, expected, strict=True):
         np.testing.assert_array_equal(jax.random.key_data(used), jax.random.key_data(own))
@@ -91,7 +92,7 @@ def test_each_training_has_a_key_and_an_optimizer_of_its_own(key, monkeypatch):
         erm(BARE, optimizer=ADAM),
     ]
     assert [length for *_, length in given] == [config.first, config.second]
-    np.testing.assert_allclose(given[1][2].weight, jtt_weights(info.errors, 3.0))
+    np.testing.assert_allclose(given[1][2].weight, jtt_weights(info.errors, 3.0, weighted.weight))
     assert params is info.second.state.variables
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from jaxdebias import models
 from jaxdebias.contracts import ContractError
-from jaxdebias.core import Batch
+from jaxdebias.core import Batch, RepairSets
 from jaxdebias.measure import pair_bias, true_class_probability
-from jaxdebias.mitigate import flip_column, zero_column
+from jaxdebias.mitigate import ProtectedColumnConfig, flip_column, protected_column, zero_column
 
 
 def table(d=7, n=50):
@@ -93,3 +93,12 @@ def test_bad_input_is_one_line(key):
         zero_column(params, path, 3, 0.5, columns=7, apply_fn=lambda p, x: apply_fn(p, x) + x[:, 3:4])
     with pytest.raises(ContractError, match=r"`x\[:, 0\]`: expected only 0 and 1, got 50"):
         flip_column(table(), 0)
+
+
+def test_the_column_is_held_at_its_weighted_mean(key):
+    apply_fn, params, path = linen(key, 7, 9)
+    batch = table()._replace(weight=(np.arange(50) < 20).astype(np.float32))
+    config = ProtectedColumnConfig(column=3, kernel_path=path)
+    _, info = protected_column(key, apply_fn, params, RepairSets(train=batch), config)
+    assert info.mean == pytest.approx(batch.x[:20, 3].mean())
+    assert info.mean != pytest.approx(batch.x[:, 3].mean())

@@ -133,6 +133,25 @@ def test_the_drawn_rest_weighs_less_than_the_pivotal_set(key, monkeypatch):
     np.testing.assert_array_equal(given[-1].x[:10], train.x[info.pivotal])
 
 
+def test_what_weighs_nothing_does_not_curve_the_loss(key, monkeypatch):
+    rng = np.random.default_rng(1)
+    x, label = rng.normal(size=(60, 4)).astype(np.float32), (np.arange(60) % 2).astype(np.int32)
+    classifier = models.mlp(hidden=(4,), classes=2)
+
+    def untrained(key, learner, data, config, **more):
+        return SimpleNamespace(state=more.get("state") or learner.init(key, data))
+
+    monkeypatch.setattr("jaxdebias.mitigate._self_influence.fit", untrained)
+    config = SelfInfluenceConfig(repeats=1, per_class=5)
+
+    def scores(rows, weight):
+        train = Batch(x[:rows], label[:rows], np.full(rows, -1, np.int32), weight=weight)
+        return self_influence(key, classifier, classifier.init(key, x), RepairSets(train=train), config)[1].scores
+
+    padded = scores(60, (np.arange(60) < 40).astype(np.float32))
+    np.testing.assert_allclose(padded[:, :40], scores(40, None), rtol=1e-4)
+
+
 def test_bad_input_is_one_line(key):
     rng = np.random.default_rng(0)
     train = Batch(
