@@ -133,7 +133,7 @@ def test_the_drawn_rest_weighs_less_than_the_pivotal_set(key, monkeypatch):
     np.testing.assert_array_equal(given[-1].x[:10], train.x[info.pivotal])
 
 
-def test_what_weighs_nothing_does_not_curve_the_loss(key, monkeypatch):
+def test_a_weight_of_two_curves_the_loss_as_two_rows_do(key, monkeypatch):
     rng = np.random.default_rng(1)
     x, label = rng.normal(size=(60, 4)).astype(np.float32), (np.arange(60) % 2).astype(np.int32)
     classifier = models.mlp(hidden=(4,), classes=2)
@@ -144,12 +144,13 @@ def test_what_weighs_nothing_does_not_curve_the_loss(key, monkeypatch):
     monkeypatch.setattr("jaxdebias.mitigate._self_influence.fit", untrained)
     config = SelfInfluenceConfig(repeats=1, per_class=5)
 
-    def scores(rows, weight):
-        train = Batch(x[:rows], label[:rows], np.full(rows, -1, np.int32), weight=weight)
+    def scores(rows, weight=None):
+        train = Batch(x[rows], label[rows], np.full(len(rows), -1, np.int32), weight=weight)
         return self_influence(key, classifier, classifier.init(key, x), RepairSets(train=train), config)[1].scores
 
-    padded = scores(60, (np.arange(60) < 40).astype(np.float32))
-    np.testing.assert_allclose(padded[:, :40], scores(40, None), rtol=1e-4)
+    rows = np.arange(60)
+    weighted = scores(rows, np.where(rows < 20, 2.0, 1.0).astype(np.float32))
+    np.testing.assert_allclose(weighted, scores(np.r_[rows, :20])[:, :60], rtol=1e-4)
 
 
 def test_bad_input_is_one_line(key):
