@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxdebias.core import Params, repair_sets
@@ -36,7 +35,7 @@ def chosen_rows() -> Iterator[list[np.ndarray]]:
     found: list[np.ndarray] = []
     top = module.top_harmful
 
-    def recording(change: Any, count: int) -> tuple[jax.Array, jax.Array]:
+    def recording(change: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         rows, scores = top(change, count)
         found.append(np.asarray(rows))
         return rows, scores
