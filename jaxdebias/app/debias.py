@@ -141,13 +141,14 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     if "edit" in run.measured:
         edited = load_params(run.folder / "params.npz", params)
         edit = convert(run.measured["edit"], Edit, f"{run.folder / 'measurements.json'}: edit")
-        clock.laps["edit"] = run.measured["seconds"]
+        parts = dict(run.measured["seconds"])
+        clock.laps["edit"] = parts.pop("edit")
     else:
-        edited, edit = _repaired(key_edit, config, trained)
+        edited, edit, parts = _repaired(key_edit, config, trained)
         jax.block_until_ready(edited)
         clock.lap("edit")
         save_params(run.folder / "params.npz", edited)
-        run.keep(edit=edit, seconds=clock.laps["edit"])
+        run.keep(edit=edit, seconds={"edit": clock.laps["edit"], **parts})
     before, after = (auditing.measure(key_measure, classifier.apply, p, dataset) for p in (params, edited))
     changes = auditing.changes(key_changes, before, after, dataset)
     write_predictions(run.folder, dataset, after, rows=input_fingerprint(dataset))
@@ -165,11 +166,18 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     clock.lap("verdict")
     baselines = _baselines(key_baselines, trained, run, config, key_measure, after, watch) if config.baselines else {}
     remarks = [one["remark"] for one in baselines.values() if one["remark"]]
+    parts |= {name: one["seconds"] for name, one in baselines.items()}
     clock.lap("baselines")
     of_run = trained.record
     record = build.run_results(
         "debias",
-        provenance(clock.laps, seed=config.seed, arguments=run.arguments, data=fingerprint(dataset)),
+        provenance(
+            clock.laps,
+            seed=config.seed,
+            arguments=run.arguments,
+            data=fingerprint(dataset),
+            seconds_by_part=parts,
+        ),
         dataset,
         method=config.method,
         model=of_run.model,
@@ -205,12 +213,13 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
 
 
 def _baseline(name: str, kept: Mapping[str, Any]) -> Baseline:
-    """A baseline as it was kept, but for the remark about it."""
-    return convert({key: value for key, value in kept.items() if key != "remark"}, Baseline, f"baselines.{name}")
+    """A baseline as it was kept, but for its time and the remark about it."""
+    of_record = {key: value for key, value in kept.items() if key not in ("remark", "seconds")}
+    return convert(of_record, Baseline, f"baselines.{name}")
 
 
-def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edit]:
-    """The repaired parameters, and what was done."""
+def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edit, dict[str, float]]:
+    """The repaired parameters, what was done, and how long its rounds took."""
     dataset, classifier, params = trained.dataset, trained.classifier, trained.params
     splits, sets = dataset.splits, repair_sets(dataset)
     if config.method == "fmd":
@@ -225,7 +234,7 @@ def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edi
         )
         block = _block(config.block, dataset, classifier, params)
         edited, info = fmd(key, classifier, params, sets, fmd_config, block=block)
-        return edited, build.edit(info, params, edited, fmd_config)
+        return edited, build.edit(info, params, edited, fmd_config), build.round_seconds(info.rounds)
     if config.method == "mixing":
         block = mixing_block(classifier.apply, params, splits["accept"].x)
         edited, info = fine_tune_block(key, classifier, params, sets, block=block)
@@ -237,7 +246,7 @@ def _repaired(key: Key, config: DebiasConfig, trained: Run) -> tuple[Params, Edi
     else:
         edited, info = dfr(key, classifier, params, sets)
         reason = f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance split."
-    return edited, build.refit(reason, params, edited)
+    return edited, build.refit(reason, params, edited), {}
 
 
 def _baselines(

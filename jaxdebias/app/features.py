@@ -208,11 +208,11 @@ def debias_sets(
             _check_size(inverse, params)
         fmd_config = config.fmd()
         edited, info = fmd(key_edit, split, params, held_out, fmd_config, inverse=inverse)
-        edit = build.edit(info, params, edited, fmd_config)
+        edit, parts = build.edit(info, params, edited, fmd_config), build.round_seconds(info.rounds)
     else:
         edited, info = dfr(key_edit, split, params, held_out._replace(edit=unpair(sets.edit)))
         reason = f"Last layer refitted with penalty {info.penalty:g}, chosen on the acceptance set."
-        edit = build.refit(reason, params, edited)
+        edit, parts = build.refit(reason, params, edited), {}
     arrays = head.with_params(edited) if edit.accepted else head.arrays
     reported = "test" if sets.test is not None or sets.test_pairs is not None else "accept"
     examples, pairs = (sets.test, sets.test_pairs) if reported == "test" else (sets.accept, sets.accept_pairs)
@@ -223,7 +223,7 @@ def debias_sets(
     kernel = params["head"]["kernel"]
     return arrays, FeatureResults(
         command="debias-features",
-        provenance=provenance({"edit": info.seconds}, seed=config.seed, arguments=config),
+        provenance=provenance({"edit": info.seconds}, seed=config.seed, arguments=config, seconds_by_part=parts),
         method=config.method,
         bias=config.bias,
         features=kernel.shape[0],

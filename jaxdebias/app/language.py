@@ -177,7 +177,7 @@ def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str
     lap("measure after")
     found = influence_on_bias(key_edit, model, tokenizer, params, sets.train, sets.pairs, edit_config)
     lap("influence")
-    baselines = _baselines(key_baselines, config, model, tokenizer, params, sets, tests, key_measure)
+    baselines, took = _baselines(key_baselines, config, model, tokenizer, params, sets, tests, key_measure)
     lap("baselines")
 
     kind = "gpt2" if model.causal else "bert"
@@ -185,7 +185,13 @@ def _debias(config: LanguageDebiasConfig, run: ResultSet, observe: Callable[[str
     harmful, helpful = _sentences(found.change, sets.train)
     record = records.LanguageResults(
         command="debias-language",
-        provenance=provenance(laps, seed=config.seed, arguments=run.arguments, data=data),
+        provenance=provenance(
+            laps,
+            seed=config.seed,
+            arguments=run.arguments,
+            data=data,
+            seconds_by_part=build.round_seconds(info.rounds) | took,
+        ),
         dataset="language",
         variant={"planted": config.checkpoint is None, "texts": len(sets.train), "pairs": len(sets.pairs)},
         method="fmd",
@@ -246,16 +252,18 @@ def _baselines(
     sets: LanguageSets,
     tests: LanguageTests,
     key_measure: Any,
-) -> dict[str, records.LanguageBaseline]:
-    """name -> what is measured after it, its seconds, what it needs."""
+) -> tuple[dict[str, records.LanguageBaseline], dict[str, float]]:
+    """(name -> what is measured after it, what it needs; name -> its wall time in seconds)."""
+    said: dict[str, records.LanguageBaseline] = {}
+    seconds: dict[str, float] = {}
     if not config.baselines:
-        return {}
-    said, held_out = {}, (sets.accept_texts, sets.accept_pairs)
+        return said, seconds
+    held_out = sets.accept_texts, sets.accept_pairs
 
     def add(name: str, needs: str, scorer: Scorer, chosen: str, began: float) -> None:
-        took = time.perf_counter() - began
+        seconds[name] = time.perf_counter() - began
         measured = _measurement(language_report(key_measure, scorer, tests))
-        said[name] = records.LanguageBaseline(measurement=measured, seconds=took, needs=needs, chosen=chosen)
+        said[name] = records.LanguageBaseline(measurement=measured, needs=needs, chosen=chosen)
 
     began = time.perf_counter()
     split, fitted, info = language_projection(model, tokenizer, params, sets.pairs, *held_out)
@@ -277,7 +285,7 @@ def _baselines(
             info.chosen,
             began,
         )
-    return said
+    return said, seconds
 
 
 def _measurement(report: LanguageReport) -> records.LanguageMeasurement:
@@ -325,7 +333,6 @@ def _edit(info: LanguageFmdInfo, params: Params) -> records.LanguageEdit:
         perplexity_after=build.finite(info.perplexity_after),
         fall=build.finite(info.fall),
         parameters=int(info.parameters),
-        seconds=float(info.seconds),
         parameters_changed=int(info.parameters) if info.accepted else 0,
         parameters_of_model=int(sum(leaf.size for leaf in jax.tree.leaves(params))),
         rounds=tuple(
@@ -339,7 +346,6 @@ def _edit(info: LanguageFmdInfo, params: Params) -> records.LanguageEdit:
                 perplexity=build.finite(one.perplexity),
                 residual=build.finite(one.residual),
                 iterations=int(one.iterations),
-                seconds=float(one.seconds),
             )
             for number, one in enumerate(info.rounds, 1)
         ),

@@ -131,5 +131,9 @@ def baseline_rows(record: RunResults) -> list[BaselineRow]:
     for name, baseline in record.baselines.items():
         difference = formats.Change.of(baseline.accuracy_change)
         said = str(difference) if difference is not None else formats.NONE
-        rows.append(BaselineRow(method_name(name), formats.seconds(baseline.seconds), baseline.needs, said))
+        rows.append(
+            BaselineRow(
+                method_name(name), formats.seconds(record.provenance.seconds_by_part.get(name)), baseline.needs, said
+            )
+        )
     return rows

@@ -128,7 +128,7 @@ def rounds_section(record: RunResults) -> RoundsSection | None:
     """The rounds of Fast Model Debias; None for other repairs."""
     if record.edit is None or not record.edit.rounds:
         return None
-    rounds, start = record.edit.rounds, record.edit.accept_before
+    rounds, start, taken = record.edit.rounds, record.edit.accept_before, record.provenance.seconds_by_part
     drawn = [(one.round, one.aligned_accuracy, one.accept_accuracy, one.accept_bias) for one in rounds]
     if start is not None:
         drawn.insert(0, (0, start.aligned_accuracy, start.accuracy, start.bias))
@@ -153,7 +153,7 @@ def rounds_section(record: RunResults) -> RoundsSection | None:
             hundredfold(one.aligned_accuracy),
             hundredfold(one.accept_bias),
             number(one.residual, ".0e"),
-            number(one.seconds, ".2f"),
+            number(taken.get(f"round {one.round}"), ".2f"),
         ]
         for one in rounds
     ]

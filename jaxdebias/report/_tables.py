@@ -149,7 +149,7 @@ def _baseline_table(record: RunResults) -> "Table":
     table.add_column("time", justify="right")
     for name, baseline in record.baselines.items():
         cells = [_with_interval(metric, metric.of(baseline.measurement)) for metric in shown]
-        _add_row(table, method_name(name), *cells, formats.seconds(baseline.seconds))
+        _add_row(table, method_name(name), *cells, formats.seconds(record.provenance.seconds_by_part.get(name)))
     return table
 
 

@@ -40,7 +40,7 @@ def markdown(record: LanguageResults) -> str:
         f"# Bias of {escape(record.model)}, before and after FMD",
         "",
         f"The edit was {kept}: {edit.parameters_changed:,} of {edit.parameters_of_model:,} numbers "
-        f"({share:.2%}), {len(edit.rounds)} rounds, {edit.seconds:.1f} s.",
+        f"({share:.2%}), {len(edit.rounds)} rounds, {record.provenance.seconds_by_step['edit']:.1f} s.",
         "",
         *record.findings,
         "",

@@ -224,7 +224,7 @@ def _repair(record: RunResults) -> list[str]:
         return []
     out = []
     if edit is not None:
-        taken = record.provenance.seconds_by_step.get("edit") or sum(r.seconds or 0 for r in edit.rounds)
+        taken = record.provenance.seconds_by_step.get("edit")
         time = f" in {formats.seconds(taken)}" if taken else ""
         out.append(f"{_repair_noun(record)} changed {formats.count(edit.parameters_changed)} of "
                    f"{formats.count(edit.parameters)} parameters{time}.")  # fmt: skip

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import jax
 
@@ -153,7 +153,6 @@ def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> re
             residual=finite(one.residual),
             smallest_pivot=finite(one.smallest_pivot),
             gradient_norm=finite(one.gradient_norm),
-            seconds=float(one.seconds),
         )
         for number, one in enumerate(info.rounds, 1)
     )
@@ -173,6 +172,15 @@ def edit(info: FmdInfo, params: Params, edited: Params, config: FmdConfig) -> re
             aligned_accuracy=finite(info.aligned_after),
         ),
     )
+
+
+def round_seconds(rounds: Sequence[Any]) -> dict[str, float]:
+    """Wall time of each round of an edit, as `Provenance.seconds_by_part` has it.
+
+    Args:
+      rounds: with `seconds`, in order.
+    """
+    return {f"round {number}": float(one.seconds) for number, one in enumerate(rounds, 1)}
 
 
 def _reason(info: FmdInfo, config: FmdConfig) -> str:

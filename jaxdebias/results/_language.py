@@ -108,8 +108,6 @@ class LanguageRound:
     """Relative residual of the linear solve."""
     iterations: int
     """Number of iterations of the linear solve."""
-    seconds: float
-    """Wall time of the round, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +128,6 @@ class LanguageEdit:
     """Fall of the bias by all rounds together, in standard errors."""
     parameters: Count
     """Number of parameters that were edited."""
-    seconds: float
-    """Wall time of the edit, in seconds."""
     parameters_changed: Count
     """Number of parameters that changed: 0 if not accepted."""
     parameters_of_model: Count
@@ -146,8 +142,6 @@ class LanguageBaseline:
 
     measurement: LanguageMeasurement
     """What its model does on the tests."""
-    seconds: float
-    """Wall time, in seconds."""
     needs: str
     """Data that it needs, as text."""
     chosen: str

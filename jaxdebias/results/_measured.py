@@ -169,8 +169,6 @@ class Baseline:
 
     measurement: Measurement
     """What its model does on the test set."""
-    seconds: float
-    """Wall time of its training or repair, in seconds."""
     needs: str
     """Data and labels that it needs, as text."""
     accuracy_change: Change | None = None
@@ -203,8 +201,6 @@ class Round:
     """Smallest pivot of a dense factor; null without one."""
     gradient_norm: float | None
     """Norm of the gradient of the summed training loss before the round."""
-    seconds: float
-    """Wall time of the round, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,16 @@ Whatever comes from NumPy or JAX becomes a Python number here; NaN becomes None.
 
 from jaxdebias.results._build_audited import audit_results
 from jaxdebias.results._build_located import draws, maps, patches
-from jaxdebias.results._build_run import edit, measurement, parameter_counts, refit, run_results, samples, table_rows
+from jaxdebias.results._build_run import (
+    edit,
+    measurement,
+    parameter_counts,
+    refit,
+    round_seconds,
+    run_results,
+    samples,
+    table_rows,
+)
 from jaxdebias.results._build_verdict import verdict
 from jaxdebias.results._intervals import change, changes, interval, known_changes, rate, rate_at
 from jaxdebias.results._plain import finite, nested, plain
@@ -33,6 +42,7 @@ __all__ = [
     "rate",
     "rate_at",
     "refit",
+    "round_seconds",
     "run_results",
     "samples",
     "table_rows",

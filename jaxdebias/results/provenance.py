@@ -21,7 +21,12 @@ HASHED_ROWS = 1024
 
 
 def provenance(
-    seconds_by_step: Mapping[str, float], *, seed: int, arguments: Any = None, data: str | None = None
+    seconds_by_step: Mapping[str, float],
+    *,
+    seed: int,
+    arguments: Any = None,
+    data: str | None = None,
+    seconds_by_part: Mapping[str, float] | None = None,
 ) -> Provenance:
     """Provenance of a command that ends now.
 
@@ -30,6 +35,7 @@ def provenance(
       seed: of all random draws.
       arguments: options of the command, a dict or a configuration.
       data: fingerprint of the data; None where none were read.
+      seconds_by_part: wall time of parts of the steps, by name.
     """
     return Provenance(
         versions=versions(),
@@ -37,6 +43,7 @@ def provenance(
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=float(sum(seconds_by_step.values())),
         seconds_by_step={name: float(seconds) for name, seconds in seconds_by_step.items()},
+        seconds_by_part={name: float(seconds) for name, seconds in (seconds_by_part or {}).items()},
         seed=int(seed),
         arguments=plain(arguments or {}, "arguments"),
         data=data,

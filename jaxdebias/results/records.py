@@ -97,6 +97,8 @@ class Provenance:
     """Wall time of the command, in seconds."""
     seconds_by_step: Mapping[str, float]
     """Wall time of its steps, in order, in seconds."""
+    seconds_by_part: Mapping[str, float]
+    """Wall time of parts of the steps, in seconds: a round of an edit (`round 1`), a baseline by its name."""
     seed: int
     """Seed of all random draws."""
     arguments: Options

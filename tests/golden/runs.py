@@ -32,7 +32,7 @@ from golden import inputs
 ENTRIES = ("app/cli.py", "cli.py")
 """Of the package, where `main` is: the first of them that there is."""
 TEXTS = ("results.json", "report.md", "model_card.md", "report.html")
-TIMES = ("seconds", "seconds_by_step")
+TIMES = ("seconds", "seconds_by_step", "seconds_by_part")
 """Keys of results.json whose numbers depend on the machine, wherever they are."""
 MACHINE = ("device", "versions")
 PROGRESS = re.compile(r": epoch \d+/\d+, ")

@@ -27,7 +27,8 @@ def as_record(make):
         values = {"attribute": "attribute", "items": "samples", "level": 0.95, "pairing": "counterfactual",
                   "harmful_rows": None, "helpful": [], "helpful_rows": None, **make(**options)}  # fmt: skip
         whence = {name: values.pop(name) for name in ("seed", "device", "versions", "seconds", "seconds_by_step")}
-        whence |= {"date": "2026-01-31T12:00:00Z", "arguments": {}, "data": None}
+        whence |= {"date": "2026-01-31T12:00:00Z", "arguments": {}, "data": None,
+                   "seconds_by_part": values.pop("seconds_by_part", {})}  # fmt: skip
         record = from_json({"schema": SCHEMA, "command": "debias", "provenance": whence, **plain(values)})
         return compared(record)
 
@@ -178,7 +179,6 @@ def rounds(count, start=(0.52, 0.46, 0.995), end=(0.83, 0.15, 0.955)):
                 "residual": 3e-7,
                 "smallest_pivot": None,
                 "gradient_norm": 0.5,
-                "seconds": 0.17,
             }
         )
         bias = now[1]

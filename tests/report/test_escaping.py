@@ -64,7 +64,7 @@ def everything():
     """A record with every section of the page, and its pictures."""
     pictures = fake("faces")[1]
     record = changed(audited(looked(faces())), patches=placed().patches, draws=drawn().draws, findings=("one",))
-    baseline = Baseline(measurement=record.before, seconds=1.0, needs="labels")
+    baseline = Baseline(measurement=record.before, needs="labels")
     shots = np.full((2, 16, 16, 3), 90, np.uint8)
     return changed(record, baselines={"theirs": baseline}), pictures._replace(
         worst=shots,
@@ -92,7 +92,7 @@ def _poisoned(value, evil, key=""):
     if isinstance(value, list):
         return [_poisoned(one, evil, key) for one in value]
     if isinstance(value, dict):
-        named = key in ("variant", "versions", "seconds_by_step", "baselines")
+        named = key in ("variant", "versions", "seconds_by_step", "seconds_by_part", "baselines")
         return {f"{name} {evil}" if named else name: _poisoned(one, evil, name) for name, one in value.items()}
     return value
 
