@@ -122,6 +122,7 @@ CHAINS = {
             ),
         ),
         inputs.write_squares,
+        optimised=True,
     ),
     "patches": Chain(
         (

@@ -33,6 +33,7 @@ CHANGED: dict[str, str] = {
     "provenance.date": "new: depends on the clock",
     "provenance.data": "new: fingerprint of the data",
     "provenance.seconds_by_step": "moved from the top level, and new in repairs of feature files",
+    "provenance.seconds_by_part": "new: what rounds and baselines took, which lay beside what they found",
     "seconds_by_step": "moved into provenance",
     "predictions.npz": "kept beside the results, so that two of them are compared row by row",
 }

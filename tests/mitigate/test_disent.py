@@ -98,6 +98,7 @@ def by_hand(net, partners):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_steps_equal_the_steps_by_hand(key):
     learner = disent(BARE_TWO, CONFIG, SGD, rows=10)
     step = jax.jit(learner.step)
@@ -164,6 +165,7 @@ def test_rate_halves_from_step_20000_on():
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_learns_through_the_loop_and_its_classifier_predicts_the_same(key):
     data = table(64)
     networks = mlp_two_encoders(hidden=(8,), classes=3)

@@ -136,6 +136,7 @@ def test_a_block_is_trained_and_nothing_else(key, classifier):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_mixed_channels_take_a_colour_out(key):
     """Real digits whose colour is their class: with the mixing the head alone can do much better."""
     dataset = digits(conflicting=0.02, seed=0)

@@ -75,6 +75,7 @@ def tuned():
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_finds_conflicting_digits_without_their_colour(tuned):
     train, _, _, _, info = tuned
     conflicting = train.label != train.attribute
@@ -90,6 +91,7 @@ def test_finds_conflicting_digits_without_their_colour(tuned):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_the_bias_labels_are_not_used(tuned):
     train, classifier, params, new, info = tuned
     config = SelfInfluenceConfig(per_class=5, epochs=10, batch_size=64, tune_epochs=100)
@@ -100,6 +102,7 @@ def test_the_bias_labels_are_not_used(tuned):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_tuning_learns_the_pivotal_samples(tuned):
     train, classifier, params, new, info = tuned
     rows = jnp.asarray(train.x[info.pivotal]), train.label[info.pivotal]

@@ -167,6 +167,7 @@ def test_steps_equal_pytorch(torch):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_resnet_steps_equal_pytorch(torch):
     """As above, by gradient descent: Adam's first steps are signs, and of what normalisation cancels they are noise."""
     from oracles.torch_resnet_vae import ResNetSih

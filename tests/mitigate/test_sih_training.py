@@ -78,6 +78,7 @@ def test_schedule_of_the_paper():
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_the_loop_lowers_the_rate_stops_and_restores(key):
     values = jnp.array([5.0, 4.0, 4.0, 4.0])
     learner, state, _ = started()
@@ -106,6 +107,7 @@ def test_the_official_monitor_runs_in_the_loop(key):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_settings_are_inputs_of_one_program(key):
     learner, state, step = started()
     batch = rows(8)

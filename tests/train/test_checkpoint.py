@@ -196,7 +196,7 @@ def killed_and_resumed(folder: pathlib.Path, kills: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [5])
+@pytest.mark.parametrize("kills", [2])
 def test_killed_at_random_moments_it_ends_with_the_bits_of_an_unbroken_run(tmp_path, kills):
     expected = bits(train(None))
     epochs = killed_and_resumed(tmp_path, kills)

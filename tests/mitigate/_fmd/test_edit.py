@@ -264,6 +264,7 @@ def trained_on(classifier, data, key, epochs=150, rows=125):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_labels_are_rolled_back_on_coloured_digits(key, seed):
     from jaxdebias.data import digits

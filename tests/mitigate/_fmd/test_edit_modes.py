@@ -50,6 +50,7 @@ def test_a_block_of_two_layers_is_edited(key):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_a_step_by_conjugate_gradients_is_that_of_a_dense_factor(key):
     classifier, params, *sets = biased_network()
     block = influence.last_layers(classifier.apply, params, sets[0].x, 2)

@@ -209,6 +209,7 @@ def test_any_learner_and_its_weights(key):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_a_start_from_trained_variables_and_another_wrapper(key):
     drawn = patch_noise(drawn_by_weight(erm(MLP, optimizer=SGD)), of(MASK))
     init = jax.jit(drawn.init)
@@ -218,6 +219,7 @@ def test_a_start_from_trained_variables_and_another_wrapper(key):
 
 
 @pytest.mark.slow
+@pytest.mark.unoptimised
 def test_a_sweep_of_corruptions_equals_runs_and_a_run_does_not_go_on_with_another_region(key, tmp_path):
     data = BATCH._replace(index=None, weight=None)
     config = FitConfig(epochs=2, epochs_per_chunk=2, batch_size=4)
