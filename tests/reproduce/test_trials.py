@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxdebias.app import cli
 from jaxdebias.reproduce import EXPERIMENTS, TableConfig, list_experiments, reproduce_table
 from jaxdebias.reproduce.view import markdown, print_experiments
 
@@ -12,7 +13,7 @@ AT_LEAST = 15
 @pytest.mark.slow
 @pytest.mark.unoptimised
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_trial_writes_rows_table_and_figure(name, tmp_path):
+def test_a_trial_writes_rows_table_and_figure(name, tmp_path, capsys):
     experiment = EXPERIMENTS[name]
     table = reproduce_table(TableConfig(experiment=name, trial=True), tmp_path)
     assert [(row["method"], row["level"], row["seed"]) for row in table.rows if row["device"]] == [
@@ -31,6 +32,13 @@ def test_a_trial_writes_rows_table_and_figure(name, tmp_path):
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
     again = reproduce_table(TableConfig(experiment=name, trial=True), tmp_path)  # nothing is measured twice
     assert again.rows == table.rows
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(tmp_path), "--min-accuracy", "0.5"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().out == "cannot be judged: reproduce measured no accuracy here\n"
+    cli.main(["show", str(tmp_path)])
+    assert "A trial: generated data, tiny networks" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_list_says_what_can_run_now(tmp_path, capsys, monkeypatch):
