@@ -141,7 +141,9 @@ def _debias(folder: Path, config: DebiasConfig, run: ResultSet, watch: Watch | N
     if "edit" in run.measured:
         edited = load_params(run.folder / "params.npz", params)
         edit = convert(run.measured["edit"], Edit, f"{run.folder / 'measurements.json'}: edit")
-        parts = dict(run.measured["seconds"])
+        took = run.measured["seconds"]
+        expect(isinstance(took, Mapping), f"{run.folder / 'measurements.json'}: seconds", "times by name", repr(took))
+        parts = dict(took)
         clock.laps["edit"] = parts.pop("edit")
     else:
         edited, edit, parts = _repaired(key_edit, config, trained)

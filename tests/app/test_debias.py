@@ -21,6 +21,9 @@ def test_debias_writes_a_whole_result(trained, tmp_path):
     folder, _ = trained
     results = debias(folder, DebiasConfig(rounds=2), tmp_path / "fixed")
     assert set(results.baselines) == {"dfr", "fine_tune", "scratch"}
+    parts = results.provenance.seconds_by_part
+    assert set(parts) == {*results.baselines, *(f"round {one.round}" for one in results.edit.rounds)}
+    assert all(seconds > 0 for seconds in parts.values())
     assert results.edit.accepted
     assert len(results.edit.rounds) == 2
     assert results.edit.parameters_changed == 64 * 10 + 10

@@ -88,6 +88,7 @@ def test_result_is_that_of_fmd_in_the_layout_of_the_file(arrays, tmp_path):
     assert saved == to_json(results)
     assert read_results(tmp_path / "out") == results
     assert saved["split"] == "test"
+    assert list(saved["provenance"]["seconds_by_part"]) == [f"round {n}" for n in range(1, len(info.rounds) + 1)]
     # Training rows have no attribute here, so that mistakes and pairs have no direction: error rates are what is seen.
     assert [(one.attribute, one.state) for one in results.verdict.reliance] == [("attribute", "cannot_tell")]
     assert results.verdict.advice.state.startswith("disparity")

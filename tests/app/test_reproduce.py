@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jaxdebias import reproduce
 from jaxdebias.app import cli
 from jaxdebias.app.old_spellings import modern
 from jaxdebias.reproduce import EXPERIMENTS
@@ -38,6 +39,16 @@ def test_a_trial_by_its_former_name(capsys, tmp_path):
     assert [(row["method"], row["level"]) for row in table["rows"]] == [("erm", 0.3)]
     assert table["provenance"]["arguments"]["trial"] is True
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png"}
+
+
+@pytest.mark.slow
+@pytest.mark.unoptimised
+def test_all_tries_every_table_one_after_the_other(capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"celeba-groups": EXPERIMENTS["celeba-groups"]})
+    cli.main(["reproduce", "all", "--trial"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("celeba-groups: ")
+    assert lines[-1].endswith(": 1 tables in miniature")
 
 
 def test_bad_arguments_are_one_line(capsys, tmp_path):
